@@ -1,0 +1,28 @@
+"""CRIMSON: scores AI-written chest X-ray reports against a radiologist's report. Research use only."""
+
+from crimson_core.dropin import CRIMSONScore
+from crimson_core.errors import CrimsonError, InputError, JudgeError
+from crimson_core.judges import Judge, Judgement, load_judge
+from crimson_core.report import PatientContext, ReportPair, make_pairs
+from crimson_core.scorer import CrimsonScorer, PairResult
+from crimson_core.scoring import score_evaluation
+from crimson_core.summary import summarize
+from crimson_core.version import __version__
+
+__all__ = [
+    "CRIMSONScore",
+    "CrimsonError",
+    "CrimsonScorer",
+    "InputError",
+    "Judge",
+    "JudgeError",
+    "Judgement",
+    "PairResult",
+    "PatientContext",
+    "ReportPair",
+    "__version__",
+    "load_judge",
+    "make_pairs",
+    "score_evaluation",
+    "summarize",
+]

@@ -1,0 +1,266 @@
+"""The evaluation: what a judge says about one report pair, in the wire format of `crimson-score`.
+
+A judge's text is parsed, its shape is checked, and what contradicts the matches is repaired, visibly. The JSON schema
+here is also the grammar of constrained generation and the structured output of API judges.
+"""
+
+import json
+from typing import Any, Literal
+
+import json_repair
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+Significance = Literal["urgent", "actionable_not_urgent", "not_actionable_not_urgent", "benign_expected"]
+SIGNIFICANCE_LEVELS: tuple[str, ...] = Significance.__args__
+ErrorType = Literal[
+    "location", "severity", "descriptor", "measurement", "certainty", "unspecific", "overinterpretation", "temporal"
+]
+ERROR_TYPES: tuple[str, ...] = ErrorType.__args__
+Grade = Literal["significant", "negligible"]
+GRADES: tuple[str, ...] = Grade.__args__
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class Finding(_Record):
+    """One abnormal observation. A level outside `SIGNIFICANCE_LEVELS` is legal and weighs 0.25."""
+
+    id: str
+    finding: str
+    clinical_significance: str = ""
+
+
+class Match(_Record):
+    """A reference finding and a predicted finding that are the same observation."""
+
+    ref_id: str
+    pred_id: str
+
+
+class AttributeError(_Record):  # noqa: A001 - the field's own term; nothing here catches the builtin
+    """What is wrong with a match: which kinds of error, how grave (`severity`), and why in words."""
+
+    ref_id: str
+    pred_id: str
+    severity: str = ""
+    error_types: list[str] = Field(default_factory=list)
+    explanation: str = ""
+
+    @field_validator("error_types", mode="before")
+    @classmethod
+    def _one_type_is_a_list(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split("|")] if isinstance(value, str) else value
+
+
+class Errors(_Record):
+    """The errors of an evaluation; false and missing findings are ids."""
+
+    false_findings: list[str] = Field(default_factory=list)
+    missing_findings: list[str] = Field(default_factory=list)
+    attribute_errors: list[AttributeError] = Field(default_factory=list)
+
+
+class Evaluation(_Record):
+    """What a judge says about one report pair. `model_dump()` gives the wire format."""
+
+    reference_findings: list[Finding] = Field(default_factory=list)
+    predicted_findings: list[Finding] = Field(default_factory=list)
+    matched_findings: list[Match] = Field(default_factory=list)
+    errors: Errors = Field(default_factory=Errors)
+
+
+def parse_evaluation(text: str) -> tuple[Evaluation, list[str]]:
+    """The evaluation in a judge's complete output text, which may stand in prose or a code fence.
+
+    Returns:
+        The evaluation, and one line if the JSON was broken and had to be mended (json-repair), else none.
+
+    Raises:
+        ValueError: The text holds no evaluation; the message says why and holds no report text.
+    """
+    start = text.find("{")
+    if start < 0:
+        raise ValueError("the output holds no JSON object")
+    try:
+        data, _ = json.JSONDecoder().raw_decode(text, start)
+        return check_evaluation(data), []
+    except (json.JSONDecodeError, RecursionError):
+        pass
+    try:
+        data = json_repair.loads(text[start:])
+    except RecursionError:
+        raise ValueError("the output is nested too deeply") from None
+    if isinstance(data, list):  # several top-level objects are joined into a list; the first one is the answer
+        data = next((item for item in data if isinstance(item, dict)), None)
+    return check_evaluation(data), ["output: was no valid JSON and has been mended"]
+
+
+def check_evaluation(data: Any) -> Evaluation:
+    """`data` in the wire format as an `Evaluation`.
+
+    Each of the four top-level keys must be there: without one of them the judge did not finish its answer, and a
+    score made from the rest would be wrong.
+
+    Raises:
+        ValueError: The shape is wrong; the message names the place and holds no report text.
+    """
+    if not isinstance(data, dict):
+        raise ValueError("the output is not a JSON object")
+    lacking = [key for key in Evaluation.model_fields if key not in data]
+    if lacking:
+        raise ValueError(f"the output lacks {', '.join(lacking)}")
+    try:
+        return Evaluation.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"the output does not fit the format at {place}: {first['msg']}") from None
+
+
+def repair_evaluation(evaluation: Evaluation) -> tuple[Evaluation, list[str]]:
+    """Make an evaluation consistent; where its parts contradict each other, `matched_findings` wins.
+
+    Returns:
+        The consistent evaluation (the same object's content where nothing was wrong), and one line per repair. The lines
+        name ids and rules only, no report text.
+    """
+    repairs: list[str] = []
+    references = _unique_ids(evaluation.reference_findings, "reference_findings", repairs)
+    predictions = _unique_ids(evaluation.predicted_findings, "predicted_findings", repairs)
+    ref_ids, pred_ids = [f.id for f in references], [f.id for f in predictions]
+
+    matches: dict[tuple[str, str], Match] = {}
+    for match in evaluation.matched_findings:
+        pair = (match.ref_id, match.pred_id)
+        if match.ref_id not in ref_ids or match.pred_id not in pred_ids:
+            repairs.append(f"matched_findings: dropped {_arrow(pair)}, an id without a finding")
+        elif pair in matches:
+            repairs.append(f"matched_findings: dropped a second {_arrow(pair)}")
+        else:
+            matches[pair] = match
+
+    missing = _unmatched(
+        ref_ids, {r for r, _ in matches}, evaluation.errors.missing_findings, "missing_findings", repairs
+    )
+    false = _unmatched(pred_ids, {p for _, p in matches}, evaluation.errors.false_findings, "false_findings", repairs)
+    attribute_errors = []
+    for error in evaluation.errors.attribute_errors:
+        if (error.ref_id, error.pred_id) in matches:
+            attribute_errors.append(error)
+        else:
+            repairs.append(
+                f"attribute_errors: dropped one on {_arrow((error.ref_id, error.pred_id))}, which is no match"
+            )
+
+    errors = evaluation.errors.model_copy(
+        update={"false_findings": false, "missing_findings": missing, "attribute_errors": attribute_errors}
+    )
+    repaired = evaluation.model_copy(
+        update={
+            "reference_findings": references,
+            "predicted_findings": predictions,
+            "matched_findings": list(matches.values()),
+            "errors": errors,
+        }
+    )
+    return repaired, repairs
+
+
+def evaluation_schema(max_findings: int | None = None, max_text: int | None = None) -> dict[str, Any]:
+    """JSON schema of an evaluation, every key required and none extra.
+
+    Args:
+        max_findings: Longest list of findings, matches or errors; None leaves lists unbounded.
+        max_text: Longest finding text or explanation in characters; None leaves texts unbounded (OpenAI's strict
+            structured output knows no text length).
+    """
+    text: dict[str, Any] = {"type": "string"} | ({"maxLength": max_text} if max_text else {})
+
+    def array(items: dict[str, Any], most: int | None = max_findings) -> dict[str, Any]:
+        return {"type": "array", "items": items} | ({"maxItems": most} if most else {})
+
+    def record(**properties: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+
+    def finding_id(letter: str) -> dict[str, Any]:
+        return {"type": "string", "pattern": f"^{letter}[1-9][0-9]?$"}
+
+    def finding(letter: str) -> dict[str, Any]:
+        return record(
+            id=finding_id(letter),
+            finding=text,
+            clinical_significance={"type": "string", "enum": list(SIGNIFICANCE_LEVELS)},
+        )
+
+    pair = {"ref_id": finding_id("R"), "pred_id": finding_id("P")}
+    attribute_error = record(
+        **pair,
+        severity={"type": "string", "enum": list(GRADES)},
+        error_types=array({"type": "string", "enum": list(ERROR_TYPES)}, max_findings and len(ERROR_TYPES)),
+        explanation=text,
+    )
+    return record(
+        reference_findings=array(finding("R")),
+        predicted_findings=array(finding("P")),
+        matched_findings=array(record(**pair)),
+        errors=record(
+            false_findings=array(finding_id("P")),
+            missing_findings=array(finding_id("R")),
+            attribute_errors=array(attribute_error),
+        ),
+    )
+
+
+def _unique_ids(findings: list[Finding], where: str, repairs: list[str]) -> list[Finding]:
+    """Findings with unique ids: a repeated finding is dropped, another finding under a used id gets a free one."""
+    taken = {finding.id for finding in findings}
+    kept: dict[str, Finding] = {}
+    for finding in findings:
+        if finding.id not in kept:
+            kept[finding.id] = finding
+        elif kept[finding.id] == finding:
+            repairs.append(f"{where}: dropped a second {_short(finding.id)}")
+        else:
+            fresh = next(f"{finding.id}.{n}" for n in range(2, len(findings) + 2) if f"{finding.id}.{n}" not in taken)
+            taken.add(fresh)
+            kept[fresh] = finding.model_copy(update={"id": fresh})
+            repairs.append(
+                f"{where}: {_short(finding.id)} stood for two findings; the later one is now {_short(fresh)}"
+            )
+    return list(kept.values())
+
+
+def _unmatched(ids: list[str], matched: set[str], said: list[str], where: str, repairs: list[str]) -> list[str]:
+    """The ids without a match, in the judge's order where it named them; differences from `said` are repairs."""
+    unmatched = [i for i in ids if i not in matched]
+    kept = []
+    for i in said:
+        if i not in ids:
+            repairs.append(f"{where}: dropped {_short(i)}, an id without a finding")
+        elif i in matched:
+            repairs.append(f"{where}: dropped {_short(i)}, which has a match")
+        elif i in kept:
+            repairs.append(f"{where}: dropped a second {_short(i)}")
+        else:
+            kept.append(i)
+    for i in unmatched:
+        if i not in kept:
+            repairs.append(f"{where}: added {_short(i)}, which has no match")
+            kept.append(i)
+    return kept
+
+
+def _short(finding_id: str) -> str:
+    """An id for a message; a judge may have put report text in its place, which no message may carry."""
+    return finding_id if len(finding_id) <= 6 and finding_id.isascii() else "an id that is none"
+
+
+def _arrow(pair: tuple[str, str]) -> str:
+    return f"{_short(pair[0])}-{_short(pair[1])}"

@@ -1,0 +1,53 @@
+"""What every judge is: report pairs in, one judgement each out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from crimson_core.evaluation import Evaluation, parse_evaluation
+from crimson_core.report import ReportPair
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a judge said about one report pair: an evaluation, or the reason why there is none.
+
+    Attributes:
+        evaluation: As the judge gave it, before the consistency repair; None if it failed.
+        failure: Why this pair has no evaluation, without report text; None if it has one.
+        repairs: One line per thing that had to be mended to read the output.
+        raw_output: The model's text, where there is one.
+        usage: Token counts (`prompt_tokens`, `completion_tokens`), where the judge knows them.
+    """
+
+    evaluation: Evaluation | None = None
+    failure: str | None = None
+    repairs: list[str] = field(default_factory=list)
+    raw_output: str | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def from_output(cls, text: str, usage: dict[str, int] | None = None) -> "Judgement":
+        """Read a model's complete output text; text that holds no evaluation becomes a failure."""
+        try:
+            evaluation, repairs = parse_evaluation(text)
+        except ValueError as error:
+            return cls(failure=str(error), raw_output=text, usage=usage or {})
+        return cls(evaluation, repairs=repairs, raw_output=text, usage=usage or {})
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A judge. Its constructor loads what it needs and raises `JudgeError` where that cannot be had."""
+
+    def judge(self, pairs: Sequence[ReportPair]) -> Iterator[tuple[int, Judgement]]:
+        """Yield (position in `pairs`, judgement), each pair once, in whatever order they are done.
+
+        What is wrong with one pair is a failed judgement. What makes going on pointless raises `JudgeError`.
+        Closing the iterator early stops the work.
+        """
+        ...
+
+    def signature(self) -> dict[str, str]:
+        """What somebody else must know to reproduce this judge's evaluations, in the order to print it."""
+        ...

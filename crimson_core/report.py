@@ -1,0 +1,220 @@
+"""What comes in: report pairs and patient contexts, checked at the door.
+
+Texts are kept as they were written, to the character, since finding spans and the published model's prompt
+depend on it. Only what cannot be a report or a context is refused.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crimson_core.errors import InputError
+
+CONTEXT_FIELDS = ("age", "sex", "indication")
+
+_YEARS_PER_UNIT = {"d": 1 / 365.25, "w": 7 / 365.25, "m": 1 / 12, "y": 1.0}
+# "65", "072Y" and "006M" (DICOM), "65 years", "65-year-old", "6 months", ">89", "90+"
+_AGE = re.compile(
+    r"[<>~]?\s*(?P<number>\d{1,3}(?:\.\d+)?)\s*\+?[\s-]*"
+    r"(?P<unit>days?|d|weeks?|wks?|w|months?|mos?|m|years?|yrs?|y)?(?:[\s/-]*o(?:ld|\.)?)?\.?",
+    re.IGNORECASE,
+)
+_OLDEST = 130.0  # years
+
+
+@dataclass(frozen=True)
+class PatientContext:
+    """Age, sex and indication of a patient; each may be missing (None).
+
+    Attributes:
+        age: As written, for example "65", "65-year-old" or the DICOM form "072Y".
+        sex: As written.
+        indication: Why the radiograph was taken, as written.
+        keys: The keys of the fields that are present, in the caller's order and spelling. The reference
+            implementation prints its caller's keys into the prompt; a model judge must see the same letters.
+    """
+
+    age: str | None = None
+    sex: str | None = None
+    indication: str | None = None
+    keys: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Fill `keys` in the order of `CONTEXT_FIELDS` where the caller did not say."""
+        if self.keys is None:
+            object.__setattr__(self, "keys", tuple(k for k in CONTEXT_FIELDS if getattr(self, k) is not None))
+
+    @property
+    def age_years(self) -> float | None:
+        """Age in years (months, weeks and days as fractions), None where unknown."""
+        return None if self.age is None else parse_age(self.age)
+
+    def as_dict(self) -> dict[str, str]:
+        """The fields that are present, under the caller's keys and in the caller's order."""
+        return {key: getattr(self, key.lower()) for key in self.keys or ()}
+
+
+@dataclass(frozen=True)
+class ReportPair:
+    """One reference report and one candidate report, with an optional patient context and id."""
+
+    reference: str
+    candidate: str
+    context: PatientContext | None = None
+    id: str | None = None
+
+
+def parse_age(text: str) -> float | None:
+    """Age in years from "65", "072Y", "6 months", "65-year-old", ">89" …; None where `text` is no age."""
+    match = _AGE.fullmatch(text.strip())
+    if not match:
+        return None
+    years = float(match["number"]) * _YEARS_PER_UNIT[(match["unit"] or "y")[0].lower()]
+    return years if years <= _OLDEST else None
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell is empty: None, or a float or pandas NaN."""
+    return (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or type(value).__name__ in ("NAType", "NaTType")
+    )
+
+
+def check_report(value: Any, where: str) -> str:
+    """Return `value` if it is a report text, else raise an `InputError` that names `where`.
+
+    An empty report is legal: it holds no findings.
+    """
+    if is_missing(value):
+        raise InputError(f"{where} is missing ({value}). Give the report as a string; '' stands for an empty report.")
+    if not isinstance(value, str):
+        raise InputError(f"{where} is of type {type(value).__name__}. Give the report as a string.")
+    _check_unicode(value, where)
+    return value
+
+
+def parse_context(value: Any, where: str) -> PatientContext | None:
+    """A `PatientContext` from a mapping with the keys age, sex and indication, in any letter case.
+
+    Empty fields (None, NaN, blank) count as missing; a context without any field is None.
+
+    Raises:
+        InputError: Not a mapping, an unknown key, an age that is no age, a field that is no text.
+    """
+    if is_missing(value):
+        return None
+    if isinstance(value, PatientContext):
+        return value if value.keys else None
+    if not isinstance(value, Mapping):
+        raise InputError(
+            f"{where} is of type {type(value).__name__}. Give a dict with any of the keys age, sex and indication, or None."
+        )
+    fields: dict[str, str] = {}
+    keys: list[str] = []
+    for key, raw in value.items():
+        name = key.lower() if isinstance(key, str) else key
+        if name not in CONTEXT_FIELDS:
+            raise InputError(f"{where} has the unknown key {key!r}. The keys are age, sex and indication.")
+        if name in fields:
+            raise InputError(f"{where} gives {name} twice, in different letter case. Keep one of the two.")
+        text = _context_text(raw, name, where)
+        if text is not None:
+            fields[name] = text
+            keys.append(key)
+    return PatientContext(**fields, keys=tuple(keys)) if fields else None
+
+
+def make_pairs(
+    predictions: Sequence[str],
+    references: Sequence[str | Mapping[str, Any]],
+    patient_contexts: Sequence[Mapping[str, Any] | PatientContext | None] | None = None,
+    ids: Sequence[str] | None = None,
+    where: Callable[[str, int], str] = "{}[{}]".format,
+) -> list[ReportPair]:
+    """Check and zip what the caller has into report pairs.
+
+    Args:
+        predictions: Candidate reports.
+        references: Reference reports, or records with the key `report` and any of age, sex and indication.
+        patient_contexts: One mapping or None per pair, where the references carry no context themselves.
+        ids: One id per pair.
+        where: Turns an argument's name and a row into the words that an error uses for the place.
+
+    Raises:
+        InputError: Names the argument and the row.
+    """
+    columns = {"predictions": predictions, "references": references, "patient_contexts": patient_contexts, "ids": ids}
+    for name, column in columns.items():
+        if column is None and name in ("patient_contexts", "ids"):
+            continue
+        if (
+            isinstance(column, (str, bytes, Mapping))
+            or not hasattr(column, "__len__")
+            or not hasattr(column, "__getitem__")
+        ):
+            raise InputError(f"{name} is of type {type(column).__name__}. Give a list with one entry per report pair.")
+        if len(column) != len(predictions):
+            raise InputError(
+                f"predictions has {len(predictions)} entries and {name} has {len(column)}. Give one entry per report pair."
+            )
+    if not len(predictions):
+        raise InputError("predictions is empty: there is nothing to score. Give at least one report pair.")
+
+    pairs = []
+    for row, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
+        candidate = check_report(prediction, where("predictions", row))
+        report, context = split_reference(reference, where("references", row))
+        if patient_contexts is not None:
+            given = parse_context(patient_contexts[row], where("patient_contexts", row))
+            if given and context:
+                raise InputError(
+                    f"{where('patient_contexts', row)} is given and {where('references', row)} holds a context too. Give it once."
+                )
+            context = given or context
+        pairs.append(ReportPair(report, candidate, context, None if ids is None else str(ids[row])))
+    return pairs
+
+
+def split_reference(reference: Any, where: str) -> tuple[str, PatientContext | None]:
+    """Report text and context of a reference: a string, or a record with `report` and context fields."""
+    if not isinstance(reference, Mapping):
+        return check_report(reference, where), None
+    if "report" not in reference:
+        raise InputError(
+            f"{where} is a record without the key 'report'. Give {{'report': …, 'age': …, 'sex': …, 'indication': …}}."
+        )
+    context = parse_context({k: v for k, v in reference.items() if k != "report"}, where)
+    return check_report(reference["report"], f"{where}['report']"), context
+
+
+def _context_text(raw: Any, name: str, where: str) -> str | None:
+    if is_missing(raw):
+        return None
+    if name == "age" and isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        raw = str(int(raw)) if raw == int(raw) else str(raw)  # a column of ages with gaps is a column of floats
+    if not isinstance(raw, str):
+        raise InputError(
+            f"{where}[{name!r}] is of type {type(raw).__name__}. Give a string, or leave it out if unknown."
+        )
+    _check_unicode(raw, f"{where}[{name!r}]")
+    if not raw.strip():
+        return None
+    if name == "age" and parse_age(raw) is None:
+        raise InputError(
+            f"{where}['age'] is no age. Give years (65), a DICOM age (065Y, 006M, 003D) or words (6 months), "
+            "or leave it out if unknown."
+        )
+    return raw
+
+
+def _check_unicode(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where} is not valid Unicode text (character {error.start}). Read the file again with its right encoding."
+        ) from None

@@ -1,0 +1,132 @@
+"""Report pairs -> judge -> scores: order kept, failures counted, nothing dropped."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from crimson_core.errors import InputError
+from crimson_core.evaluation import repair_evaluation
+from crimson_core.judges import Judge, Judgement, load_judge
+from crimson_core.report import ReportPair
+from crimson_core.scoring import PairScore, score_evaluation
+from crimson_core.version import __version__
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """What became of one report pair.
+
+    Attributes:
+        index: Position of the pair in what was scored, from 0.
+        id: The pair's id, if it had one.
+        score: Score and evaluation, None if unscored.
+        failure: Why it is unscored, without report text.
+        repairs: One line per thing in the judge's output that had to be mended or made consistent.
+        usage: Token counts, where the judge knows them.
+        raw_output: The model's text, where there is one.
+    """
+
+    index: int
+    id: str | None = None
+    score: PairScore | None = None
+    failure: str | None = None
+    repairs: list[str] = field(default_factory=list)
+    usage: dict[str, int] = field(default_factory=dict)
+    raw_output: str | None = None
+
+    @property
+    def crimson_score(self) -> float:
+        """The score in (-1, 1]; NaN if unscored."""
+        return float("nan") if self.score is None else self.score["crimson_score"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready record: the reference implementation's keys (None if unscored), then ours."""
+        score = self.score or dict.fromkeys(PairScore.__annotations__)
+        return {
+            "index": self.index,
+            "id": self.id,
+            **score,
+            "failure": self.failure,
+            "repairs": self.repairs,
+            "usage": self.usage,
+        }
+
+
+class CrimsonScorer:
+    """Scores report pairs with one judge.
+
+    Args:
+        judge: A judge spec (see `crimson_core.judges`) or a judge.
+        repair: Make inconsistent evaluations consistent before they are scored. False gives the reference implementation's
+            number for whatever the judge said.
+        **judge_options: For the judge's constructor, where `judge` is a spec.
+
+    Raises:
+        InputError: The spec or an option is unknown.
+        JudgeError: The judge cannot be loaded.
+    """
+
+    def __init__(self, judge: str | Judge = "default", *, repair: bool = True, **judge_options: Any) -> None:
+        if isinstance(judge, str):
+            judge = load_judge(judge, **judge_options)
+        elif not isinstance(judge, Judge):
+            raise InputError(
+                f"judge is of type {type(judge).__name__}. Give a judge spec such as 'offline', or a judge."
+            )
+        elif judge_options:
+            raise InputError(f"judge is built already: {', '.join(judge_options)} must be given where it is built.")
+        self.judge = judge
+        self.repair = repair
+
+    @property
+    def signature(self) -> str:
+        """One line that lets somebody else reproduce a score."""
+        fields = self.judge.signature() | {"repair": "yes" if self.repair else "no", "crimson_core": __version__}
+        return "|".join(["crimson", *(f"{key}:{value}" for key, value in fields.items())])
+
+    def score(self, pairs: Sequence[ReportPair], *, progress: bool = False) -> list[PairResult]:
+        """Score report pairs.
+
+        Args:
+            pairs: What `crimson_core.make_pairs` returns, or your own list of `ReportPair`.
+            progress: Show a progress bar on standard error.
+
+        Returns:
+            One result per pair, in the order of `pairs`; a pair without a score says why.
+
+        Raises:
+            InputError: `pairs` is empty or holds something else.
+            JudgeError: The judge cannot go on.
+        """
+        return sorted(self.stream(pairs, progress=progress), key=lambda result: result.index)
+
+    def stream(self, pairs: Sequence[ReportPair], *, progress: bool = False) -> Iterator[PairResult]:
+        """Like `score`, but yield each result as soon as it is there, in whatever order the judge is done."""
+        pairs = list(pairs)
+        if not pairs:
+            raise InputError("pairs is empty: there is nothing to score. Give at least one report pair.")
+        for row, pair in enumerate(pairs):
+            if not isinstance(pair, ReportPair):
+                raise InputError(
+                    f"pairs[{row}] is of type {type(pair).__name__}. Build report pairs with crimson_core.make_pairs."
+                )
+        return self._results(pairs, progress)
+
+    def _results(self, pairs: list[ReportPair], progress: bool) -> Iterator[PairResult]:
+        judgements = self.judge.judge(pairs)
+        with tqdm(total=len(pairs), desc="judging", unit="pair", disable=not progress) as bar:
+            for index, judgement in judgements:
+                yield self._result(index, pairs[index].id, judgement)
+                bar.update()
+
+    def _result(self, index: int, pair_id: str | None, judgement: Judgement) -> PairResult:
+        score, repairs = None, list(judgement.repairs)
+        if judgement.evaluation is not None:
+            evaluation = judgement.evaluation
+            if self.repair:
+                evaluation, more = repair_evaluation(evaluation)
+                repairs += more
+            score = score_evaluation(evaluation)
+        return PairResult(index, pair_id, score, judgement.failure, repairs, judgement.usage, judgement.raw_output)
