@@ -1,1 +1,5 @@
 """A judge of rules and a lexicon: no model, no download, no network."""
+
+from crimson_core.judges.offline.judge import OfflineJudge
+
+__all__ = ["OfflineJudge"]

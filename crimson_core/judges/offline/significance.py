@@ -1,0 +1,59 @@
+"""How much a finding matters in this patient: the lexicon's typical significance, moved by the rules of `rules.yaml`."""
+
+from typing import Any
+
+from crimson_core.evaluation import SIGNIFICANCE_LEVELS
+from crimson_core.judges.offline.extraction import ReportFinding
+from crimson_core.judges.offline.lexicon import Concept, lexicon, rules, words_of
+from crimson_core.report import PatientContext
+
+_URGENT, _ACTIONABLE, _MINOR, _BENIGN = range(len(SIGNIFICANCE_LEVELS))  # in falling order, as in SIGNIFICANCE_LEVELS
+
+
+def significance(finding: ReportFinding, context: PatientContext | None) -> str:
+    """Clinical significance of a finding; of several possible concepts the gravest counts."""
+    concepts = [lexicon().concepts[key] for key in finding.concepts]
+    return SIGNIFICANCE_LEVELS[min(_rank(concept, finding, context) for concept in concepts)]
+
+
+def _rank(concept: Concept, finding: ReportFinding, context: PatientContext | None) -> int:
+    rank = SIGNIFICANCE_LEVELS.index(_typical(concept, finding))
+    for rule in rules()["significance"]:
+        if concept.id in rule["concepts"] and _applies(rule, finding, context):
+            if "set" in rule:
+                rank = SIGNIFICANCE_LEVELS.index(rule["set"])
+            elif "at_least" in rule:
+                rank = min(rank, SIGNIFICANCE_LEVELS.index(rule["at_least"]))
+            elif "at_most" in rule:
+                rank = max(rank, SIGNIFICANCE_LEVELS.index(rule["at_most"]))
+    return rank
+
+
+def _typical(concept: Concept, finding: ReportFinding) -> str:
+    if finding.attributes.misplaced:
+        return SIGNIFICANCE_LEVELS[_URGENT]
+    severity = finding.attributes.severity
+    reached = [rank for rank in concept.by_severity if severity is not None and rank <= severity]
+    return concept.by_severity[max(reached)] if reached else concept.significance
+
+
+def _applies(rule: dict[str, Any], finding: ReportFinding, context: PatientContext | None) -> bool:
+    attributes = finding.attributes
+    age = context.age_years if context else None
+    indication = (
+        f" {' '.join(word for word, _, _ in words_of(context.indication))} " if context and context.indication else ""
+    )
+
+    def mentioned(key: str) -> bool:
+        return any(f" {' '.join(word for word, _, _ in words_of(term))} " in indication for term in rule[key])
+
+    conditions = {
+        "age_from": lambda: age is not None and age >= rule["age_from"],
+        "age_below": lambda: age is not None and age < rule["age_below"],
+        "indication": lambda: mentioned("indication"),
+        "unless_indication": lambda: not mentioned("unless_indication"),
+        "temporal": lambda: attributes.temporal in rule["temporal"],
+        "not_temporal": lambda: attributes.temporal not in rule["not_temporal"],
+        "severity_to": lambda: attributes.severity is not None and attributes.severity <= rule["severity_to"],
+    }
+    return all(holds() for key, holds in conditions.items() if key in rule)
