@@ -151,6 +151,8 @@ def make_pairs(
     for name, column in columns.items():
         if column is None and name in ("patient_contexts", "ids"):
             continue
+        if column is None:
+            raise InputError(f"{name} is missing. Give a list with one entry per report pair.")
         if (
             isinstance(column, (str, bytes, Mapping))
             or not hasattr(column, "__len__")

@@ -1,0 +1,45 @@
+# `make score` and `make test` set up what they need; nothing but Python 3.11 and make has to be there.
+PYTHON ?= python3.11
+SCORE_VENV := .venv-score
+TEST_VENV := .venv-test
+PIP_OPTIONS := --quiet --disable-pip-version-check
+
+.PHONY: help score test lint space clean
+
+help:  ## List the targets.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+score: $(SCORE_VENV)/.done  ## Score examples/reports.csv with the offline judge (no torch, no download of a model).
+	$(SCORE_VENV)/bin/crimson score examples/reports.csv --judge offline
+
+test: $(TEST_VENV)/.done lint  ## Check the style and run all tests (real small weights, no GPU, no Hub).
+	$(TEST_VENV)/bin/python -m pytest
+
+lint: $(TEST_VENV)/.done  ## Check style and format.
+	$(TEST_VENV)/bin/ruff check .
+	$(TEST_VENV)/bin/ruff format --check .
+
+space: dist/space/crimson  ## Write the folder of the Hub Space, dist/space/crimson.
+
+.PHONY: dist/space/crimson
+dist/space/crimson:
+	rm -rf $@
+	mkdir -p $@
+	cp crimson_metric.py $@/crimson.py
+	cp -r README.md requirements.txt pyproject.toml crimson_core examples $(wildcard app.py) $@/
+	find $@ -name __pycache__ -prune -exec rm -rf {} +
+
+# requirements.txt pins everything that was tested; as constraints it pins what the offline judge needs without installing the rest.
+$(SCORE_VENV)/.done: requirements.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(SCORE_VENV)
+	$(SCORE_VENV)/bin/pip install $(PIP_OPTIONS) --constraint requirements.txt --editable .
+	@touch $@
+
+$(TEST_VENV)/.done: requirements.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(TEST_VENV)
+	$(TEST_VENV)/bin/pip install $(PIP_OPTIONS) --requirement requirements.txt
+	$(TEST_VENV)/bin/pip install $(PIP_OPTIONS) --constraint requirements.txt --editable '.[test]'
+	@touch $@
+
+clean:  ## Remove the virtual environments and what was built.
+	rm -rf $(SCORE_VENV) $(TEST_VENV) dist .cache *.egg-info

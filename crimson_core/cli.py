@@ -1,0 +1,212 @@
+"""The command line: `crimson score FILE --judge SPEC`."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from crimson_core.errors import CrimsonError, InputError
+from crimson_core.report import CONTEXT_FIELDS
+from crimson_core.scorer import CrimsonScorer, PairResult
+from crimson_core.summary import summarize
+from crimson_core.table import pairs_from_rows, read_rows
+from crimson_core.version import __version__
+
+_UNSCORED, _INTERRUPTED = 1, 130  # exit statuses beside 0 and 2
+_SHORT = {"false_findings": "false", "missing_findings": "missing", "attribute_errors": "attribute"}
+
+app = typer.Typer(
+    help="CRIMSON: judge AI-written chest X-ray reports. Research use only, not for clinical decisions.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks print local variables, and these hold report text
+    rich_markup_mode=None,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"crimson-metric {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def score(
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, JSON or Parquet file with one report pair per row.")],
+    judge: Annotated[
+        str,
+        typer.Option(
+            "--judge",
+            "-j",
+            help="default (the published model), offline, hf:<Hub id or folder>, openai:<model> or azure:<deployment>.",
+        ),
+    ] = "default",
+    reference_column: Annotated[str, typer.Option(help="Column of the reference reports.")] = "reference",
+    prediction_column: Annotated[str, typer.Option(help="Column of the candidate reports.")] = "prediction",
+    id_column: Annotated[str | None, typer.Option(help="Column of ids.  [default: id, if there]")] = None,
+    age_column: Annotated[str | None, typer.Option(help="Column of ages.  [default: age, if there]")] = None,
+    sex_column: Annotated[str | None, typer.Option(help="Column of sexes.  [default: sex, if there]")] = None,
+    indication_column: Annotated[
+        str | None, typer.Option(help="Column of indications.  [default: indication, if there]")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write one JSON line per pair to this file.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs per batch (hf judges).")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where the model runs, for example cuda:0 or cpu (hf judges).")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 (hf judges).")] = None,
+    base_url: Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible server (openai judges).")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests at once (openai and azure judges).")] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair/--no-repair", help="Make inconsistent evaluations consistent before scoring.")
+    ] = True,
+    limit: Annotated[int | None, typer.Option(min=1, help="Score the first rows only.")] = None,
+    progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show a progress bar.")] = True,
+) -> None:
+    """Score the report pairs of a file.
+
+    Prints a table of the pairs, the corpus summary and the signature. Exit status: 0 if every pair was scored, 1 if some
+    were not, 2 if nothing could be judged, 130 if it was interrupted (with -o, what was done is kept).
+    """
+    columns = {"reference": reference_column, "prediction": prediction_column}
+    named = {"id": id_column, "age": age_column, "sex": sex_column, "indication": indication_column}
+    options = {
+        "batch_size": batch_size,
+        "device": device,
+        "dtype": dtype,
+        "base_url": base_url,
+        "concurrency": concurrency,
+    }
+    rows = read_rows(file)[:limit]
+    columns |= {role: name or role for role, name in named.items() if name or role in rows[0]}
+    pairs = pairs_from_rows(rows, columns, file.name)
+    scorer = CrimsonScorer(judge, repair=repair, **{k: v for k, v in options.items() if v is not None})
+
+    results: list[PairResult] = []
+    interrupted = False
+    with _Output(output) as out:
+        try:
+            for result in scorer.stream(pairs, progress=progress):
+                results.append(result)
+                out.write(result)
+        except KeyboardInterrupt:
+            interrupted = True
+        results.sort(key=lambda result: result.index)
+        if not interrupted:
+            out.finish(results)
+
+    _print_results(results, scorer.signature, [column for role, column in columns.items() if role in CONTEXT_FIELDS])
+    if interrupted:
+        print(f"Interrupted: {len(results)} of {len(pairs)} pairs were judged.", file=sys.stderr)
+        raise typer.Exit(_INTERRUPTED)
+    if any(result.score is None for result in results):
+        raise typer.Exit(_UNSCORED)
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is one line and exit status 2."""
+    try:
+        app()
+    except CrimsonError as error:
+        print(f"crimson: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+class _Output:
+    """The JSON lines of a run: written as pairs are done, put in order at the end, kept when the run breaks off.
+
+    Until the run is finished they stand in `<output>.partial`, so that a file under the asked name is always whole.
+    """
+
+    def __init__(self, output: Path | None) -> None:
+        self.output = output
+        if output is None:
+            return
+        if output.is_dir():
+            raise InputError(f"output {output} is a folder. Give a file.")
+        self.partial = output.with_name(output.name + ".partial")
+        try:
+            self.file = self.partial.open("w", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"output {output} cannot be written: {error.strerror}. Give another place.") from None
+
+    def __enter__(self) -> "_Output":
+        return self
+
+    def write(self, result: PairResult) -> None:
+        if self.output:
+            print(json.dumps(result.as_dict(), ensure_ascii=False), file=self.file, flush=True)
+
+    def finish(self, results: list[PairResult]) -> None:
+        if self.output:
+            self.file.seek(0)
+            self.file.truncate()
+            for result in results:
+                self.write(result)
+            os.replace(self.partial, self.output)
+
+    def __exit__(self, *_: object) -> None:
+        if self.output:
+            self.file.close()
+            if self.partial.exists():
+                if self.partial.stat().st_size:
+                    print(f"The pairs that were judged are kept in {self.partial}.", file=sys.stderr)
+                else:
+                    self.partial.unlink()
+
+
+def _print_results(results: list[PairResult], signature: str, context_columns: list[str]) -> None:
+    console = Console(highlight=False, markup=False, emoji=False)  # ids and reasons are data
+    if not console.is_terminal:
+        console.width = 120
+    table = Table("row", "id", box=None, pad_edge=False, header_style="bold")
+    for header in ("score", *_SHORT.values()):
+        table.add_column(header, justify="right")
+    table.add_column("attribute errors, repairs or why unscored", overflow="fold")
+    for result in results:
+        table.add_row(str(result.index + 1), result.id or "", *_cells(result))
+    console.print(table)
+
+    summary = summarize(results, signature)
+    console.print()
+    console.print(
+        f"CRIMSON score  {_number(summary['crimson_score'])}  mean of {summary['n_pairs'] - summary['n_unscored']} pairs"
+    )
+    means = "  ".join(f"{name} {_number(summary[f'mean_{kind}'], 2)}" for kind, name in _SHORT.items())
+    console.print(f"Errors a pair  {means}")
+    console.print(f"Unscored       {summary['n_unscored']}   repaired {summary['n_repaired']}")
+    console.print(f"Context        {', '.join(context_columns) or 'none'}")
+    console.print(f"Signature      {signature}", soft_wrap=True)
+    console.print("Research use only, not for clinical decisions.")
+
+
+def _cells(result: PairResult) -> list[str]:
+    if result.score is None:
+        return ["", "", "", "", f"unscored: {result.failure}"]
+    counts: dict[str, Any] = result.score["error_counts"]
+    kinds = [f"{kind.removesuffix('_errors')} {n}" for kind, n in counts.items() if n and kind not in _SHORT]
+    notes = ", ".join(kinds) + (f" ({len(result.repairs)} repairs)" if result.repairs else "")
+    return [_number(result.crimson_score), *(str(counts[kind]) for kind in _SHORT), notes]
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""CRIMSON as a Hugging Face `evaluate` metric: how good is an AI-written chest X-ray report?
+
+    import evaluate
+
+    crimson = evaluate.load("crimson_metric.py")             # the published fine-tuned model
+    crimson = evaluate.load("crimson_metric.py", "offline")  # rules: no model, no download
+    crimson.compute(predictions=[...], references=[...])
+
+The second argument is a judge spec; further keyword arguments of `load` are options of that judge. The README tells which
+judges there are, how to read the scores, and that this is for research only.
+"""
+
+import inspect
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+import evaluate
+
+import crimson_core  # From: git+https://huggingface.co/spaces/rajpurkarlab/crimson
+
+_DESCRIPTION = """\
+CRIMSON scores a chest X-ray report against a radiologist's report. A judge lists the abnormal findings of both with their
+clinical significance, matches them, and names every false finding, missing finding and attribute error; arithmetic makes a
+score in (-1, 1]. 1 is perfect, 0 is worth no more than a normal template, below 0 the errors outweigh what is right. Normal
+findings do not count. Research use only, not for clinical decisions.
+"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    predictions (list of str): candidate reports. An empty string is a report without findings.
+    references (list of str, or of dict): reference reports, or records with the key `report` and any of `age`, `sex` and
+        `indication`.
+    patient_contexts (list of dict or None): for `compute` only: any of `age`, `sex` and `indication` per pair, where the
+        references are strings.
+    detailed (bool): also return `evaluations`, one per pair. Default False.
+    progress (bool): show a progress bar. Default False.
+
+Returns:
+    crimson_score (float): mean over the scored pairs; NaN if there are none.
+    scores (list of float): one per pair, in (-1, 1]; NaN where unscored.
+    n_pairs, n_unscored, n_repaired (int): pairs, pairs without a score, pairs whose evaluation had to be made consistent.
+    failures (dict): position -> reason, for each unscored pair.
+    mean_false_findings, mean_missing_findings, mean_attribute_errors, mean_location_errors, ... (float): errors per scored pair.
+    signature (str): what somebody else must know to reproduce the scores.
+    evaluations (list of dict or None): with `detailed=True`, per pair the findings, matches and errors, the error counts, the
+        terms of the score and the repairs.
+
+Examples:
+    >>> crimson = evaluate.load("crimson_metric.py", "offline")
+    >>> results = crimson.compute(
+    ...     predictions=["No acute cardiopulmonary abnormality. Mild cardiomegaly."],
+    ...     references=["No acute cardiopulmonary abnormality. Heart size is normal."],
+    ...     patient_contexts=[{"age": "65", "indication": "chest pain"}],
+    ... )
+    >>> results["scores"]
+    [-0.6]
+"""
+
+_CITATION = """\
+@article{baharoon2026crimson,
+  title={CRIMSON: A Clinically-Grounded LLM-Based Metric for Generative Radiology Report Evaluation},
+  author={Baharoon, Mohammed and Heintz, Thibault and Raissi, Siavash and Alabbad, Mahmoud and Alhammad, Mona and AlOmaish, Hassan and Kim, Sung Eun and Banerjee, Oishi and Rajpurkar, Pranav},
+  journal={arXiv preprint arXiv:2603.06183},
+  year={2026}
+}
+"""
+
+_RECORD = {key: datasets.Value("string") for key in ("report", *crimson_core.report.CONTEXT_FIELDS)}
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+class CrimsonMetric(evaluate.Metric):
+    """The metric. Each instance holds one judge, loaded once."""
+
+    def __init__(self, config_name: str | None = None, **kwargs: Any) -> None:
+        """Take the judge spec as the configuration, and the judge's options out of the keyword arguments."""
+        self.judge_spec = config_name or "default"
+        own = inspect.signature(evaluate.EvaluationModule).parameters
+        self.judge_options = {key: value for key, value in kwargs.items() if key not in own}
+        # evaluate makes a cache folder of the configuration's name, which a spec with slashes would lead elsewhere
+        folder = re.sub(r"[^\w.-]+", "-", self.judge_spec).strip(".-") or "default"
+        super().__init__(config_name=folder, **{key: value for key, value in kwargs.items() if key in own})
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=[
+                datasets.Features({"predictions": datasets.Value("string"), "references": _RECORD}),
+                datasets.Features({"predictions": datasets.Value("string"), "references": datasets.Value("string")}),
+            ],
+            homepage="https://huggingface.co/spaces/rajpurkarlab/crimson",
+            codebase_urls=["https://huggingface.co/spaces/rajpurkarlab/crimson"],
+            reference_urls=[
+                "https://arxiv.org/abs/2603.06183",
+                "https://huggingface.co/rajpurkarlab/medgemma-4b-it-crimson",
+            ],
+        )
+
+    def _download_and_prepare(self, dl_manager: Any) -> None:
+        self.scorer = crimson_core.CrimsonScorer(self.judge_spec, **self.judge_options)
+
+    def add(self, *, prediction: str | None = None, reference: Any = None, **kwargs: Any) -> None:
+        """Add one report pair.
+
+        Args:
+            prediction: Candidate report.
+            reference: Reference report, or a record with `report` and any of age, sex and indication.
+            **kwargs: None are known; evaluate says so.
+        """
+        super().add(prediction=prediction, reference=_records([prediction], [reference], _one)[0], **kwargs)
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
+        """Add report pairs.
+
+        Args:
+            predictions: Candidate reports.
+            references: Reference reports, or records with `report` and any of age, sex and indication.
+            **kwargs: None are known; evaluate says so.
+        """
+        super().add_batch(predictions=predictions, references=_records(predictions, references), **kwargs)
+
+    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any] | None:
+        """Score what was added, and the predictions and references given here.
+
+        Args:
+            predictions: Candidate reports.
+            references: Reference reports, or records.
+            **kwargs: `patient_contexts`, `detailed`, `progress`.
+
+        Returns:
+            The summary; None on processes other than the first.
+        """
+        if predictions is None and references is None and not len(self):
+            raise crimson_core.InputError("predictions and references are missing, and nothing was added before.")
+        try:
+            return super().compute(predictions=predictions, references=references, **kwargs)
+        finally:
+            if self.writer is None:  # still open where this call's input was refused: what was added before is kept
+                self._forget()
+
+    def _compute(
+        self,
+        *,
+        predictions: Sequence[str],
+        references: Sequence[Mapping[str, Any]],
+        patient_contexts: Sequence[Mapping[str, Any] | None] | None = None,
+        detailed: bool = False,
+        progress: bool = False,
+    ) -> dict[str, Any]:
+        pairs = crimson_core.make_pairs(predictions, references, patient_contexts)
+        results = self.scorer.score(pairs, progress=progress)
+        summary = crimson_core.summarize(results, self.scorer.signature)
+        if detailed:
+            summary["evaluations"] = [result.as_dict() for result in results]
+        return summary
+
+    def _forget(self) -> None:
+        """Drop what was collected. evaluate does so itself unless the judge failed; then patient data would lie about."""
+        self.data = self.buf_writer = self.cache_file_name = self.filelock = self.selected_feature_format = None
+        for path, lock in zip(self.file_paths or [], self.filelocks or [], strict=True):
+            if os.path.exists(path):
+                os.remove(path)
+            lock.release()
+        self.file_paths = self.filelocks = None
+
+
+def _one(argument: str, _: int) -> str:
+    """What `add` calls an argument of `add_batch`."""
+    return argument.removesuffix("s")
+
+
+def _records(predictions: Any, references: Any, where: Any = "{}[{}]".format) -> list[dict[str, str]]:
+    """The references as records of one shape, so that strings and records go through Arrow alike; all is checked first.
+
+    evaluate's own messages about bad input print the input, and reports are patient data. A context field that is missing is
+    an empty string: evaluate refuses None.
+    """
+    pairs = crimson_core.make_pairs(predictions, references, where=where)
+    contexts = [pair.context or crimson_core.PatientContext() for pair in pairs]
+    return [
+        {"report": pair.reference} | {key: getattr(context, key) or "" for key in crimson_core.report.CONTEXT_FIELDS}
+        for pair, context in zip(pairs, contexts, strict=True)
+    ]
