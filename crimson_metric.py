@@ -110,8 +110,10 @@ class CrimsonMetric(evaluate.Metric):
         Args:
             prediction: Candidate report.
             reference: Reference report, or a record with `report` and any of age, sex and indication.
-            **kwargs: None are known; evaluate says so.
+            **kwargs: The two under the names `predictions` and `references`, as evaluate itself allows and `combine` has it.
         """
+        prediction = kwargs.pop("predictions", prediction)
+        reference = kwargs.pop("references", reference)
         super().add(prediction=prediction, reference=_records([prediction], [reference], _one)[0], **kwargs)
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:

@@ -90,8 +90,8 @@ def parse_evaluation(text: str) -> tuple[Evaluation, list[str]]:
         pass
     try:
         data = json_repair.loads(text[start:])
-    except RecursionError:
-        raise ValueError("the output is nested too deeply") from None
+    except (RecursionError, ValueError):
+        raise ValueError("the output holds JSON that cannot be mended") from None
     if isinstance(data, list):  # several top-level objects are joined into a list; the first one is the answer
         data = next((item for item in data if isinstance(item, dict)), None)
     return check_evaluation(data), ["output: was no valid JSON and has been mended"]

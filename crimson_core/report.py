@@ -197,7 +197,7 @@ def _context_text(raw: Any, name: str, where: str) -> str | None:
     if is_missing(raw):
         return None
     if name == "age" and isinstance(raw, (int, float)) and not isinstance(raw, bool):
-        raw = str(int(raw)) if raw == int(raw) else str(raw)  # a column of ages with gaps is a column of floats
+        raw = str(int(raw)) if float(raw).is_integer() else str(raw)  # a column of ages with gaps is a column of floats
     if not isinstance(raw, str):
         raise InputError(
             f"{where}[{name!r}] is of type {type(raw).__name__}. Give a string, or leave it out if unknown."

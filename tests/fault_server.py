@@ -117,7 +117,11 @@ class FaultServer:
                 super().finish()
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                try:
+                    body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                except (OSError, ValueError):  # the client has gone in the middle of its request
+                    self.close_connection = True
+                    return
                 request = outer._receive(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
                 try:
                     answer = outer._script(request)

@@ -1,12 +1,14 @@
 """The API judges against a server of faults, against crimson-score's own request, and against a real server."""
 
 import asyncio
+import contextlib
 import email.utils
 import json
 import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -589,3 +591,87 @@ def test_azure_errors_name_azures_variables():
             judge = AzureJudge("d", endpoint=url, api_key=KEY, api_version="2024-10-21")
             with pytest.raises(JudgeError, match=words):
                 list(judge.judge([pair()]))
+
+
+# A real server: `transformers serve` with real weights. That base model was never trained on the task, so its answers are
+# no evaluations; what must hold is that requests, usage and texts go through.
+
+MOST_TOKENS = 16
+
+
+@pytest.fixture(scope="session")
+def real_server(checkpoint, tmp_path_factory):
+    """Base URL of an OpenAI-compatible server that has the checkpoint's folder as a model."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            command, stdout=output, stderr=output, env=os.environ | {"HF_HUB_OFFLINE": "1"}, start_new_session=True
+        )
+    try:
+        end = time.monotonic() + 90
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            if server.poll() is not None or time.monotonic() > end:
+                pytest.fail(f"transformers serve did not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def test_a_real_server_answers_every_pair(real_server, checkpoint):
+    context = parse_context({"age": "65", "indication": "cough"}, "context")
+    pairs = [pair("a"), pair("b", context=context), ReportPair("", "No acute abnormality.")]
+    judge = OpenAIJudge(
+        str(checkpoint), base_url=real_server, guidelines=False, max_output_tokens=MOST_TOKENS, concurrency=1
+    )
+    results = CrimsonScorer(judge).score(pairs)
+
+    assert [result.index for result in results] == [0, 1, 2]
+    texts = greedy(checkpoint, [judge.prompt.messages(one) for one in pairs])
+    for result, (text, prompt_tokens) in zip(results, texts, strict=True):
+        assert (result.score is None) != (result.failure is None)
+        assert result.failure == "the output was cut at the token limit (finish_reason length)"
+        assert result.usage == {"prompt_tokens": prompt_tokens, "completion_tokens": MOST_TOKENS}
+        assert result.raw_output == text
+    assert judge.signature()["prompt"] == "reference-without-guidelines"
+    assert judge.signature()["max_output_tokens"] == str(MOST_TOKENS)
+
+
+def test_a_real_server_without_the_model_stops_or_fails_every_pair(real_server, tmp_path):
+    judge = OpenAIJudge(str(tmp_path / "nothing"), base_url=real_server, max_retries=0)
+    try:
+        failures = [result.failure for result in CrimsonScorer(judge).score([pair("a"), pair("b")])]
+    except JudgeError as stopped:
+        failures = [str(stopped)]
+    assert all("HTTP" in failure for failure in failures)
+
+
+def greedy(folder, conversations):
+    """Text and prompt length of plain greedy decoding, without any server."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    done = []
+    for messages in conversations:
+        inputs = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        length = inputs["input_ids"].shape[1]
+        with torch.inference_mode():
+            output = model.generate(**inputs, max_new_tokens=MOST_TOKENS, do_sample=False)
+        done.append((tokenizer.decode(output[0, length:], skip_special_tokens=True), length))
+    return done

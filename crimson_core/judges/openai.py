@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from types import ModuleType
@@ -140,7 +140,7 @@ class OpenAIJudge:
         waiting = iter(enumerate(pairs))
         running: dict[Future[Judgement | JudgeError], int] = {}
         reached, unreachable = False, 0
-        with _event_loop(client) as loop:
+        with _event_loop(client, running) as loop:
             while True:
                 for index, pair in waiting:
                     asking = self._ask(client, self.prompt.messages(pair))
@@ -444,8 +444,8 @@ def _refused_part(error: "APIStatusError", request: dict[str, Any]) -> str | Non
 
 
 @contextmanager
-def _event_loop(client: "AsyncOpenAI") -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop in a thread of its own, which ends, with whatever still runs there, when the context does."""
+def _event_loop(client: "AsyncOpenAI", running: Iterable[Future[Any]]) -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop in a thread of its own; at the end of the context `running` is cancelled and the thread ends."""
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def run() -> None:
@@ -453,18 +453,17 @@ def _event_loop(client: "AsyncOpenAI") -> Iterator[asyncio.AbstractEventLoop]:
         async with client:
             started.set_result((asyncio.get_running_loop(), stop))
             await stop.wait()
-            rest = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in rest:
-                task.cancel()
-            await asyncio.gather(*rest, return_exceptions=True)
+            await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
 
-    # A daemon, so that a server that hangs in a name look-up cannot keep the interpreter from ending.
+    # A daemon, so that a name look-up that hangs cannot keep the interpreter from ending.
     thread = threading.Thread(target=asyncio.run, args=(run(),), name=_THREAD, daemon=True)
     thread.start()
     loop, stop = started.result()
     try:
         yield loop
     finally:
+        for future in running:
+            future.cancel()
         loop.call_soon_threadsafe(stop.set)
         if threading.current_thread() is not thread:  # it is where the garbage collector closes a forgotten generator
             thread.join()

@@ -1,0 +1,200 @@
+"""The command line, as a process."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "reports.csv"
+ROWS = [
+    {"id": "a", "reference": "Small left effusion.", "prediction": "Left effusion, small.", "age": "072Y"},
+    {"id": "b", "reference": 'Large, "tension" pneumothorax.', "prediction": "", "age": ""},
+]
+
+
+def crimson(*arguments, cwd=None):
+    command = [sys.executable, "-m", "crimson_core.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, stdin=subprocess.DEVNULL)
+
+
+def write(path, rows=ROWS):
+    if path.suffix in (".csv", ".tsv"):
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def test_the_examples_cover_every_error_kind(tmp_path):
+    done = crimson("score", EXAMPLES, "--judge", "offline", "-o", tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(EXAMPLES.open()))
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == [row["id"] for row in rows]
+    assert all(any(line["error_counts"][kind] for line in lines) for kind in lines[0]["error_counts"])
+    assert len(rows) >= 12
+    assert all(row["age"] and row["sex"] and row["indication"] for row in rows)
+    for words in (
+        "CRIMSON score",
+        "Unscored       0",
+        "age, sex, indication",
+        "crimson|judge:offline|",
+        "Research use only",
+    ):
+        assert words in done.stdout
+    assert f"{len(rows)}/{len(rows)}" in done.stderr  # the progress bar
+    for row in rows:
+        assert row["reference"] not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".json", ".parquet"])
+def test_every_format_gives_the_same(tmp_path, ending):
+    done = crimson(
+        "score", write(tmp_path / f"pairs{ending}"), "-j", "offline", "-o", tmp_path / "out", "--no-progress"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    first, second = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert (first["crimson_score"], second["crimson_score"]) == (1.0, 0.0)
+    assert second["raw_evaluation"]["predicted_findings"] == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", f"pairs{ending}"]
+
+
+def test_columns_are_options(tmp_path):
+    path = write(tmp_path / "p.csv", [{"study": "s1", "gt": "Tortuous aorta.", "model": "", "years": "82"}])
+    names = [
+        "--reference-column",
+        "gt",
+        "--prediction-column",
+        "model",
+        "--age-column",
+        "years",
+        "--id-column",
+        "study",
+    ]
+    done = crimson("score", path, "-j", "offline", "-o", tmp_path / "out", *names)
+    assert done.returncode == 0, done.stderr
+    (line,) = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert line["id"] == "s1"
+    assert line["raw_evaluation"]["reference_findings"][0]["clinical_significance"] == "benign_expected"
+    assert "Context        years" in done.stdout
+
+
+def test_a_file_may_start_with_a_byte_order_mark(tmp_path):
+    path = write(tmp_path / "p.csv")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert crimson("score", path, "-j", "offline").returncode == 0
+
+
+def bad(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path.name
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "said"),
+    [
+        ("none.csv", None, [], ["none.csv is no file"]),
+        ("p.xlsx", "x", [], ["unknown ending", ".parquet"]),
+        ("p.csv", "", [], ["no rows"]),
+        ("p.csv", "reference,prediction\n", [], ["no rows"]),
+        ("p.csv", "reference,text\na,b\n", [], ["no column 'prediction'", "'text'", "--prediction-column"]),
+        ("p.csv", "reference,prediction\na,b\n", ["--age-column", "years"], ["no column 'years'", "--age-column"]),
+        ("p.csv", "reference,prediction\na,b,c\n", [], ["row 1", "cells"]),
+        ("p.csv", "reference,prediction\na\n", [], ["row 1", "cells"]),
+        ("p.csv", "reference,prediction,age\na,b,60\na,b,old\n", [], ["row 2", "no age"]),
+        ("p.csv", b"reference,prediction\n\xff\xfe,b\n", [], ["UTF-8"]),
+        ("p.jsonl", '{"reference": "a", "prediction": "b"}\n{', [], ["line 2", "JSON"]),
+        ("p.jsonl", '{"reference": "a", "prediction": "b"}\n[]', [], ["row 2", "object"]),
+        ("p.jsonl", '{"reference": "a", "prediction": "b"}\n{"reference": "a"}', [], ["row 2", "'prediction'"]),
+        ("p.jsonl", '{"reference": "a", "prediction": null}', [], ["row 1", "'prediction'", "missing"]),
+        ("p.jsonl", '{"reference": 5, "prediction": "a"}', [], ["row 1", "'reference'", "int"]),
+        ("p.json", '{"reference": "a"}', [], ["list of objects"]),
+        ("p.json", "[", [], ["not JSON"]),
+        ("p.parquet", "x", [], ["not a Parquet file"]),
+        ("p.csv", "reference,prediction\na,b\n", ["-j", "nope"], ["judge 'nope' is unknown"]),
+        ("p.csv", "reference,prediction\na,b\n", ["--batch-size", "3"], ["no option 'batch_size'"]),
+        ("p.csv", "reference,prediction\na,b\n", ["-o", "no/such/out"], ["output no/such/out"]),
+        ("p.csv", "reference,prediction\na,b\n", ["-o", "."], ["output . is a folder"]),
+        ("p.csv", "reference,prediction\na,b\n", ["--limit", "0"], ["limit"]),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_clear_message_and_status_2(tmp_path, name, content, options, said):
+    if content is not None:
+        bad(tmp_path / name, content)
+    before = sorted(tmp_path.iterdir())
+    judge = [] if "-j" in options else ["-j", "offline"]
+    done = crimson("score", name, *judge, *options, cwd=tmp_path)
+    assert done.returncode == 2
+    for words in said:
+        assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert sorted(tmp_path.iterdir()) == before  # nothing half-written
+
+
+def test_an_interrupted_run_keeps_what_is_done(tmp_path):
+    path = write(tmp_path / "p.csv", ROWS * 100_000)
+    out = tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "crimson_core.cli", "score", str(path), "-j", "offline", "-o", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    partial = tmp_path / "out.jsonl.partial"
+    deadline = time.monotonic() + 60
+    while not (partial.exists() and partial.stat().st_size > 10_000) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Interrupted" in err
+    assert partial.name in err
+    assert not out.exists()
+    lines = partial.read_text().splitlines()
+    assert [json.loads(line)["index"] for line in lines] == list(range(len(lines)))
+    assert f"{len(lines)} of 200000" in err
+
+
+def test_ids_are_text_and_not_markup(tmp_path):
+    path = write(tmp_path / "p.csv", [{"id": "[bold]x[/]:smile:", "reference": "a", "prediction": "b"}])
+    assert "[bold]x[/]:smile:" in crimson("score", path, "-j", "offline").stdout
+
+
+def test_help_and_version():
+    done = crimson("score", "--help")
+    for option in ("--judge", "--reference-column", "--output", "--batch-size", "--no-repair"):
+        assert option in done.stdout
+    assert crimson("--version").stdout.startswith("crimson-metric ")
+    assert os.EX_USAGE and crimson("score").returncode == 2
+
+
+def test_unscored_pairs_give_status_1(tmp_path, monkeypatch, capsys):
+    from typer.testing import CliRunner
+
+    from crimson_core import Judgement, cli, scorer
+
+    class Mute:
+        def judge(self, pairs):
+            yield from ((i, Judgement(failure="mute today")) for i in range(len(pairs)))
+
+        def signature(self):
+            return {"judge": "mute"}
+
+    monkeypatch.setattr(scorer, "load_judge", lambda spec, **_: Mute())
+    done = CliRunner().invoke(cli.app, ["score", str(write(tmp_path / "p.csv"))])
+    assert done.exit_code == 1
+    assert "unscored: mute today" in done.stdout
+    assert "nan" in done.stdout

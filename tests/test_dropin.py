@@ -1,0 +1,66 @@
+"""Code written for the reference implementation, with one import changed, on the offline judge."""
+
+import pytest
+
+from crimson_core import CRIMSONScore, InputError, Judgement
+from crimson_core.prompt import Prompt
+
+
+@pytest.fixture
+def scorer():
+    return CRIMSONScore(api="offline")
+
+
+def test_the_examples_of_its_readme(scorer):
+    result = scorer.evaluate(
+        reference_findings="Cardiomegaly. Small bilateral pleural effusions.",
+        predicted_findings="Normal heart size. Small left pleural effusion.",
+    )
+    assert list(result)[:5] == ["raw_evaluation", "error_counts", "weighted_error_counts", "metrics", "crimson_score"]
+    assert result["error_counts"]["missing_findings"] == 1
+    assert result["error_counts"]["location_errors"] == 1
+    assert 0 < result["crimson_score"] < 1
+
+    results = scorer.evaluate_batch(
+        reference_findings_list=["Cardiomegaly.", "No acute cardiopulmonary abnormality.", "Right lower lobe pneumonia."],
+        predicted_findings_list=["Normal heart size.", "No acute cardiopulmonary abnormality.", "Right lower lobe pneumonia."],
+        patient_contexts=[{"Age": "72", "Indication": "Shortness of breath"}, None, {"Age": "45"}],
+    )  # fmt: skip
+    assert [r["crimson_score"] for r in results] == [0.0, 1.0, 1.0]
+
+
+def test_lists_of_findings_are_joined(scorer):
+    findings = ["Cardiomegaly.", "Left effusion."]
+    assert scorer.evaluate(findings, "Cardiomegaly. Left effusion.")["crimson_score"] == 1.0
+
+
+def test_an_unscored_pair_raises_alone_and_is_none_in_a_batch(scorer, monkeypatch):
+    monkeypatch.setattr(
+        scorer._scorer.judge, "judge", lambda pairs: ((i, Judgement(failure="mute")) for i in range(len(pairs)))
+    )
+    with pytest.raises(ValueError, match="mute"):
+        scorer.evaluate("a", "b")
+    with pytest.warns(UserWarning, match="is unscored: mute"):
+        assert scorer.evaluate_batch(["a", "b"], ["a", "b"]) == [None, None]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_include_guidelines_reaches_the_prompt(scorer, kept):
+    scorer._scorer.judge.prompt = Prompt()
+    scorer.model_name = "someone/else"
+    scorer.evaluate("a", "b", include_guidelines=kept)
+    assert scorer._scorer.judge.prompt.guidelines is kept
+    scorer.model_name = "CRIMSONScore/medgemma-4b-it-crimson"
+    scorer.evaluate("a", "b", include_guidelines=True)
+    assert scorer._scorer.judge.prompt.guidelines is False
+
+
+def test_bad_input(scorer):
+    with pytest.raises(InputError, match="entries"):
+        scorer.evaluate_batch(["a"], ["b", "c"])
+    with pytest.raises(InputError, match="reference_findings_list is a string"):
+        scorer.evaluate_batch("a", "b")
+    with pytest.raises(InputError, match="weight"):
+        scorer.evaluate("a", "b", {"weight": "80 kg"})
+    with pytest.raises(InputError, match="judge"):
+        CRIMSONScore(api="nope")
