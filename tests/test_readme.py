@@ -1,0 +1,46 @@
+"""What the README shows as printed is what is printed."""
+
+import contextlib
+import io
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", README, re.DOTALL)
+CONSOLE = re.findall(r"```console\n\$ (.*?)\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_python_examples_print_what_the_readme_says(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names = {}
+    assert len(PYTHON) >= 4
+    for code, output in PYTHON:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(code, names)
+        assert printed.getvalue() == output
+
+
+@pytest.mark.parametrize(("command", "output"), CONSOLE, ids=[c for c, _ in CONSOLE])
+def test_the_commands_print_what_the_readme_says(command, output):
+    program, *arguments = shlex.split(command)
+    assert program == "crimson"
+    done = subprocess.run(
+        [sys.executable, "-m", "crimson_core.cli", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert [line.rstrip() for line in done.stdout.splitlines()] == output.splitlines()
+
+
+def test_the_front_matter_is_that_of_a_metric_space():
+    import yaml
+
+    front = yaml.safe_load(README.split("---")[1])
+    assert front["sdk"] == "gradio"
+    assert {"evaluate", "metric"} <= set(front["tags"])
+    assert front["title"]
