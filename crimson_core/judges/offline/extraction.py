@@ -218,10 +218,15 @@ def _decide_presence(mentions: list[_Mention], clause: _Clause) -> None:
         elif tag.value == "negated_after":
             for mention in _list_before(mentions, tag, clause):
                 mention.present = False
-        elif tag.value in ("uncertain_before", "uncertain_after"):
-            before = tag.value == "uncertain_after"
-            for mention in _list_before(mentions, tag, clause) if before else _list_after(mentions, tag, clause):
+        elif tag.value == "uncertain_after":
+            for mention in _list_before(mentions, tag, clause):
                 mention.attributes = replace(mention.attributes, uncertain=True)
+        elif tag.value == "uncertain_before":
+            hedged = _list_after(mentions, tag, clause)
+            for mention in hedged:
+                mention.attributes = replace(mention.attributes, uncertain=True)
+            if hedged and hedged[0].first == tag.end:
+                hedged[0].first = tag.start  # "possible left effusion" is quoted whole
 
 
 def _list_before(mentions: list[_Mention], tag: Tag, clause: _Clause) -> list[_Mention]:

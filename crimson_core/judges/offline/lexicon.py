@@ -97,7 +97,7 @@ def lexicon() -> Lexicon:
         for value, terms in data[kind].items():
             for term in terms:
                 add(term, kind, value)
-    for kind in ("alternative", "clause_end", "negation_end", "conjunction", "glue"):
+    for kind in ("neutral", "alternative", "clause_end", "negation_end", "conjunction", "glue"):
         for term in data[kind]:
             add(term, kind, None)
     for kind, values in data["modifiers"].items():
