@@ -85,7 +85,7 @@ def parse_evaluation(text: str) -> tuple[Evaluation, list[str]]:
         raise ValueError("the output holds no JSON object")
     try:
         data, _ = json.JSONDecoder().raw_decode(text, start)
-        return check_evaluation(data), []
+        return check_evaluation(_without_lone_surrogates(data)), []
     except (json.JSONDecodeError, RecursionError):
         pass
     try:
@@ -94,7 +94,7 @@ def parse_evaluation(text: str) -> tuple[Evaluation, list[str]]:
         raise ValueError("the output holds JSON that cannot be mended") from None
     if isinstance(data, list):  # several top-level objects are joined into a list; the first one is the answer
         data = next((item for item in data if isinstance(item, dict)), None)
-    return check_evaluation(data), ["output: was no valid JSON and has been mended"]
+    return check_evaluation(_without_lone_surrogates(data)), ["output: was no valid JSON and has been mended"]
 
 
 def check_evaluation(data: Any) -> Evaluation:
@@ -216,6 +216,12 @@ def evaluation_schema(max_findings: int | None = None, max_text: int | None = No
             attribute_errors=array(attribute_error),
         ),
     )
+
+
+def _without_lone_surrogates(data: Any) -> Any:
+    """Parsed JSON without halves of surrogate pairs; a model may escape one ("\\ud800"), and no file can hold it."""
+    text = json.dumps(data, ensure_ascii=False)
+    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def _unique_ids(findings: list[Finding], where: str, repairs: list[str]) -> list[Finding]:

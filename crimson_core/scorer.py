@@ -1,6 +1,7 @@
 """Report pairs -> judge -> scores: order kept, failures counted, nothing dropped."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,8 +116,9 @@ class CrimsonScorer:
         return self._results(pairs, progress)
 
     def _results(self, pairs: list[ReportPair], progress: bool) -> Iterator[PairResult]:
-        judgements = self.judge.judge(pairs)
-        with tqdm(total=len(pairs), desc="judging", unit="pair", disable=not progress) as bar:
+        bar = tqdm(total=len(pairs), desc="judging", unit="pair", disable=not progress)
+        # Closing the judge's iterator stops its work at once, whatever stopped ours.
+        with bar, closing(self.judge.judge(pairs)) as judgements:
             for index, judgement in judgements:
                 yield self._result(index, pairs[index].id, judgement)
                 bar.update()

@@ -66,6 +66,13 @@ def test_what_is_no_evaluation_is_a_failure_without_report_text(text):
     assert len(str(error.value)) < 200
 
 
+def test_half_a_surrogate_pair_is_replaced_and_whole_ones_are_kept():
+    text = json.dumps(WHOLE).replace("effusion", "\\ud83d x \\ud83e\\ude7b", 1)
+    evaluation, _ = parse_evaluation(text)
+    assert evaluation.reference_findings[0].finding == "\ufffd x \U0001fa7b"
+    evaluation.model_dump_json().encode()
+
+
 def test_error_types_in_one_string_are_split():
     text = json.dumps(WHOLE).replace('["location"]', '"location|severity"')
     assert parse_evaluation(text)[0].errors.attribute_errors[0].error_types == ["location", "severity"]

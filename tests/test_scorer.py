@@ -76,6 +76,23 @@ def test_nothing_scored_is_nan_and_not_zero():
     assert summary["n_unscored"] == 7
 
 
+def test_stopping_early_closes_the_judge():
+    closed = []
+
+    class Endless(BackwardsJudge):
+        def judge(self, pairs):
+            try:
+                yield from super().judge(pairs)
+            finally:
+                closed.append(True)
+
+    stream = CrimsonScorer(Endless()).stream(PAIRS)
+    next(stream)
+    assert not closed
+    stream.close()
+    assert closed
+
+
 def test_a_progress_bar_counts_pairs(capfd):
     CrimsonScorer("offline").score(PAIRS, progress=True)
     assert "7/7" in capfd.readouterr().err

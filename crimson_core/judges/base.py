@@ -1,6 +1,6 @@
 """What every judge is: report pairs in, one judgement each out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -40,11 +40,11 @@ class Judgement:
 class Judge(Protocol):
     """A judge. Its constructor loads what it needs and raises `JudgeError` where that cannot be had."""
 
-    def judge(self, pairs: Sequence[ReportPair]) -> Iterator[tuple[int, Judgement]]:
+    def judge(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
         """Yield (position in `pairs`, judgement), each pair once, in whatever order they are done.
 
         What is wrong with one pair is a failed judgement. What makes going on pointless raises `JudgeError`.
-        Closing the iterator early stops the work.
+        Closing the generator early stops the work.
         """
         ...
 

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from types import ModuleType
@@ -28,9 +28,9 @@ from crimson_core.report import ReportPair
 if TYPE_CHECKING:
     from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
-_OPENAI_URL = "https://api.openai.com/v1"
+_OPENAI_HOST = "api.openai.com"
 _SEED = 42  # the reference implementation's
-_CONNECT_TIMEOUT = 10.0  # seconds; a host that does not even answer the phone should not take `timeout` to find out
+_CONNECT_TIMEOUT = 10.0  # seconds; a host that is not there is found out sooner than a slow answer
 
 # What a server may refuse of a request. Besides the fields: the keyword `pattern` of the JSON schema, which Azure and
 # OpenAI's fine-tuned models do not take although they take the rest of it, and the forms of response_format.
@@ -70,7 +70,7 @@ class OpenAIJudge:
     A request that fails with 408, 409, 429 or 5xx, times out or loses its connection is sent again by the `openai`
     client, with exponential backoff (0.5 to 8 s), or after as long as the server's Retry-After says (up to two minutes;
     a longer one fails the pair). What still fails then, like a refusal or an output cut at its token limit, is a failed
-    judgement. 401, 403 and 404 mean that nothing will work, and stop the run; so does a server that cannot be
+    judgement. 401, 403, 404 and an empty account mean that nothing will work, and stop the run; so does a server that cannot be
     connected to for any of the first `concurrency` pairs.
 
     Args:
@@ -93,6 +93,7 @@ class OpenAIJudge:
 
     _name = "openai"
     _key_variable = "OPENAI_API_KEY"
+    _url_name = "base_url (or OPENAI_BASE_URL)"
     _keyless_hosts = True
     _where_wrong = "the model's name and base_url (or OPENAI_BASE_URL), which usually ends in /v1"
 
@@ -118,8 +119,8 @@ class OpenAIJudge:
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
             raise InputError(f"timeout is {timeout!r}. Give a number of seconds above 0.")
         self.timeout = timeout
-        self._base_url = base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI_URL
-        self._host = _host(self._base_url)
+        self._base_url = base_url or os.environ.get("OPENAI_BASE_URL") or f"https://{_OPENAI_HOST}/v1"
+        self._host = _host(self._base_url, self._url_name)
         self._key = self._find_key(api_key)
         self.prompt = prompt_for(model, guidelines)
         self.prompt.messages(ReportPair("", ""))  # raises now, not in the middle of a run, if the prompt cannot be had
@@ -129,7 +130,7 @@ class OpenAIJudge:
         self._outputs: set[str] = set()
         self._revisions: set[str] = set()
 
-    def judge(self, pairs: Sequence[ReportPair]) -> Iterator[tuple[int, Judgement]]:
+    def judge(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
         """Yield (position in `pairs`, judgement) as answers come in; see `crimson_core.judges.Judge`.
 
         The requests run in a thread of their own, so that this works where an event loop runs already (Jupyter). A new
@@ -194,7 +195,7 @@ class OpenAIJudge:
         """The key, wrapped so that no repr or traceback with local variables shows it."""
         key = (given or os.environ.get(self._key_variable) or "").strip()
         if not key:
-            if self._keyless_hosts and self._host != _host(_OPENAI_URL):
+            if self._keyless_hosts and self._host != _OPENAI_HOST:
                 return SecretStr("none")  # the client insists on one
             raise JudgeError(
                 f"There is no API key. Set the environment variable {self._key_variable}, or pass api_key."
@@ -209,9 +210,8 @@ class OpenAIJudge:
         """The fields of a request besides its messages, without what has been refused."""
         fields: dict[str, Any] = {"model": self.model, "temperature": 0.0, "seed": _SEED}
         fields = {name: value for name, value in fields.items() if name not in refused}
-        if (
-            self.max_output_tokens is not None
-        ):  # OpenAI's newer models know the second name only, many servers the first
+        if self.max_output_tokens is not None:
+            # OpenAI's newer models know the second name only, many servers the first
             name = "max_completion_tokens" if "max_tokens" in refused else "max_tokens"
             fields[name] = self.max_output_tokens
         if "json_schema" not in refused:
@@ -295,6 +295,8 @@ class OpenAIJudge:
             )
         if error.status_code == 404:
             return JudgeError(f"{self._host} has no {self.model!r} there ({reason}). Check {self._where_wrong}.")
+        if error.code == "insufficient_quota":
+            return JudgeError(f"The account behind {key} has no credit left ({reason}). Top it up, or use another key.")
         return Judgement(failure=f"the server answered {reason}")
 
     def _connection_failure(self, error: "APIConnectionError") -> str:
@@ -333,6 +335,7 @@ class AzureJudge(OpenAIJudge):
 
     _name = "azure"
     _key_variable = "AZURE_OPENAI_API_KEY"
+    _url_name = "endpoint (or AZURE_OPENAI_ENDPOINT)"
     _keyless_hosts = False
     _where_wrong = "the deployment's name, AZURE_OPENAI_ENDPOINT (or endpoint) and OPENAI_API_VERSION (or api_version)"
 
@@ -398,7 +401,7 @@ def _at_least(least: int, name: str, value: Any) -> int:
     return value
 
 
-def _host(url: str) -> str:
+def _host(url: str, name: str) -> str:
     """The host of a URL: the URL itself may hold a password or a token, so nothing else of it is ever shown."""
     try:
         parts = urlsplit(url)
@@ -406,7 +409,7 @@ def _host(url: str) -> str:
     except ValueError:
         host = None
     if not host or parts.scheme not in ("http", "https"):
-        raise InputError("The server's address is no URL. Give one such as https://host/v1.")
+        raise InputError(f"{name} is no URL. Give one such as https://host/v1.")
     return host
 
 

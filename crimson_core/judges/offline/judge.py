@@ -1,6 +1,6 @@
 """The offline judge: findings of both reports, their significance, their matches, and what is wrong."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from crimson_core.evaluation import AttributeError, Errors, Evaluation, Finding, Match
 from crimson_core.judges.base import Judgement
@@ -19,7 +19,7 @@ class OfflineJudge:
         """Load the lexicon now, so that the first pair is as fast as the others."""
         lexicon(), rules()
 
-    def judge(self, pairs: Sequence[ReportPair]) -> Iterator[tuple[int, Judgement]]:
+    def judge(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
         """Yield the judgements in order; this judge fails on no report."""
         for index, pair in enumerate(pairs):
             yield index, Judgement(evaluate_pair(pair))
