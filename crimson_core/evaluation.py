@@ -219,7 +219,7 @@ def evaluation_schema(max_findings: int | None = None, max_text: int | None = No
 
 
 def _without_lone_surrogates(data: Any) -> Any:
-    """Parsed JSON without halves of surrogate pairs; a model may escape one ("\\ud800"), and no file can hold it."""
+    """Parsed JSON without halves of surrogate pairs; a model may write one as an escape, and no file can hold it."""
     text = json.dumps(data, ensure_ascii=False)
     return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
