@@ -40,6 +40,19 @@ def concepts(report):
         ("No change in the small right effusion.", ["pleural_effusion"]),
         ("Neither effusion nor pneumothorax.", []),
         ("Effusion cannot be excluded.", ["pleural_effusion"]),
+        ("Pleural effusion absent.", []),
+        ("Pneumothorax - none.", []),
+        ("Left effusion is gone.", []),
+        ("Nothing to suggest pneumothorax.", []),
+        ("Pneumonia is less likely.", []),
+        ("Without significant interval change in bilateral effusions.", ["pleural_effusion"]),
+        # a list that is denied ends where something is plainly affirmed
+        ("No pneumothorax, heart size mildly enlarged.", ["cardiomegaly"]),
+        ("No effusion, mild cardiomegaly.", ["cardiomegaly"]),
+        ("No focal consolidation, small left effusion.", ["pleural_effusion"]),
+        ("No consolidation, large effusion or pneumothorax.", []),
+        # labels before a colon
+        ("Pneumothorax: none. Pleural effusion: small, left. Heart: mildly enlarged.", ["cardiomegaly", "pleural_effusion"]),
         # what is no finding
         ("Heart size is normal. Lungs are clear. Bony structures are intact.", []),
         ("HISTORY: Pneumonia.\nFINDINGS: Clear lungs.", []),
@@ -86,6 +99,16 @@ def test_findings(report, expected):
         ("Endotracheal tube in the right mainstem bronchus.", {"misplaced": True}),
         ("Endotracheal tube in standard position.", {"misplaced": False}),
         ("Worsening pulmonary edema.", {"temporal": "worse"}),
+        ("Heart size is mildly enlarged but stable.", {"severity": 2, "temporal": "stable"}),
+        ("Opacity in the right lung, not in the left.", {"sides": {"right"}}),
+        ("Left lung clear, right effusion.", {"sides": {"right"}}),
+        ("Left lung is clear with right effusion.", {"sides": {"right"}}),
+        ("2.1 cm right upper lobe nodule, previously 3.0 cm.", {"sizes_mm": (21,)}),
+        ("Right apical scarring.", {"sides": {"right"}, "zones": {"upper"}}),
+        ("Acute fractures of the left 5th and 6th ribs.", {"sides": {"left"}}),
+        ("PICC from the right arm with its tip in the left brachiocephalic vein.", {"sides": {"right"}}),
+        ("Endotracheal tube is low, 1 cm above the carina.", {"misplaced": True}),
+        ("Heart size is borderline enlarged.", {"uncertain": True}),
     ],
 )  # fmt: skip
 def test_attributes(report, attributes):
@@ -99,6 +122,46 @@ def test_shared_qualifiers_are_carried_over():
         assert [set(f.attributes.sides) for f in extract_findings(report)] == [{"left"}, {"left"}]
     effusion, heart = extract_findings("Left effusion and cardiomegaly.")
     assert heart.attributes.sides == frozenset()
+
+
+def test_each_finding_has_its_own_side_and_degree():
+    def told(report):
+        return [("/".join(f.concepts), *f.attributes.sides, f.attributes.severity) for f in extract_findings(report)]
+
+    assert told("Large left and small right effusions.") == [
+        ("pleural_effusion", "left", 4),
+        ("pleural_effusion", "right", 2),
+    ]
+    assert told("Trachea is deviated to the left by a small right paratracheal mass.") == [
+        ("tracheal_deviation", "left", None),
+        ("mediastinal_mass", "right", 2),
+    ]
+    mirrored = judged("Large left and small right effusions.", "Small left and large right effusions.")
+    assert mirrored["crimson_score"] < 1
+    (finding,) = extract_findings("Fracture of the left 5th rib.")
+    assert finding.concepts == ("rib_fracture",)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "effusion, ",
+        "small left effusion and ",
+        "no effusion ",
+        "no ",
+        "\n",
+        "left, ",
+        "heart is ",
+        "x: ",
+        "3 cm ",
+        "x",
+        ". ",
+    ],
+)
+def test_endless_text_ends(unit):
+    """How the time grows is in benchmarks; text that took quadratic time would not get through here at all."""
+    evaluation = evaluate_pair(make_pairs([unit * 20_000], ["Small left effusion."])[0])
+    assert repair_evaluation(evaluation)[1] == []
 
 
 def test_every_finding_carries_its_span():

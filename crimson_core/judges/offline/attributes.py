@@ -124,9 +124,7 @@ def _specificity(reference: ReportFinding, prediction: ReportFinding, rule: dict
     steps = concept_steps(reference, prediction)
     if not steps:
         return
-    grade = "significant"
-    if any(interchangeable(r, p) for r in reference.concepts for p in prediction.concepts):
-        grade = "negligible"
+    grade = "negligible" if interchangeable(reference, prediction) else "significant"
     what = f"The reference says {_names(reference)}, the candidate {_names(prediction)}"
     yield _error("overinterpretation" if steps > 0 else "unspecific", rule[grade], what)
 

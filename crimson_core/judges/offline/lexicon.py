@@ -1,13 +1,27 @@
 """The lexicon of the offline judge: loads `lexicon.yaml` and `rules.yaml`, and finds their phrases in words."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
 import yaml
+
+# Parts of the lexicon that are plain lists of phrases.
+_LISTS = (
+    "neutral",
+    "alternative",
+    "clause_end",
+    "negation_end",
+    "conjunction",
+    "glue",
+    "joint",
+    "normal",
+    "course",
+    "earlier",
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,7 @@ class Lexicon:
         concepts: By id.
         distances: (concept, broader concept) -> steps between them; a concept is 0 steps from itself.
         composites: (structure, state) -> concept.
+        near: Concept -> the concepts that are broader or narrower, and itself.
         phrases: Tree of words; the key None holds the (kind, value) pairs of the phrase that ends there.
     """
 
@@ -49,24 +64,33 @@ class Lexicon:
     concepts: dict[str, Concept]
     distances: dict[tuple[str, str], int]
     composites: dict[tuple[str, str], str]
+    near: dict[str, frozenset[str]]
     phrases: dict[Any, Any]
-    sections: dict[str, frozenset[str]]
+    skipped_sections: frozenset[str]
+
+    def related(self, some: Iterable[str], others: Iterable[str]) -> bool:
+        """Whether a concept of `some` is the same as one of `others`, broader or narrower."""
+        return any(b in self.near[a] for a in some for b in others)
 
     def tags(self, words: list[str]) -> Iterator[Tag]:
         """The longest phrase at each place of a sentence, from left to right, once per meaning."""
-        position = 0
-        while position < len(words):
-            node, end, meanings = self.phrases, position, None
-            for offset in range(position, len(words)):
-                node = node.get(words[offset])
-                if node is None:
-                    break
-                if None in node:
-                    end, meanings = offset + 1, node[None]
-            if meanings:
-                for kind, value in meanings:
-                    yield Tag(position, end, kind, value)
-            position = end if meanings else position + 1
+        return _tags(self.phrases, words)
+
+
+def _tags(phrases: dict[Any, Any], words: list[str]) -> Iterator[Tag]:
+    position = 0
+    while position < len(words):
+        node, end, meanings = phrases, position, None
+        for offset in range(position, len(words)):
+            node = node.get(words[offset])
+            if node is None:
+                break
+            if None in node:
+                end, meanings = offset + 1, node[None]
+        if meanings:
+            for kind, value in meanings:
+                yield Tag(position, end, kind, value)
+        position = end if meanings else position + 1
 
 
 @cache
@@ -90,14 +114,11 @@ def lexicon() -> Lexicon:
         if (kind, value) not in meanings:
             meanings.append((kind, value))
 
-    for key, entry in data["concepts"].items():
-        for term in entry["terms"]:
-            add(term, "concept", key)
     for kind in ("anatomy", "states", "link", "assertion"):
         for value, terms in data[kind].items():
             for term in terms:
                 add(term, kind, value)
-    for kind in ("neutral", "alternative", "clause_end", "negation_end", "conjunction", "glue"):
+    for kind in _LISTS:
         for term in data[kind]:
             add(term, kind, None)
     for kind, values in data["modifiers"].items():
@@ -115,11 +136,21 @@ def lexicon() -> Lexicon:
                 for term in terms:
                     add(term, kind, value)
 
+    # Last, since a term may hold modifiers ("apical scarring"), and what these say must not get lost with the longer phrase.
+    for key, entry in data["concepts"].items():
+        for term in entry["terms"]:
+            within = [word for word, _, _ in words_of(term)]
+            held = [tag for tag in _tags(phrases, within) if tag.kind in ("side", "zone", "descriptor")]
+            add(term, "concept", key)
+            for tag in held:
+                add(term, tag.kind, tag.value)
+
     composites = {
         (entry["anatomy"], entry["state"]): key for key, entry in data["concepts"].items() if "anatomy" in entry
     }
-    sections = {key: frozenset(names) for key, names in data["sections"].items()}
-    return Lexicon(data["version"], concepts, _distances(concepts), composites, phrases, sections)
+    distances = _distances(concepts)
+    near = {key: frozenset(b for pair in distances if key in pair for b in pair) for key in concepts}
+    return Lexicon(data["version"], concepts, distances, composites, near, phrases, frozenset(data["skipped_sections"]))
 
 
 _WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|[,;/]")

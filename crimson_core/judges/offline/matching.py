@@ -1,5 +1,7 @@
 """Which findings of two reports are the same observation."""
 
+from functools import cache
+
 from crimson_core.judges.offline.extraction import ReportFinding
 from crimson_core.judges.offline.lexicon import lexicon, rules
 
@@ -16,16 +18,21 @@ def match_findings(references: list[ReportFinding], predictions: list[ReportFind
         (similarity(reference, prediction), -r, -p)
         for r, reference in enumerate(references)
         for p, prediction in enumerate(predictions)
+        if lexicon().related(reference.concepts, prediction.concepts) or interchangeable(reference, prediction)
     ]
     candidates = [(-r, -p) for score, r, p in sorted(scored, reverse=True) if score >= rules()["matching"]["threshold"]]
     matches: list[tuple[int, int]] = []
+    free_refs, free_preds = set(range(len(references))), set(range(len(predictions)))
     for r, p in candidates:
-        if all(r != mr and p != mp for mr, mp in matches):
+        if r in free_refs and p in free_preds:
             matches.append((r, p))
+            free_refs.discard(r)
+            free_preds.discard(p)
     for r, p in candidates:
-        free = all(r != mr for mr, _ in matches) or all(p != mp for _, mp in matches)
-        if free and _is_part(references[r], predictions[p]):
+        if (r in free_refs or p in free_preds) and _is_part(references[r], predictions[p]):
             matches.append((r, p))
+            free_refs.discard(r)
+            free_preds.discard(p)
     return sorted(matches)
 
 
@@ -58,15 +65,21 @@ def concept_steps(reference: ReportFinding, prediction: ReportFinding) -> int | 
                 steps.append(distances[p, r])
             elif (r, p) in distances:
                 steps.append(-distances[r, p])
-            elif interchangeable(r, p):
+            elif (r, p) in _interchangeable_pairs():
                 steps.append(1)
     return min(steps, key=abs, default=None)
 
 
-def interchangeable(one: str, other: str) -> bool:
-    """Whether radiologists use two concepts for each other."""
+def interchangeable(reference: ReportFinding, prediction: ReportFinding) -> bool:
+    """Whether radiologists use a concept of one finding for one of the other."""
+    pairs = _interchangeable_pairs()
+    return any((r, p) in pairs for r in reference.concepts for p in prediction.concepts)
+
+
+@cache
+def _interchangeable_pairs() -> frozenset[tuple[str, str]]:
     pairs = rules()["attribute_errors"]["specificity"]["interchangeable"]
-    return [one, other] in pairs or [other, one] in pairs
+    return frozenset(order for one, other in pairs for order in ((one, other), (other, one)))
 
 
 def compares_sides(reference: ReportFinding, prediction: ReportFinding) -> bool:

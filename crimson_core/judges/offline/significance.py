@@ -1,5 +1,6 @@
 """How much a finding matters in this patient: the lexicon's typical significance, moved by the rules of `rules.yaml`."""
 
+from functools import lru_cache
 from typing import Any
 
 from crimson_core.evaluation import SIGNIFICANCE_LEVELS
@@ -40,12 +41,10 @@ def _typical(concept: Concept, finding: ReportFinding) -> str:
 def _applies(rule: dict[str, Any], finding: ReportFinding, context: PatientContext | None) -> bool:
     attributes = finding.attributes
     age = context.age_years if context else None
-    indication = (
-        f" {' '.join(word for word, _, _ in words_of(context.indication))} " if context and context.indication else ""
-    )
+    indication = _words(context.indication) if context and context.indication else ""
 
     def mentioned(key: str) -> bool:
-        return any(f" {' '.join(word for word, _, _ in words_of(term))} " in indication for term in rule[key])
+        return any(_words(term) in indication for term in rule[key])
 
     conditions = {
         "age_from": lambda: age is not None and age >= rule["age_from"],
@@ -57,3 +56,9 @@ def _applies(rule: dict[str, Any], finding: ReportFinding, context: PatientConte
         "severity_to": lambda: attributes.severity is not None and attributes.severity <= rule["severity_to"],
     }
     return all(holds() for key, holds in conditions.items() if key in rule)
+
+
+@lru_cache(maxsize=4096)
+def _words(text: str) -> str:
+    """The normalised words of a text, with a blank on each side, so that one is in another as whole words only."""
+    return f" {' '.join(word for word, _, _ in words_of(text))} "
