@@ -56,7 +56,7 @@ Examples:
     ...     patient_contexts=[{"age": "65", "indication": "chest pain"}],
     ... )
     >>> results["scores"]
-    [-0.6]
+    [-0.3333]
 """
 
 _CITATION = """\
@@ -81,7 +81,7 @@ class CrimsonMetric(evaluate.Metric):
         own = inspect.signature(evaluate.EvaluationModule).parameters
         self.judge_options = {key: value for key, value in kwargs.items() if key not in own}
         # evaluate makes a cache folder of the configuration's name, which a spec with slashes would lead elsewhere
-        folder = re.sub(r"[^\w.-]+", "-", self.judge_spec).strip(".-") or "default"
+        folder = re.sub(r"[^\w.-]+", "-", str(self.judge_spec)).strip(".-") or "default"
         super().__init__(config_name=folder, **{key: value for key, value in kwargs.items() if key in own})
 
     def _info(self) -> evaluate.MetricInfo:
@@ -114,7 +114,8 @@ class CrimsonMetric(evaluate.Metric):
         """
         prediction = kwargs.pop("predictions", prediction)
         reference = kwargs.pop("references", reference)
-        super().add(prediction=prediction, reference=_records([prediction], [reference], _one)[0], **kwargs)
+        columns = _columns([prediction], [reference], _one)
+        super().add(prediction=columns["predictions"][0], reference=columns["references"][0], **kwargs)
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
         """Add report pairs.
@@ -124,7 +125,7 @@ class CrimsonMetric(evaluate.Metric):
             references: Reference reports, or records with `report` and any of age, sex and indication.
             **kwargs: None are known; evaluate says so.
         """
-        super().add_batch(predictions=predictions, references=_records(predictions, references), **kwargs)
+        super().add_batch(**_columns(predictions, references), **kwargs)
 
     def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any] | None:
         """Score what was added, and the predictions and references given here.
@@ -176,15 +177,19 @@ def _one(argument: str, _: int) -> str:
     return argument.removesuffix("s")
 
 
-def _records(predictions: Any, references: Any, where: Any = "{}[{}]".format) -> list[dict[str, str]]:
-    """The references as records of one shape, so that strings and records go through Arrow alike; all is checked first.
+def _columns(predictions: Any, references: Any, where: Any = "{}[{}]".format) -> dict[str, list[Any]]:
+    """What evaluate shall store: lists, the references as records of one shape, so that strings and records may be mixed.
 
-    evaluate's own messages about bad input print the input, and reports are patient data. A context field that is missing is
-    an empty string: evaluate refuses None.
+    All is checked first: evaluate's own messages about bad input print the input, and reports are patient data. A context
+    field that is missing is an empty string, since evaluate refuses None.
     """
     pairs = crimson_core.make_pairs(predictions, references, where=where)
     contexts = [pair.context or crimson_core.PatientContext() for pair in pairs]
-    return [
-        {"report": pair.reference} | {key: getattr(context, key) or "" for key in crimson_core.report.CONTEXT_FIELDS}
-        for pair, context in zip(pairs, contexts, strict=True)
-    ]
+    fields = crimson_core.report.CONTEXT_FIELDS
+    return {
+        "predictions": [pair.candidate for pair in pairs],
+        "references": [
+            {"report": pair.reference} | {field: getattr(context, field) or "" for field in fields}
+            for pair, context in zip(pairs, contexts, strict=True)
+        ],
+    }

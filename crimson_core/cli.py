@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +16,12 @@ from crimson_core.errors import CrimsonError, InputError
 from crimson_core.report import CONTEXT_FIELDS
 from crimson_core.scorer import CrimsonScorer, PairResult
 from crimson_core.summary import summarize
-from crimson_core.table import pairs_from_rows, read_rows
+from crimson_core.table import column_names, pairs_from_rows, read_rows
 from crimson_core.version import __version__
 
-_UNSCORED, _INTERRUPTED = 1, 130  # exit statuses beside 0 and 2
+# Exit statuses beside 0 and 2; 1 is Python's own for a crash.
+_UNSCORED, _INTERRUPTED = 3, 130
+_MOST_ROWS = 50  # of the table; -o has them all
 _SHORT = {"false_findings": "false", "missing_findings": "missing", "attribute_errors": "attribute"}
 
 app = typer.Typer(
@@ -80,8 +84,9 @@ def score(
 ) -> None:
     """Score the report pairs of a file.
 
-    Prints a table of the pairs, the corpus summary and the signature. Exit status: 0 if every pair was scored, 1 if some
-    were not, 2 if nothing could be judged, 130 if it was interrupted (with -o, what was done is kept).
+    Prints a table of the first pairs, the corpus summary and the signature. Exit status: 0 if every pair was scored, 3 if
+    some were not, 2 if the input, the judge or the output was refused, 130 if the run was interrupted. With -o, what was
+    judged before a run broke off is kept.
     """
     columns = {"reference": reference_column, "prediction": prediction_column}
     named = {"id": id_column, "age": age_column, "sex": sex_column, "indication": indication_column}
@@ -93,13 +98,14 @@ def score(
         "concurrency": concurrency,
     }
     rows = read_rows(file)[:limit]
-    columns |= {role: name or role for role, name in named.items() if name or role in rows[0]}
+    have = column_names(rows)
+    columns |= {role: name or role for role, name in named.items() if name or role in have}
     pairs = pairs_from_rows(rows, columns, file.name)
     scorer = CrimsonScorer(judge, repair=repair, **{k: v for k, v in options.items() if v is not None})
 
     results: list[PairResult] = []
     interrupted = False
-    with _Output(output) as out:
+    with _Output(output, file) as out:
         try:
             for result in scorer.stream(pairs, progress=progress):
                 results.append(result)
@@ -125,6 +131,12 @@ def main() -> None:
     except CrimsonError as error:
         print(f"crimson: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # the reader of our output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(2)
+    except OSError as error:
+        print(f"crimson: standard output cannot be written: {error.strerror}.", file=sys.stderr)
+        sys.exit(2)
 
 
 class _Output:
@@ -133,54 +145,84 @@ class _Output:
     Until the run is finished they stand in `<output>.partial`, so that a file under the asked name is always whole.
     """
 
-    def __init__(self, output: Path | None) -> None:
+    def __init__(self, output: Path | None, source: Path) -> None:
         self.output = output
         if output is None:
             return
-        if output.is_dir():
-            raise InputError(f"output {output} is a folder. Give a file.")
+        if output.exists() and not output.is_file():
+            raise InputError(f"output {output} is no ordinary file. Give the path of a file.")
+        self.output = output = output.resolve()  # a link stays one, and its target is written
+        if output.exists() and output.samefile(source):
+            raise InputError(f"output {output} is the file of the reports, which would be lost. Give another path.")
         self.partial = output.with_name(output.name + ".partial")
         try:
-            self.file = self.partial.open("w", encoding="utf-8")
+            self.file = self.partial.open("x", encoding="utf-8")
+        except FileExistsError:
+            raise InputError(
+                f"{self.partial} holds what an interrupted run has judged. Move it away or delete it, then run again."
+            ) from None
         except OSError as error:
-            raise InputError(f"output {output} cannot be written: {error.strerror}. Give another place.") from None
+            raise InputError(f"output {output} cannot be written: {error.strerror}. Give another path.") from None
+        self.order: list[int] = []
 
     def __enter__(self) -> "_Output":
         return self
 
     def write(self, result: PairResult) -> None:
+        """Add one pair."""
         if self.output:
-            print(json.dumps(result.as_dict(), ensure_ascii=False), file=self.file, flush=True)
+            with self._writing():
+                print(_json_line(result), file=self.file, flush=True)
+            self.order.append(result.index)
 
     def finish(self, results: list[PairResult]) -> None:
-        if self.output:
-            self.file.seek(0)
-            self.file.truncate()
-            for result in results:
-                self.write(result)
+        """Put the pairs in order and the file in its place."""
+        if not self.output:
+            return
+        with self._writing():
+            if self.order != sorted(self.order):
+                ordered = self.partial.with_suffix(".ordered")  # the lines in hand stay until all of these are written
+                ordered.write_text("".join(_json_line(result) + "\n" for result in results), encoding="utf-8")
+                os.replace(ordered, self.partial)
             os.replace(self.partial, self.output)
 
     def __exit__(self, *_: object) -> None:
-        if self.output:
+        if not self.output:
+            return
+        with self._writing():
             self.file.close()
-            if self.partial.exists():
-                if self.partial.stat().st_size:
-                    print(f"The pairs that were judged are kept in {self.partial}.", file=sys.stderr)
-                else:
-                    self.partial.unlink()
+        if self.partial.exists():
+            if self.order:
+                print(f"The pairs that were judged are kept in {self.partial}.", file=sys.stderr)
+            else:
+                self.partial.unlink()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CrimsonError(f"output {self.output} cannot be written any further: {error.strerror}.") from None
+
+
+def _json_line(result: PairResult) -> str:
+    return json.dumps(result.as_dict(), ensure_ascii=False)
 
 
 def _print_results(results: list[PairResult], signature: str, context_columns: list[str]) -> None:
     console = Console(highlight=False, markup=False, emoji=False)  # ids and reasons are data
     if not console.is_terminal:
         console.width = 120
-    table = Table("row", "id", box=None, pad_edge=False, header_style="bold")
+    table = Table("row", box=None, pad_edge=False, header_style="bold")
+    table.add_column("id", no_wrap=True, overflow="ellipsis", max_width=40)
     for header in ("score", *_SHORT.values()):
         table.add_column(header, justify="right")
     table.add_column("attribute errors, repairs or why unscored", overflow="fold")
-    for result in results:
-        table.add_row(str(result.index + 1), result.id or "", *_cells(result))
+    for result in results[:_MOST_ROWS]:
+        table.add_row(str(result.index + 1), _printable(result.id or ""), *_cells(result))
     console.print(table)
+    if len(results) > _MOST_ROWS:
+        console.print(f"… and {len(results) - _MOST_ROWS} more pairs; -o writes them all")
 
     summary = summarize(results, signature)
     console.print()
@@ -202,6 +244,11 @@ def _cells(result: PairResult) -> list[str]:
     kinds = [f"{kind.removesuffix('_errors')} {n}" for kind, n in counts.items() if n and kind not in _SHORT]
     notes = ", ".join(kinds) + (f" ({len(result.repairs)} repairs)" if result.repairs else "")
     return [_number(result.crimson_score), *(str(counts[kind]) for kind in _SHORT), notes]
+
+
+def _printable(text: str) -> str:
+    """Text without control characters, which could steer the terminal."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def _number(value: float, digits: int = 3) -> str:

@@ -7,9 +7,15 @@ from typing import Any
 
 from crimson_core.errors import InputError
 from crimson_core.prompt import PUBLISHED_MODEL, prompt_for
-from crimson_core.report import ReportPair, make_pairs
+from crimson_core.report import ReportPair, check_report, make_pairs
 from crimson_core.scorer import CrimsonScorer, PairResult
 
+# make_pairs' names of what this class calls otherwise, for errors
+_ARGUMENTS = {
+    "predictions": "predicted_findings",
+    "references": "reference_findings",
+    "patient_contexts": "patient_context",
+}
 _DEFAULT_MODELS = {"hf": PUBLISHED_MODEL, "openai": "gpt-5.2"}
 
 
@@ -74,6 +80,8 @@ class CRIMSONScore:
         batch_size: int | None = None,
     ) -> list[dict[str, Any] | None]:
         """Score several pairs; a pair that could not be scored is None, with a warning that says why."""
+        if not len(reference_findings_list) and not len(predicted_findings_list):
+            return []  # as the reference implementation does
         results = self._score(
             reference_findings_list, predicted_findings_list, patient_contexts, include_guidelines, batch_size
         )
@@ -97,21 +105,36 @@ class CRIMSONScore:
             judge.batch_size = batch_size
         return self._scorer.score(self._pairs(references, predictions, contexts))
 
-    @staticmethod
     def _pairs(
+        self,
         references: Sequence[str | Sequence[str]],
         predictions: Sequence[str | Sequence[str]],
         contexts: Sequence[Mapping[str, Any] | None] | None,
     ) -> list[ReportPair]:
-        for name, column in (("reference_findings_list", references), ("predicted_findings_list", predictions)):
+        columns = {"reference_findings": references, "predicted_findings": predictions}
+        texts = {}
+        for name, column in columns.items():
             if isinstance(column, str):
-                raise InputError(f"{name} is a string. Give a list with one entry per report pair.")
-        return make_pairs([_joined(p) for p in predictions], [_joined(r) for r in references], contexts)
+                raise InputError(f"{name}_list is a string. Give a list with one entry per report pair.")
+            texts[name] = [self._joined(report, f"{name} {row}") for row, report in enumerate(column)]
+        return make_pairs(
+            texts["predicted_findings"],
+            texts["reference_findings"],
+            contexts,
+            where=lambda argument, row: f"{_ARGUMENTS.get(argument, argument)} {row}",
+        )
 
+    def _joined(self, report: str | Sequence[str], where: str) -> str:
+        """A list of findings as one text: for a model as the reference implementation joins it, with blanks.
 
-def _joined(report: str | Sequence[str]) -> str:
-    """A list of findings as one text, in the way of the reference implementation."""
-    return " ".join(report) if isinstance(report, list) else report
+        The rules read sentences, so there each finding ends with a full stop: a "no" in one must not deny the next.
+        """
+        if not isinstance(report, list):
+            return report
+        findings = [check_report(finding, f"{where}, a finding,") for finding in report]
+        if self.api == "offline":
+            findings = [f if f.rstrip().endswith((".", "!", "?")) else f"{f}." for f in findings]
+        return " ".join(findings)
 
 
 def _keys(result: PairResult) -> dict[str, Any]:

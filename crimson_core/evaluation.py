@@ -5,6 +5,9 @@ here is also the grammar of constrained generation and the structured output of 
 """
 
 import json
+import re
+from collections.abc import Iterator
+from itertools import count
 from typing import Any, Literal
 
 import json_repair
@@ -51,7 +54,7 @@ class AttributeError(_Record):  # noqa: A001 - the field's own term; nothing her
     @field_validator("error_types", mode="before")
     @classmethod
     def _one_type_is_a_list(cls, value: Any) -> Any:
-        return [part.strip() for part in value.split("|")] if isinstance(value, str) else value
+        return [part.strip() for part in re.split(r"[|,]", value)] if isinstance(value, str) else value
 
 
 class Errors(_Record):
@@ -80,21 +83,49 @@ def parse_evaluation(text: str) -> tuple[Evaluation, list[str]]:
     Raises:
         ValueError: The text holds no evaluation; the message says why and holds no report text.
     """
-    start = text.find("{")
-    if start < 0:
+    if "{" not in text:
         raise ValueError("the output holds no JSON object")
+    whole = set(Evaluation.model_fields)
+    for data in _objects(text):
+        if whole <= data.keys():
+            return check_evaluation(_without_lone_surrogates(data)), []
+    if _is_cut(text):
+        # Mending would close what is open, and what was to come would count as left out: a wrong score.
+        raise ValueError("the output ends before its JSON does")
     try:
-        data, _ = json.JSONDecoder().raw_decode(text, start)
-        return check_evaluation(_without_lone_surrogates(data)), []
-    except (json.JSONDecodeError, RecursionError):
-        pass
-    try:
-        data = json_repair.loads(text[start:])
+        data = json_repair.loads(text[text.index("{") :])
     except (RecursionError, ValueError):
         raise ValueError("the output holds JSON that cannot be mended") from None
     if isinstance(data, list):  # several top-level objects are joined into a list; the first one is the answer
         data = next((item for item in data if isinstance(item, dict)), None)
     return check_evaluation(_without_lone_surrogates(data)), ["output: was no valid JSON and has been mended"]
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """The valid JSON objects in a text, outermost ones only, in their order."""
+    decoder = json.JSONDecoder()
+    start = text.find("{")
+    while start >= 0:
+        try:
+            data, start = decoder.raw_decode(text, start)
+            yield data
+        except (ValueError, RecursionError):
+            start += 1
+        start = text.find("{", start)
+
+
+def _is_cut(text: str) -> bool:
+    """Whether a bracket or a string is still open at the end."""
+    depth, quoted, escaped = 0, False, False
+    for character in text[text.index("{") :]:
+        if quoted:
+            quoted = escaped or character != '"'
+            escaped = not escaped and character == "\\"
+        elif character == '"':
+            quoted = True
+        else:
+            depth += (character in "{[") - (character in "}]")
+    return quoted or depth > 0
 
 
 def check_evaluation(data: Any) -> Evaluation:
@@ -127,9 +158,10 @@ def repair_evaluation(evaluation: Evaluation) -> tuple[Evaluation, list[str]]:
         name ids and rules only, no report text.
     """
     repairs: list[str] = []
+    evaluation = _respelled(evaluation, repairs)
     references = _unique_ids(evaluation.reference_findings, "reference_findings", repairs)
     predictions = _unique_ids(evaluation.predicted_findings, "predicted_findings", repairs)
-    ref_ids, pred_ids = [f.id for f in references], [f.id for f in predictions]
+    ref_ids, pred_ids = {f.id: None for f in references}, {f.id: None for f in predictions}
 
     matches: dict[tuple[str, str], Match] = {}
     for match in evaluation.matched_findings:
@@ -224,6 +256,28 @@ def _without_lone_surrogates(data: Any) -> Any:
     return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
+def _respelled(evaluation: Evaluation, repairs: list[str]) -> Evaluation:
+    """Ids and levels without stray blanks and in their own letter case ("r1 ", "Urgent")."""
+
+    def respell(value: Any, key: str) -> Any:
+        if isinstance(value, dict):
+            return {k: respell(v, k) for k, v in value.items()}
+        if isinstance(value, list):
+            return [respell(item, key) for item in value]
+        if key in ("id", "ref_id", "pred_id", "false_findings", "missing_findings") and isinstance(value, str):
+            return value.strip().upper()
+        if key in ("clinical_significance", "severity", "error_types") and isinstance(value, str):
+            return value.strip().lower()
+        return value
+
+    before = evaluation.model_dump()
+    after = respell(before, "")
+    if after == before:
+        return evaluation
+    repairs.append("spelling: ids or levels had other letter case or blanks")
+    return Evaluation.model_validate(after)
+
+
 def _unique_ids(findings: list[Finding], where: str, repairs: list[str]) -> list[Finding]:
     """Findings with unique ids: a repeated finding is dropped, another finding under a used id gets a free one."""
     taken = {finding.id for finding in findings}
@@ -234,7 +288,8 @@ def _unique_ids(findings: list[Finding], where: str, repairs: list[str]) -> list
         elif kept[finding.id] == finding:
             repairs.append(f"{where}: dropped a second {_short(finding.id)}")
         else:
-            fresh = next(f"{finding.id}.{n}" for n in range(2, len(findings) + 2) if f"{finding.id}.{n}" not in taken)
+            number = next(n for n in count(2) if f"{finding.id}.{n}" not in taken)
+            fresh = f"{finding.id}.{number}"
             taken.add(fresh)
             kept[fresh] = finding.model_copy(update={"id": fresh})
             repairs.append(
@@ -243,10 +298,9 @@ def _unique_ids(findings: list[Finding], where: str, repairs: list[str]) -> list
     return list(kept.values())
 
 
-def _unmatched(ids: list[str], matched: set[str], said: list[str], where: str, repairs: list[str]) -> list[str]:
+def _unmatched(ids: dict[str, None], matched: set[str], said: list[str], where: str, repairs: list[str]) -> list[str]:
     """The ids without a match, in the judge's order where it named them; differences from `said` are repairs."""
-    unmatched = [i for i in ids if i not in matched]
-    kept = []
+    kept: dict[str, None] = {}
     for i in said:
         if i not in ids:
             repairs.append(f"{where}: dropped {_short(i)}, an id without a finding")
@@ -255,17 +309,17 @@ def _unmatched(ids: list[str], matched: set[str], said: list[str], where: str, r
         elif i in kept:
             repairs.append(f"{where}: dropped a second {_short(i)}")
         else:
-            kept.append(i)
-    for i in unmatched:
-        if i not in kept:
+            kept[i] = None
+    for i in ids:
+        if i not in matched and i not in kept:
             repairs.append(f"{where}: added {_short(i)}, which has no match")
-            kept.append(i)
-    return kept
+            kept[i] = None
+    return list(kept)
 
 
 def _short(finding_id: str) -> str:
     """An id for a message; a judge may have put report text in its place, which no message may carry."""
-    return finding_id if len(finding_id) <= 6 and finding_id.isascii() else "an id that is none"
+    return finding_id if re.fullmatch(r"[RP]\d{1,3}(\.\d{1,3})?", finding_id) else "an id that is none"
 
 
 def _arrow(pair: tuple[str, str]) -> str:

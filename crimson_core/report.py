@@ -4,10 +4,11 @@ Texts are kept as they were written, to the character, since finding spans and t
 depend on it. Only what cannot be a report or a context is refused.
 """
 
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 from crimson_core.errors import InputError
@@ -22,6 +23,7 @@ _AGE = re.compile(
     re.IGNORECASE,
 )
 _OLDEST = 130.0  # years
+_NO_AGE = frozenset({"unknown", "unk", "n/a", "na", "nan", "none", "null", "not available", "-", "?"})
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,9 @@ class PatientContext:
             implementation prints its caller's keys into the prompt; a model judge must see the same letters.
     """
 
-    age: str | None = None
-    sex: str | None = None
-    indication: str | None = None
+    age: str | None = field(default=None, repr=False)  # patient data stays out of logs and tracebacks
+    sex: str | None = field(default=None, repr=False)
+    indication: str | None = field(default=None, repr=False)
     keys: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -60,8 +62,8 @@ class PatientContext:
 class ReportPair:
     """One reference report and one candidate report, with an optional patient context and id."""
 
-    reference: str
-    candidate: str
+    reference: str = field(repr=False)
+    candidate: str = field(repr=False)
     context: PatientContext | None = None
     id: str | None = None
 
@@ -76,12 +78,10 @@ def parse_age(text: str) -> float | None:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell is empty: None, or a float or pandas NaN."""
-    return (
-        value is None
-        or (isinstance(value, float) and math.isnan(value))
-        or type(value).__name__ in ("NAType", "NaTType")
-    )
+    """Whether a cell is empty: None, or the NaN of Python, numpy or pandas."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, (Real, Decimal)) and value != value
 
 
 def check_report(value: Any, where: str) -> str:
@@ -118,7 +118,7 @@ def parse_context(value: Any, where: str) -> PatientContext | None:
     for key, raw in value.items():
         name = key.lower() if isinstance(key, str) else key
         if name not in CONTEXT_FIELDS:
-            raise InputError(f"{where} has the unknown key {key!r}. The keys are age, sex and indication.")
+            raise InputError(f"{where} has the unknown key {str(key)[:40]!r}. The keys are age, sex and indication.")
         if name in fields:
             raise InputError(f"{where} gives {name} twice, in different letter case. Keep one of the two.")
         text = _context_text(raw, name, where)
@@ -129,10 +129,10 @@ def parse_context(value: Any, where: str) -> PatientContext | None:
 
 
 def make_pairs(
-    predictions: Sequence[str],
-    references: Sequence[str | Mapping[str, Any]],
-    patient_contexts: Sequence[Mapping[str, Any] | PatientContext | None] | None = None,
-    ids: Sequence[str] | None = None,
+    predictions: Iterable[str],
+    references: Iterable[str | Mapping[str, Any]],
+    patient_contexts: Iterable[Mapping[str, Any] | PatientContext | None] | None = None,
+    ids: Iterable[Any] | None = None,
     where: Callable[[str, int], str] = "{}[{}]".format,
 ) -> list[ReportPair]:
     """Check and zip what the caller has into report pairs.
@@ -141,44 +141,52 @@ def make_pairs(
         predictions: Candidate reports.
         references: Reference reports, or records with the key `report` and any of age, sex and indication.
         patient_contexts: One mapping or None per pair, where the references carry no context themselves.
-        ids: One id per pair.
+        ids: One id per pair; a missing one is None.
         where: Turns an argument's name and a row into the words that an error uses for the place.
 
     Raises:
         InputError: Names the argument and the row.
     """
-    columns = {"predictions": predictions, "references": references, "patient_contexts": patient_contexts, "ids": ids}
+    columns = {"predictions": predictions, "references": references}
+    columns |= {k: v for k, v in {"patient_contexts": patient_contexts, "ids": ids}.items() if v is not None}
+    # As lists, since a pandas Series that is sorted or filtered iterates by position and is indexed by label.
+    columns = {name: _as_list(column, name) for name, column in columns.items()}
     for name, column in columns.items():
-        if column is None and name in ("patient_contexts", "ids"):
-            continue
-        if column is None:
-            raise InputError(f"{name} is missing. Give a list with one entry per report pair.")
-        if (
-            isinstance(column, (str, bytes, Mapping))
-            or not hasattr(column, "__len__")
-            or not hasattr(column, "__getitem__")
-        ):
-            raise InputError(f"{name} is of type {type(column).__name__}. Give a list with one entry per report pair.")
-        if len(column) != len(predictions):
+        if len(column) != len(columns["predictions"]):
             raise InputError(
-                f"predictions has {len(predictions)} entries and {name} has {len(column)}. Give one entry per report pair."
+                f"predictions has {len(columns['predictions'])} entries and {name} has {len(column)}. "
+                "Give one entry per report pair."
             )
-    if not len(predictions):
+    if not columns["predictions"]:
         raise InputError("predictions is empty: there is nothing to score. Give at least one report pair.")
 
     pairs = []
-    for row, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
+    for row, (prediction, reference) in enumerate(zip(columns["predictions"], columns["references"], strict=True)):
         candidate = check_report(prediction, where("predictions", row))
         report, context = split_reference(reference, where("references", row))
-        if patient_contexts is not None:
-            given = parse_context(patient_contexts[row], where("patient_contexts", row))
+        if "patient_contexts" in columns:
+            given = parse_context(columns["patient_contexts"][row], where("patient_contexts", row))
             if given and context:
                 raise InputError(
-                    f"{where('patient_contexts', row)} is given and {where('references', row)} holds a context too. Give it once."
+                    f"{where('patient_contexts', row)} is given and {where('references', row)} holds a context too. "
+                    "Give it once."
                 )
             context = given or context
-        pairs.append(ReportPair(report, candidate, context, None if ids is None else str(ids[row])))
+        pair_id = columns["ids"][row] if "ids" in columns else None
+        pairs.append(ReportPair(report, candidate, context, None if is_missing(pair_id) else str(pair_id)))
     return pairs
+
+
+def _as_list(column: Any, name: str) -> list[Any]:
+    if column is None:
+        raise InputError(f"{name} is missing. Give a list with one entry per report pair.")
+    if hasattr(column, "columns"):
+        raise InputError(
+            f"{name} is a table. Give one of its columns, or its records (`to_dict('records')` in pandas)."
+        )
+    if isinstance(column, (str, bytes, Mapping, Set)) or not isinstance(column, Iterable):
+        raise InputError(f"{name} is of type {type(column).__name__}. Give a list with one entry per report pair.")
+    return list(column)
 
 
 def split_reference(reference: Any, where: str) -> tuple[str, PatientContext | None]:
@@ -196,21 +204,27 @@ def split_reference(reference: Any, where: str) -> tuple[str, PatientContext | N
 def _context_text(raw: Any, name: str, where: str) -> str | None:
     if is_missing(raw):
         return None
-    if name == "age" and isinstance(raw, (int, float)) and not isinstance(raw, bool):
-        raw = str(int(raw)) if float(raw).is_integer() else str(raw)  # a column of ages with gaps is a column of floats
+    if name == "age" and isinstance(raw, (Real, Decimal)) and not isinstance(raw, bool) and abs(raw) < 1000:
+        raw = f"{raw:.0f}" if raw == int(raw) else f"{raw:.6g}"  # a column of ages with gaps is a column of floats
+    if name == "age" and isinstance(raw, Real) and not isinstance(raw, bool):
+        raise _no_age(where)
     if not isinstance(raw, str):
         raise InputError(
             f"{where}[{name!r}] is of type {type(raw).__name__}. Give a string, or leave it out if unknown."
         )
     _check_unicode(raw, f"{where}[{name!r}]")
-    if not raw.strip():
+    if not raw.strip() or (name == "age" and raw.strip().lower() in _NO_AGE):
         return None
     if name == "age" and parse_age(raw) is None:
-        raise InputError(
-            f"{where}['age'] is no age. Give years (65), a DICOM age (065Y, 006M, 003D) or words (6 months), "
-            "or leave it out if unknown."
-        )
+        raise _no_age(where)
     return raw
+
+
+def _no_age(where: str) -> InputError:
+    return InputError(
+        f"{where}['age'] is no age. Give years (65), a DICOM age (065Y, 006M, 003D) or words (6 months), "
+        "or leave it out if unknown."
+    )
 
 
 def _check_unicode(text: str, where: str) -> None:

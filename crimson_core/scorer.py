@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from crimson_core.errors import InputError
+from crimson_core.errors import InputError, JudgeError
 from crimson_core.evaluation import repair_evaluation
 from crimson_core.judges import Judge, Judgement, load_judge
 from crimson_core.report import ReportPair
@@ -31,11 +31,11 @@ class PairResult:
 
     index: int
     id: str | None = None
-    score: PairScore | None = None
+    score: PairScore | None = field(default=None, repr=False)  # holds report text
     failure: str | None = None
     repairs: list[str] = field(default_factory=list)
     usage: dict[str, int] = field(default_factory=dict)
-    raw_output: str | None = None
+    raw_output: str | None = field(default=None, repr=False)
 
     @property
     def crimson_score(self) -> float:
@@ -119,8 +119,17 @@ class CrimsonScorer:
         bar = tqdm(total=len(pairs), desc="judging", unit="pair", disable=not progress)
         # Closing the judge's iterator stops its work at once, whatever stopped ours.
         with bar, closing(self.judge.judge(pairs)) as judgements:
+            waiting = set(range(len(pairs)))
             for index, judgement in judgements:
+                if index not in waiting:
+                    raise JudgeError(
+                        f"The judge gave pair {index} twice, or one that is none. This is a defect of the judge."
+                    )
+                waiting.remove(index)
                 yield self._result(index, pairs[index].id, judgement)
+                bar.update()
+            for index in sorted(waiting):
+                yield self._result(index, pairs[index].id, Judgement(failure="the judge gave no judgement"))
                 bar.update()
 
     def _result(self, index: int, pair_id: str | None, judgement: Judgement) -> PairResult:

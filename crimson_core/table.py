@@ -32,9 +32,24 @@ def read_rows(path: Path) -> Rows:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None
+    except (
+        RecursionError,
+        OverflowError,
+        ValueError,
+    ) as error:  # JSON that is too deep, a number of thousands of digits
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path} cannot be read: {type(error).__name__}. Check that it is a table of reports."
+        ) from None
     if not rows:
         raise InputError(f"{path} holds no rows: there is nothing to score.")
     return rows
+
+
+def column_names(rows: Rows) -> list[str]:
+    """The columns of rows, in order; of JSON, where a row may lack a key, those of any row."""
+    return list(dict.fromkeys(key for row in rows for key in row))
 
 
 def pairs_from_rows(rows: Rows, columns: Mapping[str, str], source: str) -> list[ReportPair]:
@@ -48,7 +63,7 @@ def pairs_from_rows(rows: Rows, columns: Mapping[str, str], source: str) -> list
     Raises:
         InputError: A column is missing, or a cell is no report or context; names the row (from 1) and the column.
     """
-    have = list(rows[0])
+    have = column_names(rows)
     for role, column in columns.items():
         if column not in have:
             raise InputError(
@@ -78,13 +93,20 @@ def _read_delimited(delimiter: str) -> Callable[[Path], Rows]:
     def read(path: Path) -> Rows:
         csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default refuses reports beyond 128 KiB
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True, restkey="")
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            rows: Rows = []
             try:
-                rows = list(reader)
+                names = reader.fieldnames or []
+                rows.extend(reader)
             except csv.Error as error:
-                raise InputError(f"{path} line {reader.line_num} cannot be read: {error}.") from None
+                raise InputError(
+                    f"{path} cannot be read beyond row {len(rows)}: {error}. Check the quotation marks."
+                ) from None
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"{path} has two columns {name!r}. Rename one of them.")
         for number, row in enumerate(rows, 1):
-            if "" in row or None in row.values():
+            if None in row or None in row.values():
                 raise InputError(
                     f"{path} row {number} has another number of cells than the header. Quote reports that hold the separator."
                 )

@@ -129,9 +129,16 @@ def bad(path, content):
         ("p.parquet", "x", [], ["not a Parquet file"]),
         ("p.csv", "reference,prediction\na,b\n", ["-j", "nope"], ["judge 'nope' is unknown"]),
         ("p.csv", "reference,prediction\na,b\n", ["--batch-size", "3"], ["no option 'batch_size'"]),
-        ("p.csv", "reference,prediction\na,b\n", ["-o", "no/such/out"], ["output no/such/out"]),
-        ("p.csv", "reference,prediction\na,b\n", ["-o", "."], ["output . is a folder"]),
+        ("p.csv", "reference,prediction\na,b\n", ["-o", "no/such/out"], ["no/such/out cannot be written"]),
+        ("p.csv", "reference,prediction\na,b\n", ["-o", "."], ["is no ordinary file"]),
         ("p.csv", "reference,prediction\na,b\n", ["--limit", "0"], ["limit"]),
+        ("p.csv", "reference,prediction\na,b\n", ["-o", "p.csv"], ["p.csv", "would be lost"]),
+        ("p.csv", "reference,prediction\na,b\n", ["-o", "/dev/stdout"], ["no ordinary file"]),
+        ("p.csv", "reference,prediction,prediction\na,b,c\n", [], ["two columns 'prediction'"]),
+        ("p.csv", 'reference,prediction\n"a"x,b\n', [], ["quotation marks"]),
+        ("p.json", "[" * 100_000, [], ["cannot be read"]),
+        ("p.jsonl", '{"reference": "a", "prediction": "b", "age": ' + "9" * 5000 + "}", [], ["cannot be read"]),
+        ("p.jsonl", '{"reference": "a", "prediction": "b", "age": ' + "9" * 400 + "}", [], ["row 1", "no age"]),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_clear_message_and_status_2(tmp_path, name, content, options, said):
@@ -168,9 +175,57 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path):
     assert f"{len(lines)} of 200000" in err
 
 
+def test_results_of_an_interrupted_run_are_not_overwritten(tmp_path):
+    (tmp_path / "out.partial").write_text("precious")
+    done = crimson("score", write(tmp_path / "p.csv"), "-j", "offline", "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert "out.partial" in done.stderr
+    assert (tmp_path / "out.partial").read_text() == "precious"
+
+
+def test_a_link_to_an_output_stays_a_link(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    assert crimson("score", write(tmp_path / "p.csv"), "-j", "offline", "-o", tmp_path / "link").returncode == 0
+    assert (tmp_path / "link").is_symlink()
+    assert len((tmp_path / "target").read_text().splitlines()) == 2
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_written(tmp_path):
+    path = write(tmp_path / "p.csv", ROWS * 50)
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)); import crimson_core.cli as c; c.main()"
+    command = [sys.executable, "-c", limited, "score", str(path), "-j", "offline", "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "cannot be written any further" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "out.partial").stat().st_size > 1000
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_column_that_only_later_rows_have_is_used(tmp_path):
+    rows = [{"reference": "a", "prediction": "b"}, {"reference": "a", "prediction": "b", "id": "s2", "age": 50}]
+    done = crimson("score", write(tmp_path / "p.jsonl", rows), "-j", "offline", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "Context        age" in done.stdout
+    assert [json.loads(line)["id"] for line in (tmp_path / "out").read_text().splitlines()] == [None, "s2"]
+
+
+def test_a_nameless_index_column_is_no_harm(tmp_path):
+    (tmp_path / "p.csv").write_text(",reference,prediction\n0,a,b\n")
+    assert crimson("score", tmp_path / "p.csv", "-j", "offline").returncode == 0
+
+
+def test_a_long_table_is_cut_and_says_so(tmp_path):
+    done = crimson("score", write(tmp_path / "p.csv", ROWS * 40), "-j", "offline")
+    assert "30 more pairs" in done.stdout
+    assert len(done.stdout.splitlines()) < 70
+
+
 def test_ids_are_text_and_not_markup(tmp_path):
-    path = write(tmp_path / "p.csv", [{"id": "[bold]x[/]:smile:", "reference": "a", "prediction": "b"}])
-    assert "[bold]x[/]:smile:" in crimson("score", path, "-j", "offline").stdout
+    path = write(tmp_path / "p.csv", [{"id": "[bold]x[/]:smile:\x1b[31m", "reference": "a", "prediction": "b"}])
+    printed = crimson("score", path, "-j", "offline").stdout
+    assert "[bold]x[/]:smile:" in printed
+    assert "\x1b" not in printed
 
 
 def test_help_and_version():
@@ -181,7 +236,7 @@ def test_help_and_version():
     assert os.EX_USAGE and crimson("score").returncode == 2
 
 
-def test_unscored_pairs_give_status_1(tmp_path, monkeypatch, capsys):
+def test_unscored_pairs_give_status_3(tmp_path, monkeypatch, capsys):
     from typer.testing import CliRunner
 
     from crimson_core import Judgement, cli, scorer
@@ -195,6 +250,6 @@ def test_unscored_pairs_give_status_1(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(scorer, "load_judge", lambda spec, **_: Mute())
     done = CliRunner().invoke(cli.app, ["score", str(write(tmp_path / "p.csv"))])
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "unscored: mute today" in done.stdout
     assert "nan" in done.stdout

@@ -32,6 +32,7 @@ def test_the_examples_of_its_readme(scorer):
 def test_lists_of_findings_are_joined(scorer):
     findings = ["Cardiomegaly.", "Left effusion."]
     assert scorer.evaluate(findings, "Cardiomegaly. Left effusion.")["crimson_score"] == 1.0
+    assert scorer.evaluate(["No effusion", "cardiomegaly"], ["cardiomegaly"])["crimson_score"] == 1.0
 
 
 def test_an_unscored_pair_raises_alone_and_is_none_in_a_batch(scorer, monkeypatch):
@@ -58,6 +59,11 @@ def test_include_guidelines_reaches_the_prompt(scorer, kept):
 def test_bad_input(scorer):
     with pytest.raises(InputError, match="entries"):
         scorer.evaluate_batch(["a"], ["b", "c"])
+    with pytest.raises(InputError, match="reference_findings 0, a finding, is missing"):
+        scorer.evaluate(["a", None], "b")
+    with pytest.raises(InputError, match="predicted_findings 0 is missing"):
+        scorer.evaluate("a", None)
+    assert scorer.evaluate_batch([], []) == []
     with pytest.raises(InputError, match="reference_findings_list is a string"):
         scorer.evaluate_batch("a", "b")
     with pytest.raises(InputError, match="weight"):

@@ -3,7 +3,7 @@ import json
 import pytest
 from jsonschema import Draft202012Validator
 
-from crimson_core.evaluation import Evaluation, evaluation_schema, parse_evaluation
+from crimson_core.evaluation import Evaluation, evaluation_schema, parse_evaluation, repair_evaluation
 
 WHOLE = {
     "reference_findings": [{"id": "R1", "finding": "effusion", "clinical_significance": "urgent"}],
@@ -32,13 +32,14 @@ WHOLE = {
         json.dumps(WHOLE, indent=4),
         f"Here it is:\n```json\n{json.dumps(WHOLE)}\n```\nAnything else?",
         json.dumps(WHOLE) + json.dumps({"reference_findings": []}),
+        '<think>{"a": {"b": 1}} {hm</think>' + json.dumps(WHOLE),
     ],
 )
 def test_valid_output_is_read_as_it_is(text):
     assert parse_evaluation(text) == (Evaluation.model_validate(WHOLE), [])
 
 
-@pytest.mark.parametrize("broken", [lambda t: t.replace('"', "'"), lambda t: t.replace("}]", "},]"), lambda t: t[:-1]])
+@pytest.mark.parametrize("broken", [lambda t: t.replace('"', "'"), lambda t: t.replace("}]", "},]")])
 def test_broken_json_is_mended_and_that_is_said(broken):
     evaluation, repairs = parse_evaluation(broken(json.dumps(WHOLE)))
     assert evaluation.reference_findings == Evaluation.model_validate(WHOLE).reference_findings
@@ -53,7 +54,7 @@ def test_broken_json_is_mended_and_that_is_said(broken):
         "{}",
         "[1, 2]",
         "{" * 100_000,
-        json.dumps(WHOLE)[:150],  # cut: no matches, and all findings would count as errors
+        *(json.dumps(WHOLE)[:n] for n in range(20, len(json.dumps(WHOLE)), 25)),  # cut: what was to come is unknown
         json.dumps(WHOLE | {"matched_findings": [["R1", "P1"]]}),
         json.dumps(WHOLE | {"reference_findings": ["effusion"]}),
         json.dumps(WHOLE | {"errors": None}),
@@ -74,8 +75,24 @@ def test_half_a_surrogate_pair_is_replaced_and_whole_ones_are_kept():
 
 
 def test_error_types_in_one_string_are_split():
-    text = json.dumps(WHOLE).replace('["location"]', '"location|severity"')
-    assert parse_evaluation(text)[0].errors.attribute_errors[0].error_types == ["location", "severity"]
+    for together in ("location|severity", "location, severity"):
+        text = json.dumps(WHOLE).replace('["location"]', f'"{together}"')
+        assert parse_evaluation(text)[0].errors.attribute_errors[0].error_types == ["location", "severity"]
+
+
+def test_letter_case_and_blanks_are_repaired_and_that_is_said():
+    text = json.dumps(WHOLE).replace('"R1"', '"r1 "').replace("urgent", "Urgent")
+    repaired, repairs = repair_evaluation(parse_evaluation(text)[0])
+    assert repaired == Evaluation.model_validate(WHOLE)
+    assert repairs == ["spelling: ids or levels had other letter case or blanks"]
+
+
+def test_repairs_quote_no_text():
+    odd = json.loads(json.dumps(WHOLE).replace("R1", "SECRET"))
+    odd["errors"]["missing_findings"] = ["SECRET", "HIDDEN"]
+    _, repairs = repair_evaluation(Evaluation.model_validate(odd))
+    assert repairs
+    assert not any(word in line for line in repairs for word in ("SECRET", "HIDDEN"))
 
 
 @pytest.mark.parametrize("bounds", [(None, None), (40, 400), (1, 16)])

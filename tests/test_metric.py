@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import evaluate
+import pandas
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +58,17 @@ def test_add_and_add_batch_give_what_compute_gives(crimson):
 def test_strings_and_records_may_be_mixed(crimson):
     crimson.add_batch(predictions=["Effusion."] * 2, references=["Effusion.", {"report": "Effusion.", "age": 70}])
     assert crimson.compute()["scores"] == [1.0, 1.0]
+
+
+def test_columns_of_pandas_and_datasets_and_arrays(crimson):
+    table = pandas.DataFrame({"p": PREDICTIONS, "r": REFERENCES, "c": CONTEXTS})
+    expected = crimson.compute(predictions=PREDICTIONS, references=REFERENCES, patient_contexts=CONTEXTS)["scores"]
+    backwards = table.iloc[::-1]
+    reverse = crimson.compute(predictions=backwards.p, references=backwards.r, patient_contexts=backwards.c)
+    assert reverse["scores"] == expected[::-1]
+    dataset = datasets.Dataset.from_dict({"p": PREDICTIONS, "r": REFERENCES})
+    assert crimson.compute(predictions=dataset["p"], references=dataset["r"])["n_pairs"] == 3
+    assert crimson.compute(predictions=table.p.to_numpy(), references=tuple(REFERENCES))["n_pairs"] == 3
 
 
 def test_contexts_reach_the_judge(crimson):
@@ -171,9 +184,9 @@ def test_without_a_second_argument_it_is_the_published_model(monkeypatch):
     assert evaluate.load(MODULE).scorer == "default"
 
 
-@pytest.mark.parametrize(("spec", "options"), [("nope", {}), ("offline", {"batch_size": 3})])
+@pytest.mark.parametrize(("spec", "options"), [("nope", {}), ("offline", {"batch_size": 3}), (5, {})])
 def test_unknown_judges_and_options(spec, options):
-    with pytest.raises(ValueError, match="judge '"):
+    with pytest.raises(ValueError, match="judge "):
         evaluate.load(MODULE, spec, **options)
 
 
@@ -202,6 +215,16 @@ def test_without_crimson_core_the_error_names_the_one_command(tmp_path):
     )
     assert "pip install git+https://" in done.stderr
     assert "crimson_core" in done.stderr
+
+
+def test_the_example_in_the_docstring_is_true(crimson):
+    import doctest
+
+    example = doctest.DocTestParser().get_doctest(crimson.inputs_description, {"evaluate": evaluate}, "doc", None, 0)
+    for line in example.examples:
+        line.source = line.source.replace('"crimson_metric.py"', repr(MODULE))
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 def _offline(tmp_path):

@@ -37,6 +37,11 @@ def test_the_commands_print_what_the_readme_says(command, output):
     assert [line.rstrip() for line in done.stdout.splitlines()] == output.splitlines()
 
 
+def test_nothing_is_left_to_fill_in():
+    assert not re.search(r"[A-Z]{3,}_[A-Z]+$", README, re.MULTILINE)
+    assert "TODO" not in README
+
+
 def test_the_front_matter_is_that_of_a_metric_space():
     import yaml
 

@@ -1,8 +1,11 @@
 import math
+from decimal import Decimal
 
+import numpy
+import pandas
 import pytest
 
-from crimson_core import InputError, PatientContext, make_pairs
+from crimson_core import CrimsonScorer, InputError, PatientContext, make_pairs
 from crimson_core.report import parse_age
 
 
@@ -47,6 +50,32 @@ def test_contexts_travel_in_reference_records():
     assert pair.context.as_dict() == {"age": "072Y", "sex": "F"}
 
 
+def test_a_sorted_series_keeps_its_rows_together():
+    table = pandas.DataFrame({"p": ["a", "b"], "r": ["c", "d"], "c": [{"age": 80}, {"age": 20}], "i": [1, None]})
+    table = table.iloc[::-1]
+    pairs = make_pairs(table.p, table.r, table.c, table.i)
+    assert [(p.candidate, p.context.age, p.id) for p in pairs] == [("b", "20", None), ("a", "80", "1.0")]
+    assert len(make_pairs(table.p[table.p == "a"], table.r[table.p == "a"])) == 1
+
+
+@pytest.mark.parametrize("age", [71, 71.0, numpy.int64(71), numpy.float32(71), Decimal("71.00")])
+def test_ages_may_be_numbers(age):
+    assert make_pairs(["a"], ["b"], [{"age": age}])[0].context.age == "71"
+
+
+@pytest.mark.parametrize("age", ["unknown", "N/A", " nan ", float("nan"), numpy.float32("nan"), Decimal("nan")])
+def test_the_usual_words_for_no_age_are_no_age(age):
+    assert make_pairs(["a"], ["b"], [{"age": age, "sex": "F"}])[0].context.age is None
+
+
+def test_no_repr_shows_patient_data():
+    (pair,) = make_pairs(["secret"], ["secret"], [{"indication": "secret"}], ids=["s1"])
+    assert "secret" not in repr(pair)
+    assert "s1" in repr(pair)
+    (result,) = CrimsonScorer("offline").score(make_pairs(["Small effusion."], ["Large effusion."]))
+    assert "effusion" not in repr(result)
+
+
 def test_reports_are_kept_to_the_character():
     text = "  Small\u00a0effusion.\r\n\tNo\u200bpneumothorax \n"
     (pair,) = make_pairs([text], [""])
@@ -66,6 +95,7 @@ def test_reports_are_kept_to_the_character():
         (([], []), ["predictions is empty"]),
         (("a report", "b"), ["predictions", "str"]),
         ((["a"], None), ["references is missing"]),
+        ((pandas.DataFrame({"a": [1]}), ["b"]), ["predictions is a table"]),
         ((["a"], ["b"], [{"agee": 1}]), ["patient_contexts[0]", "agee", "age, sex and indication"]),
         ((["a"], ["b"], [{1: 1}]), ["patient_contexts[0]", "1"]),
         ((["a"], ["b"], [{"age": "elderly"}]), ["patient_contexts[0]", "age"]),
@@ -77,6 +107,8 @@ def test_reports_are_kept_to_the_character():
         ((["a"], [{"text": "b"}]), ["references[0]", "'report'"]),
         ((["a"], [{"report": None}]), ["references[0]", "missing"]),
         ((["a"], [{"report": "b", "age": 3}], [{"age": 3}]), ["patient_contexts[0]", "references[0]"]),
+        (({"a"}, ["b"]), ["predictions", "set"]),
+        ((["a"], ["b"], [{"x" * 500: 1}]), ["x" * 40 + "'"]),
         ((["\ud800"], ["b"]), ["predictions[0]", "Unicode"]),
         ((["a"], ["b"], None, ["x", "y"]), ["ids has 2"]),
     ],

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from crimson_core import CrimsonScorer, InputError, Judgement, ReportPair, load_judge, make_pairs, summarize
+from crimson_core import CrimsonScorer, InputError, JudgeError, Judgement, ReportPair, load_judge, make_pairs, summarize
 from crimson_core.evaluation import Evaluation
 from crimson_core.judges import JUDGES, JudgeSpec, parse_spec
 from crimson_core.prompt import PUBLISHED_MODEL
@@ -91,6 +91,23 @@ def test_stopping_early_closes_the_judge():
     assert not closed
     stream.close()
     assert closed
+
+
+def test_a_judge_that_loses_a_pair_leaves_it_unscored_and_one_that_repeats_is_refused():
+    class Forgetful(BackwardsJudge):
+        def judge(self, pairs):
+            yield 3, Judgement(GOOD)
+
+    results = CrimsonScorer(Forgetful()).score(PAIRS)
+    assert [r.failure for r in results] == [None if i == 3 else "the judge gave no judgement" for i in range(7)]
+
+    class Stuttering(BackwardsJudge):
+        def judge(self, pairs):
+            yield 3, Judgement(GOOD)
+            yield 3, Judgement(GOOD)
+
+    with pytest.raises(JudgeError, match="3 twice"):
+        CrimsonScorer(Stuttering()).score(PAIRS)
 
 
 def test_a_progress_bar_counts_pairs(capfd):

@@ -20,10 +20,10 @@ class Judgement:
         usage: Token counts (`prompt_tokens`, `completion_tokens`), where the judge knows them.
     """
 
-    evaluation: Evaluation | None = None
+    evaluation: Evaluation | None = field(default=None, repr=False)  # holds report text
     failure: str | None = None
     repairs: list[str] = field(default_factory=list)
-    raw_output: str | None = None
+    raw_output: str | None = field(default=None, repr=False)
     usage: dict[str, int] = field(default_factory=dict)
 
     @classmethod
