@@ -134,6 +134,7 @@ def save_tiny(target: Path, *, context: int = 4096, seed: int = 0, **overrides) 
         "num_key_value_heads": 1,
         "head_dim": 16,
         "sliding_window": 64,
+        "layer_types": ["sliding_attention", "full_attention"],  # so that every token, padding too, is in reach
         "max_position_embeddings": context,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
