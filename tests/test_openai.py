@@ -257,6 +257,14 @@ def test_a_wrong_set_up_stops_the_run(fault, words):
     assert len(server.requests) == 2 and not threads()
 
 
+def test_an_empty_account_stops_the_run():
+    with FaultServer(lambda _: error(429, "insufficient_quota")) as server:
+        with pytest.raises(JudgeError, match=r"OPENAI_API_KEY.*no credit left \(HTTP 429, insufficient_quota\)"):
+            list(judge_at(server, concurrency=1, max_retries=0).judge([pair("a"), pair("b")]))
+        assert len(server.requests) == 1
+    assert not threads()
+
+
 def test_a_server_that_cannot_be_reached_stops_the_run():
     with socket.socket() as unused:  # bound, never listening
         unused.bind(("127.0.0.1", 0))
