@@ -7,15 +7,10 @@ weights are those of arXiv:2603.06183; the README states them.
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from crimson_core.evaluation import ERROR_TYPES, Evaluation
+from crimson_core.evaluation import ERROR_TYPES, GRADES, SIGNIFICANCE_LEVELS, Evaluation
 
-SIGNIFICANCE_WEIGHTS = {
-    "urgent": 1.0,
-    "actionable_not_urgent": 0.5,
-    "not_actionable_not_urgent": 0.25,
-    "benign_expected": 0.0,
-}
-GRADE_WEIGHTS = {"significant": 0.5, "negligible": 0.0}
+SIGNIFICANCE_WEIGHTS = dict(zip(SIGNIFICANCE_LEVELS, (1.0, 0.5, 0.25, 0.0), strict=True))
+GRADE_WEIGHTS = dict(zip(GRADES, (0.5, 0.0), strict=True))
 UNKNOWN_WEIGHT = 0.25
 
 # Keys of `error_counts`, in the reference implementation's order.
