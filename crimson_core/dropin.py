@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from crimson_core.errors import InputError
-from crimson_core.prompt import PUBLISHED_MODEL, prompt_for
+from crimson_core.prompt import PUBLISHED_MODEL
 from crimson_core.report import ReportPair, check_report, make_pairs
 from crimson_core.scorer import CrimsonScorer, PairResult
 
@@ -42,6 +42,7 @@ class CRIMSONScore:
             judge_options["device"] = device
         spec = self.api if self.model_name is None else f"{self.api}:{self.model_name}"
         self._scorer = CrimsonScorer(spec, **judge_options)
+        self._prompt = getattr(self._scorer.judge, "prompt", None)
 
     def evaluate(
         self,
@@ -99,8 +100,8 @@ class CRIMSONScore:
         batch_size: int | None = None,
     ) -> list[PairResult]:
         judge = self._scorer.judge
-        if hasattr(judge, "prompt") and judge.prompt.style == "reference":
-            judge.prompt = replace(judge.prompt, guidelines=prompt_for(self.model_name, guidelines).guidelines)
+        if self._prompt:  # with the guidelines that this model is meant to get, or without any
+            judge.prompt = self._prompt if guidelines else replace(self._prompt, guidelines=False)
         if batch_size is not None and hasattr(judge, "batch_size"):
             judge.batch_size = batch_size
         return self._scorer.score(self._pairs(references, predictions, contexts))

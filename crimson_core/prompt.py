@@ -72,7 +72,7 @@ def prompt_for(model: str, guidelines: bool | None = None) -> Prompt:
     Raises:
         JudgeError: The folder's prompt file cannot be read.
     """
-    if model in PUBLISHED_NAMES:
+    if model.partition("@")[0] in PUBLISHED_NAMES:
         return Prompt(guidelines=False)
     path = Path(model) / PROMPT_FILE
     if path.is_file():

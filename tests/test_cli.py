@@ -159,7 +159,14 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path):
     path = write(tmp_path / "p.csv", ROWS * 100_000)
     out = tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "crimson_core.cli", "score", str(path), "-j", "offline", "-o", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a test run in the background ignores Ctrl-C, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     partial = tmp_path / "out.jsonl.partial"
     deadline = time.monotonic() + 60
     while not (partial.exists() and partial.stat().st_size > 10_000) and time.monotonic() < deadline:

@@ -3,7 +3,7 @@
 import pytest
 
 from crimson_core import CRIMSONScore, InputError, Judgement
-from crimson_core.prompt import Prompt
+from crimson_core.prompt import PUBLISHED_MODEL, prompt_for
 
 
 @pytest.fixture
@@ -45,15 +45,12 @@ def test_an_unscored_pair_raises_alone_and_is_none_in_a_batch(scorer, monkeypatc
         assert scorer.evaluate_batch(["a", "b"], ["a", "b"]) == [None, None]
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_include_guidelines_reaches_the_prompt(scorer, kept):
-    scorer._scorer.judge.prompt = Prompt()
-    scorer.model_name = "someone/else"
-    scorer.evaluate("a", "b", include_guidelines=kept)
-    assert scorer._scorer.judge.prompt.guidelines is kept
-    scorer.model_name = "CRIMSONScore/medgemma-4b-it-crimson"
-    scorer.evaluate("a", "b", include_guidelines=True)
-    assert scorer._scorer.judge.prompt.guidelines is False
+@pytest.mark.parametrize("model", ["someone/else", PUBLISHED_MODEL, f"{PUBLISHED_MODEL}@0123abc"])
+def test_include_guidelines_reaches_the_prompt_but_not_that_of_the_published_model(scorer, model):
+    scorer._prompt = prompt_for(model)
+    for wanted in (True, False, True):
+        scorer.evaluate("a", "b", include_guidelines=wanted)
+        assert scorer._scorer.judge.prompt.guidelines is (wanted and model == "someone/else")
 
 
 def test_bad_input(scorer):
