@@ -207,7 +207,7 @@ def test_a_lasting_fault_is_a_failure(fault, reason):
     [
         (error(400, "context_length_exceeded"), "the server answered HTTP 400, context_length_exceeded", None),
         (Answer(422, {"detail": "no"}), "the server answered HTTP 422", None),
-        (completion("{", finish_reason="stop"), "the output lacks ", "{"),
+        (completion("{", finish_reason="stop"), "the output ends before its JSON does", "{"),
         (completion("[1, 2"), "the output holds no JSON object", "[1, 2"),
         (completion(json.dumps({"matched_findings": []})), "the output lacks reference_findings", None),
         (completion(json.dumps(ANSWER | {"errors": 3})), "the output does not fit the format at errors", None),
@@ -215,7 +215,8 @@ def test_a_lasting_fault_is_a_failure(fault, reason):
         # A whole evaluation, and yet cut: nobody knows what would have come.
         (completion(json.dumps(ANSWER), finish_reason="length"), "the output was cut", json.dumps(ANSWER)),
         (completion(json.dumps(ANSWER), finish_reason="content_filter"), "the output was not finished", None),
-        (completion(json.dumps(ANSWER)[:-40], finish_reason=None), "the output is no valid JSON and may be", None),
+        (completion(json.dumps(ANSWER)[:-40], finish_reason=None), "the output ends before its JSON does", None),
+        (completion(json.dumps(ANSWER).replace("}]", "},]"), finish_reason=None), "the output is no valid JSON", None),
         (completion(None), "the output is empty", None),
         (completion(" \n"), "the output is empty", None),
         (completion(None, refusal="I cannot."), "the model refused to answer", "I cannot."),
@@ -443,12 +444,15 @@ def test_closing_early_cancels_what_is_in_flight():
 
 
 def test_ctrl_c_ends_the_run():
+    # a test run in the background ignores Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with FaultServer(lambda request: completion("{}", delay=30)) as server:
         timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             CrimsonScorer(judge_at(server)).score([pair("a"), pair("b")])
         timer.join()
+    signal.signal(signal.SIGINT, before)
     assert not threads()
 
 
