@@ -13,21 +13,16 @@ from crimson_core.report import parse_age
     ("text", "years"),
     [
         ("65", 65), ("072Y", 72), ("006M", 0.5), ("003D", 3 / 365.25), ("52W", 52 * 7 / 365.25), ("65 years", 65),
-        ("65-year-old", 65), ("65 y/o", 65), ("65yo", 65), ("6 months", 0.5), (">89", 89), ("90+", 90), (" 7 ", 7), ("0", 0),
+        ("65-year-old", 65), ("65 y/o", 65), ("65yo", 65), ("6 months", 0.5), (">89", 89), ("90+", 90), ("65.", 65), (" 7 ", 7), ("0", 0),
     ],
 )  # fmt: skip
 def test_ages(text, years):
     assert parse_age(text) == pytest.approx(years)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "old", "___", "-5", "200", "65 kg", "6 5", "1e3", "12/03/1950", "65.", "Y", "nan"]
-)
+@pytest.mark.parametrize("text", ["", "old", "___", "-5", "200", "65 kg", "6 5", "1e3", "12/03/1950", "Y", "nan"])
 def test_no_ages(text):
-    if text == "65.":
-        assert parse_age(text) == 65
-    else:
-        assert parse_age(text) is None
+    assert parse_age(text) is None
 
 
 def test_context_keeps_the_callers_keys_for_the_prompt_and_cleans_the_rest():

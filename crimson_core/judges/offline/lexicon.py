@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -162,21 +162,13 @@ def words_of(text: str) -> list[tuple[str, int, int]]:
     return [(normalise(match[0]), match.start(), match.end()) for match in _WORD.finditer(text)]
 
 
-_SEEN: dict[str, str] = {}
-
-
+@lru_cache(maxsize=100_000)  # words recur; bounded, since reports hold endless names and numbers
 def normalise(word: str) -> str:
     """A word in lower case, US spelling and singular."""
-    known = _SEEN.get(word)
-    if known is None:
-        known = word.lower()
-        for pattern, replacement in _spelling():
-            known = pattern.sub(replacement, known)
-        if len(known) > 3:
-            known = _PLURAL.sub(lambda m: "y" if m["y"] else m["ss"] or m["x"] or "", known)
-        if len(_SEEN) < 100_000:  # reports in the wild hold endless names and numbers
-            _SEEN[word] = known
-    return known
+    word = word.lower()
+    for pattern, replacement in _spelling():
+        word = pattern.sub(replacement, word)
+    return _PLURAL.sub(lambda m: "y" if m["y"] else m["ss"] or m["x"] or "", word) if len(word) > 3 else word
 
 
 @cache

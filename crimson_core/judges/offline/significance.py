@@ -8,8 +8,6 @@ from crimson_core.judges.offline.extraction import ReportFinding
 from crimson_core.judges.offline.lexicon import Concept, lexicon, rules, words_of
 from crimson_core.report import PatientContext
 
-_URGENT, _ACTIONABLE, _MINOR, _BENIGN = range(len(SIGNIFICANCE_LEVELS))  # in falling order, as in SIGNIFICANCE_LEVELS
-
 
 def significance(finding: ReportFinding, context: PatientContext | None) -> str:
     """Clinical significance of a finding; of several possible concepts the gravest counts."""
@@ -18,6 +16,7 @@ def significance(finding: ReportFinding, context: PatientContext | None) -> str:
 
 
 def _rank(concept: Concept, finding: ReportFinding, context: PatientContext | None) -> int:
+    """Position in SIGNIFICANCE_LEVELS, where the gravest level stands first."""
     rank = SIGNIFICANCE_LEVELS.index(_typical(concept, finding))
     for rule in rules()["significance"]:
         if concept.id in rule["concepts"] and _applies(rule, finding, context):
@@ -32,7 +31,7 @@ def _rank(concept: Concept, finding: ReportFinding, context: PatientContext | No
 
 def _typical(concept: Concept, finding: ReportFinding) -> str:
     if finding.attributes.misplaced:
-        return SIGNIFICANCE_LEVELS[_URGENT]
+        return "urgent"
     severity = finding.attributes.severity
     reached = [rank for rank in concept.by_severity if severity is not None and rank <= severity]
     return concept.by_severity[max(reached)] if reached else concept.significance
