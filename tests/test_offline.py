@@ -8,7 +8,7 @@ from crimson_core import CrimsonScorer, make_pairs
 from crimson_core.evaluation import ERROR_TYPES, SIGNIFICANCE_LEVELS, repair_evaluation
 from crimson_core.judges.offline.extraction import extract_findings
 from crimson_core.judges.offline.judge import evaluate_pair
-from crimson_core.judges.offline.lexicon import _load, lexicon, normalise, rules
+from crimson_core.judges.offline.lexicon import _load, concept_entries, lexicon, normalise, rules
 
 SCORER = CrimsonScorer("offline")
 
@@ -276,10 +276,10 @@ def test_a_report_against_itself_is_perfect(report):
 
 
 def test_the_lexicon_is_sound():
-    data = _load("lexicon.yaml")
-    for key, entry in data["concepts"].items():
+    data, entries = _load("language.yaml"), concept_entries()
+    for key, entry in entries.items():
         assert all(isinstance(term, str) for term in entry["terms"]), key
-        assert set(entry.get("broader", ())) <= set(data["concepts"]), key
+        assert set(entry.get("broader", ())) <= set(entries), key
         assert entry["significance"] in SIGNIFICANCE_LEVELS, key
         assert set(entry.get("by_severity", {}).values()) <= set(SIGNIFICANCE_LEVELS), key
         assert ("anatomy" in entry) == ("state" in entry), key
@@ -297,7 +297,7 @@ def test_the_lexicon_is_sound():
 
 def test_no_term_names_two_concepts():
     seen = {}
-    for key, entry in _load("lexicon.yaml")["concepts"].items():
+    for key, entry in concept_entries().items():
         for term in entry["terms"]:
             phrase = " ".join(normalise(word) for word in term.replace("-", " ").split())
             assert seen.setdefault(phrase, key) == key, term

@@ -1,4 +1,4 @@
-"""The lexicon of the offline judge: loads `lexicon.yaml` and `rules.yaml`, and finds their phrases in words."""
+"""The lexicon of the offline judge: loads `concepts/`, `language.yaml` and `rules.yaml`, and finds their phrases in words."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -26,7 +26,7 @@ _LISTS = (
 
 @dataclass(frozen=True)
 class Concept:
-    """One entry of `lexicon.yaml`; the fields are explained at its top."""
+    """One entry of `concepts/`; the fields are explained at the top of `language.yaml`."""
 
     id: str
     name: str
@@ -49,7 +49,7 @@ class Tag(NamedTuple):
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Everything of `lexicon.yaml` in the form in which it is used.
+    """The lexicon in the form in which it is used.
 
     Attributes:
         version: Of the data; part of the judge's signature.
@@ -101,9 +101,10 @@ def rules() -> dict[str, Any]:
 
 @cache
 def lexicon() -> Lexicon:
-    """The content of `lexicon.yaml`."""
-    data = _load("lexicon.yaml")
-    concepts = {key: _concept(key, entry) for key, entry in data["concepts"].items()}
+    """The content of `concepts/` and `language.yaml`."""
+    data = _load("language.yaml")
+    entries = concept_entries()
+    concepts = {key: _concept(key, entry) for key, entry in entries.items()}
     phrases: dict[Any, Any] = {}
 
     def add(phrase: str, kind: str, value: Any) -> None:
@@ -137,7 +138,7 @@ def lexicon() -> Lexicon:
                     add(term, kind, value)
 
     # Last, since a term may hold modifiers ("apical scarring"), and what these say must not get lost with the longer phrase.
-    for key, entry in data["concepts"].items():
+    for key, entry in entries.items():
         for term in entry["terms"]:
             within = [word for word, _, _ in words_of(term)]
             held = [tag for tag in _tags(phrases, within) if tag.kind in ("side", "zone", "descriptor")]
@@ -146,7 +147,7 @@ def lexicon() -> Lexicon:
                 add(term, tag.kind, tag.value)
 
     composites = {
-        (entry["anatomy"], entry["state"]): key for key, entry in data["concepts"].items() if "anatomy" in entry
+        (entry["anatomy"], entry["state"]): key for key, entry in entries.items() if "anatomy" in entry
     }
     distances = _distances(concepts)
     near = {key: frozenset(b for pair in distances if key in pair for b in pair) for key in concepts}
@@ -173,7 +174,24 @@ def normalise(word: str) -> str:
 
 @cache
 def _spelling() -> list[tuple[re.Pattern[str], str]]:
-    return [(re.compile(pattern), text) for pattern, text in _load("lexicon.yaml")["spelling"].items()]
+    return [(re.compile(pattern), text) for pattern, text in _load("language.yaml")["spelling"].items()]
+
+
+@cache
+def concept_entries() -> dict[str, dict[str, Any]]:
+    """The entries of `concepts/` as they are written, by id.
+
+    Raises:
+        ValueError: An id stands in two files.
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    for file in sorted(files(__package__).joinpath("concepts").iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".yaml"):
+            region = _load(f"concepts/{file.name}")
+            if twice := entries.keys() & region.keys():
+                raise ValueError(f"concepts/{file.name} repeats {', '.join(sorted(twice))}")
+            entries |= region
+    return entries
 
 
 @cache
