@@ -258,24 +258,45 @@ def _without_lone_surrogates(data: Any) -> Any:
 
 def _respelled(evaluation: Evaluation, repairs: list[str]) -> Evaluation:
     """Ids and levels without stray blanks and in their own letter case ("r1 ", "Urgent")."""
-
-    def respell(value: Any, key: str) -> Any:
-        if isinstance(value, dict):
-            return {k: respell(v, k) for k, v in value.items()}
-        if isinstance(value, list):
-            return [respell(item, key) for item in value]
-        if key in ("id", "ref_id", "pred_id", "false_findings", "missing_findings") and isinstance(value, str):
-            return value.strip().upper()
-        if key in ("clinical_significance", "severity", "error_types") and isinstance(value, str):
-            return value.strip().lower()
-        return value
-
-    before = evaluation.model_dump()
-    after = respell(before, "")
-    if after == before:
+    errors = evaluation.errors
+    findings = [*evaluation.reference_findings, *evaluation.predicted_findings]
+    pairs = [*evaluation.matched_findings, *errors.attribute_errors]
+    ids = [f.id for f in findings] + [i for pair in pairs for i in (pair.ref_id, pair.pred_id)]
+    levels = [f.clinical_significance for f in findings] + [e.severity for e in errors.attribute_errors]
+    levels += [kind for e in errors.attribute_errors for kind in e.error_types]
+    spelled_ids = all(_as_id(i) == i for i in [*ids, *errors.false_findings, *errors.missing_findings])
+    if spelled_ids and all(_as_level(level) == level for level in levels):
         return evaluation
     repairs.append("spelling: ids or levels had other letter case or blanks")
-    return Evaluation.model_validate(after)
+    return evaluation.model_copy(
+        update={
+            "reference_findings": [_respelled_record(f) for f in evaluation.reference_findings],
+            "predicted_findings": [_respelled_record(f) for f in evaluation.predicted_findings],
+            "matched_findings": [_respelled_record(m) for m in evaluation.matched_findings],
+            "errors": errors.model_copy(
+                update={
+                    "false_findings": [_as_id(i) for i in errors.false_findings],
+                    "missing_findings": [_as_id(i) for i in errors.missing_findings],
+                    "attribute_errors": [_respelled_record(e) for e in errors.attribute_errors],
+                }
+            ),
+        }
+    )
+
+
+def _respelled_record(record: Any) -> Any:
+    respell = {"id": _as_id, "ref_id": _as_id, "pred_id": _as_id, "clinical_significance": _as_level, "severity": _as_level}
+    respell["error_types"] = lambda kinds: [_as_level(kind) for kind in kinds]
+    declared = type(record).model_fields
+    return record.model_copy(update={key: act(getattr(record, key)) for key, act in respell.items() if key in declared})
+
+
+def _as_id(text: str) -> str:
+    return text.strip().upper()
+
+
+def _as_level(text: str) -> str:
+    return text.strip().lower()
 
 
 def _unique_ids(findings: list[Finding], where: str, repairs: list[str]) -> list[Finding]:

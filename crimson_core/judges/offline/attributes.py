@@ -1,149 +1,145 @@
-"""What is wrong with a match: the eight kinds of attribute error, graded by `rules.yaml`."""
+"""What a report says about a finding: where, how big, how certain, since when; read from the words of its clause."""
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 
-from crimson_core.evaluation import ErrorType
-from crimson_core.judges.offline.extraction import ReportFinding
-from crimson_core.judges.offline.lexicon import lexicon, rules
-from crimson_core.judges.offline.matching import compares_sides, concept_steps, interchangeable, zone_gap
+from crimson_core.judges.offline.clauses import MODIFIERS, Clause
+from crimson_core.judges.offline.lexicon import Tag, lexicon
 
-_SEVERITY_WORDS = {1: "trace", 2: "small or mild", 3: "moderate", 4: "large or severe", 5: "massive"}
-
-
-class Discrepancy(NamedTuple):
-    """One attribute error on a match: its type, its grade and an explanation in plain words."""
-
-    type: ErrorType
-    grade: str
-    explanation: str
+_UNITS = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "centimeter": 10.0}
+_SIDES = {"left": {"left"}, "right": {"right"}, "both": {"left", "right"}}
+_GRAVEST_CHANGE = ("new", "worse", "better", "stable", None)
+_SPINE = {"c": "C", "t": "T", "l": "L"}
 
 
-def compare(
-    reference: ReportFinding, prediction: ReportFinding, joined_sides: frozenset[str], urgent: bool
-) -> list[Discrepancy]:
-    """The attribute errors of one match.
+@dataclass(frozen=True)
+class Attributes:
+    """What a report says about a finding; empty where it says nothing.
 
-    Args:
-        reference: The reference finding.
-        prediction: The predicted finding.
-        joined_sides: Sides of all predicted findings that match the reference finding, so that a left and a right effusion
-            together are no location error against a bilateral one.
-        urgent: Whether the reference finding is urgent.
+    Attributes:
+        sides: Any of left and right.
+        zones: Any of upper, mid, lower and diffuse.
+        by_lobe: The zones are told as lobes.
+        sites: Places that say more than side and zone: a vein, a rib ("rib 7"), a vertebra ("T8"). Of a device, where its tip is.
+        severity: Rank from 1 (trace) to 5 (massive, tension), None if unsaid.
+        sizes_mm: Measurements in millimetres, largest first.
+        above_carina_mm: Distance of a device's tip from the carina in millimetres, negative below it, None if unsaid.
+        temporal: new, worse, better or stable.
+        descriptors: (group, value) pairs, such as ("margin", "irregular").
+        position: Of a device, good or bad where the report says so in words.
+        uncertain: The report hedges.
     """
-    graded = rules()["attribute_errors"]
-    return [
-        *_location(reference, prediction, joined_sides, graded["location"]),
-        *_severity(reference, prediction, graded["severity"]),
-        *_measurement(reference, prediction, graded["measurement"]),
-        *_descriptor(reference, prediction, graded["descriptor"]),
-        *_certainty(reference, prediction, graded["certainty"], urgent),
-        *_specificity(reference, prediction, graded["specificity"]),
-        *_temporal(reference, prediction, graded["temporal"]),
-    ]
 
+    sides: frozenset[str] = frozenset()
+    zones: frozenset[str] = frozenset()
+    by_lobe: bool = False
+    sites: frozenset[str] = frozenset()
+    severity: int | None = None
+    sizes_mm: tuple[float, ...] = ()
+    above_carina_mm: float | None = None
+    temporal: str | None = None
+    descriptors: frozenset[tuple[str, str]] = frozenset()
+    position: str | None = None
+    uncertain: bool = False
 
-def _error(kind: ErrorType, rule: dict[str, str], what: str) -> Discrepancy:
-    return Discrepancy(kind, rule["grade"], f"{what}: {rule['why']}.")
-
-
-def _location(
-    reference: ReportFinding, prediction: ReportFinding, joined_sides: frozenset[str], rule: dict[str, Any]
-) -> Iterator[Discrepancy]:
-    one, other = reference.attributes, prediction.attributes
-    if one.misplaced != other.misplaced:
-        what = f"The device is out of place in the {'reference' if one.misplaced else 'candidate'} only"
-        yield _error("location", rule["device_position"], what)
-    if not compares_sides(reference, prediction):
-        return
-    if one.sides and not joined_sides:
-        yield _error(
-            "location", rule["side_left_out"], f"The reference says {_listed(one.sides)}, the candidate names no side"
+    def with_those_of(self, other: "Attributes") -> "Attributes":
+        """What two mentions of a finding say together, whichever stands first; where they differ, the graver one counts."""
+        return Attributes(
+            sides=self.sides | other.sides,
+            zones=self.zones | other.zones,
+            by_lobe=self.by_lobe or other.by_lobe,
+            sites=self.sites | other.sites,
+            severity=max((self.severity or 0), (other.severity or 0)) or None,
+            sizes_mm=max(self.sizes_mm, other.sizes_mm),
+            above_carina_mm=min(self.above_carina_mm, other.above_carina_mm, key=_last_none),
+            temporal=min(self.temporal, other.temporal, key=_GRAVEST_CHANGE.index),
+            descriptors=self.descriptors | other.descriptors,
+            position="bad" if "bad" in (self.position, other.position) else self.position or other.position,
+            uncertain=self.uncertain and other.uncertain,
         )
-    elif one.sides and not one.sides & other.sides:
-        what = f"The reference says {_listed(one.sides)}, the candidate {_listed(other.sides)}"
-        yield _error("location", rule["wrong_side"], what)
-    elif one.sides and one.sides != joined_sides:
-        what = f"The reference says {_listed(one.sides)}, the candidate {_listed(joined_sides)}"
-        yield _error("location", rule["one_side_of_two"], what)
-    gap = zone_gap(one.zones, other.zones)
-    if gap:
-        what = f"The reference says {_listed(one.zones)} zone, the candidate {_listed(other.zones)}"
-        yield _error("location", rule["far_zone" if gap > 1 else "near_zone"], what)
 
 
-def _severity(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:
-    one, other = reference.attributes.severity, prediction.attributes.severity
-    if one is None or other is None or one == other:
-        return
-    decisive = max(one, other) >= rule["decisive_rank"]
-    grade = "significant" if decisive or abs(one - other) >= rule["steps_for_significant"] else "negligible"
-    what = f"The reference says {_SEVERITY_WORDS[one]}, the candidate {_SEVERITY_WORDS[other]}"
-    yield _error("severity", rule[grade], what)
+def _last_none(value: float | None) -> tuple[bool, float]:
+    return value is None, value or 0.0
 
 
-def _measurement(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:
-    if not reference.attributes.sizes_mm:
-        return
-    size = reference.attributes.sizes_mm[0]
-    if not prediction.attributes.sizes_mm:
-        yield _error("measurement", rule["left_out"], f"The reference measures {size:g} mm, the candidate nothing")
-        return
-    other = prediction.attributes.sizes_mm[0]
-    if size == other:
-        return
-    what = f"The reference measures {size:g} mm, the candidate {other:g} mm"
-    if (size >= rule["mass_from_mm"]) != (other >= rule["mass_from_mm"]):
-        yield _error("measurement", rule["reclassified"], what)
-        return
-    if size >= rule["mass_from_mm"]:
-        margin = size * rule["mass_margin_share"]
-    else:
-        margin = rule["small_nodule_margin_mm" if size < rule["small_nodule_below_mm"] else "nodule_margin_mm"]
-    yield _error("measurement", rule["significant" if abs(size - other) > margin else "negligible"], what)
+NOTHING = Attributes()
 
 
-def _descriptor(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:
-    one, other = dict(reference.attributes.descriptors), dict(prediction.attributes.descriptors)
-    for group in sorted(one.keys() & other.keys()):
-        if one[group] != other[group]:
-            what = f"The reference says {_words(one[group])}, the candidate {_words(other[group])}"
-            yield _error("descriptor", rule.get(group, rule["different"]), what)
+def attributes_of(tags: Sequence[Tag], clause: Clause, start: int, end: int, named: int, device: bool) -> Attributes:
+    """What the modifiers `tags` and the numbers between two word positions tell of a finding whose name ends at `named`."""
+    values: dict[str, list] = {kind: [] for kind in MODIFIERS}
+    for tag in tags:
+        values[tag.kind].append(tag.value)
+    sizes = sorted((size for size, _, _ in sizes_in(clause, start, end, named)), reverse=True)
+    above_carina = _above_carina(clause, named, end) if device else None
+    sites = set(values["sites"]) | _levels(clause, start, end)
+    if above_carina is not None and above_carina >= 0:
+        sites.discard("carina")
+    return Attributes(
+        sides=frozenset(side for value in values["side"] for side in _SIDES[value]),
+        zones=frozenset(values["zone"]),
+        by_lobe=bool(values["zone"]) and bool(clause.of("by_lobe", start, end)),
+        sites=frozenset(sites),
+        severity=max(values["severity"], default=None),
+        sizes_mm=() if device else tuple(sizes),
+        above_carina_mm=above_carina,
+        temporal=values["temporal"][0] if values["temporal"] else None,
+        descriptors=frozenset(values["descriptor"]),
+        position="bad" if "bad" in values["position"] else values["position"][0] if values["position"] else None,
+    )
 
 
-def _certainty(
-    reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any], urgent: bool
-) -> Iterator[Discrepancy]:
-    one, other = reference.attributes.uncertain, prediction.attributes.uncertain
-    if one != other:
-        what = f"The reference is {'unsure' if one else 'definite'}, the candidate {'unsure' if other else 'definite'}"
-        yield _error("certainty", rule["urgent" if urgent else "other"], what)
+def sizes_in(clause: Clause, start: int, end: int, named: int) -> Iterator[tuple[float, int, int]]:
+    """Measurements in millimetres with their word positions: "5 mm", "3.2 x 2.1 cm"; not those of an earlier date."""
+    for unit in range(start, end) if clause.has_numbers else ():
+        if clause.words[unit] not in _UNITS or clause.of("earlier", named, unit):
+            continue
+        number = unit - 1
+        while number >= start and clause.words[number][0].isdigit():
+            yield float(clause.words[number]) * _UNITS[clause.words[unit]], number, unit + 1
+            number -= 2 if number > start and clause.words[number - 1] in ("x", "by") else number + 1
 
 
-def _specificity(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:
-    steps = concept_steps(reference, prediction)
-    if not steps:
-        return
-    grade = "negligible" if interchangeable(reference, prediction) else "significant"
-    what = f"The reference says {_names(reference)}, the candidate {_names(prediction)}"
-    yield _error("overinterpretation" if steps > 0 else "unspecific", rule[grade], what)
+def _above_carina(clause: Clause, start: int, end: int) -> float | None:
+    """The distance in "tip 3 cm above the carina", "the carina is 3 cm below the tip"."""
+    carinas = [t for t in clause.of("sites", start, end) if t.value == "carina"]
+    if not carinas:
+        return None
+    carina = carinas[0]
+    before = clause.words[max(start, carina.start - 4) : carina.start]
+    sign = -1.0 if "below" in before or "beyond" in before else 1.0 if {"above", "from", "superior", "proximal"} & set(before) else 0
+    if not sign:
+        return None
+    sizes = [size for size, _, _ in sizes_in(clause, start, end, end)]
+    return sign * sizes[0] if sizes else (-1.0 if sign < 0 else None)
 
 
-def _temporal(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:
-    one, other = reference.attributes.temporal, prediction.attributes.temporal
-    if one != other:
-        grade = "significant" if one in rule["acute"] or other in rule["acute"] else "negligible"
-        what = f"The reference says {one or 'nothing on change'}, the candidate {other or 'nothing on change'}"
-        yield _error("temporal", rule[grade], what)
+def _levels(clause: Clause, start: int, end: int) -> set[str]:
+    """Ribs and vertebrae by number: "left 5th and 6th ribs", "the seventh rib", "T8", "T11-12"."""
+    found: set[str] = set()
+    words = clause.words
+    ribs = [position for position in range(start, end) if words[position] == "rib"]
+    for position in ribs:
+        for near in range(max(start, position - 8), min(end, position + 6)):
+            number = words[near] if words[near].isdigit() else ordinals().get(words[near])
+            unit = near + 1 < len(words) and words[near + 1] in _UNITS
+            if number and not unit and 1 <= int(number) <= 12:
+                found.add(f"rib {int(number)}")
+    for position in range(start, end - 1):
+        if words[position] in _SPINE and words[position + 1].isdigit() and _adjacent(clause, position):
+            if int(words[position + 1]) <= 12:
+                found.add(f"{_SPINE[words[position]]}{words[position + 1]}")
+    return found
 
 
-def _listed(values: frozenset[str]) -> str:
-    return "bilateral" if values == {"left", "right"} else " and ".join(sorted(values))
+def _adjacent(clause: Clause, position: int) -> bool:
+    return clause.spans[position][1] == clause.spans[position + 1][0]
 
 
-def _words(value: str) -> str:
-    return value.replace("_", " ")
+@cache
+def ordinals() -> dict[str, str]:
+    """Ordinal words -> their numbers."""
+    return {word: str(number) for number, words in lexicon().ordinals.items() for word in words}
 
-
-def _names(finding: ReportFinding) -> str:
-    return " or ".join(lexicon().concepts[key].name for key in finding.concepts)

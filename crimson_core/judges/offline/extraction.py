@@ -1,28 +1,35 @@
-"""A report's text -> its abnormal findings, each with its attributes and its place in the text."""
+"""A report's text -> its findings, each with its attributes and its place in the text."""
 
 from dataclasses import dataclass, replace
 
+from crimson_core.judges.offline.attributes import Attributes
 from crimson_core.judges.offline.clauses import clauses
 from crimson_core.judges.offline.lexicon import Lexicon, lexicon
-from crimson_core.judges.offline.mentions import Attributes, mentions
+from crimson_core.judges.offline.mentions import Mention, continuation, explains, explanation, mentions
 from crimson_core.judges.offline.sentences import sentences
 
 
 @dataclass(frozen=True)
 class ReportFinding:
-    """One abnormal finding of a report.
+    """One finding of a report.
 
     Attributes:
         concepts: Ids of lexicon concepts; more than one where the report leaves it open ("atelectasis or pneumonia").
         attributes: What the report says about it.
         start: First character of its text in the report.
         end: One past the last character.
+        explained: The last concept is what the report takes the others to be ("opacity, likely atelectasis").
+        present: False where the report denies it.
+        taken_up: The report speaks of a finding named before ("the opacity").
     """
 
     concepts: tuple[str, ...]
     attributes: Attributes
     start: int
     end: int
+    explained: bool = False
+    present: bool = True
+    taken_up: bool = False
 
 
 def extract_findings(report: str) -> list[ReportFinding]:
@@ -30,6 +37,11 @@ def extract_findings(report: str) -> list[ReportFinding]:
 
     A finding that the report tells twice, as findings and impression do, comes once.
     """
+    return _without_repeats([finding for finding in read_report(report) if finding.present], lexicon())
+
+
+def read_report(report: str) -> list[ReportFinding]:
+    """Every finding that a report says to be present or absent, as often as it says so, in the order of the text."""
     words = lexicon()
     found: list[ReportFinding] = []
     seen: set[str] = set()
@@ -39,10 +51,50 @@ def extract_findings(report: str) -> list[ReportFinding]:
             continue
         seen.add(sentence)
         for clause in clauses(sentence, words):
-            for mention in mentions(clause, words):
-                first, last = clause.spans[mention.first][0], clause.spans[mention.last - 1][1]
-                found.append(ReportFinding(mention.concepts, mention.attributes, start + first, start + last))
-    return _without_repeats(found, words)
+            last = found[-1] if found else None
+            named = mentions(clause, words, last.concepts if last else ())
+            told = [
+                _finding(m, start + clause.spans[m.first][0], start + clause.spans[m.last - 1][1])
+                for m in named
+                if m.presence != "unsaid" and words.concepts[m.concepts[0]].reported
+            ]
+            tentative = explanation(clause)
+            if told and last and last.present and tentative is not None and _explains(told, last, words):
+                found[-1] = _explained(last, told, tentative)
+            elif not named and last:
+                more = continuation(clause, words.concepts[last.concepts[0]].device)
+                if more and (clause.lead == "exception" or last.present):
+                    found[-1] = replace(last, attributes=last.attributes.with_those_of(more), present=True)
+            else:
+                found += told
+    return found
+
+
+def _finding(mention: Mention, start: int, end: int) -> ReportFinding:
+    return ReportFinding(
+        mention.concepts,
+        mention.attributes,
+        start,
+        end,
+        mention.explained,
+        mention.presence == "present",
+        mention.taken_up,
+    )
+
+
+def _explains(diagnoses: list[ReportFinding], last: ReportFinding, words: Lexicon) -> bool:
+    return all(d.present for d in diagnoses) and explains(diagnoses[0].concepts, last.concepts, words)
+
+
+def _explained(last: ReportFinding, diagnoses: list[ReportFinding], tentative: bool) -> ReportFinding:
+    """A finding with what a later clause takes it to be."""
+    concepts = tuple(dict.fromkeys(concept for d in diagnoses for concept in d.concepts))
+    return replace(
+        last,
+        concepts=tuple(dict.fromkeys((*last.concepts, *concepts))) if tentative else concepts,
+        attributes=replace(last.attributes, uncertain=last.attributes.uncertain or tentative),
+        explained=tentative,
+    )
 
 
 def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportFinding]:
@@ -51,6 +103,8 @@ def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportF
     for finding in found:
         candidates = sorted({place for concept in finding.concepts for place in places.get(concept, ())})
         same = next((place for place in candidates if _same_finding(kept[place], finding, words)), None)
+        if same is None and finding.taken_up:  # "the opacity" goes back to the last one that it can mean
+            same = next((p for p in reversed(candidates) if _can_mean(finding, kept[p], words)), None)
         if same is None:
             same = len(kept)
             kept.append(finding)
@@ -60,6 +114,7 @@ def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportF
                 earlier,
                 concepts=_narrower(earlier.concepts, finding.concepts, words),
                 attributes=earlier.attributes.with_those_of(finding.attributes),
+                explained=earlier.explained or finding.explained,
             )
         for near in {near for concept in kept[same].concepts for near in words.near[concept]}:
             places.setdefault(near, set()).add(same)
@@ -69,15 +124,25 @@ def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportF
 def _same_finding(earlier: ReportFinding, later: ReportFinding, words: Lexicon) -> bool:
     one, other = earlier.attributes, later.attributes
     if set(earlier.concepts) & set(later.concepts):
-        sides = not one.sides or not other.sides or one.sides <= other.sides or other.sides <= one.sides
-        zones = not one.zones or not other.zones or bool(one.zones & other.zones)
-        return sides and zones
+        if words.concepts[earlier.concepts[0]].device:
+            return _meet(one.sides, other.sides)
+        return _meet(one.sides, other.sides, within=True) and _meet(one.zones, other.zones) and _meet(one.sites, other.sites)
     if not words.related(earlier.concepts, later.concepts):
         return False
-    if words.concepts[earlier.concepts[0]].device:  # "a right PICC … the catheter ends in the SVC"
-        return not one.sides or not other.sides
     # The impression names the disease ("pneumonia") that the findings describe ("airspace opacity"), at the same place.
     return bool(one.sides) and one.sides == other.sides and (one.zones == other.zones or bool(one.zones & other.zones))
+
+
+def _meet(one: frozenset[str], other: frozenset[str], within: bool = False) -> bool:
+    """Whether two sets of places can be the same: one is unsaid, or they share a place (or one lies within the other)."""
+    return not one or not other or ((one <= other or other <= one) if within else bool(one & other))
+
+
+def _can_mean(later: ReportFinding, earlier: ReportFinding, words: Lexicon) -> bool:
+    """Whether a finding that takes up an earlier one is the same, or a broader name for it, at no other place."""
+    broader = any((a, b) in words.distances for a in earlier.concepts for b in later.concepts)
+    sides, zones = later.attributes.sides, later.attributes.zones
+    return broader and _meet(earlier.attributes.sides, sides) and _meet(earlier.attributes.zones, zones)
 
 
 def _narrower(some: tuple[str, ...], others: tuple[str, ...], words: Lexicon) -> tuple[str, ...]:

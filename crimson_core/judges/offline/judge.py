@@ -1,15 +1,18 @@
 """The offline judge: findings of both reports, their significance, their matches, and what is wrong."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from functools import lru_cache
 
 from crimson_core.evaluation import AttributeError, Errors, Evaluation, Finding, Match
 from crimson_core.judges.base import Judgement
-from crimson_core.judges.offline.attributes import compare
+from crimson_core.judges.offline.attribute_errors import Discrepancy, compare, compare_location
 from crimson_core.judges.offline.extraction import ReportFinding, extract_findings
 from crimson_core.judges.offline.lexicon import lexicon, rules
 from crimson_core.judges.offline.matching import match_findings
 from crimson_core.judges.offline.significance import significance
 from crimson_core.report import PatientContext, ReportPair
+
+_REMEMBERED = 64  # reports; only while a call lasts, since they are patient data
 
 
 class OfflineJudge:
@@ -21,35 +24,34 @@ class OfflineJudge:
 
     def judge(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
         """Yield the judgements in order; this judge fails on no report."""
+        read = lru_cache(_REMEMBERED)(extract_findings)  # candidates of several systems come with the same reference
         for index, pair in enumerate(pairs):
-            yield index, Judgement(evaluate_pair(pair))
+            yield index, Judgement(evaluate_pair(pair, read))
 
     def signature(self) -> dict[str, str]:
         """The versions of the lexicon and of the rules."""
         return {"judge": "offline", "lexicon": str(lexicon().version), "rules": str(rules()["version"])}
 
 
-def evaluate_pair(pair: ReportPair) -> Evaluation:
-    """The evaluation of one report pair."""
-    references, predictions = extract_findings(pair.reference), extract_findings(pair.candidate)
+def evaluate_pair(
+    pair: ReportPair, read: Callable[[str], list[ReportFinding]] = extract_findings
+) -> Evaluation:
+    """The evaluation of one report pair; `read` extracts the findings of a report."""
+    references, predictions = read(pair.reference), read(pair.candidate)
     ref_findings = _findings("R", references, pair.reference, pair.context)
     pred_findings = _findings("P", predictions, pair.candidate, pair.context)
     matches = match_findings(references, predictions)
 
     attribute_errors = []
+    placed: set[int] = set()  # references whose location has been compared
     for r, p in matches:
-        sides = frozenset(side for mr, mp in matches if mr == r for side in predictions[mp].attributes.sides)
         urgent = ref_findings[r].clinical_significance == "urgent"
-        attribute_errors += [
-            AttributeError(
-                ref_id=ref_findings[r].id,
-                pred_id=pred_findings[p].id,
-                severity=found.grade,
-                error_types=[found.type],
-                explanation=found.explanation,
-            )
-            for found in compare(references[r], predictions[p], sides, urgent)
-        ]
+        found = compare(references[r], predictions[p], urgent)
+        if r not in placed:
+            refs, preds = _group(r, matches)
+            placed |= refs
+            found += compare_location([references[i] for i in sorted(refs)], [predictions[i] for i in sorted(preds)])
+        attribute_errors += [_attribute_error(ref_findings[r].id, pred_findings[p].id, what) for what in found]
     matched_refs, matched_preds = {r for r, _ in matches}, {p for _, p in matches}
     return Evaluation(
         reference_findings=ref_findings,
@@ -60,6 +62,26 @@ def evaluate_pair(pair: ReportPair) -> Evaluation:
             missing_findings=[f.id for r, f in enumerate(ref_findings) if r not in matched_refs],
             attribute_errors=attribute_errors,
         ),
+    )
+
+
+def _group(reference: int, matches: Sequence[tuple[int, int]]) -> tuple[set[int], set[int]]:
+    """All references and predictions that a reference is matched with, directly or through others."""
+    refs, preds = {reference}, set()
+    while True:
+        more = [(r, p) for r, p in matches if r in refs or p in preds]
+        if len({r for r, _ in more}) == len(refs) and len({p for _, p in more}) == len(preds):
+            return refs, preds
+        refs, preds = {r for r, _ in more}, {p for _, p in more}
+
+
+def _attribute_error(ref_id: str, pred_id: str, found: Discrepancy) -> AttributeError:
+    return AttributeError(
+        ref_id=ref_id,
+        pred_id=pred_id,
+        severity=found.grade,
+        error_types=[found.type],
+        explanation=found.explanation,
     )
 
 

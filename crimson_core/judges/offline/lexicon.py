@@ -1,5 +1,6 @@
 """The lexicon of the offline judge: loads `concepts/`, `language.yaml` and `rules.yaml`, and finds their phrases in words."""
 
+import heapq
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,12 +9,13 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 import yaml
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
 
 # Parts of the lexicon that are plain lists of phrases.
 _LISTS = (
     "neutral",
     "alternative",
-    "clause_end",
     "negation_end",
     "conjunction",
     "glue",
@@ -21,7 +23,13 @@ _LISTS = (
     "normal",
     "course",
     "earlier",
+    "anaphor",
+    "definite",
+    "pronoun",
+    "appearance",
 )
+# Parts that tell values apart, each with its phrases.
+_GROUPS = ("anatomy", "states", "link", "assertion", "clause_end", "sites")
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,10 @@ class Concept:
     sided: bool
     vague: bool
     device: bool
+    reported: bool
+    tip_normal: frozenset[str]
+    tip_misplaced: frozenset[str]
+    tip_above_carina_mm: tuple[float, float] | None
 
 
 class Tag(NamedTuple):
@@ -58,6 +70,7 @@ class Lexicon:
         composites: (structure, state) -> concept.
         near: Concept -> the concepts that are broader or narrower, and itself.
         phrases: Tree of words; the key None holds the (kind, value) pairs of the phrase that ends there.
+        statements: The same of the statements that rule a concept out; apart, since they hold other phrases.
     """
 
     version: int
@@ -66,7 +79,11 @@ class Lexicon:
     composites: dict[tuple[str, str], str]
     near: dict[str, frozenset[str]]
     phrases: dict[Any, Any]
+    statements: dict[Any, Any]
     skipped_sections: frozenset[str]
+    sections: frozenset[str]
+    ordinals: dict[int, list[str]]
+    neutral_statements: list[str]
 
     def related(self, some: Iterable[str], others: Iterable[str]) -> bool:
         """Whether a concept of `some` is the same as one of `others`, broader or narrower."""
@@ -74,7 +91,7 @@ class Lexicon:
 
     def tags(self, words: list[str]) -> Iterator[Tag]:
         """The longest phrase at each place of a sentence, from left to right, once per meaning."""
-        return _tags(self.phrases, words)
+        return heapq.merge(_tags(self.phrases, words), _tags(self.statements, words), key=lambda tag: tag.start)
 
 
 def _tags(phrases: dict[Any, Any], words: list[str]) -> Iterator[Tag]:
@@ -106,16 +123,17 @@ def lexicon() -> Lexicon:
     entries = concept_entries()
     concepts = {key: _concept(key, entry) for key, entry in entries.items()}
     phrases: dict[Any, Any] = {}
+    statements: dict[Any, Any] = {}
 
-    def add(phrase: str, kind: str, value: Any) -> None:
-        node = phrases
+    def add(phrase: str, kind: str, value: Any, tree: dict[Any, Any] = phrases) -> None:
+        node = tree
         for word, _, _ in words_of(phrase):
             node = node.setdefault(word, {})
         meanings = node.setdefault(None, [])
         if (kind, value) not in meanings:
             meanings.append((kind, value))
 
-    for kind in ("anatomy", "states", "link", "assertion"):
+    for kind in _GROUPS:
         for value, terms in data[kind].items():
             for term in terms:
                 add(term, kind, value)
@@ -129,6 +147,7 @@ def lexicon() -> Lexicon:
                 for term in terms:
                     add(term, "side", side)
                     add(term, "zone", zone)
+                    add(term, "by_lobe", None)
             elif kind == "descriptor":
                 for word, synonyms in terms.items():
                     for term in synonyms:
@@ -136,9 +155,13 @@ def lexicon() -> Lexicon:
             else:
                 for term in terms:
                     add(term, kind, value)
+                    if kind == "zone" and "lob" in term or "lingul" in term:
+                        add(term, "by_lobe", None)
 
     # Last, since a term may hold modifiers ("apical scarring"), and what these say must not get lost with the longer phrase.
     for key, entry in entries.items():
+        for statement in entry.get("normal", ()):
+            add(statement, "normal_of", key, statements)
         for term in entry["terms"]:
             within = [word for word, _, _ in words_of(term)]
             held = [tag for tag in _tags(phrases, within) if tag.kind in ("side", "zone", "descriptor")]
@@ -147,14 +170,29 @@ def lexicon() -> Lexicon:
                 add(term, tag.kind, tag.value)
 
     composites = {
-        (entry["anatomy"], entry["state"]): key for key, entry in entries.items() if "anatomy" in entry
+        tuple(composite.split()): key for key, entry in entries.items() for composite in entry.get("composites", ())
     }
     distances = _distances(concepts)
     near = {key: frozenset(b for pair in distances if key in pair for b in pair) for key in concepts}
-    return Lexicon(data["version"], concepts, distances, composites, near, phrases, frozenset(data["skipped_sections"]))
+    skipped = frozenset(data["skipped_sections"])
+    return Lexicon(
+        version=data["version"],
+        concepts=concepts,
+        distances=distances,
+        composites=composites,
+        near=near,
+        phrases=phrases,
+        statements=statements,
+        skipped_sections=skipped,
+        sections=skipped.union(data["kept_sections"]),
+        ordinals=data["ordinals"],
+        neutral_statements=data["neutral_statements"],
+    )
 
 
-_WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|[,;/]")
+_WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|[,;/]|\?(?=\w)")
+# A short word is too often one letter from another one.
+_SHORTEST_MENDED, _SHORTEST_MENDED_TWICE = 7, 12
 _PLURAL = re.compile(r"(?<=..)(?:(?P<y>ies)|(?P<ss>ss)es|(?P<x>x|ch|sh)es|(?<![sui])s)$")
 
 
@@ -163,7 +201,44 @@ def words_of(text: str) -> list[tuple[str, int, int]]:
     return [(normalise(match[0]), match.start(), match.end()) for match in _WORD.finditer(text)]
 
 
+def report_words(text: str) -> list[tuple[str, int, int]]:
+    """As `words_of`, with typing errors in long words of the lexicon mended."""
+    return [(_mended(match[0]), match.start(), match.end()) for match in _WORD.finditer(text)]
+
+
 @lru_cache(maxsize=100_000)  # words recur; bounded, since reports hold endless names and numbers
+def _mended(word: str) -> str:
+    """A normalised word; one that is no word of the lexicon but nearly one, as that word.
+
+    Only long words are mended, whose first letter is right, and never by an ending alone: "resolve" is not "resolved".
+    """
+    word = normalise(word)
+    known, by_letter = _vocabulary()
+    if len(word) < _SHORTEST_MENDED or word in known or not word.isalpha():
+        return word
+    errors = 1 if len(word) < _SHORTEST_MENDED_TWICE else 2
+    found = process.extractOne(word, by_letter.get(word[0], ()), scorer=OSA.distance, score_cutoff=errors)
+    if found is None or word.startswith(found[0]) or found[0].startswith(word):
+        return word
+    return found[0]
+
+
+@cache
+def _vocabulary() -> tuple[frozenset[str], dict[str, list[str]]]:
+    """All words of the lexicon and those that only look like one; the long ones of the lexicon by their first letter."""
+    words: set[str] = set()
+    level = [lexicon().phrases]
+    while level:
+        words |= {word for node in level for word in node if word is not None}
+        level = [child for node in level for word, child in node.items() if word is not None]
+    by_letter: dict[str, list[str]] = {}
+    for word in sorted(words):
+        if len(word) >= _SHORTEST_MENDED - 1:
+            by_letter.setdefault(word[0], []).append(word)
+    return frozenset(words | set(_load("language.yaml")["no_typing_errors"])), by_letter
+
+
+@lru_cache(maxsize=100_000)
 def normalise(word: str) -> str:
     """A word in lower case, US spelling and singular."""
     word = word.lower()
@@ -210,6 +285,10 @@ def _concept(key: str, entry: dict[str, Any]) -> Concept:
         sided=entry.get("sided", True),
         vague=entry.get("vague", False),
         device=entry.get("device", False),
+        reported=entry.get("reported", True),
+        tip_normal=frozenset(entry.get("tip_normal", ())),
+        tip_misplaced=frozenset(entry.get("tip_misplaced", ())),
+        tip_above_carina_mm=tuple(entry["tip_above_carina_mm"]) if "tip_above_carina_mm" in entry else None,
     )
 
 

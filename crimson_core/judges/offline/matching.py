@@ -2,6 +2,8 @@
 
 from functools import cache
 
+from crimson_core.judges.offline.attributes import Attributes
+from crimson_core.judges.offline.devices import position
 from crimson_core.judges.offline.extraction import ReportFinding
 from crimson_core.judges.offline.lexicon import lexicon, rules
 
@@ -11,29 +13,41 @@ _ZONE_ORDER = {"upper": 0, "mid": 1, "lower": 2}
 def match_findings(references: list[ReportFinding], predictions: list[ReportFinding]) -> list[tuple[int, int]]:
     """Positions (reference, prediction) of the findings that match, in the order of the references.
 
-    Best pairs first, each finding once. Then what is left may join a finding that has a match, where one report splits
-    what the other one joins ("bilateral effusions" against a left and a right one).
+    First each finding at most once, so that the sum of similarities is the greatest. Then what is left may join a finding
+    that has a match, where one report splits what the other one joins ("bilateral effusions" against a left and a right one).
     """
-    scored = [
-        (similarity(reference, prediction), -r, -p)
-        for r, reference in enumerate(references)
-        for p, prediction in enumerate(predictions)
-        if lexicon().related(reference.concepts, prediction.concepts) or interchangeable(reference, prediction)
+    threshold = rules()["matching"]["threshold"]
+    scores = {}
+    for r, reference in enumerate(references):
+        for p, prediction in enumerate(predictions):
+            score = similarity(reference, prediction)
+            if score >= threshold:
+                scores[r, p] = score
+    matches = _assign(scores)
+    matched_refs, matched_preds = {r for r, _ in matches}, {p for _, p in matches}
+    joined = [
+        (r, p)
+        for r, p in scores
+        if (r in matched_refs) != (p in matched_preds) and _is_part(references[r], predictions[p])
     ]
-    candidates = [(-r, -p) for score, r, p in sorted(scored, reverse=True) if score >= rules()["matching"]["threshold"]]
-    matches: list[tuple[int, int]] = []
-    free_refs, free_preds = set(range(len(references))), set(range(len(predictions)))
-    for r, p in candidates:
-        if r in free_refs and p in free_preds:
+    for r, p in sorted(joined, key=lambda pair: -scores[pair]):
+        if r not in matched_refs or p not in matched_preds:  # what is left joins one finding only
             matches.append((r, p))
-            free_refs.discard(r)
-            free_preds.discard(p)
-    for r, p in candidates:
-        if (r in free_refs or p in free_preds) and _is_part(references[r], predictions[p]):
-            matches.append((r, p))
-            free_refs.discard(r)
-            free_preds.discard(p)
+            matched_refs.add(r)
+            matched_preds.add(p)
     return sorted(matches)
+
+
+def _assign(scores: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
+    """The one-to-one assignment with the greatest sum."""
+    rows, columns = sorted({r for r, _ in scores}), sorted({p for _, p in scores})
+    if len(rows) == len(columns) == len(scores):  # nothing competes
+        return list(scores)
+    from scipy.optimize import linear_sum_assignment  # here, since many pairs do without it
+
+    table = [[scores.get((r, p), 0.0) for p in columns] for r in rows]
+    pairs = zip(*linear_sum_assignment(table, maximize=True), strict=True)
+    return [(rows[i], columns[j]) for i, j in pairs if (rows[i], columns[j]) in scores]
 
 
 def similarity(reference: ReportFinding, prediction: ReportFinding) -> float:
@@ -42,13 +56,22 @@ def similarity(reference: ReportFinding, prediction: ReportFinding) -> float:
     steps = concept_steps(reference, prediction)
     if steps is None:
         return 0.0
-    score = {0: weights["same_concept"], 1: weights["one_step_apart"]}.get(abs(steps), weights["two_steps_apart"])
+    score = weights["concept_steps"].get(abs(steps), weights["far_concept"])
+    if steps and interchangeable(reference, prediction):
+        score = max(score, weights["interchangeable"])
+    if {position(reference), position(prediction)} == {"good", "bad"}:
+        score -= weights["other_position"]
+    if _other_diagnosis(reference, prediction):
+        score -= weights["other_diagnosis"]
     one, other = reference.attributes, prediction.attributes
     if compares_sides(reference, prediction):
         if one.sides and other.sides and not one.sides & other.sides:
             score -= weights["wrong_side"]
-        if zone_gap(one.zones, other.zones) > 1:
-            score -= weights["far_zone"]
+        elif one.sides != other.sides and one.sides and other.sides:
+            score -= weights["one_side_of_two"]
+        score -= weights["zone_gap"][zone_gap(one, other)]
+    if one.sites and other.sites and not one.sites & other.sites:
+        score -= weights["other_site"]
     return score - weights["severity_step"] * abs((one.severity or 2) - (other.severity or 2))
 
 
@@ -57,17 +80,21 @@ def concept_steps(reference: ReportFinding, prediction: ReportFinding) -> int | 
 
     Of several possible concepts those that are closest count.
     """
-    distances = lexicon().distances
-    steps = []
+    distances, pairs = lexicon().distances, _interchangeable_pairs()
+    best: int | None = None
     for r in reference.concepts:
         for p in prediction.concepts:
             if (p, r) in distances:
-                steps.append(distances[p, r])
+                steps = distances[p, r]
             elif (r, p) in distances:
-                steps.append(-distances[r, p])
-            elif (r, p) in _interchangeable_pairs():
-                steps.append(1)
-    return min(steps, key=abs, default=None)
+                steps = -distances[r, p]
+            elif (r, p) in pairs:
+                steps = 1
+            else:
+                continue
+            if best is None or abs(steps) < abs(best):
+                best = steps
+    return best
 
 
 def interchangeable(reference: ReportFinding, prediction: ReportFinding) -> bool:
@@ -82,24 +109,42 @@ def _interchangeable_pairs() -> frozenset[tuple[str, str]]:
     return frozenset(order for one, other in pairs for order in ((one, other), (other, one)))
 
 
+def _other_diagnosis(reference: ReportFinding, prediction: ReportFinding) -> bool:
+    """Whether the reports explain the appearance by two diagnoses that have nothing to do with each other."""
+    if not reference.explained or not prediction.explained:
+        return False
+    one, other = reference.concepts[-1], prediction.concepts[-1]
+    return other not in lexicon().near[one] and (one, other) not in _interchangeable_pairs()
+
+
 def compares_sides(reference: ReportFinding, prediction: ReportFinding) -> bool:
     """Whether left, right and zones mean something for both findings."""
     concepts = lexicon().concepts
-    return all(concepts[key].sided for key in (reference.concepts[0], prediction.concepts[0]))
+    return concepts[reference.concepts[0]].sided and concepts[prediction.concepts[0]].sided
 
 
-def zone_gap(one: frozenset[str], other: frozenset[str]) -> int:
-    """Zones between two sets of zones: 0 if they meet or one is unknown or diffuse, 1 if they touch, 2 if not."""
-    if not one or not other or one & other or "diffuse" in one | other:
+def zone_gap(one: Attributes, other: Attributes) -> int:
+    """Zones between two places: 0 if they meet or one is unknown or diffuse, 1 if they touch, 2 if not."""
+    if not one.zones or not other.zones or one.zones & other.zones or "diffuse" in one.zones | other.zones:
         return 0
-    return min(abs(_ZONE_ORDER[a] - _ZONE_ORDER[b]) for a in one for b in other)
+    gap = min(abs(_ZONE_ORDER[a] - _ZONE_ORDER[b]) for a in one.zones for b in other.zones)
+    left_lobes = one.by_lobe and other.by_lobe and one.sides == other.sides == {"left"}
+    return min(gap, 1) if left_lobes else gap  # the left lung has no middle lobe
 
 
 def _is_part(reference: ReportFinding, prediction: ReportFinding) -> bool:
-    """Whether one of two findings of one concept is a part of the other: a side of a bilateral one, or the same place."""
-    if concept_steps(reference, prediction) != 0:
+    """Whether one of two findings of one concept is a part of the other: a side of a bilateral one, a lobe of a diffuse one."""
+    if concept_steps(reference, prediction) != 0 and not interchangeable(reference, prediction):
         return False
     if not compares_sides(reference, prediction):
         return True
-    one, other = reference.attributes.sides, prediction.attributes.sides
-    return one <= other or other <= one
+    return _within(reference, prediction) or _within(prediction, reference)
+
+
+def _within(part: ReportFinding, whole: ReportFinding) -> bool:
+    one, other = part.attributes, whole.attributes
+    if lexicon().concepts[whole.concepts[0]].device and not other.sides:
+        return False  # a line without a side is one line
+    sides = not one.sides or not other.sides or one.sides <= other.sides
+    zones = not one.zones or not other.zones or "diffuse" in other.zones or one.zones <= other.zones
+    return sides and zones

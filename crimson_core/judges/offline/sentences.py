@@ -5,20 +5,73 @@ from collections.abc import Iterator
 
 from crimson_core.judges.offline.lexicon import Lexicon
 
-# A full stop ends a sentence before a space or a capital ("clear.No effusion"), but not in "1.5 cm" or "vs. edema". A new line
-# ends one unless the next line goes on in lower case, as wrapped lines do. List numbers stand alone and mean nothing.
-_END = re.compile(r"(?<!\bvs)(?<!\bDr)(?<!\be\.g)(?<!\bi\.e)[.!?]+(?=\s|[A-Z]|$)|\n[^\S\n]*(?=[^a-z\s])")
+# A full stop ends a sentence before a space, a capital ("cm.There") or between two words ("clear.no effusion"), but not in
+# "1.5 cm" or "vs. edema".
+_STOP = re.compile(
+    r"(?<!\bvs)(?<!\bDr)(?<!\be\.g)(?<!\bi\.e)\.+(?=\s|[A-Z]|$)|(?<=[A-Za-z]{3})\.(?=[A-Za-z]{3})|[!?]+(?=\s|$)|\n"
+)
 _HEADING = re.compile(r"\s*(?P<name>[A-Za-z][A-Za-z /&]{1,40}?)\s*:")
+_EMPTY_LINE = re.compile(r"\s*?\n[^\S\n]*\n")
+_LINE_START = re.compile(r"[^\S\n]*(?P<item>\d{1,2}[.)]\s|[-*•]\s)?(?P<word>\S*)")
+_INNER_STOP = re.compile(r"[A-Za-z]{2}[.;]\s+[A-Za-z]")
+_LONG_LINE = 60  # characters
+_LEAST_WIDTH = 40  # characters; text in shorter lines is not wrapped but written in lines
 
 
 def sentences(report: str, lexicon: Lexicon) -> Iterator[tuple[int, int]]:
-    """Character spans of the sentences about this radiograph; history, technique and the like are left out."""
-    skipping = False
+    """Character spans of the sentences about this radiograph; history, technique and the like are left out.
+
+    Such a section goes on until the next heading, or until an empty line after its text.
+    """
+    skipping = told = False  # in a section to be left out; the section holds text
     start = 0
-    for end in [*(match.end() for match in _END.finditer(report)), len(report)]:
+    for end in _ends(report, lexicon):
         heading = _HEADING.match(report, start, end)
         if heading:  # it stays in the sentence: in "Pneumothorax: small, right" it names the finding
-            skipping = heading["name"].lower() in lexicon.skipped_sections
-        if not skipping and report[start:end].strip():
+            skipping, told = heading["name"].lower() in lexicon.skipped_sections, False
+            start = heading.end() if skipping else start
+        elif skipping and told and _EMPTY_LINE.match(report, start):
+            skipping = False
+        text = report[start:end].strip()
+        told = told or bool(text)
+        if not skipping and text:
             yield start, end
         start = end
+
+
+def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
+    """Where sentences end."""
+    lines = report.split("\n")
+    flowing = _flowing(lines, lexicon)
+    width = max(map(len, lines))
+    mixed_case = not (report.islower() or report.isupper())
+    number = 0  # of the line that ends at a break
+    for match in _STOP.finditer(report):
+        if match[0] != "\n":
+            yield match.end()
+            continue
+        line, number = lines[number], number + 1
+        following = _LINE_START.match(report, match.end())
+        first = following["word"][:1]
+        wrapped = width >= _LEAST_WIDTH and len(line.rstrip()) + 1 + len(following["word"]) > width
+        # Without letter case to tell, a long line without a stop goes on.
+        unfinished = not first.isupper() if mixed_case else len(line.rstrip()) >= _LONG_LINE
+        goes_on = wrapped or flowing[number] or unfinished
+        if not line.strip() or not first or following["item"] or _is_heading(lines[number], lexicon) or not goes_on:
+            yield match.start()  # an empty line stands at the start of the next sentence
+    yield len(report)
+
+
+def _flowing(lines: list[str], lexicon: Lexicon) -> list[bool]:
+    """For each line, whether it stands in text with full stops inside the lines, which only run on, and not in a list."""
+    paragraphs: list[list[str]] = [[]]
+    for line in lines:
+        if not line.strip() or _is_heading(line, lexicon):
+            paragraphs.append([])
+        paragraphs[-1].append(line)
+    return [flows for lines in paragraphs for flows in [any(map(_INNER_STOP.search, lines))] * len(lines)]
+
+
+def _is_heading(line: str, lexicon: Lexicon) -> bool:
+    heading = _HEADING.match(line)
+    return bool(heading) and heading["name"].lower() in lexicon.sections

@@ -4,14 +4,18 @@ from functools import lru_cache
 from typing import Any
 
 from crimson_core.evaluation import SIGNIFICANCE_LEVELS
+from crimson_core.judges.offline.devices import position
 from crimson_core.judges.offline.extraction import ReportFinding
 from crimson_core.judges.offline.lexicon import Concept, lexicon, rules, words_of
 from crimson_core.report import PatientContext
 
 
 def significance(finding: ReportFinding, context: PatientContext | None) -> str:
-    """Clinical significance of a finding; of several possible concepts the gravest counts."""
-    concepts = [lexicon().concepts[key] for key in finding.concepts]
+    """Clinical significance of a finding.
+
+    Of several possible concepts the gravest counts, but an appearance matters as much as what the report takes it to be.
+    """
+    concepts = [lexicon().concepts[key] for key in (finding.concepts[-1:] if finding.explained else finding.concepts)]
     return SIGNIFICANCE_LEVELS[min(_rank(concept, finding, context) for concept in concepts)]
 
 
@@ -30,7 +34,7 @@ def _rank(concept: Concept, finding: ReportFinding, context: PatientContext | No
 
 
 def _typical(concept: Concept, finding: ReportFinding) -> str:
-    if finding.attributes.misplaced:
+    if position(finding) == "bad":
         return "urgent"
     severity = finding.attributes.severity
     reached = [rank for rank in concept.by_severity if severity is not None and rank <= severity]

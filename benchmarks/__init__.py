@@ -1,0 +1,1 @@
+"""Benchmarks: agreement with radiologists (RadPref), ranking cases (RadJudge), and speed."""

@@ -1,0 +1,115 @@
+"""What the benchmarks share: reading cases, scoring them, showing and writing figures."""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from crimson_core import CrimsonScorer, make_pairs
+from crimson_core.errors import CrimsonError, InputError
+from crimson_core.report import ReportPair
+from crimson_core.scorer import PairResult
+
+CANDIDATES = ("C1", "C2")  # of a RadPref case
+
+JUDGE_HELP = "Judge spec: offline, default, hf:<Hub id or folder>, openai:<model> or azure:<deployment>."
+JudgesOption = Annotated[list[str], typer.Option("--judge", "-j", help=f"{JUDGE_HELP} May be given several times.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file, as JSON.")]
+RadPrefArgument = Annotated[Path, typer.Argument(metavar="FILE", help="RadPref cases, as JSON.")]
+
+console = Console(highlight=False, markup=False, emoji=False)  # ids and reasons are data
+if not console.is_terminal:
+    console.width = 160  # a file or pipe has no width, and rich would fold the tables to 80
+
+
+def read_cases(file: Path) -> list[dict[str, Any]]:
+    """The cases of a benchmark file.
+
+    Raises:
+        InputError: The file cannot be read or holds no cases.
+    """
+    try:
+        cases = json.loads(file.read_text(encoding="utf-8"))["cases"]
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{file} is no benchmark file: give JSON with a list 'cases'.") from None
+    if not cases:
+        raise InputError(f"{file} holds no cases.")
+    return cases
+
+
+def radpref_pairs(cases: Sequence[dict[str, Any]]) -> list[ReportPair]:
+    """The report pairs of RadPref cases: the candidates of the first case, then those of the second, and so on."""
+    rows = [(case, case["candidates"][name]) for case in cases for name in CANDIDATES]
+    return make_pairs(
+        predictions=[candidate["report"] for _, candidate in rows],
+        references=[case["reference"]["report"] for case, _ in rows],
+        patient_contexts=[case["context"] for case, _ in rows],
+    )
+
+
+def score_with(judge: str, pairs: Sequence[ReportPair]) -> tuple[list[PairResult], str]:
+    """The results of a judge, and the signature of its scores; the reasons of unscored pairs are printed."""
+    scorer = CrimsonScorer(judge)
+    results = scorer.score(pairs, progress=sys.stderr.isatty())
+    for result in results:
+        if result.score is None:
+            console.print(f"{judge}: pair {result.index + 1} is unscored: {result.failure}")
+    return results, scorer.signature
+
+
+def table(title: str, headers: Iterable[str], left: int = 1) -> Table:
+    """An empty table; its first `left` columns hold words, the others numbers."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, header in enumerate(headers):
+        made.add_column(header, justify="left" if number < left else "right", overflow="fold")
+    return made
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A figure for a table; one that is not defined is a dash."""
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def ratio(part: float, whole: float) -> float:
+    """`part / whole`, NaN where there is nothing to divide by."""
+    return part / whole if whole else math.nan
+
+
+def write_json(file: Path | None, figures: dict[str, Any]) -> None:
+    """Write figures where a file is given. NaN becomes null, since JSON knows none."""
+    if file is None:
+        return
+    try:
+        file.write_text(json.dumps(_plain(figures), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}.") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return value
+
+
+def run(command: Callable[..., None]) -> None:
+    """Run a function as a command line; what the user can mend is one line and exit status 2."""
+    # Tracebacks of typer print local variables, and these hold report text.
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(command)
+    try:
+        app()
+    except CrimsonError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        sys.exit(2)

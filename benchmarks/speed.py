@@ -1,0 +1,258 @@
+"""Speed: pairs per second, cold start, peak memory, and whether time grows in step with the length of a report.
+
+What has to be fresh runs in a process of its own.
+"""
+
+import csv
+import json
+import math
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, cycle, islice, repeat
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.common import (
+    JUDGE_HELP,
+    JsonOption,
+    RadPrefArgument,
+    console,
+    number,
+    radpref_pairs,
+    read_cases,
+    run,
+    table,
+    write_json,
+)
+from crimson_core import CrimsonScorer
+from crimson_core.errors import CrimsonError
+from crimson_core.report import ReportPair
+
+_ROUNDS = 5
+_CHUNK = 1_000  # pairs in memory at once
+_WORDS = (1_000, 5_000, 10_000, 50_000)
+_LENGTH_ROUNDS = 3
+_LONGEST = 60.0  # seconds; a kind of text that took this long is not tried any longer
+_SENTENCES = (
+    "There is a {} mm nodule in the right upper lobe.",
+    "Small left pleural effusion, measuring {} cm in depth.",
+    "The heart is mildly enlarged with a cardiothoracic ratio of {} %.",
+    "No pneumothorax is seen {} hours after drainage.",
+    "The endotracheal tube ends {} cm above the carina.",
+    "Patchy opacity at the left base, unchanged since {} days ago.",
+)
+_OTHER_SCRIPT = (
+    "Размеры сердца увеличены, индекс {}.",
+    "Небольшой выпот слева, толщина {} мм.",
+    "Очаг в верхней доле правого лёгкого, {} мм.",
+)
+
+_ROOT = Path(__file__).resolve().parent.parent
+_METRIC = _ROOT / "crimson_metric.py"
+
+# Run by a fresh Python. evaluate's own import is timed apart: it takes longer than all else, and is not ours.
+_LOAD_AND_COMPUTE = """
+import json, sys, time
+started = time.perf_counter()
+import evaluate
+imported = time.perf_counter()
+metric, judge, prediction, reference = sys.argv[1:]
+evaluate.load(metric, judge).compute(predictions=[prediction], references=[reference])
+print(json.dumps([imported - started, time.perf_counter() - imported]))
+"""
+_SCORE_MANY = """
+import json, sys
+from benchmarks.speed import score_many
+print(json.dumps(score_many(*json.loads(sys.argv[1]))))
+"""
+
+
+def main(
+    file: RadPrefArgument,
+    judge: Annotated[str, typer.Option("--judge", "-j", help=JUDGE_HELP)] = "offline",
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of the long memory run.")] = 100_000,
+    json_file: JsonOption = None,
+) -> None:
+    """Measure throughput, cold start, peak memory and linear time of a judge."""
+    first, *_ = reports = radpref_pairs(read_cases(file))
+    figures = {
+        "throughput": _throughput(judge, reports),
+        "cold_start": _cold_start(judge, first),
+        "memory": _memory(judge, file, (1_000, pairs)),
+        "length": _length(judge),
+    }
+    write_json(json_file, {"judge": judge, **figures})
+
+
+# Throughput
+
+
+def _throughput(judge: str, pairs: Sequence[ReportPair]) -> dict[str, Any]:
+    scorer = CrimsonScorer(judge)
+    scorer.score(pairs[:1])  # what a judge does once only is part of the cold start
+    seconds = [_timed(lambda: scorer.score(pairs)) for _ in range(_ROUNDS)]
+    rate = len(pairs) / median(seconds)
+    console.print(f"Throughput: {rate:.0f} pairs/s (median of {_ROUNDS} rounds over {len(pairs)} pairs, one process)\n")
+    return {"pairs": len(pairs), "seconds": seconds, "pairs_per_second": rate, "signature": scorer.signature}
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+# Cold start
+
+
+def _cold_start(judge: str, pair: ReportPair) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "pair.csv")
+        with file.open("w", newline="", encoding="utf-8") as out:
+            csv.writer(out).writerows([("reference", "prediction"), (pair.reference, pair.candidate)])
+        command = ("-m", "crimson_core.cli", "score", str(file), "--judge", judge, "--no-progress")
+        cli = [_timed(lambda: _python(*command)) for _ in range(_ROUNDS)]
+    arguments = (str(_METRIC), judge, pair.candidate, pair.reference)
+    imports, loads = zip(*(_fresh_python(_LOAD_AND_COMPUTE, *arguments) for _ in range(_ROUNDS)), strict=True)
+    figures = {"crimson score": cli, "import evaluate": imports, "evaluate.load and compute": loads}
+
+    made = table(f"Cold start: one pair, {_ROUNDS} fresh processes", ("", "median s", "least s", "most s"))
+    for name, seconds in figures.items():
+        made.add_row(name, *(number(value) for value in (median(seconds), min(seconds), max(seconds))))
+    console.print(made)
+    console.print("evaluate.load and compute is the time after import evaluate.\n")
+    return figures
+
+
+def _python(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, *arguments], cwd=_ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise CrimsonError(f"a fresh process failed: {done.stderr.strip().splitlines()[-1:]}")
+    return done.stdout
+
+
+def _fresh_python(code: str, *arguments: str) -> Any:
+    """What `code` prints as its last line, as JSON."""
+    return json.loads(_python("-c", code, *arguments).splitlines()[-1])
+
+
+# Memory
+
+
+def _memory(judge: str, file: Path, sizes: Sequence[int]) -> list[dict[str, Any]]:
+    rows = [_fresh_python(_SCORE_MANY, json.dumps([str(file.resolve()), judge, n])) for n in sizes]
+    made = table("Memory", ("pairs", "peak MB", "seconds"), left=0)
+    for row in rows:
+        made.add_row(f"{row['pairs']:,}", number(row["peak_mb"], 0), number(row["seconds"], 1))
+    console.print(made)
+    console.print("Peak of a fresh process that scores so many distinct pairs and keeps the scores only.\n")
+    return rows
+
+
+def score_many(file: str, judge: str, n: int) -> dict[str, Any]:
+    """Score `n` pairs, keep the scores only, and measure this process."""
+    scorer = CrimsonScorer(judge)
+    pairs = _endless(radpref_pairs(read_cases(Path(file))))
+    scores: list[float] = []
+    started = time.perf_counter()
+    while len(scores) < n:
+        chunk = list(islice(pairs, min(_CHUNK, n - len(scores))))
+        scores += [result.crimson_score for result in scorer.stream(chunk)]
+    return {"pairs": n, "seconds": time.perf_counter() - started, "peak_mb": _peak_mb()}
+
+
+def _endless(pairs: Sequence[ReportPair]) -> Iterator[ReportPair]:
+    """The pairs over and over, each time with another number, so that a cache that grows with the reports shows."""
+    for n, pair in enumerate(cycle(pairs)):
+        yield ReportPair(f"{pair.reference} Accession {n}.", f"{pair.candidate} Accession {n}.", pair.context)
+
+
+def _peak_mb() -> float:
+    """Peak resident memory of this process."""
+    try:  # Linux's getrusage would also count the process that started this one
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    except FileNotFoundError:
+        from resource import RUSAGE_SELF, getrusage
+
+        return getrusage(RUSAGE_SELF).ru_maxrss / 2**20  # in bytes on macOS
+
+
+# Length
+
+
+def _length(judge: str) -> list[dict[str, Any]]:
+    scorer = CrimsonScorer(judge)
+    rows = [{"text": kind, "seconds": _seconds_by_words(scorer, kind)} for kind in _TEXTS]
+    made = table("Length: seconds (ms per 1,000 words)", ("text", *(f"{n_words:,} words" for n_words in _WORDS)))
+    for row in rows:
+        made.add_row(row["text"], *(_length_cell(n, row["seconds"].get(n, math.nan)) for n in _WORDS))
+    console.print(made)
+    console.print(
+        f"Reference and candidate have that many words each. The fastest of {_LENGTH_ROUNDS} runs. –: unscored, or left out after a "
+        f"length that took {_LONGEST:.0f} s.\n"
+    )
+    return rows
+
+
+def _seconds_by_words(scorer: CrimsonScorer, kind: str) -> dict[int, float]:
+    seconds: dict[int, float] = {}
+    for n_words in _WORDS:
+        # A new text each time, since a judge may remember words. The least counts, since other work on the machine only adds.
+        texts = [_text(kind, n_words, seed) for seed in range(2 * _LENGTH_ROUNDS)]
+        runs = [_timed_pair(scorer, ReportPair(*pair)) for pair in zip(texts[::2], texts[1::2], strict=True)]
+        seconds[n_words] = min(runs)
+        if seconds[n_words] > _LONGEST:
+            break
+    return seconds
+
+
+def _timed_pair(scorer: CrimsonScorer, pair: ReportPair) -> float:
+    """Seconds for one pair; NaN if it is unscored, since how fast a judge refuses says nothing."""
+    started = time.perf_counter()
+    (result,) = scorer.score([pair])
+    return math.nan if result.score is None else time.perf_counter() - started
+
+
+def _length_cell(n_words: int, seconds: float) -> str:
+    return "–" if math.isnan(seconds) else f"{seconds:.3f} ({seconds * 1e6 / (2 * n_words):.2f})"
+
+
+def _text(kind: str, n_words: int, seed: int) -> str:
+    """A text of exactly so many words."""
+    words = (word for piece in _TEXTS[kind](random.Random(seed)) for word in piece.split())
+    return " ".join(islice(words, n_words))
+
+
+def _varied(sentences: Sequence[str], rng: random.Random) -> Iterator[str]:
+    # Numbers enough that few sentences recur: a judge may well read a sentence once only.
+    return (sentence.format(rng.randrange(1, 1000) / 10) for sentence in cycle(sentences))
+
+
+def _debris(rng: random.Random) -> Iterator[str]:
+    return (rng.randbytes(rng.randrange(2, 12)).decode("latin-1") for _ in count())
+
+
+def _unpunctuated(rng: random.Random) -> Iterator[str]:
+    return (re.sub(r"[^\w\s]", "", sentence) + " and" for sentence in _varied(_SENTENCES, rng))
+
+
+_TEXTS: dict[str, Callable[[random.Random], Iterator[str]]] = {
+    "report sentences, numbers vary": lambda rng: _varied(_SENTENCES, rng),
+    "one sentence over and over": lambda rng: repeat(_SENTENCES[0].format(8)),
+    "random binary debris": _debris,
+    "another script": lambda rng: _varied(_OTHER_SCRIPT, rng),
+    "one sentence without an end": _unpunctuated,
+}
+
+
+if __name__ == "__main__":
+    run(main)
