@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from crimson_core.judges.offline.clauses import Clause
-from crimson_core.judges.offline.lexicon import Tag
+from crimson_core.judges.offline.lexicon import Tag, lexicon
 
 if TYPE_CHECKING:
     from crimson_core.judges.offline.mentions import Mention
@@ -31,7 +31,8 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
                     mention.presence = presence
     for normal in clause.of("normal"):
         for mention in found:
-            if mention.end < normal.start and clause.copula(mention.end, normal.start):  # "interstitial markings are normal"
+            vague = lexicon().concepts[mention.concepts[0]].vague  # "interstitial markings are normal", not "clips are intact"
+            if vague and clause.copula(mention.end, normal.start):
                 mention.presence = "absent"
     for cue in clause.cues("uncertain_after"):
         for mention in _list_before(found, cue, clause):

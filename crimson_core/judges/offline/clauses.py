@@ -66,8 +66,9 @@ class Clause:
     def enumerated(self, one: Tag, other: Tag) -> bool:
         """Whether two tags are items of one list, with a conjunction between them."""
         start, end = min(one.end, other.end), max(one.start, other.start)
-        listed = self.listing | self.places("glue")
-        return bool(self.of("conjunction", start, end)) and listed.issuperset(range(start, end))
+        listed = self.listing | self.places("glue", "clause_end")
+        joint = self.of("conjunction", start, end) or self.of("clause_end", start, end)
+        return bool(joint) and listed.issuperset(range(start, end))
 
     def copula(self, start: int, end: int) -> bool:
         """Whether a form of "to be" or the like is all that stands between two word positions."""
@@ -126,7 +127,7 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
 def _borders(tags: list[Tag], length: int) -> Iterator[tuple[int, int, str | None]]:
     start, lead = 0, None
     ends = [t for t in tags if t.kind == "clause_end"]
-    named = [t.start for t in tags if t.kind in ("concept", "anatomy", "states", "anaphor")]
+    named = [t.start for t in tags if t.kind in ("concept", "states", "normal", "anaphor")]
     for position, tag in enumerate([*ends, Tag(length, length, "clause_end", None)]):
         upto = ends[position + 1].start if position + 1 < len(ends) else length
         # "enlarged but stable": what names nothing says more about what was named before

@@ -59,8 +59,9 @@ def read_report(report: str) -> list[ReportFinding]:
                 if m.presence != "unsaid" and words.concepts[m.concepts[0]].reported
             ]
             tentative = explanation(clause)
-            if told and last and last.present and tentative is not None and _explains(told, last, words):
-                found[-1] = _explained(last, told, tentative)
+            meant = next((i for i in range(len(found) - 1, -1, -1) if found[i].present), None)
+            if told and meant is not None and tentative is not None and _explains(told, found[meant], words):
+                found[meant] = _explained(found[meant], told, tentative)
             elif not named and last:
                 more = continuation(clause, words.concepts[last.concepts[0]].device)
                 if more and (clause.lead == "exception" or last.present):

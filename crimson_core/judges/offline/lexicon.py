@@ -82,6 +82,7 @@ class Lexicon:
     statements: dict[Any, Any]
     skipped_sections: frozenset[str]
     sections: frozenset[str]
+    device_damage: frozenset[str]
     ordinals: dict[int, list[str]]
     neutral_statements: list[str]
 
@@ -164,7 +165,7 @@ def lexicon() -> Lexicon:
             add(statement, "normal_of", key, statements)
         for term in entry["terms"]:
             within = [word for word, _, _ in words_of(term)]
-            held = [tag for tag in _tags(phrases, within) if tag.kind in ("side", "zone", "descriptor")]
+            held = [tag for tag in _tags(phrases, within) if tag.kind in ("side", "zone", "descriptor", "states")]
             add(term, "concept", key)
             for tag in held:
                 add(term, tag.kind, tag.value)
@@ -185,12 +186,13 @@ def lexicon() -> Lexicon:
         statements=statements,
         skipped_sections=skipped,
         sections=skipped.union(data["kept_sections"]),
+        device_damage=frozenset(data["device_damage"]),
         ordinals=data["ordinals"],
         neutral_statements=data["neutral_statements"],
     )
 
 
-_WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|[,;/]|\?(?=\w)")
+_WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|[,;/]|\?(?=\w|$)")
 # A short word is too often one letter from another one.
 _SHORTEST_MENDED, _SHORTEST_MENDED_TWICE = 7, 12
 _PLURAL = re.compile(r"(?<=..)(?:(?P<y>ies)|(?P<ss>ss)es|(?P<x>x|ch|sh)es|(?<![sui])s)$")

@@ -95,9 +95,12 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
             continue
         concept = lexicon.composites[structure.value, state.value]
         between = _between(structure, state)
-        if state.start in found:  # "fracture of the left ribs" names more than a fracture
+        if state.start in found:
             if found[state.start].concepts[0] in lexicon.concepts[concept].broader:
-                found[state.start].concepts = (concept,)
+                found[state.start].concepts = (concept,)  # "fracture of the left ribs" names more than a fracture
+            elif clause.enumerated(structure, state):  # "left rib and clavicle fractures"
+                found.setdefault(structure.start, Mention((concept,), structure.start, structure.end))
+                continue
         elif not taken & set(range(state.start, state.end)) and not taken & set(between):
             # of "the aorta is tortuous and calcified" the second finding is the second state alone
             start = state.start if structure in used else min(structure.start, state.start)
@@ -126,6 +129,8 @@ def _between(structure: Tag, state: Tag) -> range:
 
 def _of_one(structure: Tag, state: Tag, clause: Clause, lexicon: Lexicon) -> bool:
     """Whether a structure and a state make a concept, and nothing that matters parts them."""
+    if structure.start < state.end and state.start < structure.end:
+        return False
     between = _between(structure, state)
     known = (structure.value, state.value) in lexicon.composites
     return known and len(between) <= _FARTHEST_STATE and clause.transparent.issuperset(between)
@@ -231,6 +236,9 @@ def _joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[
     """Those that tell of one finding as one: an appearance with its explanation, and alternatives."""
     joined: list[Mention] = []
     for mention in found:
+        if joined and _damages(mention, joined[-1], clause, lexicon):
+            joined[-1] = replace(joined[-1], attributes=replace(joined[-1].attributes, position="bad"), last=mention.last)
+            continue
         last = joined[-1] if joined and joined[-1].presence == mention.presence == "present" else None
         link = _link(last, mention, clause) if last else None
         if last and link and explains(mention.concepts, last.concepts, lexicon):
@@ -245,8 +253,15 @@ def _joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[
     return joined
 
 
+def _damages(mention: Mention, device: Mention, clause: Clause, lexicon: Lexicon) -> bool:
+    of_device = lexicon.concepts[device.concepts[0]].device and lexicon.device_damage.issuperset(mention.concepts)
+    return of_device and clause.copula(device.end, mention.start)
+
+
 def _link(left: Mention, right: Mention, clause: Clause) -> str | None:
     """What makes the right mention an explanation of the left one: tentative, firm or direct; None if nothing does."""
+    if clause.of("conjunction", left.end, right.start) and not clause.of("link", left.end, right.start):
+        return None
     links = clause.of("link", left.end, right.start)
     told = {t.value for t in links} - {"direct"}
     if told:
