@@ -476,12 +476,13 @@ def _carried(kind: str) -> Mutator:
     return mutate
 
 
-# Kind -> the error that must be listed, and how it is made.
+# Kind -> the error that must be listed, and how it is made. A device out of place is another finding than one in place.
 KNOWN_ERRORS: dict[str, tuple[str, Mutator]] = {
     "finding dropped": ("missing", dropped),
     "finding added": ("false", added),
     "side flipped": ("location", _edited(_side_flipped, devices=True)),
     "side flipped, own words": ("location", _carried("location")),
+    "device moved, own words": ("position", _carried("position")),
     "severity changed": ("severity", _edited(_severity_changed)),
     "severity changed, own words": ("severity", _carried("severity")),
     "size doubled": ("measurement", _edited(_size_changed)),
@@ -560,6 +561,9 @@ def check_error(results: Sequence[PairResult], expected: str) -> Verdict:
     """The expected error is listed, and nothing else but at most one more error on a finding that has it."""
     (result,) = results
     errors = errors_of(result)
+    if expected == "position":
+        replaced = sorted(kind for kind, _ in errors) == ["false", "missing"]
+        return Verdict(replaced, replaced, replaced)
     hit = {finding for kind, finding in errors if kind == expected}
     others = [(kind, finding) for kind, finding in errors if kind != expected]
     if expected == "missing":  # what was lost with a sentence may show once more, as a place or a degree now left out

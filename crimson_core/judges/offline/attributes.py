@@ -9,7 +9,7 @@ from crimson_core.judges.offline.lexicon import Tag, lexicon
 
 _UNITS = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "centimeter": 10.0}
 _SIDES = {"left": {"left"}, "right": {"right"}, "both": {"left", "right"}}
-_GRAVEST_CHANGE = ("new", "worse", "better", "stable", None)
+_GRAVEST_CHANGE = ("new", "worse", "acute", "better", "stable", "old", None)
 _SPINE = {"c": "C", "t": "T", "l": "L"}
 
 
@@ -25,7 +25,7 @@ class Attributes:
         severity: Rank from 1 (trace) to 5 (massive, tension), None if unsaid.
         sizes_mm: Measurements in millimetres, largest first.
         above_carina_mm: Distance of a device's tip from the carina in millimetres, negative below it, None if unsaid.
-        temporal: new, worse, better or stable.
+        temporal: new, worse, better, stable, acute or old.
         descriptors: (group, value) pairs, such as ("margin", "irregular").
         position: Of a device, good or bad where the report says so in words.
         uncertain: The report hedges.

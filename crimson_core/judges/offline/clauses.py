@@ -16,6 +16,7 @@ _MODIFIERS = frozenset(MODIFIERS)
 # No clause that a person writes is longer. Text without an end, as a looping generator writes it, is cut here, so that the
 # time for a report grows with its length and no faster.
 _LONGEST = 120  # words
+_SHORT = 3  # words: "small effusion; unchanged" is one clause
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Clause:
         start: First word of the clause.
         end: One past its last word.
         tags: The phrases in it, in the order of the text.
-        lead: How it follows the clause before it: contrast, concession or exception; None at the start of a sentence.
+        lead: How it follows the clause before it: contrast, stop, concession or exception; None at the start of a sentence.
     """
 
     words: list[str]
@@ -131,7 +132,8 @@ def _borders(tags: list[Tag], length: int) -> Iterator[tuple[int, int, str | Non
     for position, tag in enumerate([*ends, Tag(length, length, "clause_end", None)]):
         upto = ends[position + 1].start if position + 1 < len(ends) else length
         # "enlarged but stable": what names nothing says more about what was named before
-        if tag.start < length and tag.value != "exception" and bisect_left(named, tag.end) == bisect_left(named, upto):
+        goes_on = tag.value != "exception" and (tag.value != "stop" or upto - tag.end <= _SHORT)
+        if tag.start < length and goes_on and bisect_left(named, tag.end) == bisect_left(named, upto):
             continue
         while tag.start - start > _LONGEST:
             yield start, start + _LONGEST, lead

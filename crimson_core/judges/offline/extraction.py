@@ -99,27 +99,42 @@ def _explained(last: ReportFinding, diagnoses: list[ReportFinding], tentative: b
 
 
 def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportFinding]:
+    """Each finding once. What is one does not depend on the order of the sentences, but for "the opacity" and the like."""
     kept: list[ReportFinding] = []
     places: dict[str, set[int]] = {}  # concept -> where in `kept` findings stand that may be the same
-    for finding in found:
+    named = sorted((f for f in found if not f.taken_up), key=lambda f: _narrowest_first(f, words))
+    for finding in [*named, *(f for f in found if f.taken_up)]:
         candidates = sorted({place for concept in finding.concepts for place in places.get(concept, ())})
         same = next((place for place in candidates if _same_finding(kept[place], finding, words)), None)
-        if same is None and finding.taken_up:  # "the opacity" goes back to the last one that it can mean
-            same = next((p for p in reversed(candidates) if _can_mean(finding, kept[p], words)), None)
+        if same is None and finding.taken_up:  # the last one before it that it can mean
+            before = [p for p in candidates if kept[p].start < finding.start and _can_mean(finding, kept[p], words)]
+            same = max(before, key=lambda p: kept[p].start, default=None)
         if same is None:
             same = len(kept)
             kept.append(finding)
         else:
-            earlier = kept[same]
+            first, other = sorted((kept[same], finding), key=lambda f: f.start)
             kept[same] = replace(
-                earlier,
-                concepts=_narrower(earlier.concepts, finding.concepts, words),
-                attributes=earlier.attributes.with_those_of(finding.attributes),
-                explained=earlier.explained or finding.explained,
+                first,
+                concepts=_narrower(kept[same].concepts, finding.concepts, words),
+                attributes=first.attributes.with_those_of(other.attributes),
+                explained=first.explained or other.explained,
             )
         for near in {near for concept in kept[same].concepts for near in words.near[concept]}:
             places.setdefault(near, set()).add(same)
-    return kept
+    return sorted(kept, key=lambda f: (f.start, f.end))
+
+
+def _narrowest_first(finding: ReportFinding, words: Lexicon) -> tuple:
+    told = finding.attributes
+    return (
+        min(words.depths[concept] for concept in finding.concepts),
+        sorted(finding.concepts),
+        *(sorted(place) for place in (told.sides, told.zones, told.sites)),
+        told.severity or 0,
+        str(told.temporal),
+        told.sizes_mm,
+    )
 
 
 def _same_finding(earlier: ReportFinding, later: ReportFinding, words: Lexicon) -> bool:

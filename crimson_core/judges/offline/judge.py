@@ -88,11 +88,12 @@ def _attribute_error(ref_id: str, pred_id: str, found: Discrepancy) -> Attribute
 def _findings(
     letter: str, findings: Sequence[ReportFinding], report: str, context: PatientContext | None
 ) -> list[Finding]:
+    beside = frozenset(concept for found in findings for concept in found.concepts)
     return [
         Finding(
             id=f"{letter}{number}",
             finding=report[found.start : found.end],
-            clinical_significance=significance(found, context),
+            clinical_significance=significance(found, context, beside),
             span=[found.start, found.end],
         )
         for number, found in enumerate(findings, 1)

@@ -68,6 +68,7 @@ class Lexicon:
         concepts: By id.
         distances: (concept, broader concept) -> steps between them; a concept is 0 steps from itself.
         composites: (structure, state) -> concept.
+        depths: Concept -> minus the number of concepts broader than it.
         near: Concept -> the concepts that are broader or narrower, and itself.
         phrases: Tree of words; the key None holds the (kind, value) pairs of the phrase that ends there.
         statements: The same of the statements that rule a concept out; apart, since they hold other phrases.
@@ -77,6 +78,7 @@ class Lexicon:
     concepts: dict[str, Concept]
     distances: dict[tuple[str, str], int]
     composites: dict[tuple[str, str], str]
+    depths: dict[str, int]
     near: dict[str, frozenset[str]]
     phrases: dict[Any, Any]
     statements: dict[Any, Any]
@@ -181,6 +183,7 @@ def lexicon() -> Lexicon:
         concepts=concepts,
         distances=distances,
         composites=composites,
+        depths={key: -sum(narrow == key for narrow, _ in distances) for key in concepts},
         near=near,
         phrases=phrases,
         statements=statements,

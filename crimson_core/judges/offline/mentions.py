@@ -161,9 +161,9 @@ def _border(left: Mention, right: Mention, clause: Clause) -> int:
 
 def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: int, end: int) -> bool:
     """Whether a modifier in a mention's words is about it."""
-    if device and tag.kind == "sites":  # before its name or its course stands the way it was put in
-        return tag.start >= mention.end
-    if device and tag.kind not in ("position", "temporal"):
+    if device and tag.kind in ("sites", "zone") and (tag.kind == "zone" or tag.start < mention.end):
+        return False  # before its name stands the way it was put in
+    if device and tag.kind not in ("position", "temporal", "sites"):
         # What follows the tip, the end or the course of a device tells where it lies, not where it was put in.
         return tag.start < mention.end or not clause.of("course", mention.end, tag.start)
     if tag.start >= mention.end:  # "in the right lung, not in the left"

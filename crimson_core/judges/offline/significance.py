@@ -1,5 +1,6 @@
 """How much a finding matters in this patient: the lexicon's typical significance, moved by the rules of `rules.yaml`."""
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -10,20 +11,22 @@ from crimson_core.judges.offline.lexicon import Concept, lexicon, rules, words_o
 from crimson_core.report import PatientContext
 
 
-def significance(finding: ReportFinding, context: PatientContext | None) -> str:
-    """Clinical significance of a finding.
+def significance(
+    finding: ReportFinding, context: PatientContext | None = None, beside: frozenset[str] = frozenset()
+) -> str:
+    """Clinical significance of a finding, in a patient, beside the other concepts of its report.
 
     Of several possible concepts the gravest counts, but an appearance matters as much as what the report takes it to be.
     """
     concepts = [lexicon().concepts[key] for key in (finding.concepts[-1:] if finding.explained else finding.concepts)]
-    return SIGNIFICANCE_LEVELS[min(_rank(concept, finding, context) for concept in concepts)]
+    return SIGNIFICANCE_LEVELS[min(_rank(concept, finding, context, beside) for concept in concepts)]
 
 
-def _rank(concept: Concept, finding: ReportFinding, context: PatientContext | None) -> int:
+def _rank(concept: Concept, finding: ReportFinding, context: PatientContext | None, beside: frozenset[str]) -> int:
     """Position in SIGNIFICANCE_LEVELS, where the gravest level stands first."""
     rank = SIGNIFICANCE_LEVELS.index(_typical(concept, finding))
     for rule in rules()["significance"]:
-        if concept.id in rule["concepts"] and _applies(rule, finding, context):
+        if concept.id in rule["concepts"] and _applies(rule, finding, context, beside):
             if "set" in rule:
                 rank = SIGNIFICANCE_LEVELS.index(rule["set"])
             elif "at_least" in rule:
@@ -41,10 +44,12 @@ def _typical(concept: Concept, finding: ReportFinding) -> str:
     return concept.by_severity[max(reached)] if reached else concept.significance
 
 
-def _applies(rule: dict[str, Any], finding: ReportFinding, context: PatientContext | None) -> bool:
+def _applies(
+    rule: dict[str, Any], finding: ReportFinding, context: PatientContext | None, beside: frozenset[str]
+) -> bool:
     attributes = finding.attributes
     age = context.age_years if context else None
-    indication = _words(context.indication) if context and context.indication else ""
+    indication = _asserted(context.indication) if context and context.indication else ""
 
     def mentioned(key: str) -> bool:
         return any(_words(term) in indication for term in rule[key])
@@ -53,12 +58,21 @@ def _applies(rule: dict[str, Any], finding: ReportFinding, context: PatientConte
         "age_from": lambda: age is not None and age >= rule["age_from"],
         "age_below": lambda: age is not None and age < rule["age_below"],
         "indication": lambda: mentioned("indication"),
+        "beside": lambda: not beside.isdisjoint(rule["beside"]),
+        "unless_beside": lambda: beside.isdisjoint(rule["unless_beside"]),
         "unless_indication": lambda: not mentioned("unless_indication"),
         "temporal": lambda: attributes.temporal in rule["temporal"],
         "not_temporal": lambda: attributes.temporal not in rule["not_temporal"],
         "severity_to": lambda: attributes.severity is not None and attributes.severity <= rule["severity_to"],
     }
     return all(holds() for key, holds in conditions.items() if key in rule)
+
+
+@lru_cache(maxsize=1024)
+def _asserted(indication: str) -> str:
+    """The words of an indication without what it denies ("Cough. No trauma.")."""
+    pieces = re.split(r"[.,;\n]", indication)
+    return " ".join(_words(re.split(r"\b(?:no|denies|without|not)\b", piece, flags=re.I)[0]) for piece in pieces)
 
 
 @lru_cache(maxsize=4096)
