@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from crimson_core.judges.offline.attributes import Attributes
 from crimson_core.judges.offline.clauses import clauses
-from crimson_core.judges.offline.lexicon import Lexicon, lexicon
+from crimson_core.judges.offline.lexicon import Lexicon, interchangeable_pairs, lexicon
 from crimson_core.judges.offline.mentions import Mention, continuation, explains, explanation, mentions
 from crimson_core.judges.offline.sentences import sentences
 
@@ -155,10 +155,14 @@ def _meet(one: frozenset[str], other: frozenset[str], within: bool = False) -> b
 
 
 def _can_mean(later: ReportFinding, earlier: ReportFinding, words: Lexicon) -> bool:
-    """Whether a finding that takes up an earlier one is the same, or a broader name for it, at no other place."""
-    broader = any((a, b) in words.distances for a in earlier.concepts for b in later.concepts)
-    sides, zones = later.attributes.sides, later.attributes.zones
-    return broader and _meet(earlier.attributes.sides, sides) and _meet(earlier.attributes.zones, zones)
+    """Whether a finding that takes up an earlier one names it again, by a loose name ("the opacity", "the tube", "the fracture")."""
+    concept = words.concepts[later.concepts[0]]
+    pairs = [(a, b) for a in earlier.concepts for b in later.concepts]
+    loose = concept.vague or concept.device or not interchangeable_pairs().isdisjoint(pairs)
+    broader = any(pair in words.distances for pair in pairs)
+    told, place = later.attributes, earlier.attributes
+    again = (told.sides and told.sides == place.sides and told.zones <= place.zones) or not (told.sides or told.zones)
+    return loose and broader and bool(again)
 
 
 def _narrower(some: tuple[str, ...], others: tuple[str, ...], words: Lexicon) -> tuple[str, ...]:

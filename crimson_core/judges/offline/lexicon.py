@@ -120,6 +120,13 @@ def rules() -> dict[str, Any]:
 
 
 @cache
+def interchangeable_pairs() -> frozenset[tuple[str, str]]:
+    """The pairs of concepts that radiologists use for each other, in both orders."""
+    pairs = rules()["attribute_errors"]["specificity"]["interchangeable"]
+    return frozenset(order for one, other in pairs for order in ((one, other), (other, one)))
+
+
+@cache
 def lexicon() -> Lexicon:
     """The content of `concepts/` and `language.yaml`."""
     data = _load("language.yaml")

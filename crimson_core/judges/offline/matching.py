@@ -1,11 +1,9 @@
 """Which findings of two reports are the same observation."""
 
-from functools import cache
-
 from crimson_core.judges.offline.attributes import Attributes
 from crimson_core.judges.offline.devices import position
 from crimson_core.judges.offline.extraction import ReportFinding
-from crimson_core.judges.offline.lexicon import lexicon, rules
+from crimson_core.judges.offline.lexicon import interchangeable_pairs, lexicon, rules
 
 _ZONE_ORDER = {"upper": 0, "mid": 1, "lower": 2}
 
@@ -72,6 +70,10 @@ def similarity(reference: ReportFinding, prediction: ReportFinding) -> float:
         score -= weights["zone_gap"][zone_gap(one, other)]
     if one.sites and other.sites and not one.sites & other.sites:
         score -= weights["other_site"]
+    told = ("sides", "zones", "sites", "sizes_mm", "temporal", "uncertain")
+    differing = sum(getattr(one, name) != getattr(other, name) for name in told)
+    differing += reference.concepts != prediction.concepts
+    score -= weights["detail"] * differing
     return score - weights["severity_step"] * abs((one.severity or 2) - (other.severity or 2))
 
 
@@ -80,7 +82,7 @@ def concept_steps(reference: ReportFinding, prediction: ReportFinding) -> int | 
 
     Of several possible concepts those that are closest count.
     """
-    distances, pairs = lexicon().distances, _interchangeable_pairs()
+    distances, pairs = lexicon().distances, interchangeable_pairs()
     best: int | None = None
     for r in reference.concepts:
         for p in prediction.concepts:
@@ -99,14 +101,8 @@ def concept_steps(reference: ReportFinding, prediction: ReportFinding) -> int | 
 
 def interchangeable(reference: ReportFinding, prediction: ReportFinding) -> bool:
     """Whether radiologists use a concept of one finding for one of the other."""
-    pairs = _interchangeable_pairs()
+    pairs = interchangeable_pairs()
     return any((r, p) in pairs for r in reference.concepts for p in prediction.concepts)
-
-
-@cache
-def _interchangeable_pairs() -> frozenset[tuple[str, str]]:
-    pairs = rules()["attribute_errors"]["specificity"]["interchangeable"]
-    return frozenset(order for one, other in pairs for order in ((one, other), (other, one)))
 
 
 def _other_diagnosis(reference: ReportFinding, prediction: ReportFinding) -> bool:
@@ -114,7 +110,7 @@ def _other_diagnosis(reference: ReportFinding, prediction: ReportFinding) -> boo
     if not reference.explained or not prediction.explained:
         return False
     one, other = reference.concepts[-1], prediction.concepts[-1]
-    return other not in lexicon().near[one] and (one, other) not in _interchangeable_pairs()
+    return other not in lexicon().near[one] and (one, other) not in interchangeable_pairs()
 
 
 def compares_sides(reference: ReportFinding, prediction: ReportFinding) -> bool:
