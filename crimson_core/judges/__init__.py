@@ -1,4 +1,7 @@
-"""Judges by name. A judge spec is one string: `default`, or a prefix of `JUDGES`, a colon and a model name."""
+"""Judges by name. A judge spec is one string: `default`, or a prefix of `JUDGES`, a colon and a model name.
+
+The offline judges need no model name; `offline+minilm:<folder>` takes its sentence encoder from a folder.
+"""
 
 import os
 from importlib import import_module
@@ -15,13 +18,14 @@ __all__ = ["JUDGES", "Judge", "JudgeSpec", "Judgement", "load_judge", "parse_spe
 # an engine that is not used. A new judge is one file and one line here.
 JUDGES = {
     "offline": "crimson_core.judges.offline:OfflineJudge",
+    "offline+minilm": "crimson_core.judges.offline.minilm:MiniLMJudge",
     "hf": "crimson_core.judges.hf:HFJudge",
     "openai": "crimson_core.judges.openai:OpenAIJudge",
     "azure": "crimson_core.judges.openai:AzureJudge",
 }
 
 _HOW = (
-    "Use default (the published model), offline, hf:<Hub id or folder>, openai:<model> or azure:<deployment>; "
+    "Use default (the published model), offline, offline+minilm, hf:<Hub id or folder>, openai:<model> or azure:<deployment>; "
     "a bare Hub id or folder means hf."
 )
 
@@ -49,6 +53,8 @@ def parse_spec(spec: str) -> JudgeSpec:
         if colon:
             raise InputError(f"judge {spec!r}: the offline judge takes no model. Use offline.")
         return JudgeSpec("offline", None)
+    if spec == "offline+minilm":
+        return JudgeSpec("offline+minilm", None)
     if prefix in JUDGES:
         if not model.strip():
             raise InputError(f"judge {spec!r} names no model. {_HOW}")

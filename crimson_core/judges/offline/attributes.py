@@ -109,7 +109,13 @@ def _above_carina(clause: Clause, start: int, end: int) -> float | None:
         return None
     carina = carinas[0]
     before = clause.words[max(start, carina.start - 4) : carina.start]
-    sign = -1.0 if "below" in before or "beyond" in before else 1.0 if {"above", "from", "superior", "proximal"} & set(before) else 0
+    sign = (
+        -1.0
+        if "below" in before or "beyond" in before
+        else 1.0
+        if {"above", "from", "superior", "proximal"} & set(before)
+        else 0
+    )
     if not sign:
         return None
     sizes = [size for size, _, _ in sizes_in(clause, start, end, end)]
@@ -128,9 +134,9 @@ def _levels(clause: Clause, start: int, end: int) -> set[str]:
             if number and not unit and 1 <= int(number) <= 12:
                 found.add(f"rib {int(number)}")
     for position in range(start, end - 1):
-        if words[position] in _SPINE and words[position + 1].isdigit() and _adjacent(clause, position):
-            if int(words[position + 1]) <= 12:
-                found.add(f"{_SPINE[words[position]]}{words[position + 1]}")
+        letter, number = words[position : position + 2]
+        if letter in _SPINE and number.isdigit() and int(number) <= 12 and _adjacent(clause, position):
+            found.add(f"{_SPINE[letter]}{number}")
     return found
 
 
@@ -142,4 +148,3 @@ def _adjacent(clause: Clause, position: int) -> bool:
 def ordinals() -> dict[str, str]:
     """Ordinal words -> their numbers."""
     return {word: str(number) for number, words in lexicon().ordinals.items() for word in words}
-

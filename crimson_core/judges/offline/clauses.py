@@ -113,7 +113,7 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
     """The clauses of a sentence that hold any phrase of the lexicon."""
     found = report_words(sentence)
     words, spans = [word for word, _, _ in found], [(start, end) for _, start, end in found]
-    tags = list(lexicon.tags(words))
+    tags = lexicon.tags(words)
     position = 0
     for start, end, lead in _borders(tags, len(words)):
         inside = []

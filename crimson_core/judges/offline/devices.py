@@ -5,7 +5,7 @@ from crimson_core.judges.offline.lexicon import lexicon
 
 
 def position(finding: ReportFinding) -> str | None:
-    """good or bad, by what the report says in words or by where the tip is; None if it says nothing or is no device.
+    """Good or bad, by what the report says in words or by where the tip is; None if it says nothing or is no device.
 
     A tip in a right place outweighs a wrong place on the way to it ("through the esophagus into the stomach").
     """

@@ -1,12 +1,27 @@
 """A report's text -> its findings, each with its attributes and its place in the text."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from crimson_core.judges.offline.attributes import Attributes
 from crimson_core.judges.offline.clauses import clauses
 from crimson_core.judges.offline.lexicon import Lexicon, interchangeable_pairs, lexicon
-from crimson_core.judges.offline.mentions import Mention, continuation, explains, explanation, mentions
+from crimson_core.judges.offline.mentions import (
+    Mention,
+    continuation,
+    explains,
+    explanation,
+    mention_of,
+    mentions,
+    tells_something,
+)
 from crimson_core.judges.offline.sentences import sentences
+
+NameOf = Callable[[str], str | None]
+
+
+def _no_name(clause: str) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -32,35 +47,51 @@ class ReportFinding:
     taken_up: bool = False
 
 
-def extract_findings(report: str) -> list[ReportFinding]:
+def extract_findings(report: str, name_of: NameOf = _no_name) -> list[ReportFinding]:
     """The abnormal findings of a report, in the order in which they first stand in it.
 
     A finding that the report tells twice, as findings and impression do, comes once.
+
+    Args:
+        report: Its text.
+        name_of: Gives the concept of a clause that names none of the lexicon, or None.
     """
-    return _without_repeats([finding for finding in read_report(report) if finding.present], lexicon())
+    return _without_repeats([finding for finding in read_report(report, name_of) if finding.present], lexicon())
 
 
-def read_report(report: str) -> list[ReportFinding]:
+def unnamed_clauses(report: str) -> list[str]:
+    """The clauses of a report about which `extract_findings` asks its `name_of`."""
+    asked: list[str] = []
+    read_report(report, asked.append)
+    return asked
+
+
+def read_report(report: str, name_of: NameOf = _no_name) -> list[ReportFinding]:
     """Every finding that a report says to be present or absent, as often as it says so, in the order of the text."""
     words = lexicon()
     found: list[ReportFinding] = []
     seen: set[str] = set()
+    recent = current = 0  # where the findings of the sentence before, and of this one, begin in `found`
     for start, end in sentences(report, words):
         sentence = report[start:end]
         if sentence in seen:  # what a looping generator repeats says nothing new
             continue
         seen.add(sentence)
+        recent, current = current, len(found)
         for clause in clauses(sentence, words):
-            last = found[-1] if found else None
+            last = found[-1] if len(found) > recent else None
             named = mentions(clause, words, last.concepts if last else ())
+            if not named and tells_something(clause):
+                text = sentence[clause.spans[clause.start][0] : clause.spans[clause.end - 1][1]]
+                named = mention_of(clause, name_of(text), words)
             told = [
                 _finding(m, start + clause.spans[m.first][0], start + clause.spans[m.last - 1][1])
                 for m in named
                 if m.presence != "unsaid" and words.concepts[m.concepts[0]].reported
             ]
-            tentative = explanation(clause)
-            meant = next((i for i in range(len(found) - 1, -1, -1) if found[i].present), None)
-            if told and meant is not None and tentative is not None and _explains(told, found[meant], words):
+            tentative = explanation(clause) if told and last else None
+            meant = next((i for i in range(len(found) - 1, recent - 1, -1) if found[i].present), None)
+            if tentative is not None and meant is not None and _explains(told, found[meant], words):
                 found[meant] = _explained(found[meant], told, tentative)
             elif not named and last:
                 more = continuation(clause, words.concepts[last.concepts[0]].device)
@@ -142,7 +173,11 @@ def _same_finding(earlier: ReportFinding, later: ReportFinding, words: Lexicon) 
     if set(earlier.concepts) & set(later.concepts):
         if words.concepts[earlier.concepts[0]].device:
             return _meet(one.sides, other.sides)
-        return _meet(one.sides, other.sides, within=True) and _meet(one.zones, other.zones) and _meet(one.sites, other.sites)
+        return (
+            _meet(one.sides, other.sides, within=True)
+            and _meet(one.zones, other.zones)
+            and _meet(one.sites, other.sites)
+        )
     if not words.related(earlier.concepts, later.concepts):
         return False
     # The impression names the disease ("pneumonia") that the findings describe ("airspace opacity"), at the same place.

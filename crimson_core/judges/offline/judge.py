@@ -33,9 +33,7 @@ class OfflineJudge:
         return {"judge": "offline", "lexicon": str(lexicon().version), "rules": str(rules()["version"])}
 
 
-def evaluate_pair(
-    pair: ReportPair, read: Callable[[str], list[ReportFinding]] = extract_findings
-) -> Evaluation:
+def evaluate_pair(pair: ReportPair, read: Callable[[str], list[ReportFinding]] = extract_findings) -> Evaluation:
     """The evaluation of one report pair; `read` extracts the findings of a report."""
     references, predictions = read(pair.reference), read(pair.candidate)
     ref_findings = _findings("R", references, pair.reference, pair.context)

@@ -1,6 +1,5 @@
 """The lexicon of the offline judge: loads `concepts/`, `language.yaml` and `rules.yaml`, and finds their phrases in words."""
 
-import heapq
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -92,21 +91,23 @@ class Lexicon:
         """Whether a concept of `some` is the same as one of `others`, broader or narrower."""
         return any(b in self.near[a] for a in some for b in others)
 
-    def tags(self, words: list[str]) -> Iterator[Tag]:
+    def tags(self, words: list[str]) -> list[Tag]:
         """The longest phrase at each place of a sentence, from left to right, once per meaning."""
-        return heapq.merge(_tags(self.phrases, words), _tags(self.statements, words), key=lambda tag: tag.start)
+        statements = list(_tags(self.statements, words))
+        tags = [*_tags(self.phrases, words), *statements]
+        return sorted(tags, key=lambda tag: tag.start) if statements else tags
 
 
 def _tags(phrases: dict[Any, Any], words: list[str]) -> Iterator[Tag]:
-    position = 0
-    while position < len(words):
-        node, end, meanings = phrases, position, None
-        for offset in range(position, len(words)):
-            node = node.get(words[offset])
-            if node is None:
-                break
+    position, length = 0, len(words)
+    while position < length:
+        node = phrases.get(words[position])
+        end, meanings, offset = position, None, position
+        while node is not None:
+            offset += 1
             if None in node:
-                end, meanings = offset + 1, node[None]
+                end, meanings = offset, node[None]
+            node = node.get(words[offset]) if offset < length else None
         if meanings:
             for kind, value in meanings:
                 yield Tag(position, end, kind, value)

@@ -1,6 +1,6 @@
 """A clause -> the findings it mentions: what each is called, what is said about it, and whether it is there."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -53,11 +53,30 @@ def mentions(clause: Clause, lexicon: Lexicon, before: tuple[str, ...] = ()) -> 
     return _joined(found, clause, lexicon)
 
 
+def tells_something(clause: Clause) -> bool:
+    """Whether a clause without a known finding may name one in other words: it denies nothing and says no normal thing."""
+    silent = ("normal", "pronoun", "appearance")
+    cues = ("negated_before", "negated_after", "unassessed_after", "hypothetical", "history")
+    return not any(clause.of(kind) for kind in silent) and not any(clause.cues(cue) for cue in cues)
+
+
+def mention_of(clause: Clause, concept: str | None, lexicon: Lexicon) -> list[Mention]:
+    """The whole clause as a mention of a concept; none of None."""
+    if concept is None:
+        return []
+    mention = Mention((concept,), clause.start, clause.end)
+    _assign_attributes([mention], clause, lexicon)
+    decide_presence([mention], clause)
+    return [mention]
+
+
 def continuation(clause: Clause, device: bool) -> Attributes | None:
     """What a clause that names no finding says about the one named before: "It measures 8 mm", "Its tip is in the SVC"."""
     if not any(t.start <= clause.start + 1 for t in clause.of("pronoun")) and clause.lead != "exception":
         return None
-    return attributes_of(clause.modifiers(clause.start, clause.end), clause, clause.start, clause.end, clause.start, device)
+    return attributes_of(
+        clause.modifiers(clause.start, clause.end), clause, clause.start, clause.end, clause.start, device
+    )
 
 
 def explanation(clause: Clause) -> bool | None:
@@ -223,9 +242,9 @@ def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
             left.attributes = replace(one, sides=other.sides, zones=other.zones)
     for left, right in pairwise(found[::-1]):  # left is the later one
         change = left.attributes.temporal
-        if change and not right.attributes.temporal and clause.of("temporal", left.end, left.last):
-            if clause.one_list(right.end, left.start):
-                right.attributes = replace(right.attributes, temporal=change)
+        told_after = change and clause.of("temporal", left.end, left.last)
+        if told_after and not right.attributes.temporal and clause.one_list(right.end, left.start):
+            right.attributes = replace(right.attributes, temporal=change)
 
 
 def _placed(mention: Mention) -> bool:
@@ -237,7 +256,9 @@ def _joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[
     joined: list[Mention] = []
     for mention in found:
         if joined and _damages(mention, joined[-1], clause, lexicon):
-            joined[-1] = replace(joined[-1], attributes=replace(joined[-1].attributes, position="bad"), last=mention.last)
+            joined[-1] = replace(
+                joined[-1], attributes=replace(joined[-1].attributes, position="bad"), last=mention.last
+            )
             continue
         last = joined[-1] if joined and joined[-1].presence == mention.presence == "present" else None
         link = _link(last, mention, clause) if last else None
@@ -266,7 +287,9 @@ def _link(left: Mention, right: Mention, clause: Clause) -> str | None:
     told = {t.value for t in links} - {"direct"}
     if told:
         return "tentative" if "tentative" in told else "firm"
-    between = set(range(left.end, right.start)) - clause.places("side", "zone", "severity", "descriptor", "glue", "temporal")
+    between = set(range(left.end, right.start)) - clause.places(
+        "side", "zone", "severity", "descriptor", "glue", "temporal"
+    )
     if links and between == {p for t in links for p in range(t.start, t.end)} - clause.places("glue"):
         return "direct"
     # "ground-glass right upper lobe nodule": an appearance that stands as an adjective

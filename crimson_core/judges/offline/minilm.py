@@ -1,7 +1,6 @@
 """The offline judge with a sentence encoder for wording outside the lexicon: `offline+minilm`."""
 
 from collections.abc import Generator, Iterable, Sequence
-from itertools import batched
 from typing import Any
 
 from crimson_core.errors import JudgeError
@@ -35,20 +34,20 @@ class MiniLMJudge(OfflineJudge):
         self._encoder = _load(model)
         self._names, statements = _statements()
         self._known = self._encode(statements)
-        self._named: dict[str, str | None] = {}
 
     def judge(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
         """Yield the judgements in order; this judge fails on no report."""
-        for chunk in batched(enumerate(pairs), _PAIRS_AT_ONCE):
-            reports = {text for _, pair in chunk for text in (pair.reference, pair.candidate)}
+        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+            chunk = pairs[start : start + _PAIRS_AT_ONCE]
+            reports = {text for pair in chunk for text in (pair.reference, pair.candidate)}
             names = self._name({clause for report in reports for clause in unnamed_clauses(report)})
             read = {report: extract_findings(report, names.get) for report in reports}
-            for index, pair in chunk:
+            for index, pair in enumerate(chunk, start):
                 yield index, Judgement(evaluate_pair(pair, read.__getitem__))
 
     def signature(self) -> dict[str, str]:
         """The offline judge's, the encoder and its threshold."""
-        revision = getattr(self._encoder[0].auto_model.config, "_commit_hash", None) if len(self._encoder) else None
+        revision = getattr(self._encoder[0].auto_model.config, "_commit_hash", None)
         encoder = {"encoder": self.model} | ({"revision": revision} if revision else {})
         return super().signature() | {"judge": "offline+minilm"} | encoder | {"threshold": f"{self.threshold:g}"}
 
@@ -59,7 +58,9 @@ class MiniLMJudge(OfflineJudge):
             return {}
         similar = self._encode(clauses) @ self._known.T
         best = similar.argmax(axis=1)
-        named = ((clause, self._names[i], similar[row, i]) for row, (clause, i) in enumerate(zip(clauses, best, strict=True)))
+        named = (
+            (clause, self._names[i], similar[row, i]) for row, (clause, i) in enumerate(zip(clauses, best, strict=True))
+        )
         return {clause: name for clause, name, cosine in named if name and cosine >= self.threshold}
 
     def _encode(self, texts: Sequence[str]) -> Any:
