@@ -112,6 +112,7 @@ def score(
                 out.write(result)
         except KeyboardInterrupt:
             interrupted = True
+            out.catch_up(results)
         results.sort(key=lambda result: result.index)
         if not interrupted:
             out.finish(results)
@@ -174,6 +175,17 @@ class _Output:
             with self._writing():
                 print(_json_line(result), file=self.file, flush=True)
             self.order.append(result.index)
+
+    def catch_up(self, results: list[PairResult]) -> None:
+        """Add the pair that an interrupt kept from being written, if there is one."""
+        if not self.output:
+            return
+        with self._writing(), self.partial.open(encoding="utf-8") as lines:
+            written = sum(1 for _ in lines)
+        del self.order[written:]
+        self.order += [result.index for result in results[len(self.order) : written]]
+        for result in results[written:]:
+            self.write(result)
 
     def finish(self, results: list[PairResult]) -> None:
         """Put the pairs in order and the file in its place."""
