@@ -156,6 +156,9 @@ def test_each_finding_has_its_own_side_and_degree():
         "3 cm ",
         "x",
         ". ",
+        "t³ ",
+        "³ mm nodule ",
+        "rib ٣ ",
     ],
 )
 def test_endless_text_ends(unit):
@@ -253,7 +256,7 @@ def test_scores_go_the_right_way():
 
 
 VOCABULARY = """no small left right effusion pneumothorax opacity , . ; and or with without the heart is enlarged not seen 5 mm x cm
-new unchanged likely consistent with bilateral base FINDINGS: HISTORY: resolved nodule tube / 3.2 ___"""
+³ ٣ t8 rib one it this ? new unchanged likely consistent with bilateral base FINDINGS: HISTORY: resolved nodule tube / 3.2 ___"""
 words = st.sampled_from([*VOCABULARY.split(), "\n"])
 texts = st.lists(words, max_size=60).map(" ".join) | st.text(max_size=300)
 

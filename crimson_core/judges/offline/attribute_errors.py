@@ -107,7 +107,7 @@ def _level(one: frozenset[str], other: frozenset[str], rule: dict[str, Any]) -> 
 
 
 def _is_level(site: str) -> bool:
-    return site[-1].isdigit()
+    return site[-1].isdecimal()
 
 
 def _kind(level: str) -> str:

@@ -97,7 +97,7 @@ def sizes_in(clause: Clause, start: int, end: int, named: int) -> Iterator[tuple
         if clause.words[unit] not in _UNITS or clause.of("earlier", named, unit):
             continue
         number = unit - 1
-        while number >= start and clause.words[number][0].isdigit():
+        while number >= start and clause.words[number][0].isdecimal():
             yield float(clause.words[number]) * _UNITS[clause.words[unit]], number, unit + 1
             number -= 2 if number > start and clause.words[number - 1] in ("x", "by") else number + 1
 
@@ -129,13 +129,13 @@ def _levels(clause: Clause, start: int, end: int) -> set[str]:
     ribs = [position for position in range(start, end) if words[position] == "rib"]
     for position in ribs:
         for near in range(max(start, position - 8), min(end, position + 6)):
-            number = words[near] if words[near].isdigit() else ordinals().get(words[near])
+            number = words[near] if words[near].isdecimal() else ordinals().get(words[near])
             unit = near + 1 < len(words) and words[near + 1] in _UNITS
             if number and not unit and 1 <= int(number) <= 12:
                 found.add(f"rib {int(number)}")
     for position in range(start, end - 1):
         letter, number = words[position : position + 2]
-        if letter in _SPINE and number.isdigit() and int(number) <= 12 and _adjacent(clause, position):
+        if letter in _SPINE and number.isdecimal() and int(number) <= 12 and _adjacent(clause, position):
             found.add(f"{_SPINE[letter]}{number}")
     return found
 

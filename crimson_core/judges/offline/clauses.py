@@ -29,6 +29,7 @@ class Clause:
         start: First word of the clause.
         end: One past its last word.
         tags: The phrases in it, in the order of the text.
+        by_kind: The same by their kind.
         lead: How it follows the clause before it: contrast, stop, concession or exception; None at the start of a sentence.
     """
 
@@ -37,18 +38,19 @@ class Clause:
     start: int
     end: int
     tags: list[Tag]
+    by_kind: dict[str, list[Tag]]
     lead: str | None = None
 
     def of(self, kind: str, start: int = 0, end: int | None = None) -> list[Tag]:
         """Tags of one kind that lie between two word positions."""
-        tags = self._by_kind.get(kind)
+        tags = self.by_kind.get(kind)
         if not tags:
             return []
         return [t for t in tags if t.start >= start and (end is None or t.end <= end)]
 
     def cues(self, value: str) -> list[Tag]:
         """Tags that say whether something is there, of one value, such as `negated_before`."""
-        return [t for t in self._by_kind.get("assertion", ()) if t.value == value]
+        return [t for t in self.by_kind.get("assertion", ()) if t.value == value]
 
     def modifiers(self, start: int, end: int) -> list[Tag]:
         """Modifiers that lie between two word positions, in the order of the text."""
@@ -57,7 +59,7 @@ class Clause:
     @cached_property
     def has_numbers(self) -> bool:
         """Whether any word is a number."""
-        return any(self.words[p][0].isdigit() for p in range(self.start, self.end))
+        return any(self.words[p][0].isdecimal() for p in range(self.start, self.end))
 
     @cached_property
     def listing(self) -> frozenset[int]:
@@ -83,7 +85,7 @@ class Clause:
     def transparent(self) -> frozenset[int]:
         """Positions of words that may stand between a structure and its state."""
         cues = {p for v in ("negated_before", "uncertain_before") for t in self.cues(v) for p in range(t.start, t.end)}
-        numbers = {p for p in range(self.start, self.end) if self.words[p][0].isdigit()}  # "the left 5th rib"
+        numbers = {p for p in range(self.start, self.end) if self.words[p][0].isdecimal()}  # "the left 5th rib"
         return self.places("glue", "anatomy", "states", "conjunction", *MODIFIERS) | cues | numbers
 
     @cached_property
@@ -97,16 +99,9 @@ class Clause:
     def _modifiers(self) -> list[Tag]:
         return [t for t in self.tags if t.kind in _MODIFIERS]
 
-    @cached_property
-    def _by_kind(self) -> dict[str, list[Tag]]:
-        kinds: dict[str, list[Tag]] = {}
-        for tag in self.tags:
-            kinds.setdefault(tag.kind, []).append(tag)
-        return kinds
-
     def places(self, *kinds: str) -> frozenset[int]:
         """Positions of all words in tags of some kinds."""
-        return frozenset(p for kind in kinds for t in self._by_kind.get(kind, ()) for p in range(t.start, t.end))
+        return frozenset(p for kind in kinds for t in self.by_kind.get(kind, ()) for p in range(t.start, t.end))
 
 
 def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
@@ -122,7 +117,10 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
                 inside.append(tags[position])
             position += 1
         if inside:
-            yield Clause(words, spans, start, end, inside, lead)
+            by_kind: dict[str, list[Tag]] = {}
+            for tag in inside:
+                by_kind.setdefault(tag.kind, []).append(tag)
+            yield Clause(words, spans, start, end, inside, by_kind, lead)
 
 
 def _borders(tags: list[Tag], length: int) -> Iterator[tuple[int, int, str | None]]:

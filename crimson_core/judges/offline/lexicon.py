@@ -1,6 +1,7 @@
 """The lexicon of the offline judge: loads `concepts/`, `language.yaml` and `rules.yaml`, and finds their phrases in words."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -184,15 +185,18 @@ def lexicon() -> Lexicon:
         tuple(composite.split()): key for key, entry in entries.items() for composite in entry.get("composites", ())
     }
     distances = _distances(concepts)
-    near = {key: frozenset(b for pair in distances if key in pair for b in pair) for key in concepts}
+    near: dict[str, set[str]] = {key: {key} for key in concepts}
+    for narrow, broad in distances:
+        near[narrow].add(broad)
+        near[broad].add(narrow)
     skipped = frozenset(data["skipped_sections"])
     return Lexicon(
         version=data["version"],
         concepts=concepts,
         distances=distances,
         composites=composites,
-        depths={key: -sum(narrow == key for narrow, _ in distances) for key in concepts},
-        near=near,
+        depths={key: -count for key, count in Counter(narrow for narrow, _ in distances).items()},
+        near={key: frozenset(others) for key, others in near.items()},
         phrases=phrases,
         statements=statements,
         skipped_sections=skipped,

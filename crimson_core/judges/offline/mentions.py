@@ -9,6 +9,7 @@ from crimson_core.judges.offline.attributes import NOTHING, Attributes, attribut
 from crimson_core.judges.offline.clauses import Clause
 from crimson_core.judges.offline.lexicon import Lexicon, Tag
 
+_NAMING = ("concept", "normal_of", "states", "anaphor")
 _FARTHEST_STATE = 10  # words between a structure and its state
 
 
@@ -101,6 +102,8 @@ def explanation(clause: Clause) -> bool | None:
 
 def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Mention]:
     """Concepts by name, structures with their state, and words that take up what was named before."""
+    if clause.by_kind.keys().isdisjoint(_NAMING):
+        return []
     found = {t.start: Mention((t.value,), t.start, t.end) for t in clause.of("concept")}
     for tag in clause.of("normal_of"):
         found.setdefault(tag.start, Mention((tag.value,), tag.start, tag.end, presence="absent"))
