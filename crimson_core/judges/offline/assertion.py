@@ -27,15 +27,13 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
     for value, presence in (("negated_after", "absent"), ("unassessed_after", "unsaid")):
         for cue in clause.cues(value):
             for mention in _list_before(found, cue, clause):
-                if not clause.of(
-                    "course", mention.end, cue.start
-                ):  # "the tip of the tube is not seen" tells of the tip
+                # "the tube ends below the diaphragm, its tip is not seen" tells of the tip
+                if not clause.of("course", mention.end, cue.start):
                     mention.presence = presence
     for normal in clause.of("normal"):
         for mention in found:
-            vague = (
-                lexicon().concepts[mention.concepts[0]].vague
-            )  # "interstitial markings are normal", not "clips are intact"
+            # "interstitial markings are normal", but not "the clips are intact"
+            vague = lexicon().concepts[mention.concepts[0]].vague
             if vague and clause.copula(mention.end, normal.start):
                 mention.presence = "absent"
     for cue in clause.cues("uncertain_after"):

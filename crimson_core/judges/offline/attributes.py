@@ -10,6 +10,7 @@ from crimson_core.judges.offline.lexicon import Tag, lexicon
 _UNITS = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "centimeter": 10.0}
 _SIDES = {"left": {"left"}, "right": {"right"}, "both": {"left", "right"}}
 _GRAVEST_CHANGE = ("new", "worse", "acute", "better", "stable", "old", None)
+_ABOVE = frozenset(("above", "from", "superior", "proximal"))
 _SPINE = {"c": "C", "t": "T", "l": "L"}
 
 
@@ -109,13 +110,7 @@ def _above_carina(clause: Clause, start: int, end: int) -> float | None:
         return None
     carina = carinas[0]
     before = clause.words[max(start, carina.start - 4) : carina.start]
-    sign = (
-        -1.0
-        if "below" in before or "beyond" in before
-        else 1.0
-        if {"above", "from", "superior", "proximal"} & set(before)
-        else 0
-    )
+    sign = -1.0 if {"below", "beyond"} & set(before) else 1.0 if _ABOVE & set(before) else 0.0
     if not sign:
         return None
     sizes = [size for size, _, _ in sizes_in(clause, start, end, end)]

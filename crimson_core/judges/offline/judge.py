@@ -9,8 +9,8 @@ from crimson_core.judges.offline.attribute_errors import Discrepancy, compare, c
 from crimson_core.judges.offline.extraction import ReportFinding, extract_findings
 from crimson_core.judges.offline.lexicon import lexicon, rules
 from crimson_core.judges.offline.matching import match_findings
-from crimson_core.judges.offline.significance import significance
-from crimson_core.report import PatientContext, ReportPair
+from crimson_core.judges.offline.significance import Patient, patient_of, significance
+from crimson_core.report import ReportPair
 
 _REMEMBERED = 64  # reports; only while a call lasts, since they are patient data
 
@@ -36,8 +36,9 @@ class OfflineJudge:
 def evaluate_pair(pair: ReportPair, read: Callable[[str], list[ReportFinding]] = extract_findings) -> Evaluation:
     """The evaluation of one report pair; `read` extracts the findings of a report."""
     references, predictions = read(pair.reference), read(pair.candidate)
-    ref_findings = _findings("R", references, pair.reference, pair.context)
-    pred_findings = _findings("P", predictions, pair.candidate, pair.context)
+    patient = patient_of(pair.context)
+    ref_findings = _findings("R", references, pair.reference, patient)
+    pred_findings = _findings("P", predictions, pair.candidate, patient)
     matches = match_findings(references, predictions)
 
     attribute_errors = []
@@ -83,15 +84,13 @@ def _attribute_error(ref_id: str, pred_id: str, found: Discrepancy) -> Attribute
     )
 
 
-def _findings(
-    letter: str, findings: Sequence[ReportFinding], report: str, context: PatientContext | None
-) -> list[Finding]:
+def _findings(letter: str, findings: Sequence[ReportFinding], report: str, patient: Patient) -> list[Finding]:
     beside = frozenset(concept for found in findings for concept in found.concepts)
     return [
         Finding(
             id=f"{letter}{number}",
             finding=report[found.start : found.end],
-            clinical_significance=significance(found, context, beside),
+            clinical_significance=significance(found, patient, beside),
             span=[found.start, found.end],
         )
         for number, found in enumerate(findings, 1)

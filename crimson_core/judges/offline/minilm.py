@@ -58,10 +58,12 @@ class MiniLMJudge(OfflineJudge):
             return {}
         similar = self._encode(clauses) @ self._known.T
         best = similar.argmax(axis=1)
-        named = (
-            (clause, self._names[i], similar[row, i]) for row, (clause, i) in enumerate(zip(clauses, best, strict=True))
-        )
-        return {clause: name for clause, name, cosine in named if name and cosine >= self.threshold}
+        named = {}
+        for row, (clause, nearest) in enumerate(zip(clauses, best, strict=True)):
+            name = self._names[nearest]
+            if name and similar[row, nearest] >= self.threshold:
+                named[clause] = name
+        return named
 
     def _encode(self, texts: Sequence[str]) -> Any:
         return self._encoder.encode(list(texts), normalize_embeddings=True, batch_size=128, show_progress_bar=False)

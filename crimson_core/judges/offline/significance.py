@@ -1,8 +1,8 @@
 """How much a finding matters in this patient: the lexicon's typical significance, moved by the rules of `rules.yaml`."""
 
 import re
-from functools import lru_cache
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from crimson_core.evaluation import SIGNIFICANCE_LEVELS
 from crimson_core.judges.offline.devices import position
@@ -11,22 +11,34 @@ from crimson_core.judges.offline.lexicon import Concept, lexicon, rules, words_o
 from crimson_core.report import PatientContext
 
 
-def significance(
-    finding: ReportFinding, context: PatientContext | None = None, beside: frozenset[str] = frozenset()
-) -> str:
+class Patient(NamedTuple):
+    """What the rules ask of a patient: the age in years, and the normalised words of the indication that it does not deny."""
+
+    age: float | None
+    indication: str
+
+
+def patient_of(context: PatientContext | None) -> Patient:
+    """The patient of a context; age and indication may be missing."""
+    if context is None:
+        return Patient(None, "")
+    return Patient(context.age_years, _asserted(context.indication or ""))
+
+
+def significance(finding: ReportFinding, patient: Patient, beside: frozenset[str]) -> str:
     """Clinical significance of a finding, in a patient, beside the other concepts of its report.
 
     Of several possible concepts the gravest counts, but an appearance matters as much as what the report takes it to be.
     """
     concepts = [lexicon().concepts[key] for key in (finding.concepts[-1:] if finding.explained else finding.concepts)]
-    return SIGNIFICANCE_LEVELS[min(_rank(concept, finding, context, beside) for concept in concepts)]
+    return SIGNIFICANCE_LEVELS[min(_rank(concept, finding, patient, beside) for concept in concepts)]
 
 
-def _rank(concept: Concept, finding: ReportFinding, context: PatientContext | None, beside: frozenset[str]) -> int:
+def _rank(concept: Concept, finding: ReportFinding, patient: Patient, beside: frozenset[str]) -> int:
     """Position in SIGNIFICANCE_LEVELS, where the gravest level stands first."""
     rank = SIGNIFICANCE_LEVELS.index(_typical(concept, finding))
     for rule in rules()["significance"]:
-        if concept.id in rule["concepts"] and _applies(rule, finding, context, beside):
+        if concept.id in rule["concepts"] and _applies(rule, finding, patient, beside):
             if "set" in rule:
                 rank = SIGNIFICANCE_LEVELS.index(rule["set"])
             elif "at_least" in rule:
@@ -44,15 +56,12 @@ def _typical(concept: Concept, finding: ReportFinding) -> str:
     return concept.by_severity[max(reached)] if reached else concept.significance
 
 
-def _applies(
-    rule: dict[str, Any], finding: ReportFinding, context: PatientContext | None, beside: frozenset[str]
-) -> bool:
+def _applies(rule: dict[str, Any], finding: ReportFinding, patient: Patient, beside: frozenset[str]) -> bool:
     attributes = finding.attributes
-    age = context.age_years if context else None
-    indication = _asserted(context.indication) if context and context.indication else ""
+    age = patient.age
 
     def mentioned(key: str) -> bool:
-        return any(_words(term) in indication for term in rule[key])
+        return any(_words(term) in patient.indication for term in rule[key])
 
     conditions = {
         "age_from": lambda: age is not None and age >= rule["age_from"],
@@ -68,14 +77,15 @@ def _applies(
     return all(holds() for key, holds in conditions.items() if key in rule)
 
 
-@lru_cache(maxsize=1024)
 def _asserted(indication: str) -> str:
     """The words of an indication without what it denies ("Cough. No trauma.")."""
     pieces = re.split(r"[.,;\n]", indication)
-    return " ".join(_words(re.split(r"\b(?:no|denies|without|not)\b", piece, flags=re.I)[0]) for piece in pieces)
+    return " ".join(_padded(re.split(r"\b(?:no|denies|without|not)\b", piece, flags=re.I)[0]) for piece in pieces)
 
 
-@lru_cache(maxsize=4096)
-def _words(text: str) -> str:
+def _padded(text: str) -> str:
     """The normalised words of a text, with a blank on each side, so that one is in another as whole words only."""
     return f" {' '.join(word for word, _, _ in words_of(text))} "
+
+
+_words = cache(_padded)  # of the terms in the rules; the words of patients are not kept
