@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from crimson_core import CrimsonScorer, make_pairs
 from crimson_core.evaluation import ERROR_TYPES, SIGNIFICANCE_LEVELS, repair_evaluation
-from crimson_core.judges.offline.extraction import extract_findings
+from crimson_core.judges.offline.extraction import extract_findings, read_report
 from crimson_core.judges.offline.judge import evaluate_pair
 from crimson_core.judges.offline.lexicon import _load, concept_entries, lexicon, normalise, rules
+from crimson_core.judges.offline.matching import _assign
 
 SCORER = CrimsonScorer("offline")
 
@@ -122,6 +123,40 @@ def test_shared_qualifiers_are_carried_over():
         assert [set(f.attributes.sides) for f in extract_findings(report)] == [{"left"}, {"left"}]
     effusion, heart = extract_findings("Left effusion and cardiomegaly.")
     assert heart.attributes.sides == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("report", "told"),
+    [
+        ("No effusion or pneumothorax.", {"-pleural_effusion", "-pneumothorax"}),
+        ("Effusion has resolved. Possible pneumonia.", {"-pleural_effusion", "+pneumonia"}),
+        ("Normal heart size.", {"-cardiomegaly"}),
+        ("Evaluate for pneumonia. Sensitivity for a small pneumothorax is reduced.", set()),
+        ("Clear lungs, although subtle nodules cannot be excluded.", set()),
+        ("Nodules cannot be excluded.", {"+nodule"}),
+        ("The patient is rotated. Prominent thymus.", set()),
+    ],
+)
+def test_a_report_is_read_with_what_it_denies(report, told):
+    """Of the statements that rule a concept out, only those looked for here; one may rule out several."""
+    found = {("+" if f.present else "-") + concept for f in read_report(report) for concept in f.concepts}
+    assert told <= found
+    assert {f for f in found if f[0] == "+"} == {f for f in told if f[0] == "+"}
+
+
+def test_a_tube_out_of_place_is_another_finding_than_one_in_place():
+    bad, good = "Endotracheal tube tip in the right main bronchus.", "Endotracheal tube tip 4 cm above the carina."
+    for reference, candidate in ((bad, good), (good, bad)):
+        result = judged(reference, candidate)
+        assert (result["error_counts"]["missing_findings"], result["error_counts"]["false_findings"]) == (1, 1)
+    assert (
+        judged(bad, "An endotracheal tube is present. Its tip is in the right main bronchus.")["crimson_score"] == 1.0
+    )
+
+
+def test_matching_is_optimal_and_not_greedy():
+    """The best single pair would leave two findings without a match."""
+    assert sorted(_assign({(0, 0): 0.9, (0, 1): 0.8, (1, 0): 0.8})) == [(0, 1), (1, 0)]
 
 
 def test_each_finding_has_its_own_side_and_degree():

@@ -104,7 +104,7 @@ def sizes_in(clause: Clause, start: int, end: int, named: int) -> Iterator[tuple
 
 
 def _above_carina(clause: Clause, start: int, end: int) -> float | None:
-    """The distance in "tip 3 cm above the carina", "the carina is 3 cm below the tip"."""
+    """The distance in "tip 3 cm above the carina"; -1 where it is beyond the carina by an unknown distance."""
     carinas = [t for t in clause.of("sites", start, end) if t.value == "carina"]
     if not carinas:
         return None
@@ -118,7 +118,7 @@ def _above_carina(clause: Clause, start: int, end: int) -> float | None:
 
 
 def _levels(clause: Clause, start: int, end: int) -> set[str]:
-    """Ribs and vertebrae by number: "left 5th and 6th ribs", "the seventh rib", "T8", "T11-12"."""
+    """Ribs and vertebrae by number: "left 5th and 6th ribs", "the seventh rib", "T8"."""
     found: set[str] = set()
     words = clause.words
     ribs = [position for position in range(start, end) if words[position] == "rib"]
