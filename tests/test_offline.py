@@ -61,6 +61,21 @@ def concepts(report):
         ("Correlate for pneumonia. History of lung cancer.", []),
         ("", []),
         (" \n\t ", []),
+        ("72 year old man with CHF and pneumonia.", []),
+        ("Clinical History\nKnown COPD and pneumonia\n\nReport\nLungs clear.", []),
+        ("Clinical details: ?rib fracture. ?chest infection. No rib fracture. Lungs clear.", []),
+        ("Skin fold mimics a pneumothorax on the right.", []),
+        # findings that follow a history or a technique without a heading or an empty line
+        ("COMPARISON: Prior CXR.\nThere is a moderate right effusion and cardiomegaly.", ["cardiomegaly", "pleural_effusion"]),
+        ("History: Wheeze. The lungs are hyperinflated. No consolidation.", ["hyperinflation"]),
+        ("INDICATION: Effusion. Pneumonia.\nFINDINGS: Clear.", []),
+        # what only looks like a denial
+        ("Non-specific opacity.", ["opacity"]),
+        ("8 mm non-calcified nodule in the left upper lobe.", ["nodule"]),
+        ("Left pneumothorax, not seen previously.", ["pneumothorax"]),
+        ("Near-complete resolution of the right effusion.", ["pleural_effusion"]),
+        ("No worsening of bilateral consolidation.", ["consolidation"]),
+        ("Small effusion on the right, none on the left.", ["pleural_effusion"]),
         # structures and their states
         ("The heart is mildly enlarged.", ["cardiomegaly"]),
         ("Stable enlargement of the cardiac silhouette.", ["cardiomegaly"]),
@@ -110,6 +125,10 @@ def test_findings(report, expected):
         ("PICC from the right arm with its tip in the left brachiocephalic vein.", {"sides": {"right"}}),
         ("Endotracheal tube is low, 1 cm above the carina.", {"position": "bad", "above_carina_mm": 10}),
         ("Heart size is borderline enlarged.", {"uncertain": True}),
+        ("Effusion now small, previously large.", {"severity": 2}),
+        ("R basal effusion.", {"sides": {"right"}, "zones": {"lower"}}),
+        ("No worsening of consolidation.", {"temporal": "stable"}),
+        ("Opacities at both bases, worse on the left.", {"temporal": None}),
     ],
 )  # fmt: skip
 def test_attributes(report, attributes):

@@ -93,7 +93,8 @@ class Clause:
         """Positions of words at which the words before a noun cannot start: conjunctions, prepositions, verbs."""
         verbs = {p for p in range(self.start, self.end) if self.words[p].endswith("ing")}
         verbs -= self.places(*MODIFIERS, "concept")
-        return self.places("conjunction", "alternative", "link", "joint") | verbs
+        denying = {p for t in self.cues("negated_before") for p in range(t.start, t.end)}
+        return self.places("conjunction", "alternative", "link", "joint") | verbs | denying
 
     @cached_property
     def _modifiers(self) -> list[Tag]:

@@ -15,7 +15,7 @@ from crimson_core.judges.offline.mentions import (
     mentions,
     tells_something,
 )
-from crimson_core.judges.offline.sentences import sentences
+from crimson_core.judges.offline.sentences import has_findings_section, sentences
 
 NameOf = Callable[[str], str | None]
 
@@ -67,12 +67,22 @@ def unnamed_clauses(report: str) -> list[str]:
 
 
 def read_report(report: str, name_of: NameOf = _no_name) -> list[ReportFinding]:
-    """Every finding that a report says to be present or absent, as often as it says so, in the order of the text."""
+    """Every finding that a report says to be present or absent, as often as it says so, in the order of the text.
+
+    A report that seems to hold nothing but a history or a technique has its findings in the same paragraph, or line, as these.
+    """
+    found = _read(report, name_of, "paragraph")
+    if found or has_findings_section(report, lexicon()):
+        return found
+    return _read(report, name_of, "line") or _read(report, name_of, "sentence")
+
+
+def _read(report: str, name_of: NameOf, section_end: str) -> list[ReportFinding]:
     words = lexicon()
     found: list[ReportFinding] = []
     seen: set[str] = set()
     recent = current = 0  # where the findings of the sentence before, and of this one, begin in `found`
-    for start, end in sentences(report, words):
+    for start, end in sentences(report, words, section_end):
         sentence = report[start:end]
         if sentence in seen:  # what a looping generator repeats says nothing new
             continue

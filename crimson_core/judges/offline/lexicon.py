@@ -84,6 +84,7 @@ class Lexicon:
     statements: dict[Any, Any]
     skipped_sections: frozenset[str]
     sections: frozenset[str]
+    findings_sections: frozenset[str]
     device_damage: frozenset[str]
     ordinals: dict[int, list[str]]
     neutral_statements: list[str]
@@ -200,7 +201,8 @@ def lexicon() -> Lexicon:
         phrases=phrases,
         statements=statements,
         skipped_sections=skipped,
-        sections=skipped.union(data["kept_sections"]),
+        sections=skipped.union(data["kept_sections"], data["findings_sections"]),
+        findings_sections=frozenset(data["findings_sections"]),
         device_damage=frozenset(data["device_damage"]),
         ordinals=data["ordinals"],
         neutral_statements=data["neutral_statements"],

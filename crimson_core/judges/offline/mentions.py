@@ -183,6 +183,8 @@ def _border(left: Mention, right: Mention, clause: Clause) -> int:
 
 def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: int, end: int) -> bool:
     """Whether a modifier in a mention's words is about it."""
+    if tag.kind == "severity" and clause.of("earlier", tag.start - 1, tag.start):
+        return False  # "small effusion, previously large"
     if device and tag.kind in ("sites", "zone") and (tag.kind == "zone" or tag.start < mention.end):
         return False  # before its name stands the way it was put in
     if device and tag.kind not in ("position", "temporal", "sites"):

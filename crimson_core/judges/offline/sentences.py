@@ -12,31 +12,47 @@ _STOP = re.compile(
 )
 _HEADING = re.compile(r"\s*(?P<name>[A-Za-z][A-Za-z /&]{1,40}?)\s*:")
 _EMPTY_LINE = re.compile(r"\s*?\n[^\S\n]*\n")
+_SECTION_END = {"paragraph": _EMPTY_LINE, "line": re.compile(r"[^\S\n]*\n"), "sentence": re.compile(r"(?!\s*\?)")}
 _LINE_START = re.compile(r"[^\S\n]*(?P<item>\d{1,2}[.)]\s|[-*•]\s)?(?P<word>\S*)")
 _INNER_STOP = re.compile(r"[A-Za-z]{2}[.;]\s+[A-Za-z]")
 _LONG_LINE = 60  # characters
 _LEAST_WIDTH = 40  # characters; text in shorter lines is not wrapped but written in lines
 
 
-def sentences(report: str, lexicon: Lexicon) -> Iterator[tuple[int, int]]:
+def sentences(report: str, lexicon: Lexicon, section_end: str = "paragraph") -> Iterator[tuple[int, int]]:
     """Character spans of the sentences about this radiograph; history, technique and the like are left out.
 
-    Such a section goes on until the next heading, or until an empty line after its text.
+    Such a section goes on until the next heading, or until its own text ends.
+
+    Args:
+        report: Its text.
+        lexicon: Knows the headings.
+        section_end: What ends the text of a section: an empty line (paragraph), the end of its line (line) or of its first
+            sentence (sentence).
     """
     skipping = told = False  # in a section to be left out; the section holds text
     start = 0
     for end in _ends(report, lexicon):
-        heading = _HEADING.match(report, start, end)
-        if heading:  # it stays in the sentence: in "Pneumothorax: small, right" it names the finding
-            skipping, told = heading["name"].lower() in lexicon.skipped_sections, False
-            start = heading.end() if skipping else start
-        elif skipping and told and _EMPTY_LINE.match(report, start):
-            skipping = False
         text = report[start:end].strip()
-        told = told or bool(text)
+        heading = _HEADING.match(report, start, end)
+        name = heading["name"].lower() if heading else text.lower()
+        if (
+            heading or name in lexicon.sections
+        ):  # it stays in the sentence: "Pneumothorax: small, right" names the finding
+            skipping, told = name in lexicon.skipped_sections, False
+            start = (heading.end() if heading else end) if skipping else start
+        elif skipping and told:
+            skipping = not _SECTION_END[section_end].match(report, start)
+        told = told or bool(report[start:end].strip())
         if not skipping and text:
             yield start, end
         start = end
+
+
+def has_findings_section(report: str, lexicon: Lexicon) -> bool:
+    """Whether a heading such as "Findings:" stands in a report."""
+    headings = (_HEADING.match(report, match.end()) for match in re.finditer(r"^|\s", report))
+    return any(heading and heading["name"].lower() in lexicon.findings_sections for heading in headings)
 
 
 def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
@@ -74,4 +90,4 @@ def _flowing(lines: list[str], lexicon: Lexicon) -> list[bool]:
 
 def _is_heading(line: str, lexicon: Lexicon) -> bool:
     heading = _HEADING.match(line)
-    return bool(heading) and heading["name"].lower() in lexicon.sections
+    return (heading["name"] if heading else line).strip().lower() in lexicon.sections
