@@ -207,19 +207,28 @@ def _piece(position: int, clause: Clause, start: int, end: int) -> range:
 
 
 def _split_sides(mention: Mention, clause: Clause) -> Iterable[Mention]:
-    """Two findings of "large left and small right effusions" or "effusions, large on the left and small on the right"."""
+    """Two findings of "large left and small right effusions", "stable right and new left effusion" and the like."""
     for start, end in ((mention.first, mention.start), (mention.end, mention.last)):
-        tags = [t for t in clause.modifiers(start, end) if t.kind in ("side", "severity")]
-        sides = [t for t in tags if t.kind == "side" and t.value in ("left", "right")]
+        told = [
+            t for t in clause.modifiers(start, end) if t.kind in ("side", "severity", "temporal") and t.value != "both"
+        ]
+        sides = [t for t in told if t.kind == "side"]
         if len(sides) != 2 or sides[0].value == sides[1].value:
             continue
-        for joint in clause.of("conjunction", min(t.end for t in tags), max(t.start for t in tags)):
-            halves = [[t for t in tags if t.end <= joint.start], [t for t in tags if t.start >= joint.end]]
-            if all(sorted(t.kind for t in half) == ["severity", "side"] for half in halves):
-                told = (attributes_of(half, clause, mention.start, mention.end, mention.end, False) for half in halves)
-                shared = mention.attributes
-                return [replace(mention, attributes=replace(shared, sides=t.sides, severity=t.severity)) for t in told]
+        for joint in clause.of("conjunction", min(t.end for t in told), max(t.start for t in told)):
+            halves = [[t for t in told if t.end <= joint.start], [t for t in told if t.start >= joint.end]]
+            kinds = [sorted(t.kind for t in half) for half in halves]
+            if all(k.count("side") == 1 and len(k) > 1 for k in kinds) and set(kinds[0]) & set(kinds[1]) - {"side"}:
+                parts = [attributes_of(half, clause, mention.start, mention.end, mention.end, False) for half in halves]
+                return [replace(mention, attributes=_own(mention.attributes, part)) for part in parts]
     return [mention]
+
+
+def _own(shared: Attributes, part: Attributes) -> Attributes:
+    """The attributes of one of two findings that are told together."""
+    if part.severity or part.temporal:
+        shared = replace(shared, severity=part.severity, temporal=part.temporal)
+    return replace(shared, sides=part.sides)
 
 
 # --- what belongs together
@@ -229,10 +238,10 @@ def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
     """Carry what an enumeration shares to each of its findings.
 
     A location: "left effusion and atelectasis", "effusion and atelectasis at the left base". A change: "new opacity and
-    effusion", "cardiomegaly and effusion are unchanged".
+    effusion", "cardiomegaly and effusion are unchanged". A position: "the tube and the line are in standard position".
     """
     for left, right in pairwise(found):
-        if not clause.one_list(left.end, right.start):
+        if left.start == right.start or not clause.one_list(left.end, right.start):
             continue
         bare = not clause.modifiers(left.end, right.start)
         change = left.attributes.temporal
@@ -245,11 +254,16 @@ def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
             right.attributes = replace(other, sides=one.sides, zones=other.zones or one.zones)
         elif _placed(right) and right.last > right.end and not _placed(left):
             left.attributes = replace(one, sides=other.sides, zones=other.zones)
-    for left, right in pairwise(found[::-1]):  # left is the later one
-        change = left.attributes.temporal
-        told_after = change and clause.of("temporal", left.end, left.last)
-        if told_after and not right.attributes.temporal and clause.one_list(right.end, left.start):
-            right.attributes = replace(right.attributes, temporal=change)
+    change = place = None  # told after the list, so of all that stands in it
+    for later, earlier in pairwise(found[::-1]):
+        if later.start == earlier.start or not clause.one_list(earlier.end, later.start):
+            change = place = None
+            continue
+        told = later.attributes
+        change = told.temporal if clause.of("temporal", later.end, later.last) else change
+        place = told.position if clause.of("position", later.end, later.last) else place
+        own = earlier.attributes
+        earlier.attributes = replace(own, temporal=own.temporal or change, position=own.position or place)
 
 
 def _placed(mention: Mention) -> bool:
