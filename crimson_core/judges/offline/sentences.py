@@ -14,6 +14,7 @@ _HEADING = re.compile(r"\s*(?P<name>[A-Za-z][A-Za-z /&]{1,40}?)\s*:")
 _EMPTY_LINE = re.compile(r"\s*?\n[^\S\n]*\n")
 _SECTION_END = {"paragraph": _EMPTY_LINE, "line": re.compile(r"[^\S\n]*\n"), "sentence": re.compile(r"(?!\s*\?)")}
 _LINE_START = re.compile(r"[^\S\n]*(?P<item>\d{1,2}[.)]\s|[-*•]\s)?(?P<word>\S*)")
+_DANGLING = re.compile(r"(?:,|\b(?:and|or|of|with|the|an?|in|to|is|are|for|by|at))\s*$", re.IGNORECASE)
 _INNER_STOP = re.compile(r"[A-Za-z]{2}[.;]\s+[A-Za-z]")
 _LONG_LINE = 60  # characters
 _LEAST_WIDTH = 40  # characters; text in shorter lines is not wrapped but written in lines
@@ -72,7 +73,7 @@ def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
         wrapped = width >= _LEAST_WIDTH and len(line.rstrip()) + 1 + len(following["word"]) > width
         # Without letter case to tell, a long line without a stop goes on.
         unfinished = not first.isupper() if mixed_case else len(line.rstrip()) >= _LONG_LINE
-        goes_on = wrapped or flowing[number] or unfinished
+        goes_on = wrapped or flowing[number] or unfinished or _DANGLING.search(line)
         if not line.strip() or not first or following["item"] or _is_heading(lines[number], lexicon) or not goes_on:
             yield match.start()  # an empty line stands at the start of the next sentence
     yield len(report)
