@@ -222,10 +222,14 @@ def words_of(text: str) -> list[tuple[str, int, int]]:
 
 def report_words(text: str) -> list[tuple[str, int, int]]:
     """As `words_of`, with typing errors in long words of the lexicon mended."""
-    return [(_mended(match[0]), match.start(), match.end()) for match in _WORD.finditer(text)]
+    return [
+        (word if word[0].isdecimal() else _mended(word), match.start(), match.end())  # numbers would fill the cache
+        for match in _WORD.finditer(text)
+        for word in (match[0],)
+    ]
 
 
-@lru_cache(maxsize=100_000)  # words recur; bounded, since reports hold endless names and numbers
+@lru_cache(maxsize=20_000)  # words recur; bounded, since reports hold endless names
 def _mended(word: str) -> str:
     """A normalised word; one that is no word of the lexicon but nearly one, as that word.
 
@@ -257,7 +261,7 @@ def _vocabulary() -> tuple[frozenset[str], dict[str, list[str]]]:
     return frozenset(words | set(_load("language.yaml")["no_typing_errors"])), by_letter
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=20_000)
 def normalise(word: str) -> str:
     """A word in lower case, US spelling and singular."""
     word = word.lower()
