@@ -19,7 +19,9 @@ from crimson_core.scorer import PairResult
 
 CANDIDATES = ("C1", "C2")  # of a RadPref case
 
-JUDGE_HELP = "Judge spec: offline, default, hf:<Hub id or folder>, openai:<model> or azure:<deployment>."
+JUDGE_HELP = (
+    "Judge spec: offline, offline+minilm, default, hf:<Hub id or folder>, openai:<model> or azure:<deployment>."
+)
 JudgesOption = Annotated[list[str], typer.Option("--judge", "-j", help=f"{JUDGE_HELP} May be given several times.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file, as JSON.")]
 RadPrefArgument = Annotated[Path, typer.Argument(metavar="FILE", help="RadPref cases, as JSON.")]

@@ -55,7 +55,7 @@ def score(
         typer.Option(
             "--judge",
             "-j",
-            help="default (the published model), offline, hf:<Hub id or folder>, openai:<model> or azure:<deployment>.",
+            help="default (the published model), offline, offline+minilm, hf:<Hub id or folder>, openai:<model> or azure:<deployment>.",
         ),
     ] = "default",
     reference_column: Annotated[str, typer.Option(help="Column of the reference reports.")] = "reference",

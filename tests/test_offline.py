@@ -69,6 +69,10 @@ def concepts(report):
         ("COMPARISON: Prior CXR.\nThere is a moderate right effusion and cardiomegaly.", ["cardiomegaly", "pleural_effusion"]),
         ("History: Wheeze. The lungs are hyperinflated. No consolidation.", ["hyperinflation"]),
         ("INDICATION: Effusion. Pneumonia.\nFINDINGS: Clear.", []),
+        # a number, and what takes up the finding before
+        ("Small right effusion. There is one small nodule in the left lung.", ["nodule", "pleural_effusion"]),
+        ("Small effusion. One of the left ribs is fractured.", ["pleural_effusion", "rib_fracture"]),
+        ("Right effusion. A smaller one on the left.", ["pleural_effusion", "pleural_effusion"]),
         # what only looks like a denial
         ("Non-specific opacity.", ["opacity"]),
         ("8 mm non-calcified nodule in the left upper lobe.", ["nodule"]),

@@ -136,7 +136,11 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
             if more and more != concept and clause.enumerated(other, structure) and other.start not in found:
                 found[other.start] = Mention((more,), other.start, other.end)
     for tag in clause.of("anaphor") if before else ():
-        if tag.start not in taken and clause.modifiers(max(clause.start, tag.start - 3), min(clause.end, tag.end + 5)):
+        # "a smaller one on the left", but not "one small nodule", "one of the ribs"
+        stands_alone = tag.end >= clause.end or (
+            clause.of("joint", tag.end, tag.end + 1) and clause.words[tag.end] != "of"
+        )
+        if stands_alone and clause.modifiers(max(clause.start, tag.start - 3), min(clause.end, tag.end + 5)):
             found[tag.start] = Mention(before, tag.start, tag.end)
     named = sorted(found.values(), key=lambda m: (m.start, m.end))
     definite = {t.end for t in clause.of("definite")}

@@ -37,9 +37,8 @@ def sentences(report: str, lexicon: Lexicon, section_end: str = "paragraph") -> 
         text = report[start:end].strip()
         heading = _HEADING.match(report, start, end)
         name = heading["name"].lower() if heading else text.lower()
-        if (
-            heading or name in lexicon.sections
-        ):  # it stays in the sentence: "Pneumothorax: small, right" names the finding
+        # A heading stays in its sentence: in "Pneumothorax: small, right" it names the finding.
+        if heading or name in lexicon.sections:
             skipping, told = name in lexicon.skipped_sections, False
             start = (heading.end() if heading else end) if skipping else start
         elif skipping and told:
