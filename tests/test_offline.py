@@ -293,6 +293,8 @@ def test_attribute_errors(reference, candidate, errors):
         ("Pneumomediastinum.", {"indication": "Chest pain"}, "urgent"),
         ("NG tube in appropriate position.", {}, "not_actionable_not_urgent"),
         ("NG tube coiled in the esophagus.", {}, "urgent"),
+        ("Left basal opacity, likely atelectasis.", {}, "not_actionable_not_urgent"),
+        ("Left basal opacity may represent pneumonia or atelectasis.", {}, "actionable_not_urgent"),
     ],
 )  # fmt: skip
 def test_significance_in_context(report, context, level):

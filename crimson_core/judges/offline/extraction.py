@@ -33,7 +33,7 @@ class ReportFinding:
         attributes: What the report says about it.
         start: First character of its text in the report.
         end: One past the last character.
-        explained: The last concept is what the report takes the others to be ("opacity, likely atelectasis").
+        appearance: Those of the concepts that the report takes to be the other ones ("opacity, likely atelectasis").
         present: False where the report denies it.
         taken_up: The report speaks of a finding named before ("the opacity").
     """
@@ -42,9 +42,14 @@ class ReportFinding:
     attributes: Attributes
     start: int
     end: int
-    explained: bool = False
+    appearance: tuple[str, ...] = ()
     present: bool = True
     taken_up: bool = False
+
+    @property
+    def diagnoses(self) -> tuple[str, ...]:
+        """The concepts without the appearance that they explain; all of them where the report explains nothing."""
+        return tuple(c for c in self.concepts if c not in self.appearance) or self.concepts
 
 
 def extract_findings(report: str, name_of: NameOf = _no_name) -> list[ReportFinding]:
@@ -118,7 +123,7 @@ def _finding(mention: Mention, start: int, end: int) -> ReportFinding:
         mention.attributes,
         start,
         end,
-        mention.explained,
+        mention.appearance,
         mention.presence == "present",
         mention.taken_up,
     )
@@ -135,7 +140,7 @@ def _explained(last: ReportFinding, diagnoses: list[ReportFinding], tentative: b
         last,
         concepts=tuple(dict.fromkeys((*last.concepts, *concepts))) if tentative else concepts,
         attributes=replace(last.attributes, uncertain=last.attributes.uncertain or tentative),
-        explained=tentative,
+        appearance=tuple(c for c in last.concepts if c not in concepts) if tentative else (),
     )
 
 
@@ -159,7 +164,7 @@ def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportF
                 first,
                 concepts=_narrower(kept[same].concepts, finding.concepts, words),
                 attributes=first.attributes.with_those_of(other.attributes),
-                explained=first.explained or other.explained,
+                appearance=first.appearance + other.appearance,
             )
         for near in {near for concept in kept[same].concepts for near in words.near[concept]}:
             places.setdefault(near, set()).add(same)

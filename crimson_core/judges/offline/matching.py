@@ -107,10 +107,10 @@ def interchangeable(reference: ReportFinding, prediction: ReportFinding) -> bool
 
 def _other_diagnosis(reference: ReportFinding, prediction: ReportFinding) -> bool:
     """Whether the reports explain the appearance by two diagnoses that have nothing to do with each other."""
-    if not reference.explained or not prediction.explained:
+    if not reference.appearance or not prediction.appearance:
         return False
-    one, other = reference.concepts[-1], prediction.concepts[-1]
-    return other not in lexicon().near[one] and (one, other) not in interchangeable_pairs()
+    pairs = [(one, other) for one in reference.diagnoses for other in prediction.diagnoses]
+    return not any(other in lexicon().near[one] or (one, other) in interchangeable_pairs() for one, other in pairs)
 
 
 def compares_sides(reference: ReportFinding, prediction: ReportFinding) -> bool:

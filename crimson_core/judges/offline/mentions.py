@@ -22,7 +22,7 @@ class Mention:
         start: First word of its name.
         end: One past the last word of its name.
         predicate: The name is a structure and, after it, its state: "the heart is enlarged".
-        explained: The last concept is what the report takes the others to be ("opacity, likely atelectasis").
+        appearance: Those of the concepts that the report takes to be the other ones ("opacity, likely atelectasis").
         taken_up: It stands for a finding that was named before ("the opacity", "a smaller one").
         attributes: What is said about it.
         presence: present, absent (denied, past or normal) or unsaid (asked about, history, not to be assessed).
@@ -34,7 +34,7 @@ class Mention:
     start: int
     end: int
     predicate: bool = False
-    explained: bool = False
+    appearance: tuple[str, ...] = ()
     taken_up: bool = False
     attributes: Attributes = NOTHING
     presence: str = "present"
@@ -327,7 +327,8 @@ def _same_appearance(earlier: Mention, last: Mention, clause: Clause, lexicon: L
 
 def _explained(appearance: Mention, diagnosis: Mention, tentative: bool) -> Mention:
     concepts = (*appearance.concepts, *diagnosis.concepts) if tentative else diagnosis.concepts
-    return replace(_merged(appearance, diagnosis, concepts, tentative), explained=tentative)
+    left = tuple(c for c in appearance.concepts if c not in diagnosis.concepts) if tentative else ()
+    return replace(_merged(appearance, diagnosis, concepts, tentative), appearance=left + diagnosis.appearance)
 
 
 def explains(diagnosis: Iterable[str], appearance: Sequence[str], lexicon: Lexicon) -> bool:
@@ -341,7 +342,7 @@ def _merged(left: Mention, right: Mention, concepts: tuple[str, ...], uncertain:
         tuple(dict.fromkeys(concepts)),
         left.start,
         right.end,
-        explained=left.explained or right.explained,
+        appearance=left.appearance + right.appearance,
         attributes=replace(attributes, uncertain=attributes.uncertain or uncertain),
         first=min(left.first, right.first),
         last=max(left.last, right.last),

@@ -30,7 +30,7 @@ def significance(finding: ReportFinding, patient: Patient, beside: frozenset[str
 
     Of several possible concepts the gravest counts, but an appearance matters as much as what the report takes it to be.
     """
-    concepts = [lexicon().concepts[key] for key in (finding.concepts[-1:] if finding.explained else finding.concepts)]
+    concepts = [lexicon().concepts[key] for key in finding.diagnoses]
     return SIGNIFICANCE_LEVELS[min(_rank(concept, finding, patient, beside) for concept in concepts)]
 
 
