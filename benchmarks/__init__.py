@@ -1,1 +1,1 @@
-"""Benchmarks: agreement with radiologists (RadPref), ranking cases (RadJudge), and speed."""
+"""Benchmarks of judges: agreement with radiologists, ranking cases, extraction, known changes of reports, and speed."""

@@ -53,7 +53,10 @@ def _device_tip(reference: ReportFinding, prediction: ReportFinding, rule: dict[
         what = f"The device is out of place in the {'reference' if one == 'bad' else 'candidate'} only"
         yield _error("location", rule["device_position"], what)
     elif lexicon().concepts[reference.concepts[0]].device:
-        yield from _sites(reference.attributes.sites, prediction.attributes.sites, rule["device_tip"])
+        ours, theirs = reference.attributes.sites, prediction.attributes.sites
+        if ours and theirs and not ours & theirs:
+            what = f"The reference says {_listed(ours)}, the candidate {_listed(theirs)}"
+            yield _error("location", rule["other_misplacement" if one == "bad" else "device_tip"], what)
 
 
 def _place(
@@ -89,11 +92,6 @@ def _pooled(findings: Sequence[ReportFinding]) -> Attributes:
         by_lobe=all(t.by_lobe for t in told),
         sites=together("sites") if all(t.sites for t in told) else frozenset(),
     )
-
-
-def _sites(one: frozenset[str], other: frozenset[str], rule: dict[str, str]) -> Iterator[Discrepancy]:
-    if one and other and not one & other:
-        yield _error("location", rule, f"The reference says {_listed(one)}, the candidate {_listed(other)}")
 
 
 def _level(one: frozenset[str], other: frozenset[str], rule: dict[str, Any]) -> Iterator[Discrepancy]:

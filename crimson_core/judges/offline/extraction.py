@@ -105,8 +105,10 @@ def _read(report: str, name_of: NameOf, section_end: str) -> list[ReportFinding]
                 if m.presence != "unsaid" and words.concepts[m.concepts[0]].reported
             ]
             tentative = explanation(clause) if told and last else None
-            meant = next((i for i in range(len(found) - 1, recent - 1, -1) if found[i].present), None)
-            if tentative is not None and meant is not None and _explains(told, found[meant], words):
+            meant = None
+            if tentative is not None:
+                meant = next((i for i in range(len(found) - 1, recent - 1, -1) if found[i].present), None)
+            if meant is not None and _explains(told, found[meant], words):
                 found[meant] = _explained(found[meant], told, tentative)
             elif not named and last:
                 more = continuation(clause, words.concepts[last.concepts[0]].device)

@@ -343,6 +343,7 @@ def _merged(left: Mention, right: Mention, concepts: tuple[str, ...], uncertain:
         left.start,
         right.end,
         appearance=left.appearance + right.appearance,
+        taken_up=left.taken_up,
         attributes=replace(attributes, uncertain=attributes.uncertain or uncertain),
         first=min(left.first, right.first),
         last=max(left.last, right.last),
