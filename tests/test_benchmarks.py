@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from crimson_core.judges.offline.lexicon import concept_entries
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = "Small left pleural effusion. Cardiomegaly. No pneumothorax."
@@ -102,6 +105,13 @@ def test_extraction(samples, tmp_path):
     assert scopes["report text"]["present"]["recall"] == 1.0
     assert scopes["whole text"]["present"]["recall"] == pytest.approx(2 / 3, abs=0.01)
     assert scopes["report text"]["absent"]["f1"] == 1.0
+
+
+def test_the_labels_are_mapped_to_concepts_that_exist():
+    labels = yaml.safe_load((ROOT / "benchmarks" / "radlabels.yaml").read_text())
+    names = {name.partition(":")[0] for listed in labels.values() for name in listed}
+    assert len(labels) == 49
+    assert names <= set(concept_entries())
 
 
 def test_mutations(samples, tmp_path):

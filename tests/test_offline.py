@@ -177,6 +177,23 @@ def test_a_tube_out_of_place_is_another_finding_than_one_in_place():
     )
 
 
+def test_two_misplaced_tips_at_other_places_are_a_significant_error():
+    raw = judged("Nasogastric tube in the right main bronchus.", "Nasogastric tube in the esophagus.")["raw_evaluation"]
+    (error,) = raw["errors"]["attribute_errors"]
+    assert (error["error_types"], error["severity"]) == (["location"], "significant")
+
+
+def test_an_old_fracture_is_a_fracture_wherever_its_words_stand():
+    for candidate in (
+        "Old left eighth rib fracture.",
+        "Left eighth rib fracture, old.",
+        "Healed left eighth rib fracture.",
+    ):
+        assert judged("Old fracture of the left eighth rib.", candidate)["crimson_score"] == 1.0
+        raw = judged("New fracture of the left eighth rib.", candidate)["raw_evaluation"]
+        assert [e["error_types"] for e in raw["errors"]["attribute_errors"]] == [["temporal"]]
+
+
 def test_matching_is_optimal_and_not_greedy():
     """The best single pair would leave two findings without a match."""
     assert sorted(_assign({(0, 0): 0.9, (0, 1): 0.8, (1, 0): 0.8})) == [(0, 1), (1, 0)]
