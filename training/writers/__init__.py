@@ -1,0 +1,89 @@
+"""Writers of candidate reports: what is asked of them, and what comes back."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from crimson_core.evaluation import Evaluation
+from crimson_core.report import PatientContext
+
+ErrorKind = Literal["false_finding", "attribute_error", "omission"]
+ERROR_KINDS: tuple[ErrorKind, ...] = ErrorKind.__args__
+# As the CRIMSON card names them; "descriptor" is its morphology.
+Attribute = Literal["location", "severity", "descriptor", "measurement", "certainty", "temporal"]
+
+
+class Change(BaseModel):
+    """One error that a writer put into a candidate.
+
+    Attributes:
+        kind: What kind of error it is.
+        attribute: Which attribute is wrong, for an attribute error.
+        before: The words of the ground truth that it is about; empty for a false finding.
+        after: The words of the candidate that hold it; empty for an omission.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: ErrorKind
+    attribute: Attribute | None = None
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One candidate to be written.
+
+    Attributes:
+        report: The ground truth.
+        kinds: The errors to make, one each; none for a rewrite with the same clinical meaning.
+        seed: Decides what chance decides, so that the same task has the same draft where the writer is deterministic.
+        context: The part of the patient context that the record will hold.
+    """
+
+    report: str = field(repr=False)
+    kinds: tuple[ErrorKind, ...]
+    seed: str
+    context: PatientContext | None = None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a writer made of a task: a candidate, or the reason why there is none.
+
+    Attributes:
+        candidate: The report.
+        changes: The errors in it, one per kind of the task.
+        evaluation: The label, where the writer knows it by construction.
+        failure: Why there is no candidate, without report text.
+        usage: Token counts (`prompt_tokens`, `completion_tokens`) that were paid for, also of a failure.
+    """
+
+    candidate: str | None = field(default=None, repr=False)
+    changes: tuple[Change, ...] = ()
+    evaluation: Evaluation | None = field(default=None, repr=False)
+    failure: str | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+
+
+class Writer(Protocol):
+    """A writer. Its constructor raises `JudgeError` or `InputError` where it cannot be had."""
+
+    def possible(self, report: str) -> frozenset[ErrorKind]:
+        """The kinds of error that can be made on a report; cheap, and asks no API."""
+        ...
+
+    def write(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Draft]]:
+        """Yield (position in `tasks`, draft), each task once, in whatever order they are done.
+
+        What is wrong with one task is a failed draft; what makes going on pointless raises `JudgeError`. Closing the
+        iterator early stops the work.
+        """
+        ...
+
+    def signature(self) -> dict[str, str]:
+        """What somebody else must know to write the same candidates."""
+        ...
