@@ -37,8 +37,8 @@ def evaluate_pair(pair: ReportPair, read: Callable[[str], list[ReportFinding]] =
     """The evaluation of one report pair; `read` extracts the findings of a report."""
     references, predictions = read(pair.reference), read(pair.candidate)
     patient = patient_of(pair.context)
-    ref_findings = _findings("R", references, pair.reference, patient)
-    pred_findings = _findings("P", predictions, pair.candidate, patient)
+    ref_findings = listed_findings("R", references, pair.reference, patient)
+    pred_findings = listed_findings("P", predictions, pair.candidate, patient)
     matches = match_findings(references, predictions)
 
     attribute_errors = []
@@ -50,7 +50,7 @@ def evaluate_pair(pair: ReportPair, read: Callable[[str], list[ReportFinding]] =
             refs, preds = _group(r, matches)
             placed |= refs
             found += compare_location([references[i] for i in sorted(refs)], [predictions[i] for i in sorted(preds)])
-        attribute_errors += [_attribute_error(ref_findings[r].id, pred_findings[p].id, what) for what in found]
+        attribute_errors += [listed_error(ref_findings[r].id, pred_findings[p].id, what) for what in found]
     matched_refs, matched_preds = {r for r, _ in matches}, {p for _, p in matches}
     return Evaluation(
         reference_findings=ref_findings,
@@ -74,7 +74,8 @@ def _group(reference: int, matches: Sequence[tuple[int, int]]) -> tuple[set[int]
         refs, preds = {r for r, _ in more}, {p for _, p in more}
 
 
-def _attribute_error(ref_id: str, pred_id: str, found: Discrepancy) -> AttributeError:
+def listed_error(ref_id: str, pred_id: str, found: Discrepancy) -> AttributeError:
+    """A discrepancy on a match, as an evaluation lists it."""
     return AttributeError(
         ref_id=ref_id,
         pred_id=pred_id,
@@ -84,7 +85,8 @@ def _attribute_error(ref_id: str, pred_id: str, found: Discrepancy) -> Attribute
     )
 
 
-def _findings(letter: str, findings: Sequence[ReportFinding], report: str, patient: Patient) -> list[Finding]:
+def listed_findings(letter: str, findings: Sequence[ReportFinding], report: str, patient: Patient) -> list[Finding]:
+    """The findings of a report as an evaluation lists them, with ids of a letter and a number from 1 on."""
     beside = frozenset(concept for found in findings for concept in found.concepts)
     return [
         Finding(

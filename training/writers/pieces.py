@@ -1,0 +1,133 @@
+"""A report in pieces: its sentences, each with the findings that it tells, and what stands between them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from crimson_core.judges.offline.extraction import ReportFinding, read_report
+from crimson_core.judges.offline.lexicon import lexicon
+from crimson_core.judges.offline.sentences import sentences
+
+_HEADING = re.compile(r"\s*([A-Za-z][A-Za-z /&]{1,40}?)\s*:\s*")
+_ARTICLE = re.compile(r"\b(an?) $", re.IGNORECASE)
+_NUMBER = re.compile(r"\s*(?:\d{1,2}[.)]\s+|[-*•]\s+)?")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A sentence of a report.
+
+    Attributes:
+        lead: What stands before it: blanks, a heading, a number of a list, sections that tell no findings.
+        text: The sentence.
+        tells: The findings that it tells, as positions among those of the report.
+        spans: (finding, first character, one past the last) in `text`, of the findings that it tells.
+        denies: The concepts that it denies.
+        leaning: It cannot stand without the sentence before it.
+        changed: It holds an error of ours, and is not to be touched again.
+    """
+
+    lead: str
+    text: str
+    tells: frozenset[int] = frozenset()
+    spans: tuple[tuple[int, int, int], ...] = ()
+    denies: frozenset[str] = frozenset()
+    leaning: bool = False
+    changed: bool = False
+
+    @property
+    def heads(self) -> bool:
+        """Whether a heading or an empty line stands before it."""
+        return ":" in self.lead or "\n\n" in self.lead
+
+
+@cache
+def phrases() -> dict[str, Any]:
+    """The content of `phrases.yaml`."""
+    return yaml.safe_load(files(__package__).joinpath("phrases.yaml").read_text(encoding="utf-8"))
+
+
+@cache
+def leaning() -> re.Pattern[str]:
+    """Matches the start of a sentence that leans on the one before it."""
+    return re.compile(phrases()["leaning"].replace("| ", "|") + r"\b", re.IGNORECASE)
+
+
+def pieces_of(report: str, findings: Sequence[ReportFinding]) -> list[Piece]:
+    """The sentences of a report that tell its findings; joined they are the report but for what follows the last one.
+
+    Args:
+        report: Its text.
+        findings: What `extract_findings` gives for it.
+    """
+    words = lexicon()
+    told = read_report(report)
+    pieces: list[Piece] = []
+    done = 0
+    for start, end in sentences(report, words):
+        heading = _HEADING.match(report, start, end)
+        while heading and heading[1].lower() in words.sections:
+            start = heading.end()
+            heading = _HEADING.match(report, start, end)
+        start = min(_NUMBER.match(report, start, end).end(), end)
+        text = report[start:end].rstrip()
+        if start < done or re.fullmatch(r"(?:\d{1,2}[.)])?", text):  # the number of a list goes with what it numbers
+            continue
+        inside = [mention for mention in told if start <= mention.start < start + len(text)]
+        present = [mention for mention in inside if mention.present]
+        spans = tuple(
+            (index, mention.start - start, mention.end - start)
+            for mention in present
+            for index, finding in enumerate(findings)
+            if words.related(mention.concepts, finding.concepts)
+        )
+        denied = frozenset(concept for mention in inside if not mention.present for concept in mention.concepts)
+        tells = frozenset(index for index, _, _ in spans)
+        pieces.append(
+            Piece(report[done:start], text, tells, spans, denied, bool(leaning().match(text)) or _anaphoric(present))
+        )
+        done = start + len(text)
+    return pieces
+
+
+def joined(pieces: Sequence[Piece]) -> str:
+    """The report that pieces make."""
+    return "".join(piece.lead + piece.text for piece in pieces).strip()
+
+
+def without(pieces: Sequence[Piece], gone: set[int]) -> list[Piece]:
+    """The pieces without some of them; a heading goes on to the piece behind it, if that has none."""
+    kept: list[Piece] = []
+    lead = None
+    for position, piece in enumerate(pieces):
+        if position in gone:
+            lead = piece.lead if lead is None else lead
+            continue
+        if lead is not None and not piece.heads:
+            piece = replace(piece, lead=lead)
+        kept.append(piece)
+        lead = None
+    return kept
+
+
+def with_article(before: str, word: str) -> str:
+    """What stands before a word, with "a" or "an" as the word wants it."""
+
+    def article(found: re.Match[str]) -> str:
+        return like("an " if word[:1].lower() in "aeiou" else "a ", found[1])
+
+    return _ARTICLE.sub(article, before)
+
+
+def like(word: str, model: str) -> str:
+    """A word in the letter case of another one."""
+    return word.upper() if model.isupper() and len(model) > 1 else word.capitalize() if model[:1].isupper() else word
+
+
+def _anaphoric(mentions: Sequence[ReportFinding]) -> bool:
+    return any(mention.taken_up for mention in mentions)

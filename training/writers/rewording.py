@@ -1,0 +1,134 @@
+"""Other words for the same report: phrases, forms of sentences, order, normal statements."""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+from crimson_core.judges.offline.lexicon import lexicon
+from training.writers.pieces import Piece, phrases, with_article, without
+
+_SHARE_OF_PHRASES, _SHARE_OF_FRAMES = 0.6, 0.5
+_MOST_NORMALS = 3
+
+
+def reworded(pieces: Sequence[Piece], present: set[str], rng: random.Random, strength: float) -> list[Piece]:
+    """A report in other words.
+
+    Args:
+        pieces: The report; those with an error in them keep their words.
+        present: Concepts that it tells.
+        rng: Decides.
+        strength: How much changes, from 0 (nothing) to 1.
+    """
+    made = list(pieces)
+    if rng.random() < strength * 0.6:
+        made = _reordered(made, rng)
+    if rng.random() < strength * 0.6:
+        made = _without_normals(made, rng)
+    made = [p if p.changed else _rephrased(p, rng, strength) for p in made]
+    if rng.random() < strength * 0.6:
+        made = _with_normals(made, present, rng)
+    if rng.random() < strength * 0.4:
+        made = _laid_out(made, rng)
+    return made
+
+
+def _reordered(pieces: list[Piece], rng: random.Random) -> list[Piece]:
+    """Sentences change places within their section; those that lean on another stay behind it. The leads stay in their places."""
+    groups: list[list[list[Piece]]] = []
+    for piece in pieces:
+        if not groups or piece.heads:
+            groups.append([])
+        if piece.leaning and groups[-1]:
+            groups[-1][-1].append(piece)
+        else:
+            groups[-1].append([piece])
+    texts = [piece for section in groups for group in rng.sample(section, len(section)) for piece in group]
+    return [replace(piece, lead=place.lead) for place, piece in zip(pieces, texts, strict=True)]
+
+
+def _without_normals(pieces: list[Piece], rng: random.Random) -> list[Piece]:
+    """Some sentences that tell no finding are gone."""
+    free = {
+        i
+        for i, piece in enumerate(pieces)
+        if not piece.tells and not piece.changed and not (i + 1 < len(pieces) and pieces[i + 1].leaning)
+    }
+    gone = {i for i in sorted(free) if rng.random() < 0.5}
+    return without(pieces, gone) if len(gone) < len(pieces) else pieces
+
+
+def _with_normals(pieces: list[Piece], present: set[str], rng: random.Random) -> list[Piece]:
+    """Some normal statements more, about what the report does not tell or deny."""
+    words = lexicon()
+    told = present | {concept for piece in pieces for concept in piece.denies}
+    fitting = [normal for normal in phrases()["normal"] if not words.related(normal["about"], told)]
+    made = list(pieces)
+    for normal in rng.sample(fitting, min(len(fitting), rng.randint(1, _MOST_NORMALS))):
+        if words.related(normal["about"], told):
+            continue
+        told |= set(normal["about"])
+        places = [i for i in range(1, len(made) + 1) if i == len(made) or not made[i].leaning]
+        if places:
+            place = rng.choice(places)
+            made.insert(place, Piece(" ", normal["text"]))
+    return made
+
+
+def _laid_out(pieces: list[Piece], rng: random.Random) -> list[Piece]:
+    """One paragraph, or a line for each sentence."""
+    between = rng.choice((" ", "\n"))
+    return [replace(piece, lead="" if i == 0 else between) for i, piece in enumerate(pieces)]
+
+
+def _rephrased(piece: Piece, rng: random.Random, strength: float) -> Piece:
+    text = piece.text
+    if rng.random() < strength * _SHARE_OF_FRAMES:
+        text = _reframed(text, rng)
+    for pattern, others in _interchangeable():
+        found = pattern.search(text)
+        if found and rng.random() < strength * _SHARE_OF_PHRASES:
+            other = _like(rng.choice([o for o in others if o != found[0].lower()]), found[0], found.start() == 0)
+            text = with_article(text[: found.start()], other) + other + text[found.end() :]
+    return replace(piece, text=text, spans=())
+
+
+def _reframed(text: str, rng: random.Random) -> str:
+    """A sentence in another form, if it has one of those that are known."""
+    stop = text[-1:] if text[-1:] in ".!" else ""
+    body = text.removesuffix(stop) if stop else text
+    for pattern, forms in _frames():
+        found = pattern.fullmatch(body)
+        if found:
+            groups = found.groupdict()
+            if noun := groups.get("np"):
+                groups["np"] = noun if re.match(r"[A-Z]{2}|[A-Z]\d", noun) else noun[:1].lower() + noun[1:]
+            made = rng.choice(forms).format(**groups)
+            return made[:1].upper() + made[1:] + stop
+    return text
+
+
+@cache
+def _frames() -> list[tuple[re.Pattern[str], list[str]]]:
+    return [(re.compile(pattern, re.IGNORECASE), forms) for pattern, forms in phrases()["frames"]]
+
+
+@cache
+def _interchangeable() -> list[tuple[re.Pattern[str], list[str]]]:
+    groups = []
+    for group in phrases()["interchangeable"]:
+        longest_first = sorted(group, key=len, reverse=True)
+        groups.append((re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b", re.IGNORECASE), group))
+    for phrase, other in phrases()["one_way"].items():
+        groups.append((re.compile(rf"\b{re.escape(phrase)}\b", re.IGNORECASE), [other]))
+    return groups
+
+
+def _like(text: str, model: str, starts: bool) -> str:
+    """A phrase in the letter case that its place wants."""
+    if text in ("rul", "rll", "lul", "lll", "ett", "svc", "picc") or (model.isupper() and len(model) > 4):
+        return text.upper()
+    text = re.sub(r"\b(et|ng|picc)\b", lambda m: m[0].upper(), text)
+    return text[:1].upper() + text[1:] if starts else text

@@ -1,0 +1,197 @@
+"""The rule-based writer: rewords a report and puts errors into it by rule, and so knows the label of what it wrote.
+
+What a candidate must tell is known by construction: the findings of the ground truth, but for the one that was left out,
+the one whose attribute was changed, and one more. The candidate is read again with the lexicon of the offline judge, and
+is kept only if it tells exactly that; else another one is tried.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from crimson_core.evaluation import Errors, Evaluation, Match
+from crimson_core.judges.offline.attribute_errors import Discrepancy, compare, compare_location
+from crimson_core.judges.offline.extraction import ReportFinding, extract_findings
+from crimson_core.judges.offline.judge import listed_error, listed_findings
+from crimson_core.judges.offline.lexicon import lexicon, rules
+from crimson_core.judges.offline.significance import patient_of, significance
+from training.writers import ERROR_KINDS, Change, Draft, ErrorKind, Task
+from training.writers.errors import Edit, attribute_errors, false_findings, omissions
+from training.writers.pieces import Piece, joined, phrases, pieces_of
+from training.writers.rewording import reworded
+
+_TRIES = 12  # drafts of one task
+_MOST_EDITS = 8  # errors of one kind that are tried in one draft
+_STRENGTHS = (0.9, 0.7, 0.5, 0.3)  # of the rewording, less and less when drafts fail
+_SIGNIFICANT = ("urgent", "actionable_not_urgent")
+
+
+class _Expected(NamedTuple):
+    """A finding that a candidate must tell: one of the ground truth, perhaps with an error, or a false one."""
+
+    reference: int | None
+    edit: Edit | None
+
+
+class RuleWriter:
+    """Writes candidates by rule; the same task always has the same draft."""
+
+    def possible(self, report: str) -> frozenset[ErrorKind]:
+        """The kinds of error that can be made on a report."""
+        findings = extract_findings(report)
+        pieces = pieces_of(report, findings)
+        rng = random.Random(0)
+        return frozenset(
+            kind
+            for kind in ERROR_KINDS
+            if any(
+                _labelled(report, findings, edit.pieces, (edit,), None) is not None
+                for edit in islice(_edits(kind, pieces, findings, rng), _MOST_EDITS)
+            )
+        )
+
+    def write(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Draft]]:
+        """Yield (position in `tasks`, draft), in order."""
+        for index, task in enumerate(tasks):
+            yield index, _draft(task)
+
+    def signature(self) -> dict[str, str]:
+        """The versions of the phrases, the lexicon and the rules."""
+        versions = {"phrases": phrases()["version"], "lexicon": lexicon().version, "rules": rules()["version"]}
+        return {"writer": "rules", **{name: str(version) for name, version in versions.items()}}
+
+
+def _draft(task: Task) -> Draft:
+    findings = extract_findings(task.report)
+    pieces = pieces_of(task.report, findings)
+    if not pieces:
+        return Draft(failure="no sentence of the report tells findings")
+    rng = random.Random(task.seed)
+    for attempt in range(_TRIES):
+        edits = _chosen(task, pieces, findings, rng)
+        if edits is None:
+            continue
+        last = edits[-1].pieces if edits else pieces
+        # The last tries are worth more with the error and without rewording than not at all.
+        strength = _STRENGTHS[min(attempt // 2, len(_STRENGTHS) - 1)] if attempt < _TRIES - 3 or not edits else 0.0
+        present = {c for finding in findings for c in finding.concepts} | {c for e in edits for c in e.concepts}
+        made = reworded(last, present, rng, strength)
+        labelled = _labelled(task.report, findings, made, edits, task)
+        if labelled is not None and " ".join(joined(made).split()) != " ".join(task.report.split()):
+            evaluation, changes = labelled
+            return Draft(joined(made), changes, evaluation)
+    what = " and ".join(task.kinds).replace("_", " ") or "rewrite"
+    return Draft(failure=f"no {what} of this report holds what it should, in {_TRIES} tries")
+
+
+def _chosen(
+    task: Task, pieces: list[Piece], findings: list[ReportFinding], rng: random.Random
+) -> tuple[Edit, ...] | None:
+    """One error of each kind of a task, each on top of the one before it; None if one cannot be made."""
+    made: list[Edit] = []
+    # A false finding needs no finding, and so comes last.
+    for kind in sorted(task.kinds, key=("omission", "attribute_error", "false_finding").index):
+        taken = {edit.target for edit in made}
+        current = made[-1].pieces if made else pieces
+        options = [
+            edit
+            for edit in islice(_edits(kind, current, findings, rng), _MOST_EDITS)
+            if edit.target is None or edit.target not in taken
+        ]
+        fitting = next(
+            (e for e in options if _labelled(task.report, findings, e.pieces, (*made, e), task) is not None), None
+        )
+        if fitting is None:
+            return None
+        made.append(fitting)
+    return tuple(made)
+
+
+def _edits(kind: ErrorKind, pieces: list[Piece], findings: list[ReportFinding], rng: random.Random) -> Iterator[Edit]:
+    if kind == "false_finding":
+        return false_findings(pieces, findings, rng)
+    if kind == "attribute_error":
+        return attribute_errors(pieces, len(findings), rng)
+    patient = patient_of(None)
+    beside = frozenset(concept for finding in findings for concept in finding.concepts)
+    targets = [i for i, finding in enumerate(findings) if significance(finding, patient, beside) in _SIGNIFICANT]
+    return omissions(pieces, targets, findings, rng)
+
+
+def _labelled(
+    report: str, findings: list[ReportFinding], pieces: list[Piece], edits: Sequence[Edit], task: Task | None
+) -> tuple[Evaluation, tuple[Change, ...]] | None:
+    """The evaluation of a candidate by construction, with its changes; None if it does not tell what it should."""
+    candidate = joined(pieces)
+    told = extract_findings(candidate)
+    about = {edit.target: edit for edit in edits if edit.target is not None}
+    gone = {target for target, edit in about.items() if edit.kind == "omission"}
+    expected = [_Expected(None, edit) for edit in edits if edit.kind == "false_finding"]
+    kept = [_Expected(i, about.get(i)) for i in range(len(findings)) if i not in gone]
+    # Those that are told with an error first, since nothing else may take them.
+    expected += sorted(kept, key=lambda e: e.edit is None)
+    if len(told) != len(expected):
+        return None
+
+    patient = patient_of(task.context if task else None)
+    ref_findings = listed_findings("R", findings, report, patient)
+    pred_findings = listed_findings("P", told, candidate, patient)
+    places: dict[int, int] = {}  # reference -> prediction
+    errors = []
+    changes = {}
+    free = set(range(len(told)))
+    for wanted in expected:
+        for place in sorted(free):
+            found = _fits(wanted, findings, told[place], ref_findings)
+            if found is not None:
+                break
+        else:
+            return None
+        free.discard(place)
+        if wanted.reference is not None:
+            places[wanted.reference] = place
+            errors += [listed_error(ref_findings[wanted.reference].id, pred_findings[place].id, what) for what in found]
+        if wanted.edit:
+            before = "" if wanted.reference is None else ref_findings[wanted.reference].finding
+            changes[wanted.edit.kind] = Change(
+                kind=wanted.edit.kind,
+                attribute=wanted.edit.attribute,
+                before=before,
+                after=pred_findings[place].finding,
+            )
+    for target in gone:
+        changes["omission"] = Change(kind="omission", before=ref_findings[target].finding)
+    evaluation = Evaluation(
+        reference_findings=ref_findings,
+        predicted_findings=pred_findings,
+        matched_findings=[
+            Match(ref_id=ref_findings[r].id, pred_id=pred_findings[p].id) for r, p in sorted(places.items())
+        ],
+        errors=Errors(
+            false_findings=[pred_findings[p].id for p in range(len(told)) if p not in places.values()],
+            missing_findings=[ref_findings[r].id for r in sorted(gone)],
+            attribute_errors=errors,
+        ),
+    )
+    return evaluation, tuple(changes[kind] for kind in ERROR_KINDS if kind in changes)
+
+
+def _fits(
+    wanted: _Expected, findings: list[ReportFinding], told: ReportFinding, ref_findings: list
+) -> list[Discrepancy] | None:
+    """The attribute errors of a finding that is told as it should be; None if it is another one."""
+    if wanted.reference is None:
+        return [] if wanted.edit.concepts & set(told.concepts) else None
+    reference = findings[wanted.reference]
+    if set(reference.concepts) != set(told.concepts):
+        return None
+    urgent = ref_findings[wanted.reference].clinical_significance == "urgent"
+    found = _discrepancies(reference, told, urgent)
+    if wanted.edit is None:
+        return [] if not found and not _discrepancies(told, reference, urgent) else None
+    return found if {what.type for what in found} == {wanted.edit.attribute} else None
+
+
+def _discrepancies(one: ReportFinding, other: ReportFinding, urgent: bool) -> list[Discrepancy]:
+    return [*compare(one, other, urgent), *compare_location([one], [other])]
