@@ -4,7 +4,6 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,18 +28,6 @@ RadPrefArgument = Annotated[Path, typer.Argument(metavar="FILE", help="RadPref c
 console = Console(highlight=False, markup=False, emoji=False)  # ids and reasons are data
 if not console.is_terminal:
     console.width = 160  # a file or pipe has no width, and rich would fold the tables to 80
-
-
-def radlabels_samples() -> Path:
-    """The samples of the installed `radlabels`, found without importing it (which would ask for packages of no use here).
-
-    Raises:
-        InputError: It is not installed.
-    """
-    spec = find_spec("radlabels")
-    if not spec or not spec.submodule_search_locations:
-        raise InputError("radlabels is not installed. Run: pip install --no-deps radlabels==0.2.0")
-    return Path(spec.submodule_search_locations[0]) / "samples"
 
 
 def read_cases(file: Path) -> list[dict[str, Any]]:

@@ -17,8 +17,9 @@ import typer
 import yaml
 from rich.table import Table
 
-from benchmarks.common import JsonOption, console, radlabels_samples, run, write_json
+from benchmarks.common import JsonOption, console, run, write_json
 from crimson_core.judges.offline.extraction import ReportFinding, read_report
+from training.corpus import radlabels_samples
 
 STATUSES = ("present", "uncertain", "absent")
 # RadGraph takes most hedged findings for present ones; the first column tells whether a finding is read at all.

