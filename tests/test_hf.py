@@ -21,7 +21,10 @@ from safetensors.torch import load_file, save_file
 from crimson_core import CrimsonScorer, InputError, Judge, JudgeError, PatientContext, ReportPair
 from crimson_core.evaluation import evaluation_schema, parse_evaluation
 from crimson_core.judges import hf
-from crimson_core.judges.hf import ChatEncoder, HFJudge, evaluation_grammar, find_checkpoint
+from crimson_core.judges.hf import HFJudge
+from crimson_core.judges.hf.checkpoint import find_checkpoint
+from crimson_core.judges.hf.encoding import ChatEncoder
+from crimson_core.judges.hf.grammar import evaluation_grammar
 from crimson_core.prompt import PUBLISHED_MODEL, Prompt
 
 PAIRS = [
@@ -352,7 +355,7 @@ def test_grammar_refuses_the_rest(accepts, output):
 
 def tight_judge(folder):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hf, "_MAX_WHITESPACE", 1)  # a random model loves white space
+        patch.setattr(hf.grammar, "_MAX_WHITESPACE", 1)  # a random model loves white space
         return HFJudge(str(folder), dtype="float32", max_new_tokens=600, **TIGHT)
 
 
@@ -584,7 +587,7 @@ def test_signature(tiny_judge, tiny_folder):
 
 def test_folder_digest_follows_the_weights(tiny_folder, tmp_path):
     def digest(folder):
-        return hf._revision(find_checkpoint(str(folder)))
+        return hf.checkpoint.revision_of(find_checkpoint(str(folder)))
 
     copy = tmp_path / "copy"
     shutil.copytree(tiny_folder, copy)
@@ -603,7 +606,9 @@ def test_folder_digest_follows_the_weights(tiny_folder, tmp_path):
 def test_hub_model(tiny_folder, tmp_path, monkeypatch):
     commit = "0123456789abcdef0123456789abcdef01234567"
     folder, asked = variant(tiny_folder, tmp_path / commit), []
-    monkeypatch.setattr(hf, "snapshot_download", lambda name, **options: asked.append((name, options)) or str(folder))
+    monkeypatch.setattr(
+        hf.checkpoint, "snapshot_download", lambda name, **options: asked.append((name, options)) or str(folder)
+    )
     judge = HFJudge("someone/some-model@v1.0", constrained=False)
     assert asked[0][0] == "someone/some-model"
     assert asked[0][1]["revision"] == "v1.0"
@@ -639,7 +644,7 @@ def test_hub_errors(monkeypatch, error, message):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(hf, "snapshot_download", fail)
+    monkeypatch.setattr(hf.checkpoint, "snapshot_download", fail)
     with pytest.raises(JudgeError, match=f"^someone/model .*{message}") as caught:
         HFJudge("someone/model", revision="v9")
     assert caught.value.__cause__ is None and caught.value.__suppress_context__ or caught.value.__context__ is None
@@ -764,7 +769,7 @@ def test_device_and_dtype(tiny_folder):
 @pytest.mark.parametrize("module", ["xgrammar", "peft"])
 def test_missing_package_is_named_before_anything_loads(tiny_folder, adapter, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setattr(hf, "_load_model", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(hf.judge, "load_model", lambda *_: pytest.fail("loaded"))
     folder = adapter[0] if module == "peft" else tiny_folder
     with pytest.raises(
         JudgeError, match=rf'needs {module}, which is not installed. Run: pip install "crimson-metric\[hf\]"'

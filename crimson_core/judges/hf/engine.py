@@ -1,0 +1,28 @@
+"""The packages that the hf judge runs on, which need not be installed."""
+
+from importlib import import_module
+from types import ModuleType
+
+from crimson_core.errors import JudgeError
+
+
+def missing(package: str) -> JudgeError:
+    """The error for a package that is not there."""
+    return JudgeError(f'The hf judge needs {package}, which is not installed. Run: pip install "crimson-metric[hf]"')
+
+
+def engine(module: str) -> ModuleType:
+    """A package that only some judgements need.
+
+    Raises:
+        JudgeError: It is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        raise missing(module) from None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an engine says, for an error of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")

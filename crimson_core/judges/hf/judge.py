@@ -1,0 +1,260 @@
+"""`HFJudge`: pairs in, evaluations out.
+
+Decoding is greedy, by default inside a grammar made from the evaluation's JSON schema, so that every output that ends
+is an evaluation.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+import transformers
+from transformers import GenerationConfig
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from crimson_core.errors import InputError, JudgeError
+from crimson_core.evaluation import evaluation_schema
+from crimson_core.judges.base import Judgement
+from crimson_core.judges.hf.checkpoint import base_of, find_checkpoint, load_model, load_tokenizer, revision_of
+from crimson_core.judges.hf.encoding import ChatEncoder
+from crimson_core.judges.hf.engine import engine
+from crimson_core.judges.hf.grammar import compile_grammar, evaluation_grammar
+from crimson_core.prompt import PUBLISHED_NAMES, prompt_for
+from crimson_core.report import ReportPair
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+_DEFAULT_NEW_TOKENS = 8192  # the reference implementation's, where a checkpoint does not say
+_CPU_BATCH, _ACCELERATOR_BATCH = 8, 16
+
+
+class HFJudge:
+    """Judges with a causal language model in the Transformers format.
+
+    Only safetensors are loaded and no code from a checkpoint is ever run. Decoding is greedy whatever the
+    checkpoint's generation config says; of that, the end tokens, the pad token and `max_new_tokens` are honoured.
+
+    Args:
+        model: Hub id, `<Hub id>@<revision>`, or folder: a merged model, or a LoRA adapter, which is merged into the
+            base model that its config names.
+        revision: Branch, tag or commit of a Hub id.
+        batch_size: Pairs that are generated together; None starts with 16 on an accelerator and 8 without one. It is
+            halved when memory runs out, and stays so.
+        device: For example `cpu`, `cuda` or `cuda:1`; None takes the accelerators that exist, else the CPU.
+        dtype: `bfloat16`, `float16` or `float32`. In float32 a pair's evaluation does not depend on its batch; in the
+            shorter types rounding differs with the shape of a batch, which can tip a close choice between two tokens.
+        constrained: Keep the output inside the evaluation's JSON schema. False decodes freely, as the reference
+            implementation does.
+        guidelines: Whether the reference prompt holds the guidelines; None is the default for this model.
+        max_new_tokens: Longest output in tokens; None takes the checkpoint's own limit, else 8192.
+        max_findings: Longest list of findings, matches or errors that a constrained output can hold.
+        max_text: Longest finding text or explanation in a constrained output, in characters; each of at most eight
+            escaped characters in it, such as a quotation mark, allows as many again.
+
+    Attributes:
+        prompt: How a pair is put to the model; may be replaced by another `Prompt` of the same style.
+        batch_size: As above; may be changed between runs.
+
+    Raises:
+        InputError: An option has no possible value; the text names it.
+        JudgeError: The model cannot be had or cannot be used; the text says what to do.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        revision: str | None = None,
+        batch_size: int | None = None,
+        device: str | None = None,
+        dtype: str = "bfloat16",
+        constrained: bool = True,
+        guidelines: bool | None = None,
+        max_new_tokens: int | None = None,
+        max_findings: int = 40,
+        max_text: int = 400,
+    ) -> None:
+        for option, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
+            if value is not None:
+                _check_positive(option, value)
+        _check_positive("max_findings", max_findings)
+        _check_positive("max_text", max_text)
+        if dtype not in _DTYPES:
+            raise InputError(f"dtype is {dtype!r}. Use one of {', '.join(_DTYPES)}.")
+        device = _check_device(device)
+
+        xgrammar = engine("xgrammar") if constrained else None
+        checkpoint = find_checkpoint(model, revision)
+        self.prompt = prompt_for(
+            checkpoint.name if checkpoint.name in PUBLISHED_NAMES else str(checkpoint.folder), guidelines
+        )
+        base = base_of(checkpoint)
+        tokenizer = load_tokenizer(checkpoint, base)
+        self._encoder = ChatEncoder(tokenizer, checkpoint.name)
+        self._encoder.prepare([message["role"] for message in self.prompt.messages(ReportPair("", ""))])
+        self._model = load_model(checkpoint, base, _DTYPES[dtype], device)
+
+        said = self._model.generation_config
+        # What a checkpoint wants sampled, penalised or suppressed would be merged into every generate() call.
+        self._model.generation_config = GenerationConfig()
+        self._ends = _end_tokens(said, tokenizer, checkpoint.name)
+        self._pad = next(i for i in (said.pad_token_id, tokenizer.pad_token_id, self._ends[0]) if i is not None)
+        self._max_new_tokens = max_new_tokens or said.max_new_tokens or _DEFAULT_NEW_TOKENS
+        config = self._model.config.get_text_config()
+        self._context: int | None = getattr(config, "max_position_embeddings", None)
+        self._grammar = None
+        if xgrammar:
+            grammar = evaluation_grammar(evaluation_schema(max_findings, max_text))
+            self._grammar = compile_grammar(xgrammar, grammar, tokenizer, config.vocab_size, self._ends)
+        self._tokenizer = tokenizer
+        self.batch_size = batch_size or (_CPU_BATCH if self._model.device.type == "cpu" else _ACCELERATOR_BATCH)
+        self._signature = {
+            "judge": f"hf:{checkpoint.name}",
+            "revision": revision_of(checkpoint),
+            **({"base": f"{base.name}@{revision_of(base)}"} if base else {}),
+            "prompt": "",
+            "decoding": f"greedy,max{self._max_new_tokens},"
+            + (f"xgrammar,findings{max_findings},text{max_text}" if xgrammar else "unconstrained"),
+            "dtype": dtype,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            **({"xgrammar": version("xgrammar")} if xgrammar else {}),
+        }
+
+    def signature(self) -> dict[str, str]:
+        """Model, revision, prompt, decoding, dtype and versions.
+
+        The revision of a Hub model is its commit. A folder has none: `sampled-…` is a digest of its small files
+        (configs, tokenizer, chat template) and of the first 4 KiB of every tensor, which another training run changes.
+        """
+        return self._signature | {"prompt": str(self.prompt)}
+
+    def judge(self, pairs: Sequence[ReportPair]) -> Iterator[tuple[int, Judgement]]:
+        """Yield (position in `pairs`, judgement), short pairs first.
+
+        A pair whose prompt the model cannot hold, whose output does not end, or which does not fit into memory even
+        alone, is a failed judgement.
+
+        Raises:
+            InputError: `batch_size` has been set to something that is none.
+        """
+        # By characters, which needs no tokenising ahead. Short ones first: memory runs out in the long ones, and by
+        # then a halved batch size suits all that follow.
+        queue = deque(sorted(range(len(pairs)), key=lambda index: _characters(pairs[index])))
+        alone: list[int] = []
+        while queue or alone:
+            _check_positive("batch_size", self.batch_size)
+            batch = [queue.popleft() for _ in range(min(self.batch_size, len(queue)))] or [alone.pop()]
+            prompts: dict[int, list[int]] = {}
+            for index in batch:
+                try:
+                    prompts[index] = self._encode(pairs[index])
+                except ValueError as error:
+                    yield index, Judgement(failure=str(error))
+            if not prompts:
+                continue
+            outputs = self._generate(list(prompts.values()))
+            if outputs is None and len(prompts) > 1:
+                self.batch_size = len(prompts) // 2
+                queue.extendleft(reversed(prompts))
+            elif outputs is None:
+                (index,) = prompts
+                yield index, Judgement(failure=f"out of memory on a prompt of {len(prompts[index])} tokens, alone")
+            else:
+                limit = self._limit(max(map(len, prompts.values())))
+                for (index, prompt), output in zip(prompts.items(), outputs, strict=True):
+                    ended = any(token in self._ends for token in output)
+                    if not ended and limit < self._limit(len(prompt)):
+                        alone.append(index)  # cut short for a longer neighbour's sake
+                    else:
+                        yield index, self._read(len(prompt), output, limit)
+
+    def _encode(self, pair: ReportPair) -> list[int]:
+        """Token ids of a pair's prompt; a ValueError says why the model cannot be asked."""
+        prompt = self._encoder.encode(self.prompt.messages(pair))
+        if self._limit(len(prompt)) < 1:
+            raise ValueError(f"the prompt has {len(prompt)} tokens and the model holds {self._context}")
+        return prompt
+
+    def _limit(self, prompt_tokens: int) -> int:
+        """How many tokens may follow a prompt."""
+        if self._context is None:
+            return self._max_new_tokens
+        return min(self._max_new_tokens, self._context - prompt_tokens)
+
+    def _generate(self, prompts: list[list[int]]) -> list[list[int]] | None:
+        """One output per prompt, padded behind its end token; None if memory ran out."""
+        width = max(map(len, prompts))
+        ids = torch.tensor([[self._pad] * (width - len(prompt)) + prompt for prompt in prompts])
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        greedy = GenerationConfig(
+            max_new_tokens=self._limit(width),
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=self._ends,
+            pad_token_id=self._pad,
+        )
+        processors = [engine("xgrammar.contrib.hf").LogitsProcessor(self._grammar)] if self._grammar else []
+        try:
+            output = self._model.generate(
+                input_ids=ids.to(self._model.device),
+                attention_mask=mask.to(self._model.device),
+                generation_config=greedy,
+                logits_processor=processors,
+            )
+            return output[:, width:].tolist()
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Out here, since the exception holds on to the tensors of the failed call.
+        if torch.accelerator.is_available():
+            torch.accelerator.empty_cache()
+        return None
+
+    def _read(self, prompt_tokens: int, output: list[int], limit: int) -> Judgement:
+        end = next((place for place, token in enumerate(output) if token in self._ends), None)
+        output = output if end is None else output[: end + 1]
+        text = self._tokenizer.decode(output, skip_special_tokens=True)
+        usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(output)}
+        if end is None:
+            return Judgement(failure=f"the output did not end within {limit} tokens", raw_output=text, usage=usage)
+        return Judgement.from_output(text, usage)
+
+
+def _end_tokens(said: GenerationConfig, tokenizer: PreTrainedTokenizerBase, name: str) -> list[int]:
+    ends = said.eos_token_id if said.eos_token_id is not None else tokenizer.eos_token_id
+    if ends is None or ends == []:
+        raise JudgeError(f"{name} names no end token. Write eos_token_id into its generation_config.json.")
+    return [ends] if isinstance(ends, int) else list(ends)
+
+
+def _characters(pair: ReportPair) -> int:
+    return (
+        len(pair.reference)
+        + len(pair.candidate)
+        + sum(map(len, pair.context.as_dict().values() if pair.context else ()))
+    )
+
+
+def _check_positive(option: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{option} is {value!r}. Give a whole number from 1 on.")
+
+
+def _check_device(device: str | None) -> torch.device | None:
+    if device is None:
+        return None
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    count = torch.accelerator.device_count() if accelerator else 0
+    known = ["cpu", *([accelerator.type] if accelerator else []), *(f"{accelerator.type}:{n}" for n in range(count))]
+    if device not in known:
+        raise InputError(f"device is {device!r}. This machine has {', '.join(known)}; leave it out to take the best.")
+    return torch.device(device)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """The CPU's and Apple's allocators raise plain RuntimeErrors."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        words in str(error) for words in ("DefaultCPUAllocator", "out of memory")
+    )
