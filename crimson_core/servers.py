@@ -1,0 +1,140 @@
+"""Where an API is that speaks OpenAI's language, with which key, and how to speak of it without showing either."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from crimson_core.errors import InputError, JudgeError
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+_OPENAI_HOST = "api.openai.com"
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where an API is, and how to speak of it; made by `openai_server` or `azure_server`.
+
+    Attributes:
+        name: `openai` or `azure`.
+        host: The part of its URL that may be shown.
+        key: The key, wrapped so that no repr or traceback with local variables shows it.
+        key_variable: The environment variable of the key.
+        where_wrong: What to check where the server or the model is not found.
+        connect: Makes a client from `api_key` and the options of every client.
+        version: What else its signature holds.
+    """
+
+    name: str
+    host: str
+    key: SecretStr = field(repr=False)
+    key_variable: str
+    where_wrong: str
+    connect: Callable[..., "AsyncOpenAI"] = field(repr=False)  # it holds the URL, which may hold a password
+    version: dict[str, str] = field(default_factory=dict)
+
+
+def openai_server(base_url: str | None = None, api_key: str | None = None) -> Server:
+    """OpenAI, or a server that speaks its language.
+
+    Args:
+        base_url: Where the API is, usually ending in /v1; by default OPENAI_BASE_URL, else OpenAI's own.
+        api_key: By default OPENAI_API_KEY. A server other than OpenAI's may go without one.
+
+    Raises:
+        InputError: `base_url` is no URL.
+        JudgeError: The `openai` package or the key is missing.
+    """
+    openai = openai_package()
+    url = base_url or os.environ.get("OPENAI_BASE_URL") or f"https://{_OPENAI_HOST}/v1"
+    host = _host(url, "base_url (or OPENAI_BASE_URL)")
+    return Server(
+        name="openai",
+        host=host,
+        key=_key(api_key, "OPENAI_API_KEY", needed=host == _OPENAI_HOST),
+        key_variable="OPENAI_API_KEY",
+        where_wrong="the model's name and base_url (or OPENAI_BASE_URL), which usually ends in /v1",
+        connect=partial(openai.AsyncOpenAI, base_url=url),
+    )
+
+
+def azure_server(endpoint: str | None = None, api_key: str | None = None, api_version: str | None = None) -> Server:
+    """Azure OpenAI.
+
+    Args:
+        endpoint: For example https://my-resource.openai.azure.com; by default AZURE_OPENAI_ENDPOINT.
+        api_key: By default AZURE_OPENAI_API_KEY.
+        api_version: For example 2024-10-21; by default OPENAI_API_VERSION.
+
+    Raises:
+        InputError: `endpoint` is no URL.
+        JudgeError: The `openai` package, the key, the endpoint or the version is missing.
+    """
+    openai = openai_package()
+    version = api_version or os.environ.get("OPENAI_API_VERSION")
+    url = endpoint or os.environ.get("AZURE_OPENAI_ENDPOINT")
+    if not url:
+        raise JudgeError("There is no endpoint. Set the environment variable AZURE_OPENAI_ENDPOINT, or pass endpoint.")
+    if not version:
+        raise JudgeError(
+            "There is no API version. Set the environment variable OPENAI_API_VERSION (2024-10-21, say), "
+            "or pass api_version."
+        )
+    return Server(
+        name="azure",
+        host=_host(url, "endpoint (or AZURE_OPENAI_ENDPOINT)"),
+        key=_key(api_key, "AZURE_OPENAI_API_KEY", needed=True),
+        key_variable="AZURE_OPENAI_API_KEY",
+        where_wrong=(
+            "the deployment's name, AZURE_OPENAI_ENDPOINT (or endpoint) and OPENAI_API_VERSION (or api_version)"
+        ),
+        connect=partial(openai.AsyncAzureOpenAI, azure_endpoint=url, api_version=version),
+        version={"api_version": version},
+    )
+
+
+SERVERS: dict[str, Callable[..., Server]] = {"openai": openai_server, "azure": azure_server}
+
+
+def openai_package() -> ModuleType:
+    """The `openai` package.
+
+    Raises:
+        JudgeError: It is not installed.
+    """
+    try:
+        import openai
+    except ImportError:
+        raise JudgeError('The openai package is not installed. Run: pip install "crimson-metric[openai]"') from None
+    return openai
+
+
+def _host(url: str, name: str) -> str:
+    """The host of a URL: the URL itself may hold a password or a token, so nothing else of it is ever shown."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port  # a port that is no number raises here
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
+        raise InputError(f"{name} is no URL. Give one such as https://host/v1.")
+    return host
+
+
+def _key(given: str | None, variable: str, needed: bool) -> SecretStr:
+    key = (given or os.environ.get(variable) or "").strip()
+    if not key:
+        if not needed:
+            return SecretStr("none")  # the client insists on one
+        raise JudgeError(f"There is no API key. Set the environment variable {variable}, or pass api_key.")
+    if not re.fullmatch(r"[!-~]+", key):  # the HTTP client would print it in its complaint
+        raise JudgeError(f"The API key holds a blank or a character outside ASCII. Check {variable} or api_key.")
+    return SecretStr(key)
