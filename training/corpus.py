@@ -202,10 +202,13 @@ def _studies(raws: Iterable[_Raw], config: CorpusConfig, left_out: Counter[str])
             continue
         if config.sections == "findings":
             report, context = findings_text(report), _with_indication(context, report)
+        if not report:
+            left_out["no findings or impression"] += 1
+            continue
         if config.source == "radlabels":  # its samples are cut anywhere
             report = whole_sentences(report)
-        if not report.strip():
-            left_out["no findings or impression"] += 1
+        if not report:
+            left_out["no whole sentence"] += 1
             continue
         key = f"patient {raw.patient}" if raw.patient is not None else f"study {raw.id}"
         yield Study(raw.id, report, raw.split or _drawn_split(key, config), raw.patient, context)

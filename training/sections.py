@@ -19,13 +19,14 @@ LONGEST_INDICATION = 300  # characters; a longer one is a text that ran on, not 
 
 # Headings of the whole, which say nothing; others ("Lungs:") belong to what stands below them.
 _TITLES = re.compile(
-    r"\s*(?:findings and impression|findings?|impression|conclusions?|opinion|(?:final )?report|wet read|interpretation"
-    r"|results?|summary)\s*(?::|$)",
+    r"\s*(?:findings and impression|findings?|impression|conclusions?|opinion|(?:final )?report|wet read(?: version #\d)?"
+    r"|interpretation|results?|summary)\s*(?::|$)",
     re.IGNORECASE | re.MULTILINE,
 )
-_NO_WORD_LINE = re.compile(r"\A[\s\d_:./-]*(?:[AP]M\b)?[^\S\n]*\n")  # the time of a wet read
+_RULE = re.compile(r"^[^\S\n]*(?:[_=-]{5,}|final report)[^\S\n]*(?:\n|\Z)", re.IGNORECASE | re.MULTILINE)
+_NO_WORD_LINE = re.compile(r"\A[\s\d_:./-]*(?:[AP]M\b)?[^\S\n]*(?:\n|\Z)")  # the time of a wet read
 _INNER_HEADING = re.compile(r"\A(?:history|indication)\s*:\s*", re.IGNORECASE)  # "INDICATION: History: fever"
-_WHOLE_SENTENCE = re.compile(r"[.!?][\"')\]]*\Z")
+_WHOLE_SENTENCE = re.compile(r"[A-Za-z].*[.!?][\"')\]]*\Z", re.DOTALL)
 _CUT_NUMBER = re.compile(r"\b\d+\.\Z")  # "terminates 2." of "2.5 cm"
 
 
@@ -63,19 +64,17 @@ def indication_text(report: str) -> str | None:
 
 
 def whole_sentences(report: str) -> str:
-    """A report that may be cut anywhere, without the last sentence if that is a part of one and a whole one stands before."""
-    spans = [(start, end) for start, end, _, _ in sections(report, lexicon()) if report[start:end].strip()]
-    if len(spans) < 2:
-        return report
-    (_, before), (start, end) = spans[-2:]
-    last = report[start:end].strip()
-    if _WHOLE_SENTENCE.search(last) and not _CUT_NUMBER.search(last):
-        return report
-    kept = report[:before].rstrip()
-    return kept if _WHOLE_SENTENCE.search(kept) else report
+    """A report that may be cut anywhere, up to its last whole sentence; "" if it holds none."""
+    for start, end, _, _ in reversed(list(sections(report, lexicon()))):
+        last = report[start:end].strip()
+        cut = not report[end:].strip() and _CUT_NUMBER.search(last)
+        if _WHOLE_SENTENCE.search(last) and not cut:
+            return report[:end].rstrip()
+    return ""
 
 
 def _untitled(text: str) -> str:
+    text = _RULE.sub("", text)
     while title := _TITLES.match(text):
         text = _NO_WORD_LINE.sub("", text[title.end() :], count=1)
     return text.strip()
