@@ -139,7 +139,7 @@ def test_rexgradient_from_the_hub(monkeypatch):
         raise datasets.exceptions.DatasetNotFoundError("gated")
 
     monkeypatch.setattr(datasets, "load_dataset", gated)
-    with pytest.raises(InputError, match="accept its terms at https://huggingface.co/.* hf auth login"):
+    with pytest.raises(InputError, match="accept its terms at https://huggingface.co/.* `hf auth login`"):
         corpus("rexgradient")
 
 
