@@ -55,7 +55,8 @@ def score(
         typer.Option(
             "--judge",
             "-j",
-            help="default (the published model), offline, offline+minilm, hf:<Hub id or folder>, openai:<model> or azure:<deployment>.",
+            help="default (the published model), offline, offline+minilm, hf:<Hub id or folder>, openai:<model> or azure:<deployment>; "
+            "for an adapter whose base model is elsewhere hf:<adapter>,base=<folder or Hub id>.",
         ),
     ] = "default",
     reference_column: Annotated[str, typer.Option(help="Column of the reference reports.")] = "reference",

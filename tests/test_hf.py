@@ -18,7 +18,7 @@ from huggingface_hub import errors as hub_errors
 from models import CHATML_TEMPLATE, byte_tokenizer, metaspace_tokenizer, variant
 from safetensors.torch import load_file, save_file
 
-from crimson_core import CrimsonScorer, InputError, Judge, JudgeError, PatientContext, ReportPair
+from crimson_core import CrimsonScorer, InputError, Judge, JudgeError, PatientContext, ReportPair, load_judge
 from crimson_core.evaluation import evaluation_schema, parse_evaluation
 from crimson_core.judges import hf
 from crimson_core.judges.hf import HFJudge
@@ -558,6 +558,91 @@ def test_lora_adapter_with_its_own_tokenizer(adapter, tmp_path):
     byte_tokenizer(CHATML_TEMPLATE.replace("<think>", "<think>own")).save_pretrained(folder)
     judge = HFJudge(str(folder), constrained=False)
     assert "<think>own" in judge._tokenizer.chat_template
+
+
+def test_lora_adapter_without_a_tokenizer(adapter, tiny_folder, tmp_path):
+    """The base knows another chat and other end tokens; what the adapter says of both counts."""
+    folder = tmp_path / "adapter"
+    shutil.copytree(adapter[0], folder)
+    (folder / "chat_template.jinja").write_text(CHATML_TEMPLATE.replace("<think>", "<think>own"), encoding="utf-8")
+    ends = {"eos_token_id": [5, 6], "max_new_tokens": 77, "do_sample": True, "temperature": 9.0}
+    (folder / "generation_config.json").write_text(json.dumps(ends), encoding="utf-8")
+    base = variant(tiny_folder, tmp_path / "base", generation={"eos_token_id": 7, "pad_token_id": 8})
+    (base / "chat_template.jinja").unlink()
+    judge = HFJudge(str(folder), base=str(base), constrained=False)
+    assert "<think>own" in judge._tokenizer.chat_template
+    assert (judge._ends, judge._pad, judge._max_new_tokens) == ([5, 6], 8, 77)
+    assert judge.signature()["base"].startswith("base@sampled-")
+
+
+def test_base_of_an_adapter_in_the_judge_spec(adapter, tiny_folder, tmp_path):
+    lost = tmp_path / "adapter"
+    shutil.copytree(adapter[0], lost)
+    config = json.loads((lost / "adapter_config.json").read_text())
+    (lost / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "./gone"}))
+    judge = load_judge(f"hf:{lost},base={tiny_folder}", constrained=False)
+    assert judge.signature()["base"].startswith("model@sampled-")
+    with pytest.raises(JudgeError, match=r"There is no folder \./else"):
+        load_judge(f"hf:{lost},base=./else", constrained=False)
+    with pytest.raises(JudgeError, match="adapter: its base model adapter is an adapter too"):
+        HFJudge(str(lost), base=str(adapter[0]), constrained=False)
+    with pytest.raises(InputError, match="base is 'a/b', but model is a whole model"):
+        HFJudge(str(tiny_folder), base="a/b", constrained=False)
+    with pytest.raises(InputError, match="base is ''"):
+        HFJudge(str(lost), base="", constrained=False)
+
+
+# --- Models in memory ---------------------------------------------------------------------------------------------
+
+
+def test_a_model_in_training_is_judged_as_it_stands_and_left_as_it_was(adapter, tiny_folder, tiny_judge):
+    base = transformers.AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
+    model = peft.PeftModel.from_pretrained(base, adapter[0], is_trainable=True)
+    model.train()
+    model.get_base_model().model.layers[0].eval()
+    model.generation_config.update(do_sample=True, temperature=50.0, repetition_penalty=9.0)
+    model.config.use_cache = False
+    model.gradient_checkpointing_enable()
+    wishes, modes = model.generation_config, [module.training for module in model.modules()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hf.grammar, "_MAX_WHITESPACE", 1)
+        judge = HFJudge.from_model(
+            model, byte_tokenizer(), name="step 8", prompt=Prompt("compact"), max_new_tokens=600, **TIGHT
+        )
+    judge.batch_size = 4
+    with torch.random.fork_rng():
+        before = torch.random.get_rng_state()
+        outputs = texts(judge, PAIRS[:4])
+        assert torch.equal(torch.random.get_rng_state(), before)
+    assert outputs == texts(tight_judge(adapter[0]), PAIRS[:4])
+    assert model.generation_config is model.get_base_model().generation_config is wishes
+    assert (wishes.do_sample, wishes.repetition_penalty) == (True, 9.0)
+    assert [module.training for module in model.modules()] == modes
+    assert all(p.requires_grad == ("lora_" in name) for name, p in model.named_parameters())
+    assert judge.signature() == tiny_judge.signature() | {"judge": "hf:step 8", "revision": "in-memory"}
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.zero_()
+    assert texts(judge, PAIRS[:4]) == texts(tiny_judge, PAIRS[:4]), "the weights of now count"
+
+
+def test_a_model_in_memory_is_left_as_it_was_when_it_breaks(tiny_folder, monkeypatch):
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_folder).train()
+    wishes = model.generation_config
+    judge = HFJudge.from_model(model, byte_tokenizer(), name="m", prompt=Prompt("compact"), constrained=False)
+
+    def broken(**_):
+        assert not model.training and model.generation_config is not wishes
+        raise RuntimeError("device-side assert")
+
+    monkeypatch.setattr(model, "generate", broken)
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        list(judge.judge(PAIRS))
+    assert model.training and model.generation_config is wishes
+    with pytest.raises(InputError, match="max_text is 0"):
+        HFJudge.from_model(model, byte_tokenizer(), name="m", prompt=Prompt("compact"), max_text=0)
 
 
 def test_prompt_file_and_guidelines(tiny_folder, tmp_path):

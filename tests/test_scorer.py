@@ -128,6 +128,9 @@ def test_a_progress_bar_counts_pairs(capfd):
         ("openai:gpt-5", JudgeSpec("openai", "gpt-5")),
         ("openai:org/model:free", JudgeSpec("openai", "org/model:free")),
         ("azure:my-gpt5", JudgeSpec("azure", "my-gpt5")),
+        ("hf:a/b,base=c/d", JudgeSpec("hf", "a/b", (("base", "c/d"),))),
+        ("a/b@v1, base = ./c,d , dtype=float32", JudgeSpec("hf", "a/b@v1", (("base", "./c,d"), ("dtype", "float32")))),
+        ("openai:m,base_url=http://x/v1", JudgeSpec("openai", "m", (("base_url", "http://x/v1"),))),
     ],
 )
 def test_judge_specs(spec, parsed):
@@ -136,6 +139,15 @@ def test_judge_specs(spec, parsed):
 
 def test_a_bare_folder_is_an_hf_judge(tmp_path):
     assert parse_spec(str(tmp_path)) == JudgeSpec("hf", str(tmp_path))
+    assert parse_spec(f"{tmp_path},base=a/b") == JudgeSpec("hf", str(tmp_path), (("base", "a/b"),))
+
+
+def test_a_folder_may_be_called_like_a_spec_with_options(tmp_path):
+    folder = tmp_path / "run,r=16,base=x"
+    assert parse_spec(f"hf:{folder}") == JudgeSpec("hf", str(tmp_path / "run"), (("r", "16"), ("base", "x")))
+    folder.mkdir()
+    assert parse_spec(f"hf:{folder}") == JudgeSpec("hf", str(folder))
+    assert parse_spec(f"{folder},base=a/b") == JudgeSpec("hf", str(folder), (("base", "a/b"),))
 
 
 @pytest.mark.parametrize(
@@ -149,6 +161,18 @@ def test_unknown_specs_name_the_known_ones(spec):
 def test_unknown_options_and_wrong_judges_are_refused():
     with pytest.raises(InputError, match="temperature"):
         load_judge("offline", temperature=1)
+    with pytest.raises(InputError, match="'openai:m' knows no option 'bass'. Its options: api_key, base_url"):
+        load_judge("openai:m,bass=secret")
+    with pytest.raises(InputError, match="option base has no value"):
+        load_judge("hf:a/b,base=")
+    with pytest.raises(InputError, match="option base is given twice"):
+        load_judge("hf:a/b,base=c,base=d")
+    with pytest.raises(InputError, match="base_url stands in the judge spec already"):
+        load_judge("openai:m,base_url=x", base_url="y")
+    for option in ("concurrency=2", "guidelines=false", "api_key=secret"):
+        with pytest.raises(InputError, match=f"^{option.partition('=')[0]} cannot stand in a judge spec") as caught:
+            load_judge(f"openai:m,{option}")
+        assert "secret" not in str(caught.value)
     with pytest.raises(InputError, match="judge is of type int"):
         CrimsonScorer(3)
     with pytest.raises(InputError, match="built already"):

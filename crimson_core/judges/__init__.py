@@ -1,9 +1,11 @@
 """Judges by name. A judge spec is one string: `default`, or a prefix of `JUDGES`, a colon and a model name.
 
-The offline judges need no model name; `offline+minilm:<folder>` takes its sentence encoder from a folder.
+The offline judges need no model name; `offline+minilm:<folder>` takes its sentence encoder from a folder. Behind a
+model name may stand options of the judge whose values are text: `hf:<adapter>,base=<folder or Hub id>`.
 """
 
 import os
+import re
 from importlib import import_module
 from inspect import signature
 from typing import Any, NamedTuple
@@ -26,22 +28,29 @@ JUDGES = {
 
 _HOW = (
     "Use default (the published model), offline, offline+minilm, hf:<Hub id or folder>, openai:<model> or azure:<deployment>; "
-    "a bare Hub id or folder means hf."
+    "a bare Hub id or folder means hf. Options may follow the model: hf:<adapter>,base=<folder or Hub id>."
 )
 
 
 class JudgeSpec(NamedTuple):
-    """A parsed judge spec; `model` is None for a judge that has none."""
+    """A parsed judge spec.
+
+    Attributes:
+        prefix: A key of `JUDGES`.
+        model: Model name; None for a judge that has none.
+        options: Names and values of the options that the spec holds, in its order.
+    """
 
     prefix: str
     model: str | None
+    options: tuple[tuple[str, str], ...] = ()
 
 
 def parse_spec(spec: str) -> JudgeSpec:
-    """Split a judge spec into its prefix and model.
+    """Split a judge spec into its prefix, model and options.
 
     Raises:
-        InputError: The spec names no judge.
+        InputError: The spec names no judge, or an option twice or without a value.
     """
     if not isinstance(spec, str) or not spec.strip():
         raise InputError(f"judge is {spec!r}, which is no judge spec. {_HOW}")
@@ -56,12 +65,28 @@ def parse_spec(spec: str) -> JudgeSpec:
     if spec == "offline+minilm":
         return JudgeSpec("offline+minilm", None)
     if prefix in JUDGES:
-        if not model.strip():
+        model, options = _split_options(model.strip())
+        if not model:
             raise InputError(f"judge {spec!r} names no model. {_HOW}")
-        return JudgeSpec(prefix, model.strip())
-    if os.path.isdir(spec) or (not colon and spec.count("/") == 1):
-        return JudgeSpec("hf", spec)
+        return JudgeSpec(prefix, model, options)
+    model, options = _split_options(spec)
+    if os.path.isdir(model) or (":" not in model and model.count("/") == 1):
+        return JudgeSpec("hf", model, options)
     raise InputError(f"judge {spec!r} is unknown. {_HOW}")
+
+
+def _split_options(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """A model name and the options behind it. The name of a folder that is there may hold commas and equal signs."""
+    parts = re.split(r",(?=\s*[A-Za-z]\w*\s*=)", text)
+    names = range(len(parts), 0, -1)
+    first = next((n for n in names if os.path.isdir(os.path.expanduser(",".join(parts[:n])))), 1)
+    options: dict[str, str] = {}
+    for part in parts[first:]:
+        option, _, value = (word.strip() for word in part.partition("="))
+        if option in options or not value:
+            raise InputError(f"judge: option {option} {'is given twice' if value else 'has no value'}. {_HOW}")
+        options[option] = value
+    return ",".join(parts[:first]).strip(), tuple(options.items())
 
 
 def load_judge(spec: str, **options: Any) -> Judge:
@@ -69,18 +94,27 @@ def load_judge(spec: str, **options: Any) -> Judge:
 
     Args:
         spec: A judge spec.
-        **options: For the judge's constructor, for example `batch_size` of `HFJudge` or `concurrency` of `OpenAIJudge`.
+        **options: For the judge's constructor, for example `batch_size` of `HFJudge` or `concurrency` of `OpenAIJudge`;
+            added to those that the spec holds.
 
     Raises:
-        InputError: The spec names no judge, or the judge knows no such option.
+        InputError: The spec names no judge, the judge knows no such option, or an option is given twice.
         JudgeError: The judge cannot be loaded; it never falls back to another one.
     """
-    prefix, model = parse_spec(spec)
+    prefix, model, inside = parse_spec(spec)
     module, _, name = JUDGES[prefix].partition(":")
     judge = getattr(import_module(module), name)
-    known = set(signature(judge).parameters) - {"model"}
-    for option in options:
+    parameters = signature(judge).parameters
+    known = set(parameters) - {"model"}
+    shown = prefix if model is None else f"{prefix}:{model}"  # not the whole spec, which might hold a key
+    for option in (*dict(inside), *options):
         if option not in known:
             listed = ", ".join(sorted(known)) or "none"
-            raise InputError(f"judge {spec!r} knows no option {option!r}. Its options: {listed}.")
+            raise InputError(f"judge {shown!r} knows no option {option!r}. Its options: {listed}.")
+    for option, _ in inside:
+        if option in options:
+            raise InputError(f"{option} stands in the judge spec already. Give it once.")
+        if parameters[option].annotation not in (str, str | None) or option == "api_key":
+            raise InputError(f"{option} cannot stand in a judge spec. Give it as a keyword.")
+    options |= inside
     return judge(**options) if model is None else judge(model, **options)

@@ -13,7 +13,8 @@ import torch
 import transformers
 from huggingface_hub import errors as hub_errors
 from huggingface_hub import snapshot_download
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from crimson_core.errors import InputError, JudgeError
@@ -75,33 +76,53 @@ def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
     return checkpoint
 
 
-def base_of(checkpoint: Checkpoint) -> Checkpoint | None:
-    """The base model of a LoRA adapter; None for a model that is whole."""
+def base_of(checkpoint: Checkpoint, base: str | None = None) -> Checkpoint | None:
+    """The base model of a LoRA adapter; None for a model that is whole.
+
+    Args:
+        checkpoint: The model or adapter.
+        base: Folder or Hub id of the base model; None takes the one that the adapter names.
+
+    Raises:
+        InputError: `base` is given for a model that is no adapter.
+        JudgeError: The adapter or its base model cannot be had.
+    """
     path = checkpoint.folder / "adapter_config.json"
+    if base is not None and not (isinstance(base, (str, Path)) and str(base).strip()):
+        raise InputError(f"base is {base!r}. Give the folder or Hub id of the adapter's base model.")
     if not path.is_file():
+        if base is not None:
+            raise InputError(f"base is {base!r}, but {checkpoint.name} is a whole model and no adapter. Leave it out.")
         return None
     if not (checkpoint.folder / "adapter_model.safetensors").is_file():
         raise JudgeError(f"{checkpoint.name} is an adapter without adapter_model.safetensors. Save it as safetensors.")
     engine("peft")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        name, revision = config["base_model_name_or_path"], config.get("revision")
-        base = find_checkpoint(name, None if Path(name).expanduser().is_dir() else revision)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise JudgeError(
-            f"{checkpoint.name}: its adapter_config.json names no base model. Write base_model_name_or_path into it."
-        ) from None
-    except JudgeError as error:
-        raise JudgeError(
-            f"{error} This is the base model that the adapter {checkpoint.name} names in its adapter_config.json."
-        ) from None
-    if (base.folder / "adapter_config.json").is_file():
-        raise JudgeError(f"{checkpoint.name}: its base model {base.name} is an adapter too. Merge that one first.")
-    return base
+    if base is not None:
+        found = find_checkpoint(base)
+    else:
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            name, revision = config["base_model_name_or_path"], config.get("revision")
+            found = find_checkpoint(name, None if Path(name).expanduser().is_dir() else revision)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise JudgeError(
+                f"{checkpoint.name}: its adapter_config.json names no base model. Write base_model_name_or_path into "
+                "it, or say where the base model is with the option base."
+            ) from None
+        except JudgeError as error:
+            raise JudgeError(
+                f"{error} This is the base model that the adapter {checkpoint.name} names in its adapter_config.json; "
+                "the option base puts another folder or Hub id in its place."
+            ) from None
+    if (found.folder / "adapter_config.json").is_file():
+        raise JudgeError(f"{checkpoint.name}: its base model {found.name} is an adapter too. Merge that one first.")
+    return found
 
 
 def load_tokenizer(checkpoint: Checkpoint, base: Checkpoint | None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model; an adapter that has none of its own takes that of its base.
+
+    An adapter of a base that knows no chat need not repeat the tokenizer: its own chat_template.jinja is enough.
 
     Raises:
         JudgeError: It cannot be loaded.
@@ -109,13 +130,18 @@ def load_tokenizer(checkpoint: Checkpoint, base: Checkpoint | None) -> PreTraine
     own = any((checkpoint.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
     source = base if base and not own else checkpoint
     with loading(source), quiet():
-        return AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
+    template = checkpoint.folder / "chat_template.jinja"
+    if source is not checkpoint and template.is_file():
+        with loading(checkpoint):
+            tokenizer.chat_template = template.read_text(encoding="utf-8")
+    return tokenizer
 
 
 def load_model(
     checkpoint: Checkpoint, base: Checkpoint | None, dtype: torch.dtype, device: torch.device | None
 ) -> PreTrainedModel:
-    """A model with its adapter, if any, merged into it.
+    """A model with its adapter, if any, merged into it, and with the generation config of both: the adapter's counts.
 
     Args:
         checkpoint: The model, or an adapter.
@@ -147,8 +173,34 @@ def load_model(
         peft = engine("peft")
         with loading(checkpoint), quiet():
             warnings.filterwarnings("error", message="Found missing adapter keys")
+            if not _adapts_multimodal(checkpoint.folder):
+                model = language_model(model)
             model = peft.PeftModel.from_pretrained(model, checkpoint.folder).merge_and_unload()
+            if (checkpoint.folder / "generation_config.json").is_file():
+                own = GenerationConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+                for key in ("eos_token_id", "pad_token_id", "max_new_tokens"):
+                    if getattr(own, key) is not None:
+                        setattr(model.generation_config, key, getattr(own, key))
     return model if device is None else model.to(device)
+
+
+def language_model(model: PreTrainedModel) -> PreTrainedModel:
+    """The text model inside a multimodal Gemma 3, with the same weights in memory; any other model as it is."""
+    if model.config.model_type != "gemma3":
+        return model
+    config = model.config.text_config
+    config.tie_word_embeddings = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    with torch.device("meta"):  # its own weights are never used
+        text = Gemma3ForCausalLM(config)
+    text.model, text.lm_head = model.model.language_model, model.lm_head
+    text.generation_config = model.generation_config
+    return text.train(model.training)
+
+
+def _adapts_multimodal(folder: Path) -> bool:
+    """Whether an adapter was trained on a multimodal model, not on the text model taken out of one."""
+    with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
+        return any(".language_model." in key for key in weights.keys())  # noqa: SIM118 (no dictionary)
 
 
 def revision_of(checkpoint: Checkpoint) -> str:

@@ -6,12 +6,13 @@ is an evaluation.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import torch
 import transformers
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from crimson_core.errors import InputError, JudgeError
@@ -21,12 +22,32 @@ from crimson_core.judges.hf.checkpoint import base_of, find_checkpoint, load_mod
 from crimson_core.judges.hf.encoding import ChatEncoder
 from crimson_core.judges.hf.engine import engine
 from crimson_core.judges.hf.grammar import compile_grammar, evaluation_grammar
-from crimson_core.prompt import PUBLISHED_NAMES, prompt_for
+from crimson_core.prompt import PUBLISHED_NAMES, Prompt, prompt_for
 from crimson_core.report import ReportPair
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _DEFAULT_NEW_TOKENS = 8192  # the reference implementation's, where a checkpoint does not say
 _CPU_BATCH, _ACCELERATOR_BATCH = 8, 16
+_MAX_FINDINGS, _MAX_TEXT = 40, 400
+
+
+class _Options(NamedTuple):
+    """What can be set for a model on disk and for one in memory."""
+
+    batch_size: int | None
+    constrained: bool
+    max_new_tokens: int | None
+    max_findings: int
+    max_text: int
+
+    def checked(self) -> Self:
+        """Itself, before anything is loaded."""
+        for option, value in self._asdict().items():
+            if option != "constrained" and (value is not None or option in ("max_findings", "max_text")):
+                _check_positive(option, value)
+        if self.constrained:
+            engine("xgrammar")
+        return self
 
 
 class HFJudge:
@@ -38,6 +59,7 @@ class HFJudge:
     Args:
         model: Hub id, `<Hub id>@<revision>`, or folder: a merged model, or a LoRA adapter, which is merged into the
             base model that its config names.
+        base: Folder or Hub id of an adapter's base model; None takes the one that the adapter names.
         revision: Branch, tag or commit of a Hub id.
         batch_size: Pairs that are generated together; None starts with 16 on an accelerator and 8 without one. It is
             halved when memory runs out, and stays so.
@@ -65,6 +87,7 @@ class HFJudge:
         self,
         model: str,
         *,
+        base: str | None = None,
         revision: str | None = None,
         batch_size: int | None = None,
         device: str | None = None,
@@ -72,54 +95,105 @@ class HFJudge:
         constrained: bool = True,
         guidelines: bool | None = None,
         max_new_tokens: int | None = None,
-        max_findings: int = 40,
-        max_text: int = 400,
+        max_findings: int = _MAX_FINDINGS,
+        max_text: int = _MAX_TEXT,
     ) -> None:
-        for option, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
-            if value is not None:
-                _check_positive(option, value)
-        _check_positive("max_findings", max_findings)
-        _check_positive("max_text", max_text)
+        options = _Options(batch_size, constrained, max_new_tokens, max_findings, max_text).checked()
         if dtype not in _DTYPES:
             raise InputError(f"dtype is {dtype!r}. Use one of {', '.join(_DTYPES)}.")
         device = _check_device(device)
 
-        xgrammar = engine("xgrammar") if constrained else None
         checkpoint = find_checkpoint(model, revision)
-        self.prompt = prompt_for(
+        prompt = prompt_for(
             checkpoint.name if checkpoint.name in PUBLISHED_NAMES else str(checkpoint.folder), guidelines
         )
-        base = base_of(checkpoint)
-        tokenizer = load_tokenizer(checkpoint, base)
-        self._encoder = ChatEncoder(tokenizer, checkpoint.name)
-        self._encoder.prepare([message["role"] for message in self.prompt.messages(ReportPair("", ""))])
-        self._model = load_model(checkpoint, base, _DTYPES[dtype], device)
-
-        said = self._model.generation_config
-        # What a checkpoint wants sampled, penalised or suppressed would be merged into every generate() call.
+        found = base_of(checkpoint, base)
+        tokenizer = load_tokenizer(checkpoint, found)
+        encoder = _encoder(tokenizer, checkpoint.name, prompt)  # before the weights, which take long
+        loaded = load_model(checkpoint, found, _DTYPES[dtype], device)
+        origin = {"revision": revision_of(checkpoint)}
+        if found:
+            origin["base"] = f"{found.name}@{revision_of(found)}"
+        self._set_up(loaded, tokenizer, encoder, checkpoint.name, prompt, origin, options)
+        # Nobody else uses this model, so threads that share the judge need not see its config come and go.
         self._model.generation_config = GenerationConfig()
-        self._ends = _end_tokens(said, tokenizer, checkpoint.name)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        prompt: Prompt,
+        batch_size: int | None = None,
+        constrained: bool = True,
+        max_new_tokens: int | None = None,
+        max_findings: int = _MAX_FINDINGS,
+        max_text: int = _MAX_TEXT,
+    ) -> Self:
+        """A judge around a model in memory, for example one that is being trained.
+
+        The model is used as it is at each call, and is left as it was: every module in the mode that it was in, and
+        with its own generation config. Of that config the end tokens, the pad token and `max_new_tokens` are honoured,
+        as they are now.
+
+        Args:
+            model: A causal language model, or a `PeftModel` with LoRA around one.
+            tokenizer: Of the fast kind, with a chat template.
+            name: For the signature and for errors.
+            prompt: How a pair is put to the model.
+            batch_size: As of the class, like the options that follow.
+            constrained: As of the class.
+            max_new_tokens: As of the class.
+            max_findings: As of the class.
+            max_text: As of the class.
+
+        Raises:
+            InputError: An option has no possible value; the text names it.
+            JudgeError: The model cannot be used; the text says what to do.
+        """
+        options = _Options(batch_size, constrained, max_new_tokens, max_findings, max_text).checked()
+        judge = cls.__new__(cls)
+        encoder = _encoder(tokenizer, name, prompt)
+        judge._set_up(model, tokenizer, encoder, name, prompt, {"revision": "in-memory"}, options)
+        return judge
+
+    def _set_up(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        encoder: ChatEncoder,
+        name: str,
+        prompt: Prompt,
+        origin: dict[str, str],
+        options: _Options,
+    ) -> None:
+        said = model.generation_config
+        # LoRA works inside of the model that peft wraps; the wrapper's generate() writes its config into that model.
+        self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._tokenizer, self._encoder, self.prompt = tokenizer, encoder, prompt
+        self._ends = _end_tokens(said, tokenizer, name)
         self._pad = next(i for i in (said.pad_token_id, tokenizer.pad_token_id, self._ends[0]) if i is not None)
-        self._max_new_tokens = max_new_tokens or said.max_new_tokens or _DEFAULT_NEW_TOKENS
+        self._max_new_tokens = options.max_new_tokens or said.max_new_tokens or _DEFAULT_NEW_TOKENS
         config = self._model.config.get_text_config()
         self._context: int | None = getattr(config, "max_position_embeddings", None)
         self._grammar = None
-        if xgrammar:
-            grammar = evaluation_grammar(evaluation_schema(max_findings, max_text))
-            self._grammar = compile_grammar(xgrammar, grammar, tokenizer, config.vocab_size, self._ends)
-        self._tokenizer = tokenizer
-        self.batch_size = batch_size or (_CPU_BATCH if self._model.device.type == "cpu" else _ACCELERATOR_BATCH)
+        if options.constrained:
+            grammar = evaluation_grammar(evaluation_schema(options.max_findings, options.max_text))
+            self._grammar = compile_grammar(engine("xgrammar"), grammar, tokenizer, config.vocab_size, self._ends)
+        on_cpu = self._model.device.type == "cpu"
+        self.batch_size = options.batch_size or (_CPU_BATCH if on_cpu else _ACCELERATOR_BATCH)
+        bounds = f"xgrammar,findings{options.max_findings},text{options.max_text}"
         self._signature = {
-            "judge": f"hf:{checkpoint.name}",
-            "revision": revision_of(checkpoint),
-            **({"base": f"{base.name}@{revision_of(base)}"} if base else {}),
+            "judge": f"hf:{name}",
+            **origin,
             "prompt": "",
-            "decoding": f"greedy,max{self._max_new_tokens},"
-            + (f"xgrammar,findings{max_findings},text{max_text}" if xgrammar else "unconstrained"),
-            "dtype": dtype,
+            "decoding": f"greedy,max{self._max_new_tokens},{bounds if options.constrained else 'unconstrained'}",
+            "dtype": str(self._model.dtype).removeprefix("torch."),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            **({"xgrammar": version("xgrammar")} if xgrammar else {}),
+            **({"xgrammar": version("xgrammar")} if options.constrained else {}),
         }
 
     def signature(self) -> dict[str, str]:
@@ -194,15 +268,17 @@ class HFJudge:
             num_beams=1,
             eos_token_id=self._ends,
             pad_token_id=self._pad,
+            use_cache=True,  # training may have switched it off
         )
         processors = [engine("xgrammar.contrib.hf").LogitsProcessor(self._grammar)] if self._grammar else []
         try:
-            output = self._model.generate(
-                input_ids=ids.to(self._model.device),
-                attention_mask=mask.to(self._model.device),
-                generation_config=greedy,
-                logits_processor=processors,
-            )
+            with _left_as_it_was(self._model):
+                output = self._model.generate(
+                    input_ids=ids.to(self._model.device),
+                    attention_mask=mask.to(self._model.device),
+                    generation_config=greedy,
+                    logits_processor=processors,
+                )
             return output[:, width:].tolist()
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
@@ -220,6 +296,30 @@ class HFJudge:
         if end is None:
             return Judgement(failure=f"the output did not end within {limit} tokens", raw_output=text, usage=usage)
         return Judgement.from_output(text, usage)
+
+
+def _encoder(tokenizer: PreTrainedTokenizerBase, name: str, prompt: Prompt) -> ChatEncoder:
+    """An encoder whose chat template is known to take the prompt."""
+    encoder = ChatEncoder(tokenizer, name)
+    encoder.prepare([message["role"] for message in prompt.messages(ReportPair("", ""))])
+    return encoder
+
+
+@contextmanager
+def _left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
+    """Generate without dropout and without the model's own wishes, and put both back.
+
+    What a checkpoint wants sampled, penalised or suppressed would be merged into every generate() call.
+    """
+    wishes, training = model.generation_config, [module for module in model.modules() if module.training]
+    model.generation_config = GenerationConfig()
+    model.eval()
+    try:
+        yield
+    finally:
+        model.generation_config = wishes
+        for module in training:
+            module.training = True
 
 
 def _end_tokens(said: GenerationConfig, tokenizer: PreTrainedTokenizerBase, name: str) -> list[int]:
