@@ -341,7 +341,7 @@ def load_chat(spec: str, **options: Any) -> Chat:
     known = where | set(signature(Chat).parameters) - {"model", "server"}
     for option in options:
         if option not in known:
-            raise InputError(f"{spec!r} knows no option {option!r}. Its options: {', '.join(sorted(known))}.")
+            raise InputError(f"{spec!r} knows no API option {option!r}. The API's options: {', '.join(sorted(known))}.")
     server = SERVERS[prefix](**{name: value for name, value in options.items() if name in where})
     return Chat(model.strip(), server, **{name: value for name, value in options.items() if name not in where})
 

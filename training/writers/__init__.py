@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from importlib import import_module
+from inspect import signature
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from crimson_core.errors import InputError
 from crimson_core.evaluation import Evaluation
 from crimson_core.report import PatientContext
 
@@ -87,3 +90,36 @@ class Writer(Protocol):
     def signature(self) -> dict[str, str]:
         """What somebody else must know to write the same candidates."""
         ...
+
+
+# Spec or spec prefix -> module and class, imported when the writer is first built.
+WRITERS = {
+    "rules": "training.writers.rules:RuleWriter",
+    "openai": "training.writers.llm:LLMWriter",
+    "azure": "training.writers.llm:LLMWriter",
+}
+
+
+def load_writer(spec: str, **options: Any) -> Writer:
+    """Build the writer that a spec names.
+
+    Args:
+        spec: `rules`, `openai:<model>` or `azure:<deployment>`.
+        **options: For the writer's constructor, for example `temperature` of `LLMWriter`.
+
+    Raises:
+        InputError: The spec names no writer, or the writer knows no such option.
+        JudgeError: The writer cannot be had: a package, a key or an endpoint is missing.
+    """
+    prefix, colon, model = spec.strip().partition(":") if isinstance(spec, str) else ("", "", "")
+    if prefix not in WRITERS or bool(model.strip()) != (prefix != "rules") or (prefix == "rules" and colon):
+        raise InputError(f"writer {spec!r} is unknown. Use rules, openai:<model> or azure:<deployment>.")
+    module, _, name = WRITERS[prefix].partition(":")
+    writer = getattr(import_module(module), name)
+    if prefix != "rules":
+        return writer(spec.strip(), **options)
+    for option in options:
+        if option not in signature(writer).parameters:
+            known = ", ".join(sorted(signature(writer).parameters)) or "none"
+            raise InputError(f"writer {spec!r} knows no option {option!r}. Its options: {known}.")
+    return writer(**options)
