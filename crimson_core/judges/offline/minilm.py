@@ -31,7 +31,7 @@ class MiniLMJudge(OfflineJudge):
         super().__init__()
         self.threshold = rules()["wording"]["threshold"] if threshold is None else threshold
         self.model = model
-        self._encoder = _load(model)
+        self._encoder = load_encoder(model, "offline+minilm", "use the judge offline")
         self._names, statements = _statements()
         self._known = self._encode(statements)
 
@@ -77,17 +77,30 @@ def _statements() -> tuple[list[str | None], list[str]]:
     return [name for name, _ in told], [text for _, text in told]
 
 
-def _load(model: str) -> Any:
+def load_encoder(model: str, needed_by: str, instead: str, device: str | None = "cpu") -> Any:
+    """A sentence-transformers model.
+
+    Args:
+        model: Hub id or folder.
+        needed_by: Who needs it, for an error.
+        instead: What to do where it cannot be had, for an error.
+        device: As torch names it; the best that there is if None.
+
+    Raises:
+        JudgeError: sentence-transformers or the model cannot be had.
+    """
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise JudgeError(
-            "offline+minilm needs sentence-transformers. Install it with: pip install 'crimson-metric[minilm]'"
+            f"{needed_by} needs sentence-transformers. Install it with: pip install 'crimson-metric[minilm]'"
         ) from None
     try:
-        return SentenceTransformer(model, device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True})
+        return SentenceTransformer(
+            model, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+        )
     except Exception as error:  # whatever the Hub or the file system raises
         raise JudgeError(
             f"The sentence encoder {model} cannot be loaded ({type(error).__name__}). Check the name or the folder, "
-            "and that it can be downloaded, or use the judge offline."
+            f"and that it can be downloaded, or {instead}."
         ) from error

@@ -1,0 +1,209 @@
+"""The reports most like each report: cosine similarity of sentence embeddings, by exact search in blocks."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from crimson_core.errors import CrimsonError
+from crimson_core.judges.offline.minilm import MODEL, load_encoder
+from training.corpus import Study, same_text
+
+ENCODED_AT_ONCE = 1024  # reports; a run that is killed loses no more
+SEARCHED_AT_ONCE = 1024  # reports whose neighbours are searched and kept together
+BLOCK_BYTES = 64 * 2**20  # of similarities held at once
+_FORMAT = 1  # count up when files of an earlier version must not be used
+# A float32 product differs in its last bits with the size of its block. So more neighbours than asked for are taken from it,
+# and their order is told by float64.
+_SPARE = 8
+
+
+def nearest(
+    studies: Sequence[Study],
+    *,
+    folder: Path,
+    encoder: str = MODEL,
+    count: int = 5,
+    batch: int = 64,
+    block_bytes: int = BLOCK_BYTES,
+    progress: bool = False,
+) -> list[list[int]]:
+    """For each study the places of the studies with the most similar reports, the most similar first.
+
+    Left out are the study itself, reports with the same text (letter case and blanks aside) and studies of the same
+    patient, where patients are known. Ties are in the order of the studies. The encoder reads the first 256 word pieces of a report.
+
+    What is done is kept in `folder`, under a digest of encoder and texts, so that a run that was killed goes on where it
+    stopped and one that is repeated only reads.
+
+    Args:
+        studies: All of one split, so that no report of another split comes in.
+        folder: For embeddings (1.5 KB for each distinct text) and results; it is made where it does not exist.
+        encoder: Hub id or folder of a sentence-transformers model.
+        count: Neighbours per study; a study has fewer where there are not as many others.
+        batch: Reports that are encoded together; it changes no result beyond rounding.
+        block_bytes: Memory for similarities; the embeddings (1.5 KB each) come on top.
+        progress: Show progress bars.
+
+    Raises:
+        JudgeError: sentence-transformers or the encoder cannot be had.
+        CrimsonError: `folder` cannot be written.
+    """
+    if not studies:
+        return []
+    keys = [same_text(study.report) for study in studies]
+    texts: dict[str, str] = {}  # each is encoded once
+    for key, study in zip(keys, studies, strict=True):
+        texts.setdefault(key, study.report)
+    rows = {key: row for row, key in enumerate(texts)}
+    text_of = np.array([rows[key] for key in keys], np.int32)
+    patient_of = _patients(studies)
+    done = _digest(encoder, *keys)
+    vectors = embeddings(
+        list(texts.values()), folder / f"embeddings-{done}", encoder=encoder, batch=batch, progress=progress
+    )
+
+    def found(start: int, stop: int) -> np.ndarray:
+        return search(vectors, text_of, patient_of, start, stop, count=count, block_bytes=block_bytes)
+
+    done = _digest(done, str(count), *(study.patient or "" for study in studies))
+    with tqdm(total=len(studies), desc="similar reports", unit="report", disable=not progress) as bar:
+        blocks = list(_shards(folder / f"neighbours-{done}", len(studies), SEARCHED_AT_ONCE, found, bar))
+    return [[place for place in row if place >= 0] for block in blocks for row in block.tolist()]
+
+
+def embeddings(
+    texts: Sequence[str], folder: Path, *, encoder: str = MODEL, batch: int = 64, progress: bool = False
+) -> np.ndarray:
+    """Sentence embeddings of unit length, float32 [text, dimension], kept in `folder` piece by piece.
+
+    Raises:
+        JudgeError: sentence-transformers or the encoder cannot be had.
+        CrimsonError: `folder` cannot be written.
+    """
+    model: Any = None
+
+    def encoded(start: int, stop: int) -> np.ndarray:
+        nonlocal model
+        if model is None:  # a run that finds all pieces in the folder loads none
+            model = load_encoder(encoder, "The search for similar reports", "name another one under `encoder`", None)
+        return model.encode(
+            list(texts[start:stop]),
+            batch_size=batch,
+            normalize_embeddings=True,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        ).astype(np.float32)
+
+    with tqdm(total=len(texts), desc="embeddings", unit="report", disable=not progress) as bar:
+        return np.concatenate(list(_shards(folder, len(texts), ENCODED_AT_ONCE, encoded, bar)))
+
+
+def search(
+    vectors: np.ndarray,
+    text_of: np.ndarray,
+    patient_of: np.ndarray,
+    start: int,
+    stop: int,
+    *,
+    count: int,
+    block_bytes: int = BLOCK_BYTES,
+) -> np.ndarray:
+    """Places of the studies most similar to studies `start` to `stop`, int32 [study, count]; -1 where there are no more.
+
+    Args:
+        vectors: Unit embeddings of the distinct texts, float32 [text, dimension].
+        text_of: For each study the row of its text in `vectors`.
+        patient_of: For each study a number of its patient, no other study's where the patient is unknown.
+        start: First study whose neighbours are searched.
+        stop: The study after the last one.
+        count: Neighbours per study.
+        block_bytes: Memory for similarities.
+    """
+    total, rows = len(text_of), stop - start
+    queries = vectors[text_of[start:stop]]
+    # A similarity takes 4 bytes, its place in the order 8, what is compared 3.
+    width = max(count + _SPARE, block_bytes // (rows * 15))
+    best = np.full((rows, 0), -1, np.int32)
+    scores = np.full((rows, 0), -np.inf, np.float32)
+    for left in range(0, total, width):
+        right = min(left + width, total)
+        block = queries @ vectors[text_of[left:right]].T
+        block[text_of[start:stop, None] == text_of[left:right]] = -np.inf
+        block[patient_of[start:stop, None] == patient_of[left:right]] = -np.inf
+        columns = _top(block, count + _SPARE)
+        scores = np.hstack([scores, np.take_along_axis(block, columns, 1)])
+        best = np.hstack([best, (columns + left).astype(np.int32)])
+        kept = _top(scores, count + _SPARE)
+        scores, best = np.take_along_axis(scores, kept, 1), np.take_along_axis(best, kept, 1)
+    return _ordered(queries, vectors[text_of[best]], best, np.isneginf(scores), count)
+
+
+def _ordered(queries: np.ndarray, found: np.ndarray, best: np.ndarray, none: np.ndarray, count: int) -> np.ndarray:
+    similar = np.einsum("qd,qkd->qk", queries.astype(np.float64), found.astype(np.float64))
+    similar[none] = -np.inf
+    order = np.lexsort((best, -similar), axis=1)[:, :count]
+    places = np.where(np.isneginf(similar), -1, best)
+    kept = np.take_along_axis(places, order, 1)
+    return np.pad(kept, ((0, 0), (0, count - kept.shape[1])), constant_values=-1).astype(np.int32)
+
+
+def _top(scores: np.ndarray, count: int) -> np.ndarray:
+    """Columns of the highest scores of each row, in no order."""
+    if scores.shape[1] <= count:
+        return np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    return np.argpartition(scores, -count, axis=1)[:, -count:]
+
+
+def _patients(studies: Sequence[Study]) -> np.ndarray:
+    numbers: dict[str, int] = {}
+    known = [None if s.patient is None else numbers.setdefault(s.patient, len(numbers)) for s in studies]
+    return np.array([-1 - place if number is None else number for place, number in enumerate(known)], np.int32)
+
+
+def _shards(
+    folder: Path, total: int, size: int, make: Callable[[int, int], np.ndarray], bar: tqdm
+) -> Iterator[np.ndarray]:
+    """Arrays of `size` rows, read from `folder` where they are there and else made and kept."""
+    for start in range(0, total, size):
+        stop = min(start + size, total)
+        path = folder / f"{start:08d}.npy"
+        array = _read(path, stop - start)
+        if array is None:
+            array = make(start, stop)
+            _write(path, array)
+        bar.update(stop - start)
+        yield array
+
+
+def _read(path: Path, rows: int) -> np.ndarray | None:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # not there, or not whole
+        return None
+    return array if len(array) == rows else None
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    partial = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            np.save(file, array)
+        partial.replace(path)  # whole or not at all
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise CrimsonError(
+            f"{path.parent} cannot be written: {error.strerror}. Mend that and run the same command again: it goes on "
+            "where it stopped."
+        ) from None
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(json.dumps([_FORMAT, *parts]).encode()).hexdigest()[:16]
