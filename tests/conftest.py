@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
-from models import build_gemma, save_tiny
+from models import save_tiny
+
+from training.base import build_gemma
 
 
 @pytest.fixture(scope="session")

