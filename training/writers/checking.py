@@ -315,11 +315,11 @@ def _elsewhere(one: ReportFinding, other: ReportFinding) -> bool:
     levels = [{site for site in told.sites if site[-1].isdecimal()} for told in (ours, theirs)]
     if all(levels) and levels[0].isdisjoint(levels[1]):
         return True
-    if not compares_sides(one, other):
-        return False
-    # Lobes have borders; what else is upper, middle and lower is a matter of words.
-    by_lobe = ours.by_lobe and theirs.by_lobe and ours.sides != {"left"}
-    return zone_gap(ours, theirs) >= (1 if by_lobe else 2)
+    gap = zone_gap(ours, theirs) if compares_sides(one, other) else 0
+    if gap and ours.by_lobe and theirs.by_lobe:
+        # The middle of the left lung belongs to the upper lobe.
+        return ours.sides != {"left"} or ("lower" in ours.zones) != ("lower" in theirs.zones)
+    return gap > 1  # lobes have borders; what else is upper, middle and lower is a matter of words
 
 
 def _numbers(text: str) -> list[str]:
