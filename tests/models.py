@@ -68,8 +68,34 @@ def save_tiny(target: Path, *, context: int = 4096, seed: int = 0, **overrides) 
     import torch
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
+    torch.manual_seed(seed)
+    model = Gemma3ForCausalLM(Gemma3TextConfig(**(_tiny_settings(context) | overrides)))
+    model.save_pretrained(target)
+    byte_tokenizer().save_pretrained(target)
+    (target / "crimson_prompt.json").write_text('{"style": "compact"}', encoding="utf-8")
+    return target
+
+
+def save_tiny_multimodal(target: Path, *, seed: int = 0) -> Path:
+    """The same inside a Gemma 3 that sees images, of random weights too."""
+    import torch
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration, SiglipVisionConfig
+
+    vision = SiglipVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    torch.manual_seed(seed)
+    config = Gemma3Config(vision_config=vision.to_dict(), text_config=_tiny_settings(4096), mm_tokens_per_image=4)
+    model = Gemma3ForConditionalGeneration(config)
+    model.generation_config.update(eos_token_id=[256, 257], do_sample=True, top_k=64)
+    model.save_pretrained(target)
+    byte_tokenizer().save_pretrained(target)
+    return target
+
+
+def _tiny_settings(context: int) -> dict:
     tokenizer = byte_tokenizer()
-    settings = {
+    return {
         "vocab_size": len(tokenizer) + 7,  # padded, as published models often are
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -85,9 +111,3 @@ def save_tiny(target: Path, *, context: int = 4096, seed: int = 0, **overrides) 
         "bos_token_id": None,
         "initializer_range": 0.5,
     }
-    torch.manual_seed(seed)
-    model = Gemma3ForCausalLM(Gemma3TextConfig(**(settings | overrides)))
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
-    (target / "crimson_prompt.json").write_text('{"style": "compact"}', encoding="utf-8")
-    return target

@@ -1,0 +1,140 @@
+"""The model card of a trained judge, filled from the run's own record; what the record lacks is not printed."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from crimson_core.errors import InputError
+
+RECORD_FILE = "training_run.json"
+
+# The sections that every card has, in this order.
+SECTIONS = (
+    "Model details",
+    "Intended use",
+    "Installation and usage",
+    "Training data generation",
+    "Training details",
+    "Evaluation",
+    "Limitations",
+    "Citation",
+    "Licence",
+)
+_REGIMES = {
+    "random report": "the report of another study, drawn at random",
+    "similar report": "the report of another study that reads much the same: one of the nearest by sentence embedding",
+    "rewrite": "other words, same clinical meaning",
+    "false finding": "a finding, device or abnormality that is not there is added",
+    "attribute error": "a finding stays but its side, place, size, severity, form, certainty or change over time is wrong",
+    "omission": "a finding that matters is left out",
+}
+_FIGURES = {  # key of an evaluation -> column
+    "step": "step",
+    "loss": "loss",
+    "parsed": "outputs that parse",
+    "score_mae": "score, mean absolute error",
+    "score_tau": "score, Kendall tau",
+    "false_f1": "false findings, F1",
+    "missing_f1": "missing findings, F1",
+    "attribute_f1": "attribute errors, F1",
+    "pairs": "pairs",
+}
+# Part of a base model's name -> the terms that its weights, and all that is made from them, come with.
+_TERMS = {
+    "medgemma": (
+        "Health AI Developer Foundations terms",
+        "https://developers.google.com/health-ai-developer-foundations/terms",
+    ),
+    "gemma": ("Gemma terms", "https://ai.google.dev/gemma/terms"),
+}
+
+
+def model_card(run: dict[str, Any], *, name: str, merged: bool) -> str:
+    """The model card of a run, as Markdown with YAML front matter.
+
+    Args:
+        run: The run's record, as in `training_run.json`; every key may be missing.
+        name: Hub id or folder name of what the card stands in.
+        merged: Whether that is a whole model, not an adapter.
+
+    Raises:
+        InputError: The record holds something else than it should.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"cell": _cell, "quoted": _quoted}
+    base = str(run.get("base") or "")
+    on_hub = bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", base))
+    try:
+        evaluation = list(run.get("evaluation") or ())
+        figures = [key for key in _FIGURES if any(row.get(key) is not None for row in evaluation)]
+        return environment.get_template("card.md.jinja").render(
+            run=run,
+            name=name,
+            merged=merged,
+            base=base if on_hub else Path(base).name,  # never the path of somebody's disk
+            base_on_hub=on_hub,
+            terms=next((terms for part, terms in _TERMS.items() if part in base.lower()), None),
+            sources=f"{base} {(run.get('data') or {}).get('corpus', '')}".lower(),
+            sections=SECTIONS,
+            regimes=_REGIMES,
+            figures={key: _FIGURES[key] for key in figures},
+            evaluation=evaluation,
+            duration=_duration(run.get("seconds")),
+        )
+    except (AttributeError, TypeError, ValueError, jinja2.TemplateError) as error:
+        raise InputError(f"{RECORD_FILE} cannot be put into a model card: {error}.") from None
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The record in an adapter's folder; empty if there is none.
+
+    Raises:
+        InputError: The record cannot be read.
+    """
+    path = folder / RECORD_FILE
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(run, dict):
+            raise ValueError
+        return run
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        raise InputError(f"{path} is no record of a training run. Put the file back, or remove it.") from None
+
+
+def _cell(value: Any) -> str:
+    """A value in a line of text or a cell of a table."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_cell, value))
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _quoted(value: Any) -> str:
+    """A text for YAML or Python."""
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _duration(seconds: Any) -> str | None:
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds > 0:
+        return None
+    if seconds < 5400:
+        return f"{max(1, round(seconds / 60))} minutes"
+    return f"{seconds / 3600:.1f} hours"
