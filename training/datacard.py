@@ -48,8 +48,8 @@ _FULL_RECORD = {
     "seed": 0,
 }
 _LABEL_LIMITS = {
-    "construction": "Labels by construction are exact for what the writer changed, which it knows. What it left as it was "
-    "is as the offline judge reads the report: a finding that its lexicon does not hold is in neither list, and "
+    "construction": "Labels by construction are exact for what the writer changed, which it knows. The rest of the label is "
+    "what the offline judge reads in the report: a finding that its lexicon does not hold is in neither list, and "
     "clinical significance is by rule.",
     "offline": "Labels of the offline judge are rules: they miss wording outside the lexicon, and know no more of "
     "clinical significance than a table.",
@@ -117,8 +117,8 @@ def write_data_card(
         words=figures.words,
         findings=figures.findings,
     )
-    text = _front_matter(figures, corpus) + "\n".join(_body(figures, config, corpus, failures, cost, plots)) + "\n"
-    write_whole(folder / "README.md", [text])
+    body = "\n".join(_body(figures, config, corpus, failures, cost, plots)) + "\n"
+    write_whole(folder / "README.md", [_front_matter(figures), re.sub(r"\n{3,}", "\n\n", body)])
 
 
 def _counted(records: Iterable[Mapping[str, Any]]) -> _Figures:
@@ -186,7 +186,7 @@ def _with_others(counts: Counter[tuple[str, str]], names: Sequence[str]) -> list
 # the text
 
 
-def _front_matter(figures: _Figures, corpus: Corpus) -> str:
+def _front_matter(figures: _Figures) -> str:
     from datasets import Features
 
     splits = [split for split in SPLITS if figures.splits[split]]

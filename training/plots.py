@@ -95,7 +95,7 @@ def _score_histogram(scores: Sequence[float]) -> Figure | None:
     axes.hist(scores, bins=np.linspace(-1, 1, _BINS + 1), color=_COLOURS[0])
     axes.axvline(0, color="0.3", linewidth=1, linestyle="--")
     axes.set_xlim(-1.02, 1.02)
-    axes.set_xlabel("CRIMSON score of the label")
+    axes.set_xlabel("CRIMSON score of the label (a bar holds its left end, the last one 1 too)")
     _count_axis(axes, "records")
     return figure
 
@@ -111,10 +111,9 @@ def _histograms(measured: Mapping[str, Sequence[int]], label: str) -> Figure | N
     figure, axes = _axes(height=3.2)
     for (name, numbers), colour in zip(values.items(), _COLOURS, strict=False):
         clipped = np.minimum(numbers, edges[-1] - 0.5)
-        axes.hist(clipped, bins=edges, histtype="stepfilled", color=colour, alpha=0.25)
-        axes.hist(clipped, bins=edges, histtype="step", color=colour, linewidth=1.6, label=name)
+        axes.hist(clipped, bins=edges, histtype="step", color=colour, linewidth=1.8, label=name)
     beyond = any((numbers > edges[-1]).any() for numbers in values.values())
-    axes.set_xlim(edges[0], edges[-1])
+    axes.set_xlim(edges[0] - 0.02 * edges[-1], edges[-1] * 1.02)
     axes.set_xlabel(label + (" (the last bin holds all beyond)" if beyond else ""))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _count_axis(axes, "reports")
