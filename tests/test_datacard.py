@@ -144,12 +144,12 @@ def test_no_records_at_all(tmp_path):
 
 def test_memory_is_flat(tmp_path):
     template = record(1).model_dump()
-    records = (template | {"ground_truth": f"{n} " + "word " * 200} for n in range(5_000))
+    records = (template | {"ground_truth": f"{n} " + "word " * 1000} for n in range(4_000))
     tracemalloc.start()
     write_data_card(records, tmp_path, config=CONFIG, corpus=CORPUS, failures={}, cost=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 4.5e6  # the texts alone are 5 MB
+    assert peak < 10e6  # the texts alone are 20 MB
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
