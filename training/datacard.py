@@ -20,7 +20,7 @@ from training.journal import write_whole
 from training.plots import plot_all
 from training.records import REGIMES
 
-_AT_ONCE = 1000  # records whose types are told together
+_AT_ONCE = 500  # records whose types are told together
 # Keys of the configuration that may hold a secret or a place on somebody's machine.
 _PRIVATE = re.compile(r"api_?key|secret|password|(^|_)token$|endpoint|base_url", re.IGNORECASE)
 # All that a record can hold: the types of what no record of a small data set holds.
