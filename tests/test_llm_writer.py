@@ -126,6 +126,12 @@ def test_each_half_of_words_about_two_findings_can_be_wrong():
     assert found(candidate, change, report=report) is None
 
 
+def test_what_is_more_on_one_side_is_on_both():
+    report = "Bilateral airspace opacities, right greater than left."
+    candidate = "There are airspace opacities in both lungs, more pronounced on the right."
+    assert found(candidate, report=report) is None
+
+
 # The check: lies
 
 LIES = [
@@ -288,7 +294,7 @@ def test_an_honest_answer_becomes_a_draft(kinds):
     draft, _, (request,) = write_one(honest, task(*kinds))
     assert draft.failure is None and draft.evaluation is None
     assert draft.candidate == GOOD[kinds][0]
-    assert sorted(change.kind for change in draft.changes) == sorted(kinds)
+    assert tuple(change.kind for change in draft.changes) == kinds
     for change in draft.changes:
         assert bool(change.before) == (change.kind != "false_finding")
         assert bool(change.after) == (change.kind != "omission")

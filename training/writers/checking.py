@@ -9,7 +9,7 @@ words passes, and so may a slip in such words.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crimson_core.judges.offline.devices import position
 from crimson_core.judges.offline.extraction import ReportFinding, extract_findings, read_report
@@ -21,6 +21,13 @@ from training.writers import Attribute, Change, ErrorKind
 _SIGNIFICANT = ("urgent", "actionable_not_urgent")
 _SAME_SIZE_MM = 0.5
 _DEGREES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 3}  # "trace" and "small", "large" and "massive" are said for each other
+# "more pronounced on the right" tells no side: there is some on the left.
+_UNEVEN = re.compile(
+    r"\b(?:more|greater|larger|worse|especially|particularly|mostly|predominantly)\s+"
+    r"(?:(?:pronounced|marked|prominent|extensive|severe|so)\s+)?(?:on|in|at)\s+the\s+(?:left|right)\b"
+    r"|\b(?:left|right)\s+(?:side\s+)?(?:greater|more|larger|worse)\s+than\b",
+    re.IGNORECASE,
+)
 _FRINGE = " \t\r\n.,;:"
 
 
@@ -80,14 +87,25 @@ def problem(report: str, kinds: Sequence[ErrorKind], candidate: str, changes: Se
 
 def significant_findings(findings: Sequence[ReportFinding]) -> list[ReportFinding]:
     """Those of a report's findings that an omission may be about, in a patient of whom nothing is known."""
+    return [finding for finding, level in zip(findings, _levels(findings), strict=True) if level in _SIGNIFICANT]
+
+
+def _levels(findings: Sequence[ReportFinding]) -> list[str]:
     beside = frozenset(concept for finding in findings for concept in finding.concepts)
-    return [finding for finding in findings if significance(finding, patient_of(None), beside) in _SIGNIFICANT]
+    return [significance(finding, patient_of(None), beside) for finding in findings]
 
 
 def _read(text: str) -> _Reading:
     unread: list[str] = []
     mentions = read_report(text, unread.append)  # appending gives None: no concept
-    return _Reading(text, mentions, extract_findings(text), {_plain(clause) for clause in unread})
+    mentions, findings = ([_evened(f, text) for f in found] for found in (mentions, extract_findings(text)))
+    return _Reading(text, mentions, findings, {_plain(clause) for clause in unread})
+
+
+def _evened(finding: ReportFinding, text: str) -> ReportFinding:
+    if not _UNEVEN.search(text, finding.start, finding.end):
+        return finding
+    return replace(finding, attributes=replace(finding.attributes, sides=frozenset()))
 
 
 def _plain(text: str) -> str:
@@ -193,6 +211,8 @@ def _rest(before: _Reading, after: _Reading, refs: set[int], preds: set[int]) ->
     """What is lost, added or changed of the findings that no stated change accounts for."""
     stated = [before.findings[r] for r in refs], [after.findings[p] for p in preds]
     others = [f for r, f in enumerate(before.findings) if r not in refs]
+    levels = _levels(before.findings)
+    weighing = [f for r, f in enumerate(before.findings) if r not in refs and levels[r] != "benign_expected"]
     retold = [f for p, f in enumerate(after.findings) if p not in preds]
     for finding in retold:
         # A diagnosis or an appearance that goes with a false finding belongs to it.
@@ -200,7 +220,7 @@ def _rest(before: _Reading, after: _Reading, refs: set[int], preds: set[int]) ->
             _akin(finding, f) and _meets(finding, f) for f in stated[1]
         ):
             return "The candidate tells a finding, or a side of one, that is not in the report and not a stated change."
-    lost = [f for f in others if not _covered(f, after.findings)]
+    lost = [f for f in weighing if not _covered(f, after.findings)]
     lost = [f for f in lost if not any(_akin(f, other) and _meets(f, other) for other in stated[0])]
     denied = [m for m in after.mentions if not m.present]
     if any(_akin(f, m) and _meets(f, m) and not any(_akin(f, p) for p in after.findings) for f in lost for m in denied):

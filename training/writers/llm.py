@@ -100,7 +100,7 @@ class LLMWriter:
                 return None
             written, wrong = _read(task, answer.text or "")
             if wrong is None:
-                drafts[index] = Draft(written.candidate.strip(), _contracted(written), usage=usage)
+                drafts[index] = Draft(written.candidate.strip(), _contracted(written, task.kinds), usage=usage)
             elif attempts < self.max_attempts:
                 spent[index] = _Spent(attempts, usage)
                 return _question(task, wrong)
@@ -205,10 +205,10 @@ def _read(task: Task, text: str) -> tuple[_Written | None, str | None]:
     return written, problem(task.report, task.kinds, written.candidate, changes)
 
 
-def _contracted(written: _Written) -> tuple[Change, ...]:
-    """The changes as `Change` has them: with no words of the report that a false finding replaces, and so on."""
+def _contracted(written: _Written, kinds: Sequence[ErrorKind]) -> tuple[Change, ...]:
+    """The changes as `Change` has them, in the order of the kinds: a false finding with no words of the report, and so on."""
     empty = {"false_finding": {"before": ""}, "omission": {"after": ""}, "attribute_error": {}}
-    changes = [stated.change() for stated in written.changes]
+    changes = sorted((stated.change() for stated in written.changes), key=lambda change: kinds.index(change.kind))
     return tuple(change.model_copy(update=empty[change.kind]) for change in changes)
 
 
