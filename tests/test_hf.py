@@ -582,7 +582,7 @@ def test_base_of_an_adapter_in_the_judge_spec(adapter, tiny_folder, tmp_path):
     (lost / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "./gone"}))
     judge = load_judge(f"hf:{lost},base={tiny_folder}", constrained=False)
     assert judge.signature()["base"].startswith("model@sampled-")
-    with pytest.raises(JudgeError, match=r"There is no folder \./else"):
+    with pytest.raises(JudgeError, match=r"There is no folder \./else.*given as base, the base model of adapter"):
         load_judge(f"hf:{lost},base=./else", constrained=False)
     with pytest.raises(JudgeError, match="adapter: its base model adapter is an adapter too"):
         HFJudge(str(lost), base=str(adapter[0]), constrained=False)

@@ -98,7 +98,10 @@ def base_of(checkpoint: Checkpoint, base: str | None = None) -> Checkpoint | Non
         raise JudgeError(f"{checkpoint.name} is an adapter without adapter_model.safetensors. Save it as safetensors.")
     engine("peft")
     if base is not None:
-        found = find_checkpoint(base)
+        try:
+            found = find_checkpoint(base)
+        except JudgeError as error:
+            raise JudgeError(f"{error} It was given as base, the base model of {checkpoint.name}.") from None
     else:
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
