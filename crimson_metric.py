@@ -80,8 +80,9 @@ class CrimsonMetric(evaluate.Metric):
         self.judge_spec = config_name or "default"
         own = inspect.signature(evaluate.EvaluationModule).parameters
         self.judge_options = {key: value for key, value in kwargs.items() if key not in own}
-        # evaluate makes a cache folder of the configuration's name, which a spec with slashes would lead elsewhere
-        folder = re.sub(r"[^\w.-]+", "-", str(self.judge_spec)).strip(".-") or "default"
+        # evaluate makes a cache folder of the configuration's name, which a spec with slashes would lead elsewhere and
+        # one with two long paths could not name; instances may share a folder, they lock their files
+        folder = re.sub(r"[^\w.-]+", "-", str(self.judge_spec))[-100:].strip(".-") or "default"
         super().__init__(config_name=folder, **{key: value for key, value in kwargs.items() if key in own})
 
     def _info(self) -> evaluate.MetricInfo:

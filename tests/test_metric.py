@@ -176,6 +176,10 @@ def test_a_judge_spec_with_a_path_stays_inside_the_cache(tmp_path, monkeypatch):
     assert Path(metric.data_dir).is_relative_to(tmp_path / "cache")
     assert list(model.iterdir()) == []
 
+    spec = f"hf:{'deep/' * 40}adapter,base={'deep/' * 40}base"
+    metric = evaluate.load(MODULE, spec, cache_dir=str(tmp_path / "cache"))
+    assert metric.scorer == (spec, {}), "although no file system takes so long a name"
+
 
 def test_without_a_second_argument_it_is_the_published_model(monkeypatch):
     import crimson_core
