@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import huggingface_hub
 import peft
 import pytest
 import torch
@@ -266,8 +265,8 @@ def test_push(adapter, tmp_path, monkeypatch, capsys):
         def upload_folder(self, repo_id, folder_path, **_):
             asked.append((repo_id, sorted(path.name for path in folder_path.iterdir())))
 
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
-    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "token")
+    monkeypatch.setattr(merging, "HfApi", Hub)
+    monkeypatch.setattr(merging, "get_token", lambda: "token")
     merging.main(str(adapter), tmp_path / "merged", repository="somebody/judge", private=True)
     assert asked[:2] == ["whoami", ("somebody/judge", True)]
     assert {"README.md", "model.safetensors", "crimson_prompt.json", "chat_template.jinja"} <= set(asked[2][1])

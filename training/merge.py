@@ -6,21 +6,31 @@ is a `gemma3_text` model, as the published CRIMSON model is.
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import torch
 import typer
+from huggingface_hub import HfApi, get_token
+from safetensors import safe_open
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from crimson_core.errors import InputError
+from crimson_core.judges.hf.checkpoint import (
+    Checkpoint,
+    base_of,
+    find_checkpoint,
+    language_model,
+    load_model,
+    load_tokenizer,
+    loading,
+    quiet,
+)
+from crimson_core.judges.hf.engine import first_line
 from crimson_core.prompt import PROMPT_FILE
 from training.card import model_card, read_run
 from training.command import run
 from training.folder import whole_folder
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-
-    from crimson_core.judges.hf.checkpoint import Checkpoint
 
 
 def merge(
@@ -46,11 +56,6 @@ def merge(
         InputError: `adapter` is none that can be merged, or `output` cannot be written; nothing is left of it then.
         JudgeError: The adapter or its base model cannot be had.
     """
-    # Imported here, so that --help and a wrong call need no torch.
-    import torch
-
-    from crimson_core.judges.hf.checkpoint import base_of, find_checkpoint, language_model, load_model, load_tokenizer
-
     with whole_folder(Path(output)) as folder:  # asked first, since loading takes long
         checkpoint = find_checkpoint(str(adapter))
         if not (checkpoint.folder / "adapter_config.json").is_file():
@@ -71,12 +76,8 @@ def merge(
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _check_parts(checkpoint: "Checkpoint") -> None:
+def _check_parts(checkpoint: Checkpoint) -> None:
     """Refuse an adapter that also changes what sees images: that part is not in the merged model."""
-    from safetensors import safe_open
-
-    from crimson_core.judges.hf.checkpoint import loading
-
     with loading(checkpoint), safe_open(checkpoint.folder / "adapter_model.safetensors", "pt") as weights:
         names = list(weights.keys())
     if any(part in name for name in names for part in ("vision_tower", "multi_modal_projector")):
@@ -86,11 +87,7 @@ def _check_parts(checkpoint: "Checkpoint") -> None:
         )
 
 
-def _save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
-    from transformers import GenerationConfig
-
-    from crimson_core.judges.hf.checkpoint import quiet
-
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     said = model.generation_config
     pad = said.pad_token_id if said.pad_token_id is not None else tokenizer.pad_token_id
     # Made anew, since the base model's may hold sampling parameters.
@@ -112,8 +109,6 @@ def check_login() -> None:
     Raises:
         InputError: Nobody is logged in, or the Hub cannot be reached.
     """
-    from huggingface_hub import HfApi, get_token
-
     if not get_token():
         raise InputError("--push: nobody is logged in to the Hub. Run: hf auth login")
     try:
@@ -131,10 +126,6 @@ def push(folder: Path, repository: str, *, private: bool = False) -> None:
     Raises:
         InputError: The Hub refuses; the folder stays.
     """
-    from huggingface_hub import HfApi
-
-    from crimson_core.judges.hf.engine import first_line
-
     try:
         api = HfApi()
         api.create_repo(repository, private=private, exist_ok=True)
