@@ -1,0 +1,159 @@
+"""A report as the lexicon of the offline judge reads it, and what differs between two readings of it."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from crimson_core.judges.offline.devices import position
+from crimson_core.judges.offline.extraction import ReportFinding, extract_findings, read_report
+from crimson_core.judges.offline.lexicon import interchangeable_pairs, lexicon, rules, words_of
+from crimson_core.judges.offline.matching import compares_sides, zone_gap
+from training.writers import Attribute
+
+_SAME_SIZE_MM = 0.5
+_DEGREES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 3}  # "trace" and "small", "large" and "massive" are said for each other
+# "more pronounced on the right" tells no side: there is some on the left.
+_UNEVEN = re.compile(
+    r"\b(?:more|greater|larger|worse|especially|particularly|mostly|predominantly)\s+"
+    r"(?:(?:pronounced|marked|prominent|extensive|severe|so)\s+)?(?:on|in|at)\s+the\s+(?:left|right)\b"
+    r"|\b(?:left|right)\s+(?:side\s+)?(?:greater|more|larger|worse)\s+than\b",
+    re.IGNORECASE,
+)
+FRINGE = " \t\r\n.,;:"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A report as the lexicon reads it: every mention, each finding once, and the clauses that it cannot read."""
+
+    text: str
+    mentions: list[ReportFinding]
+    findings: list[ReportFinding]
+    unread: set[str]
+
+    def places(self, words: str) -> list[tuple[int, int]]:
+        """Where some words stand, whatever their letter case and the blanks between them."""
+        words = words.strip(FRINGE)
+        pattern = r"\s+".join(map(re.escape, words.split()))
+        found = re.finditer(rf"(?<!\w){pattern}(?!\w)" if words[-1:].isalnum() else pattern, self.text, re.IGNORECASE)
+        return [match.span() for match in found] if words else []
+
+    def at(self, words: str) -> list[ReportFinding]:
+        """The mentions, denied ones too, that share characters with some words."""
+        spans = self.places(words)
+        return [m for m in self.mentions if any(m.start < end and start < m.end for start, end in spans)]
+
+
+def read(text: str) -> Reading:
+    """Read a report."""
+    unread: list[str] = []
+    mentions = read_report(text, unread.append)  # appending gives None: no concept
+    mentions, findings = ([_evened(f, text) for f in found] for found in (mentions, extract_findings(text)))
+    return Reading(text, mentions, findings, {plain(clause) for clause in unread})
+
+
+def _evened(finding: ReportFinding, text: str) -> ReportFinding:
+    if not _UNEVEN.search(text, finding.start, finding.end):
+        return finding
+    return replace(finding, attributes=replace(finding.attributes, sides=frozenset()))
+
+
+def plain(text: str) -> str:
+    """The normalised words of a text, without what stands between them."""
+    return " ".join(word for word, _, _ in words_of(text))
+
+
+def covered(finding: ReportFinding, others: Iterable[ReportFinding]) -> bool:
+    """Whether findings of the other report tell a finding: akin ones, at its side or its sides together."""
+    near = [other for other in others if may_be(finding, other)]
+    sides = [other.attributes.sides for other in near if compares_sides(finding, other)]
+    if not sides or not all(sides):
+        return bool(near)
+    return finding.attributes.sides <= frozenset().union(*sides)
+
+
+def standing_for(mentions: Sequence[ReportFinding], findings: Sequence[ReportFinding]) -> list[int]:
+    """Positions of the findings that some mentions of them have become."""
+    related = lexicon().related
+    return [
+        place
+        for place, finding in enumerate(findings)
+        if any(related(finding.concepts, m.concepts) and meets(finding, m) for m in mentions)
+    ]
+
+
+def akin(one: ReportFinding, other: ReportFinding) -> bool:
+    """Whether two findings may be one in other words."""
+    if lexicon().related(one.concepts, other.concepts):
+        return True
+    return not interchangeable_pairs().isdisjoint((a, b) for a in one.concepts for b in other.concepts)
+
+
+def meets(one: ReportFinding, other: ReportFinding) -> bool:
+    """Whether two findings can be at one side: they share one, or one of them tells none."""
+    sides, others = one.attributes.sides, other.attributes.sides
+    return not sides or not others or bool(sides & others) or not compares_sides(one, other)
+
+
+def may_be(one: ReportFinding, other: ReportFinding) -> bool:
+    """Whether two findings are akin and can be at one side."""
+    return akin(one, other) and meets(one, other)
+
+
+# --- attributes
+
+
+def told_of(finding: ReportFinding, attribute: Attribute) -> tuple:
+    """What is read of an attribute; parts that are empty are not told."""
+    told = finding.attributes
+    return {
+        "location": (told.sides, told.zones, told.sites, position(finding)),
+        "severity": (told.severity,),
+        "descriptor": (told.descriptors, finding.concepts),
+        "measurement": (told.sizes_mm, told.above_carina_mm),
+        "certainty": (told.uncertain,),
+        "temporal": (told.temporal,),
+    }[attribute]
+
+
+def differs(one: ReportFinding, other: ReportFinding, attribute: Attribute) -> bool | None:
+    """Whether two findings differ in an attribute; None where the lexicon reads nothing of it in either."""
+    ours, theirs = told_of(one, attribute), told_of(other, attribute)
+    if ours != theirs:
+        return True
+    return False if any(ours[:1] if attribute == "descriptor" else ours) else None
+
+
+def contradictions(one: ReportFinding, other: ReportFinding) -> set[Attribute]:
+    """The attributes of which both findings tell something, and not the same; hedges apart."""
+    found: set[Attribute] = set() if meets(one, other) else {"location"}
+    ours, theirs = one.attributes, other.attributes
+    if ours.severity and theirs.severity and _DEGREES[ours.severity] != _DEGREES[theirs.severity]:
+        found.add("severity")
+    times = {ours.temporal, theirs.temporal}
+    if len(times - {None}) == 2 and times not in map(set, rules()["attribute_errors"]["temporal"]["alike"]):
+        found.add("temporal")
+    sizes = ours.sizes_mm[:1] + theirs.sizes_mm[:1]
+    heights = [h for h in (ours.above_carina_mm, theirs.above_carina_mm) if h is not None]
+    if any(len(pair) == 2 and abs(pair[0] - pair[1]) > _SAME_SIZE_MM for pair in (sizes, heights)):
+        found.add("measurement")
+    forms = {group for group, _ in ours.descriptors} & {group for group, _ in theirs.descriptors}
+    if {group for group, _ in ours.descriptors & theirs.descriptors} < forms:
+        found.add("descriptor")
+    if _elsewhere(one, other):
+        found.add("location")
+    return found
+
+
+def _elsewhere(one: ReportFinding, other: ReportFinding) -> bool:
+    if {position(one), position(other)} == {"good", "bad"}:
+        return True
+    ours, theirs = one.attributes, other.attributes
+    levels = [{site for site in told.sites if site[-1].isdecimal()} for told in (ours, theirs)]
+    if all(levels) and levels[0].isdisjoint(levels[1]):
+        return True
+    gap = zone_gap(ours, theirs) if compares_sides(one, other) else 0
+    if gap and ours.by_lobe and theirs.by_lobe:
+        # The middle of the left lung belongs to the upper lobe.
+        return ours.sides != {"left"} or ("lower" in ours.zones) != ("lower" in theirs.zones)
+    return gap > 1  # lobes have borders; what else is upper, middle and lower is a matter of words
