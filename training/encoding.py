@@ -1,0 +1,108 @@
+"""Records as token ids: the prompt as the judge sends it, then the answer; the loss is on the answer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from crimson_core.errors import InputError
+from crimson_core.judges.hf.encoding import ChatEncoder
+from crimson_core.prompt import Prompt
+from training.records import Record, answer_of
+
+IGNORED = -100  # a label that counts in no loss
+
+
+class RecordEncoder:
+    """Turns records into token ids.
+
+    Args:
+        tokenizer: Of the fast kind, with a chat template.
+        name: Of the model, for errors.
+        prompt: How a pair is put to the model.
+
+    Attributes:
+        end: The token that ends an answer.
+
+    Raises:
+        JudgeError: The tokenizer cannot be used.
+        InputError: Its chat template ends an answer with no control token.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, prompt: Prompt) -> None:
+        self._tokenizer, self._prompt = tokenizer, prompt
+        self._chat = ChatEncoder(tokenizer, name)
+        self.end = _end_of_answer(tokenizer, name)
+
+    def encode(self, record: Record) -> tuple[list[int], list[int]]:
+        """Token ids of the prompt and of the answer with its end.
+
+        Raises:
+            ValueError: The label is no evaluation that can be learnt, or the reports form control tokens.
+        """
+        prompt = self._chat.encode(self._prompt.messages(record.pair))
+        # A report may hold "<end_of_turn>", and so may a finding that quotes it: as plain text.
+        answer = self._tokenizer(answer_of(record.raw_evaluation), add_special_tokens=False, split_special_tokens=True)
+        return prompt, [*answer["input_ids"], self.end]
+
+
+def collate(examples: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:
+    """A batch, padded on the left, so that all answers end in the last column.
+
+    Args:
+        examples: `input_ids` with the answer at their end, and `answer_tokens`, how many of them are the answer.
+        pad: Token for the empty places.
+
+    Returns:
+        input_ids, attention_mask, position_ids and labels of shape (batch, tokens), and `logits_to_keep`, how many of the
+        last columns need logits: the output layer is the dearest part of a small model.
+    """
+    width = max(len(example["input_ids"]) for example in examples)
+    ids = torch.full((len(examples), width), pad)
+    labels = torch.full((len(examples), width), IGNORED)
+    mask = torch.zeros((len(examples), width), dtype=torch.long)
+    for row, example in enumerate(examples):
+        tokens, answer = torch.tensor(example["input_ids"]), example["answer_tokens"]
+        ids[row, width - len(tokens) :] = tokens
+        mask[row, width - len(tokens) :] = 1
+        labels[row, width - answer :] = tokens[-answer:]
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
+        "labels": labels,
+        "logits_to_keep": max(example["answer_tokens"] for example in examples) + 1,
+    }
+
+
+def answer_loss(
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Mean cross entropy over the answer tokens of all batches of a step.
+
+    Args:
+        outputs: Of the model, with logits of the last columns.
+        labels: (batch, tokens).
+        num_items_in_batch: Answer tokens of the whole step; None takes those of this batch.
+    """
+    logits = outputs.logits[:, :-1]
+    labels = labels[:, -logits.shape[1] :].to(logits.device)
+    # Not logits[labels != IGNORED]: the gradient of that runs on one core, and takes longer than the model.
+    total = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
+
+
+def _end_of_answer(tokenizer: PreTrainedTokenizerBase, name: str) -> int:
+    """The control token with which the chat template ends an answer."""
+    mark = "ANSWER"
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "-"}, {"role": "assistant", "content": mark}], tokenize=False
+    )
+    ids = tokenizer.encode(text.rpartition(mark)[2], add_special_tokens=False)
+    control = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    if not ids or ids[0] not in control:
+        raise InputError(f"The chat template of {name} ends an answer with no control token. Give one that does.")
+    return ids[0]
