@@ -7,6 +7,7 @@ The same command goes on from the last checkpoint. The adapter, with all that th
 import json
 import math
 import platform
+import shutil
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -33,14 +34,14 @@ from crimson_core.judges.hf.checkpoint import find_checkpoint, language_model, l
 from crimson_core.prompt import PROMPT_FILE, Prompt
 from crimson_core.scorer import CrimsonScorer
 from training.agreement import agreement
-from training.card import model_card
+from training.card import RECORD_FILE, model_card
 from training.command import run
 from training.config import load_config
 from training.encoding import RecordEncoder, answer_loss, collate
+from training.folder import whole_folder
 from training.journal import write_whole
 from training.records import REGIMES, Record
 
-RUN_FILE = "training_run.json"
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _KEPT = 2  # checkpoints: the best and the last
@@ -200,14 +201,16 @@ def finetune(config: FinetuneConfig) -> None:
         compute_loss_func=answer_loss,
         callbacks=[_Metrics(folder / "metrics.jsonl")],
     )
-    trainer.judge = partial(
-        HFJudge.from_model,
-        tokenizer=tokenizer,
-        name=checkpoint.name,
-        prompt=prompt,
-        batch_size=config.evaluation.batch_size,
-    )
     trainer.generated = validation.records[: config.evaluation.generate]
+    if trainer.generated:
+        trainer.judge = HFJudge.from_model(
+            trainer.model,
+            tokenizer,
+            name=checkpoint.name,
+            prompt=prompt,
+            batch_size=config.evaluation.batch_size,
+            max_new_tokens=config.max_length,
+        )
     last = get_last_checkpoint(str(folder / "checkpoints")) if (folder / "checkpoints").is_dir() else None
     if last:
         state.print(f"Going on from {last}.")
@@ -220,13 +223,13 @@ def finetune(config: FinetuneConfig) -> None:
         ) from None
     seconds = time.monotonic() - began
     if state.is_main_process:
-        _write_adapter(config, trainer, tokenizer, train, validation, encoder, seconds, state.num_processes)
+        _write_adapter(config, trainer, tokenizer, train, validation, seconds, state.num_processes)
 
 
 class _Trainer(Trainer):
     """A trainer that also lets the model write evaluations for held-out records."""
 
-    judge: Any = None
+    judge: HFJudge | None = None
     generated: Sequence[Record] = ()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -243,8 +246,9 @@ class _Trainer(Trainer):
         """Each process takes its share of the pairs; all get the figures of all."""
         rank, processes = self.args.process_index, self.args.world_size
         share = list(range(rank, len(self.generated), processes))
-        scorer = CrimsonScorer(self.judge(self.accelerator.unwrap_model(self.model)))
-        results = scorer.score([self.generated[i].pair for i in share]) if share else []
+        pairs = [self.generated[i].pair for i in share]
+        with self.autocast_smart_context_manager():  # the judge goes around the wrapper that does it in training
+            results = CrimsonScorer(self.judge).score(pairs) if share else []
         done = dict(gather_object(list(zip(share, results, strict=True))))
         return agreement(self.generated, [done[i] for i in range(len(self.generated))])
 
@@ -362,13 +366,19 @@ def _write_adapter(
     tokenizer: Any,
     train: Examples,
     validation: Examples,
-    encoder: RecordEncoder,
     seconds: float,
     processes: int,
 ) -> None:
     """The best adapter in bfloat16, with all that the hf judge needs beside its base, the run's record and its card."""
-    folder = config.output / "adapter"
-    folder.mkdir(exist_ok=True)
+    target = config.output / "adapter"
+    if target.is_dir():  # of an earlier start
+        shutil.rmtree(target)
+    with whole_folder(target) as folder:
+        _fill(folder, config, trainer, tokenizer, run_record(config, trainer, train, validation, seconds, processes))
+    print(f"The adapter is in {target}.")
+
+
+def _fill(folder: Path, config: FinetuneConfig, trainer: Trainer, tokenizer: Any, record: dict[str, Any]) -> None:
     adapted = trainer.accelerator.unwrap_model(trainer.model)
     adapted.save_pretrained(folder)
     adapter = folder / "adapter_config.json"
@@ -381,10 +391,8 @@ def _write_adapter(
     (folder / "chat_template.jinja").write_text(tokenizer.chat_template, encoding="utf-8")
     adapted.get_base_model().generation_config.save_pretrained(folder)
     (folder / PROMPT_FILE).write_text(json.dumps(config.prompt.model_dump()) + "\n", encoding="utf-8")
-    record = run_record(config, trainer, train, validation, seconds, processes)
-    (folder / RUN_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(record, name=config.output.name, merged=False), encoding="utf-8")
-    print(f"The adapter is in {folder}.")
 
 
 def run_record(

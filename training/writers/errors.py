@@ -18,6 +18,7 @@ _SIZE = re.compile(r"\b(\d+(?:\.\d+)?)(?=\s*(?:x\s*\d+(?:\.\d+)?\s*)*(?:mm|cm)\b
 _STATE = re.compile(r"\b(is|are|appears?|remains?|has|have)\b", re.IGNORECASE)
 _NODULE_SIZES = (5, 6, 7, 8, 9, 11, 12, 14, 16, 18, 22, 25)  # mm
 _SCALES = (0.5, 1.5, 2, 2.5)
+_DENIED = 0.4  # of the omissions, the share with a normal statement in place of the finding
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Edit:
         target: The finding of the ground truth that it is about, as a position; None for a false finding.
         attribute: Which attribute is wrong.
         concepts: Of a false finding, what it is.
+        before: The sentence of the ground truth; empty for a false finding.
+        after: The sentence that stands in its place; empty where none does.
     """
 
     kind: ErrorKind
@@ -37,6 +40,8 @@ class Edit:
     target: int | None = None
     attribute: Attribute | None = None
     concepts: frozenset[str] = frozenset()
+    before: str = field(default="", repr=False)
+    after: str = field(default="", repr=False)
 
 
 def false_findings(pieces: Sequence[Piece], findings: Sequence[ReportFinding], rng: random.Random) -> Iterator[Edit]:
@@ -61,7 +66,8 @@ def false_findings(pieces: Sequence[Piece], findings: Sequence[ReportFinding], r
         rest = without(pieces, denying)
         places = [i for i in range(1, len(rest) + 1) if i == len(rest) or not rest[i].leaning]
         if places:
-            yield Edit("false_finding", _inserted(rest, rng.choice(places), text), concepts=frozenset(told.concepts))
+            made = _inserted(rest, rng.choice(places), text)
+            yield Edit("false_finding", made, concepts=frozenset(told.concepts), after=text)
 
 
 def omissions(
@@ -80,13 +86,14 @@ def omissions(
             for normal in phrases()["normal"]
             if words.related(normal["about"], findings[target].concepts) and not words.related(normal["about"], others)
         ]
-        if fitting and rng.random() < 0.4:
-            first = min(telling)
+        first = min(telling)
+        said = pieces[first].text
+        if fitting and rng.random() < _DENIED:
             denial = Piece(pieces[first].lead, rng.choice(fitting), changed=True)
             rest = [denial if i == first else piece for i, piece in enumerate(pieces)]
-            yield Edit("omission", without(rest, telling - {first}), target)
+            yield Edit("omission", without(rest, telling - {first}), target, before=said)
         elif len(telling) < len(pieces):
-            yield Edit("omission", without(pieces, telling), target)
+            yield Edit("omission", without(pieces, telling), target, before=said)
 
 
 def attribute_errors(pieces: Sequence[Piece], count: int, rng: random.Random) -> Iterator[Edit]:
@@ -96,17 +103,18 @@ def attribute_errors(pieces: Sequence[Piece], count: int, rng: random.Random) ->
         alter = _ALTERATIONS[attribute]
         for target in rng.sample(range(count), count):
             seed = rng.random()  # so that the same words change alike in all the sentences
-            edited, hits = list(pieces), 0
+            edited, changed = list(pieces), []
             for i, piece in enumerate(pieces):
                 for index, start, end in piece.spans:
                     if index == target and not piece.changed:
                         text = alter(piece.text, start, end, random.Random(seed))
                         if text is not None and text != piece.text:
                             edited[i] = replace(piece, text=text, spans=(), changed=True)
-                            hits += 1
+                            changed.append(i)
                             break
-            if hits:
-                yield Edit("attribute_error", edited, target, attribute)
+            if changed:
+                before, after = pieces[changed[0]].text, edited[changed[0]].text
+                yield Edit("attribute_error", edited, target, attribute, before=before, after=after)
 
 
 def _filled(template: str, rng: random.Random) -> str:

@@ -83,8 +83,7 @@ def pieces_of(report: str, findings: Sequence[ReportFinding]) -> list[Piece]:
         spans = tuple(
             (index, mention.start - start, mention.end - start)
             for mention in present
-            for index, finding in enumerate(findings)
-            if words.related(mention.concepts, finding.concepts)
+            for index in _meant(mention, findings)
         )
         denied = frozenset(concept for mention in inside if not mention.present for concept in mention.concepts)
         tells = frozenset(index for index, _, _ in spans)
@@ -127,6 +126,15 @@ def with_article(before: str, word: str) -> str:
 def like(word: str, model: str) -> str:
     """A word in the letter case of another one."""
     return word.upper() if model.isupper() and len(model) > 1 else word.capitalize() if model[:1].isupper() else word
+
+
+def _meant(mention: ReportFinding, findings: Sequence[ReportFinding]) -> list[int]:
+    """The findings that a mention may tell: the one that begins there, else those of its concept, else those near to it."""
+    words = lexicon()
+    fitting = [i for i, f in enumerate(findings) if words.related(mention.concepts, f.concepts)]
+    here = [i for i in fitting if findings[i].start == mention.start]
+    same = [i for i in fitting if set(findings[i].concepts) & set(mention.concepts)]
+    return here or same or fitting
 
 
 def _anaphoric(mentions: Sequence[ReportFinding]) -> bool:

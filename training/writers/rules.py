@@ -16,6 +16,7 @@ from crimson_core.judges.offline.extraction import ReportFinding, extract_findin
 from crimson_core.judges.offline.judge import listed_error, listed_findings
 from crimson_core.judges.offline.lexicon import lexicon, rules
 from crimson_core.judges.offline.significance import patient_of, significance
+from crimson_core.report import PatientContext
 from training.writers import ERROR_KINDS, Change, Draft, ErrorKind, Task
 from training.writers.errors import Edit, attribute_errors, false_findings, omissions
 from training.writers.pieces import Piece, joined, phrases, pieces_of
@@ -77,10 +78,12 @@ def _draft(task: Task) -> Draft:
         strength = _STRENGTHS[min(attempt // 2, len(_STRENGTHS) - 1)] if attempt < _TRIES - 3 or not edits else 0.0
         present = {c for finding in findings for c in finding.concepts} | {c for e in edits for c in e.concepts}
         made = reworded(last, present, rng, strength)
-        labelled = _labelled(task.report, findings, made, edits, task)
-        if labelled is not None and " ".join(joined(made).split()) != " ".join(task.report.split()):
-            evaluation, changes = labelled
-            return Draft(joined(made), changes, evaluation)
+        evaluation = _labelled(task.report, findings, made, edits, task.context)
+        if evaluation is not None and " ".join(joined(made).split()) != " ".join(task.report.split()):
+            changes = {
+                e.kind: Change(kind=e.kind, attribute=e.attribute, before=e.before, after=e.after) for e in edits
+            }
+            return Draft(joined(made), tuple(changes[kind] for kind in task.kinds), evaluation)
     what = " and ".join(task.kinds).replace("_", " ") or "rewrite"
     return Draft(failure=f"no {what} of this report holds what it should, in {_TRIES} tries")
 
@@ -100,7 +103,8 @@ def _chosen(
             if edit.target is None or edit.target not in taken
         ]
         fitting = next(
-            (e for e in options if _labelled(task.report, findings, e.pieces, (*made, e), task) is not None), None
+            (e for e in options if _labelled(task.report, findings, e.pieces, (*made, e), task.context) is not None),
+            None,
         )
         if fitting is None:
             return None
@@ -120,9 +124,13 @@ def _edits(kind: ErrorKind, pieces: list[Piece], findings: list[ReportFinding], 
 
 
 def _labelled(
-    report: str, findings: list[ReportFinding], pieces: list[Piece], edits: Sequence[Edit], task: Task | None
-) -> tuple[Evaluation, tuple[Change, ...]] | None:
-    """The evaluation of a candidate by construction, with its changes; None if it does not tell what it should."""
+    report: str,
+    findings: list[ReportFinding],
+    pieces: list[Piece],
+    edits: Sequence[Edit],
+    context: PatientContext | None,
+) -> Evaluation | None:
+    """The evaluation of a candidate by construction; None if it does not tell what it should."""
     candidate = joined(pieces)
     told = extract_findings(candidate)
     about = {edit.target: edit for edit in edits if edit.target is not None}
@@ -134,12 +142,11 @@ def _labelled(
     if len(told) != len(expected):
         return None
 
-    patient = patient_of(task.context if task else None)
+    patient = patient_of(context)
     ref_findings = listed_findings("R", findings, report, patient)
     pred_findings = listed_findings("P", told, candidate, patient)
     places: dict[int, int] = {}  # reference -> prediction
     errors = []
-    changes = {}
     free = set(range(len(told)))
     for wanted in expected:
         for place in sorted(free):
@@ -152,17 +159,7 @@ def _labelled(
         if wanted.reference is not None:
             places[wanted.reference] = place
             errors += [listed_error(ref_findings[wanted.reference].id, pred_findings[place].id, what) for what in found]
-        if wanted.edit:
-            before = "" if wanted.reference is None else ref_findings[wanted.reference].finding
-            changes[wanted.edit.kind] = Change(
-                kind=wanted.edit.kind,
-                attribute=wanted.edit.attribute,
-                before=before,
-                after=pred_findings[place].finding,
-            )
-    for target in gone:
-        changes["omission"] = Change(kind="omission", before=ref_findings[target].finding)
-    evaluation = Evaluation(
+    return Evaluation(
         reference_findings=ref_findings,
         predicted_findings=pred_findings,
         matched_findings=[
@@ -174,7 +171,6 @@ def _labelled(
             attribute_errors=errors,
         ),
     )
-    return evaluation, tuple(changes[kind] for kind in ERROR_KINDS if kind in changes)
 
 
 def _fits(
