@@ -212,10 +212,9 @@ def _write_candidates(
     for entry in _other_reports(config, corpus, others, progress):
         candidates.add(entry)
     tasks = [Task(slot.study.report, slot.kinds, f"{config.seed} {slot.id}", _context(slot)) for slot in rewrites]
-    bar = tqdm(total=len(slots), initial=len(slots) - len(tasks), desc="writing", unit="report", disable=not progress)
     if not tasks:
-        bar.close()
         return True
+    bar = tqdm(total=len(slots), initial=len(slots) - len(tasks), desc="writing", unit="report", disable=not progress)
     with bar, closing(writer.write(tasks)) as drafts:
         purse.show(bar)
         if purse.empty:
@@ -226,8 +225,8 @@ def _write_candidates(
             purse.show(bar)
             bar.update()
             if purse.empty:
-                return index == len(tasks) - 1 and not _waiting(slots, candidates, False)
-    return True
+                break
+    return not _waiting(slots, candidates, False)
 
 
 def _waiting(slots: Sequence[Slot], journal: Journal, retry_failed: bool) -> list[Slot]:
@@ -434,13 +433,9 @@ def _check_same_run(path: Path, config: GenerateConfig, corpus: Corpus) -> None:
 def _report(
     config: GenerateConfig, slots: Sequence[Slot], failures: dict[str, str], purse: _Purse, finished: bool
 ) -> None:
-    reasons = Counter(failures.values())
-    print(
-        f"{len(slots) - len(failures)} of {len(slots)} records in {config.output}, ${purse.spent:.2f} spent."
-        if finished
-        else ""
-    )
-    for reason, count in reasons.most_common():
+    if finished:
+        print(f"{len(slots) - len(failures)} of {len(slots)} records in {config.output}, ${purse.spent:.2f} spent.")
+    for reason, count in Counter(failures.values()).most_common():
         print(f"  {count} failed: {reason}", file=sys.stderr)
     if not finished:
         raise CrimsonError(
