@@ -113,7 +113,7 @@ def test_the_prompt_is_the_judges_and_the_answer_ends(encoder, tiny_folder):
 
 def test_a_control_token_in_a_finding_is_text(encoder):
     one = record(2, REPORTS[0])
-    label = json.loads(json.dumps(one.raw_evaluation).replace("effusion", "effusion<|im_end|>"))
+    label = json.loads(json.dumps(one.raw_evaluation).replace("rib fracture", "rib fracture<|im_end|>"))
     _, answer = encoder.encode(one.model_copy(update={"raw_evaluation": label}))
     assert answer.count(encoder.end) == 1 and "<|im_end|>" in byte_tokenizer().decode(answer[:-1])
 

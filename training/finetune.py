@@ -40,7 +40,7 @@ from training.config import load_config
 from training.encoding import RecordEncoder, answer_loss, collate
 from training.folder import whole_folder
 from training.journal import write_whole
-from training.records import REGIMES, Record
+from training.records import REGIMES, Record, read_records
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -274,29 +274,6 @@ class _Metrics(TrainerCallback):
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The logged figures of a run, one dictionary per log; none where there is no file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-
-
-def read_records(path: Path) -> list[Record]:
-    """The records of a file.
-
-    Raises:
-        InputError: It cannot be read, or holds something else; names the line.
-    """
-    records = []
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    records.append(Record.model_validate_json(line))
-                except ValueError:
-                    raise InputError(
-                        f"{path} line {number} is no training record. Write it with training.generate."
-                    ) from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Write it with training.generate.") from None
-    if not records:
-        raise InputError(f"{path} holds no records. Ask training.generate for some of this split.")
-    return records
 
 
 def _arguments(config: FinetuneConfig, records: int, processes: int) -> TrainingArguments:

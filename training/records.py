@@ -1,10 +1,12 @@
 """A training record: a report pair with its label and how it came about, one JSON line; and the answer that a model learns."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from crimson_core.errors import InputError
 from crimson_core.evaluation import SIGNIFICANCE_LEVELS, Evaluation
 from crimson_core.report import PatientContext, ReportPair, parse_context
 from training.corpus import Split
@@ -76,6 +78,29 @@ class Record(BaseModel):
         """The report pair, as a judge would get it."""
         context = parse_context(self.patient_context.model_dump(), f"record {self.id}")
         return ReportPair(self.ground_truth, self.candidate, context, self.id)
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a file.
+
+    Raises:
+        InputError: It cannot be read, or holds something else; names the line.
+    """
+    records = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    records.append(Record.model_validate_json(line))
+                except ValueError:
+                    raise InputError(
+                        f"{path} line {number} is no training record. Write it with training.generate."
+                    ) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. Write it with training.generate.") from None
+    if not records:
+        raise InputError(f"{path} holds no records. Ask training.generate for some of this split.")
+    return records
 
 
 def context_of(context: PatientContext | None, included: Included) -> Context:

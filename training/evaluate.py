@@ -1,0 +1,62 @@
+"""How a judge agrees with the labels of records that it has not been trained on: `python -m training.evaluate FILE --judge SPEC`."""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from crimson_core.scorer import CrimsonScorer
+from training.agreement import agreement
+from training.command import run
+from training.journal import write_whole
+from training.records import REGIMES, read_records
+
+
+def main(
+    records: Annotated[Path, typer.Argument(metavar="FILE", help="Records of a held-out split, such as test.jsonl.")],
+    judge: Annotated[str, typer.Option("--judge", "-j", help="Judge spec.")] = "offline",
+    limit: Annotated[int | None, typer.Option(min=1, help="The first records only.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+) -> None:
+    """Print the agreement of a judge with the labels of records, over all and by regime."""
+    truth = read_records(records)[:limit]
+    scorer = CrimsonScorer(judge)
+    began = time.perf_counter()
+    results = scorer.score([record.pair for record in truth], progress=sys.stderr.isatty())
+    seconds = time.perf_counter() - began
+    figures = {"all": agreement(truth, results)}
+    for number, regime in enumerate(REGIMES):
+        own = [place for place, record in enumerate(truth) if record.regime == number]
+        if own:
+            figures[regime] = agreement([truth[i] for i in own], [results[i] for i in own])
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 120
+    table = Table("records", box=None, pad_edge=False)
+    names = list(figures["all"])
+    for name in names:
+        table.add_column(name, justify="right")
+    for label, found in figures.items():
+        table.add_row(label, *(_number(found[name], 0 if name == "pairs" else 3) for name in names))
+    console.print(table)
+    console.print(f"{len(truth) / seconds:.2f} pairs/s")
+    console.print(scorer.signature, soft_wrap=True)
+    if json_file:
+        shown = {k: {n: None if math.isnan(v) else v for n, v in found.items()} for k, found in figures.items()}
+        whole = {"signature": scorer.signature, "pairs_per_second": len(truth) / seconds, "agreement": shown}
+        write_whole(json_file, [json.dumps(whole, indent=1) + "\n"])
+
+
+def _number(value: float, digits: int) -> str:
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+if __name__ == "__main__":
+    run(main)
