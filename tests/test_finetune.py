@@ -20,11 +20,12 @@ from crimson_core.judges.hf import HFJudge
 from crimson_core.prompt import Prompt
 from crimson_core.scorer import PairResult
 from crimson_core.scoring import score_evaluation
-from training import finetune as module
 from training.agreement import agreement
-from training.encoding import IGNORED, RecordEncoder, answer_loss, collate
-from training.finetune import Examples, FinetuneConfig, finetune, read_metrics
+from training.encoding import IGNORED, Examples, RecordEncoder, answer_loss, collate
+from training.finetune import finetune
 from training.records import Context, Included, Record, answer_of
+from training.settings import FinetuneConfig
+from training.trainer import MetricsLog, read_metrics
 from training.writers import ERROR_KINDS, Task
 from training.writers.rules import RuleWriter
 
@@ -207,7 +208,7 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(settings, tmp_path, mo
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Metrics, "on_step_end", die, raising=False)
+        patch.setattr(MetricsLog, "on_step_end", die, raising=False)
         with pytest.raises(KeyboardInterrupt):
             train(settings)
     assert not (Path(settings["output"]) / "adapter").exists()

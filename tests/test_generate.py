@@ -381,7 +381,7 @@ def test_values_of_the_command_line_go_into_sections(settings, tmp_path):
 
 
 def test_the_shipped_configurations_are_valid():
-    from training.finetune import FinetuneConfig
+    from training.settings import FinetuneConfig
 
     folder = Path(__file__).parent.parent / "training" / "configs"
     for name in ("radlabels", "rexgradient"):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from crimson_core.errors import InputError
@@ -45,6 +46,35 @@ class RecordEncoder:
         # A report may hold "<end_of_turn>", and so may a finding that quotes it: as plain text.
         answer = self._tokenizer(answer_of(record.raw_evaluation), add_special_tokens=False, split_special_tokens=True)
         return prompt, [*answer["input_ids"], self.end]
+
+
+class Examples(Dataset):
+    """Encoded records.
+
+    Attributes:
+        records: Those that are not too long.
+        left_out: How many were too long.
+    """
+
+    def __init__(self, records: Sequence[Record], encoder: RecordEncoder, max_length: int) -> None:
+        self.records: list[Record] = []
+        self._encoded: list[tuple[torch.Tensor, int]] = []
+        for record in records:
+            try:
+                prompt, answer = encoder.encode(record)
+            except ValueError as error:
+                raise InputError(f"Record {record.id} cannot be learnt: {error}.") from None
+            if len(prompt) + len(answer) <= max_length:
+                self.records.append(record)
+                self._encoded.append((torch.tensor([*prompt, *answer], dtype=torch.int32), len(answer)))
+        self.left_out = len(records) - len(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        tokens, answer = self._encoded[index]
+        return {"input_ids": tokens.tolist(), "answer_tokens": answer, "length": len(tokens)}
 
 
 def collate(examples: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:

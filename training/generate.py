@@ -31,7 +31,7 @@ from training.corpus import SPLITS, Corpus, CorpusConfig, Study, read_corpus, sa
 from training.datacard import write_data_card
 from training.journal import Journal, locked, write_whole
 from training.plan import Slot, plan
-from training.records import Record, context_of
+from training.records import DATASET_FILE, Record, context_of
 from training.similar import nearest
 from training.writers import Draft, Task, Writer, load_writer
 
@@ -352,6 +352,16 @@ def _finish(
             write_whole(path, (record.model_dump_json() + "\n" for record in records(split)))
         else:
             path.unlink(missing_ok=True)
+    # What a model card tells of its data.
+    told = {
+        "corpus": corpus.name,
+        "writer": _signature(writer),
+        "judge": config.judge.spec,
+        "context": config.context,
+        "second_error": config.second_error,
+        "seed": config.seed,
+    }
+    write_whole(config.output / DATASET_FILE, [json.dumps(told, indent=1) + "\n"])
     lines = (json.dumps({"id": i, "failure": why}) + "\n" for i, why in sorted(failures.items()))
     write_whole(config.output / "failures.jsonl", lines)
     write_data_card(

@@ -12,6 +12,8 @@ from crimson_core.report import PatientContext, ReportPair, parse_context
 from training.corpus import Split
 from training.writers import Change, ErrorKind
 
+DATASET_FILE = "dataset.json"  # beside the records: how they were made
+
 # Regimes by number, as the CRIMSON model card has them.
 REGIMES = ("random report", "similar report", "rewrite", "false finding", "attribute error", "omission")
 

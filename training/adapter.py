@@ -1,0 +1,120 @@
+"""What a finished run leaves: the adapter, with all that the hf judge needs beside its base, its record and its card."""
+
+import json
+import platform
+import shutil
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Trainer
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from crimson_core.prompt import PROMPT_FILE
+from training.card import RECORD_FILE, model_card
+from training.encoding import Examples
+from training.folder import whole_folder
+from training.records import DATASET_FILE, REGIMES
+from training.settings import FinetuneConfig
+from training.trainer import METRICS_FILE, read_metrics
+
+_SPEEDS = ("runtime", "samples_per_second", "steps_per_second")
+
+
+def write_adapter(
+    config: FinetuneConfig,
+    trainer: Trainer,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Examples,
+    validation: Examples,
+    processes: int,
+) -> None:
+    """The best adapter in bfloat16, with all that the hf judge needs beside its base, the run's record and its card."""
+    target = config.output / "adapter"
+    if target.is_dir():  # of an earlier start
+        shutil.rmtree(target)
+    with whole_folder(target) as folder:
+        _fill(folder, config, trainer, tokenizer, run_record(config, trainer, train, validation, processes))
+    print(f"The adapter is in {target}.")
+
+
+def _fill(
+    folder: Path, config: FinetuneConfig, trainer: Trainer, tokenizer: PreTrainedTokenizerBase, record: dict[str, Any]
+) -> None:
+    adapted = trainer.accelerator.unwrap_model(trainer.model)
+    adapted.save_pretrained(folder)
+    adapter = folder / "adapter_config.json"
+    named = json.loads(adapter.read_text(encoding="utf-8")) | {
+        "base_model_name_or_path": config.base_name or config.base
+    }
+    adapter.write_text(json.dumps(named, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    weights = folder / "adapter_model.safetensors"
+    save_file({k: v.to(torch.bfloat16).contiguous() for k, v in load_file(weights).items()}, weights, {"format": "pt"})
+    (folder / "chat_template.jinja").write_text(tokenizer.chat_template, encoding="utf-8")
+    adapted.get_base_model().generation_config.save_pretrained(folder)
+    (folder / PROMPT_FILE).write_text(json.dumps(config.prompt.model_dump()) + "\n", encoding="utf-8")
+    (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(model_card(record, name=config.output.name, merged=False), encoding="utf-8")
+
+
+def run_record(
+    config: FinetuneConfig,
+    trainer: Trainer,
+    train: Examples,
+    validation: Examples,
+    processes: int,
+) -> dict[str, Any]:
+    """What a model card tells of a run."""
+    metrics = read_metrics(config.output / METRICS_FILE)
+    evaluations: dict[int, dict[str, float]] = {}
+    for logged in metrics:
+        found = {key.removeprefix("eval_"): value for key, value in logged.items() if key.startswith("eval_")}
+        if found:
+            evaluations.setdefault(logged["step"], {"step": logged["step"]}).update(found)
+    peft_config = trainer.accelerator.unwrap_model(trainer.model).peft_config["default"]
+    hyper = config.model_dump(
+        mode="json", exclude={"base", "base_name", "base_source", "data", "output", "prompt", "lora", "evaluation"}
+    )
+    hyper["effective_batch_size"] = config.batch_size * config.accumulation * processes
+    return {
+        "base": config.base_name or config.base,
+        "base_source": config.base_source,
+        "method": "LoRA",
+        "prompt": config.prompt.model_dump(),
+        "data": {
+            "path": str(config.data),
+            "records": {"train": len(train), "validation": len(validation)},
+            "left_out": train.left_out,
+            "regimes": {name: sum(r.regime == i for r in train.records) for i, name in enumerate(REGIMES)},
+            "label_sources": dict(Counter(r.label_source for r in train.records).most_common()),
+            **_dataset(config.data),
+        },
+        "hyperparameters": {key: value for key, value in hyper.items() if value is not None},
+        "lora": config.lora.model_dump() | {"targets": sorted(peft_config.target_modules)},
+        "hardware": _hardware(),
+        "processes": processes,
+        "steps": trainer.state.global_step,
+        "records_seen": trainer.state.global_step * hyper["effective_batch_size"],
+        "best_step": trainer.state.best_global_step,
+        "seconds": round(max((m["seconds"] for m in metrics if "seconds" in m), default=0.0), 1),
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "accelerate")},
+        "evaluation": [
+            {key: value for key, value in found.items() if key not in _SPEEDS}
+            for _, found in sorted(evaluations.items())
+        ],
+    }
+
+
+def _dataset(folder: Path) -> dict[str, Any]:
+    """How the records were made, where `training.generate` has written it."""
+    path = folder / DATASET_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"

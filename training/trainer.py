@@ -1,0 +1,75 @@
+"""The trainer: the loss of `transformers`, figures on what the model writes, and a log of everything."""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from transformers import Trainer, TrainerCallback
+
+from crimson_core.judges.hf import HFJudge
+from crimson_core.scorer import CrimsonScorer
+from training.agreement import agreement
+from training.journal import write_whole
+from training.records import Record
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class JudgeTrainer(Trainer):
+    """A trainer that also lets the model write evaluations for held-out records."""
+
+    judge: HFJudge | None = None
+    generated: Sequence[Record] = ()
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As ever, and the agreement of what the model writes with the labels."""
+        metrics = super().evaluate(*args, **kwargs)
+        if self.generated:
+            figures = self._agreement()
+            more = {f"eval_{key}": value for key, value in figures.items() if not math.isnan(value)}
+            self.log(more)
+            metrics |= more
+        return metrics
+
+    def _agreement(self) -> dict[str, float]:
+        """Each process takes its share of the pairs; all get the figures of all."""
+        rank, processes = self.args.process_index, self.args.world_size
+        share = list(range(rank, len(self.generated), processes))
+        pairs = [self.generated[i].pair for i in share]
+        with self.autocast_smart_context_manager():  # the judge goes around the wrapper that does it in training
+            results = CrimsonScorer(self.judge).score(pairs) if share else []
+        done = dict(gather_object(list(zip(share, results, strict=True))))
+        return agreement(self.generated, [done[i] for i in range(len(self.generated))])
+
+
+class MetricsLog(TrainerCallback):
+    """Writes what is logged as JSON lines; those after the checkpoint from which a run goes on are taken away."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.began = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Keep the lines up to where the run goes on."""
+        if state.is_world_process_zero:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            kept = [m for m in read_metrics(self.path) if m["step"] <= state.global_step]
+            write_whole(self.path, (json.dumps(metrics) + "\n" for metrics in kept))
+            # Of all starts of the run together.
+            self.began = time.monotonic() - max((m["seconds"] for m in kept if "seconds" in m), default=0.0)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Add a line."""
+        if state.is_world_process_zero and logs:
+            with self.path.open("a", encoding="utf-8") as file:
+                done = {"step": state.global_step, "epoch": state.epoch, "seconds": time.monotonic() - self.began}
+                print(json.dumps(done | logs), file=file)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The logged figures of a run, one dictionary per log; none where there is no file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
