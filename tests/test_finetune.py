@@ -22,7 +22,7 @@ from crimson_core.scorer import PairResult
 from crimson_core.scoring import score_evaluation
 from training.agreement import agreement
 from training.encoding import IGNORED, Examples, RecordEncoder, answer_loss, collate
-from training.finetune import finetune
+from training.finetune import finetune, last_checkpoint
 from training.records import Context, Included, Record, answer_of
 from training.settings import FinetuneConfig
 from training.trainer import MetricsLog, read_metrics
@@ -212,6 +212,10 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(settings, tmp_path, mo
         with pytest.raises(KeyboardInterrupt):
             train(settings)
     assert not (Path(settings["output"]) / "adapter").exists()
+    torn = Path(settings["output"]) / "checkpoints" / "checkpoint-5"  # as a kill while it is written leaves it
+    torn.mkdir()
+    (torn / "adapter_model.safetensors").write_bytes(b"torn")
+    assert last_checkpoint(torn.parent).name == "checkpoint-3"
     resumed = load_file(train(settings) / "adapter_model.safetensors")
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[key], resumed[key]) for key in whole)
     steps = [m["step"] for m in read_metrics(Path(settings["output"]) / "metrics.jsonl") if "loss" in m]

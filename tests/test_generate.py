@@ -397,3 +397,19 @@ def test_a_corpus_in_which_nothing_can_be_omitted(settings, corpus):
     failures = Path(settings["output"], "failures.jsonl").read_text()
     assert "no study of the split train lets the writer make omission" in failures
     assert {r.regime for r in records} <= {0, 1, 2, 3}
+
+
+# Held-out records
+
+
+def test_the_agreement_of_a_judge_with_the_labels(settings, tmp_path, capsys):
+    from training.evaluate import main
+
+    settings["candidates"] = {"train": 24}
+    records = made(settings)
+    main(records=Path(settings["output"], "train.jsonl"), judge="offline", limit=None, json_file=tmp_path / "f.json")
+    figures = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
+    assert figures["signature"].startswith("crimson|judge:offline") and figures["signature"] in capsys.readouterr().out
+    assert figures["agreement"]["all"]["pairs"] == len(records) and figures["agreement"]["all"]["parsed"] == 1.0
+    assert figures["agreement"]["all"]["score_mae"] < 0.1
+    assert set(figures["agreement"]) == {"all", *(REGIMES[record.regime] for record in records)}

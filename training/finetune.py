@@ -16,8 +16,8 @@ import torch
 import transformers
 import typer
 from accelerate import PartialState
+from safetensors import SafetensorError
 from transformers import TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.judges.hf import HFJudge
@@ -114,17 +114,41 @@ def finetune(config: FinetuneConfig) -> None:
             batch_size=config.evaluation.batch_size,
             max_new_tokens=config.max_length,
         )
-    last = get_last_checkpoint(str(folder / "checkpoints")) if (folder / "checkpoints").is_dir() else None
+    last = last_checkpoint(folder / "checkpoints")
     if last:
-        state.print(f"Going on from {last}.")
+        state.print(f"Going on from {last.name}.")
     try:
-        trainer.train(resume_from_checkpoint=last)
-    except OSError as error:
+        trainer.train(resume_from_checkpoint=last and str(last))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(
+            error
+        ):  # the writer of optimizer states
+            raise
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise CrimsonError(
-            f"{config.output} cannot be written: {error.strerror}. Mend that, and run the same command."
+            f"{config.output} cannot be written: {reason}. Make room or mend that, and run the same command: it goes on "
+            "from the last whole checkpoint."
         ) from None
     if state.is_main_process:
         write_adapter(config, trainer, tokenizer, train, validation, state.num_processes)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint in a folder that is whole; None if there is none.
+
+    The trainer writes its state last, so that a kill while it writes a checkpoint leaves one without.
+    """
+
+    def step(path: Path) -> int:
+        return int(path.name.rpartition("-")[2])
+
+    for path in sorted(folder.glob("checkpoint-*"), key=step, reverse=True):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return path
+    return None
 
 
 def _arguments(config: FinetuneConfig, records: int, processes: int) -> TrainingArguments:
