@@ -32,7 +32,7 @@ class RecordEncoder:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, prompt: Prompt) -> None:
-        self._tokenizer, self._prompt = tokenizer, prompt
+        self._prompt = prompt
         self._chat = ChatEncoder(tokenizer, name)
         self.end = _end_of_answer(tokenizer, name)
 
@@ -44,8 +44,7 @@ class RecordEncoder:
         """
         prompt = self._chat.encode(self._prompt.messages(record.pair))
         # A report may hold "<end_of_turn>", and so may a finding that quotes it: as plain text.
-        answer = self._tokenizer(answer_of(record.raw_evaluation), add_special_tokens=False, split_special_tokens=True)
-        return prompt, [*answer["input_ids"], self.end]
+        return prompt, [*self._chat.encode_text(answer_of(record.raw_evaluation)), self.end]
 
 
 class Examples(Dataset):

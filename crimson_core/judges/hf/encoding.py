@@ -72,6 +72,17 @@ class ChatEncoder:
             raise ValueError("the text of the pair forms control tokens of the model")
         return [self._aliases.get(i, i) for i in ids]
 
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a text by itself, none of them a control token.
+
+        Raises:
+            ValueError: The text became a control token all the same, as with a vocabulary of whole words.
+        """
+        ids = self._blind.encode(text, add_special_tokens=False).ids
+        if not self._control.keys().isdisjoint(ids):
+            raise ValueError("the text forms control tokens of the model")
+        return ids
+
     def prepare(self, roles: Sequence[str]) -> list[str | tuple[int, bool, bool]]:
         """The chat template for messages of these roles, rendered once: its texts and its places for contents.
 
