@@ -53,6 +53,7 @@ class Examples(Dataset):
     Attributes:
         records: Those that are not too long.
         left_out: How many were too long.
+        longest_answer: Of those that are not, in tokens.
     """
 
     def __init__(self, records: Sequence[Record], encoder: RecordEncoder, max_length: int) -> None:
@@ -67,6 +68,7 @@ class Examples(Dataset):
                 self.records.append(record)
                 self._encoded.append((torch.tensor([*prompt, *answer], dtype=torch.int32), len(answer)))
         self.left_out = len(records) - len(self.records)
+        self.longest_answer = max((answer for _, answer in self._encoded), default=0)
 
     def __len__(self) -> int:
         return len(self.records)

@@ -34,6 +34,7 @@ from training.trainer import METRICS_FILE, JudgeTrainer, MetricsLog
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_LEAST_LIMIT = 1024  # tokens of an output
 _KEPT = 2  # checkpoints: the best and the last
 
 
@@ -74,9 +75,13 @@ def finetune(config: FinetuneConfig) -> None:
     ends = model.generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or [])
     model.generation_config = transformers.GenerationConfig(
-        eos_token_id=sorted({*ends, encoder.end}), pad_token_id=tokenizer.pad_token_id
+        eos_token_id=sorted({*ends, encoder.end}),
+        pad_token_id=tokenizer.pad_token_id,
+        # An output that is much longer than all that were learnt goes round in circles, and is a failure.
+        max_new_tokens=max(_LEAST_LIMIT, 2 * train.longest_answer),
     )
     model.config.use_cache = False
+    transformers.set_seed(config.seed)  # the adapter begins with random numbers
     model = peft.get_peft_model(
         model,
         peft.LoraConfig(
@@ -112,7 +117,6 @@ def finetune(config: FinetuneConfig) -> None:
             name=checkpoint.name,
             prompt=prompt,
             batch_size=config.evaluation.batch_size,
-            max_new_tokens=config.max_length,
         )
     last = last_checkpoint(folder / "checkpoints")
     if last:
