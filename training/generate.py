@@ -14,10 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tqdm.auto import tqdm
 
 from crimson_core.errors import CrimsonError, InputError
@@ -27,11 +26,12 @@ from crimson_core.scorer import CrimsonScorer
 from crimson_core.scoring import score_evaluation
 from training.command import run
 from training.config import load_config
-from training.corpus import SPLITS, Corpus, CorpusConfig, Study, read_corpus, same_text
+from training.corpus import SPLITS, Corpus, Study, read_corpus, same_text
 from training.datacard import write_data_card
 from training.journal import Journal, locked, write_whole
 from training.plan import Slot, plan
 from training.records import DATASET_FILE, Record, context_of
+from training.settings import GenerateConfig
 from training.similar import nearest
 from training.writers import Draft, Task, Writer, load_writer
 
@@ -39,81 +39,6 @@ _RANDOM, _SIMILAR = 0, 1  # regimes whose candidate is the report of another stu
 _TRIES = 100  # to find another study's report that says something else
 # What may change between two starts of one run: it decides how far and how fast a run goes, not what a record holds.
 _FREE = {"candidates", "budget", "prices", "output"}
-
-
-class Counts(BaseModel):
-    """Records per split."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    train: int = Field(0, ge=0)
-    validation: int = Field(0, ge=0)
-    test: int = Field(0, ge=0)
-
-
-class Price(BaseModel):
-    """US dollars per million tokens."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
-
-    def of(self, usage: Counter[str]) -> float:
-        """The price of some tokens in US dollars."""
-        return (self.input * usage["prompt_tokens"] + self.output * usage["completion_tokens"]) / 1e6
-
-
-class Prices(BaseModel):
-    """What the writer's and the judge's tokens cost."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    writer: Price | None = None
-    judge: Price | None = None
-
-
-class Engine(BaseModel):
-    """A writer or a judge: its spec, and the options of its constructor."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    spec: str
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class GenerateConfig(BaseModel):
-    """What to generate."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    corpus: CorpusConfig
-    output: Path = Field(description="Folder of the data set.")
-    candidates: Counts = Field(description="How many records each split gets.")
-    writer: Engine = Field(
-        description="rules, openai:<model> or azure:<deployment>; writes the candidates of regimes 2 to 5."
-    )
-    judge: Engine = Field(description="Any judge spec; labels what has no label by construction.")
-    construction: bool = Field(True, description="Whether a label by construction is taken where the writer knows it.")
-    seed: int = 42
-    second_error: float = Field(0.5, ge=0, le=1, description="Probability of a second kind of error in regimes 3 to 5.")
-    context: float = Field(0.8, ge=0, le=1, description="Probability that a field of the patient context is included.")
-    encoder: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="For similar reports; Hub id or folder.")
-    neighbours: int = Field(5, ge=1, description="From how many of the most similar reports one is drawn.")
-    prices: Prices = Field(default_factory=Prices)
-    budget: float | None = Field(None, gt=0, description="US dollars; no request is sent once they are spent.")
-
-    @model_validator(mode="after")
-    def _has_prices(self) -> Self:
-        paid = [
-            name for name in ("writer", "judge") if getattr(self, name).spec.partition(":")[0] in ("openai", "azure")
-        ]
-        unpriced = [name for name in paid if getattr(self.prices, name) is None]
-        if self.budget is not None and unpriced:
-            raise ValueError(f"budget is set, and prices.{unpriced[0]} is missing: give its input and output price")
-        if not any(self.candidates.model_dump().values()):
-            raise ValueError("candidates asks for no records")
-        return self
 
 
 def main(
