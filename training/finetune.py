@@ -55,7 +55,7 @@ def finetune(config: FinetuneConfig) -> None:
         InputError: The configuration, the data or the output folder cannot be used.
         JudgeError: The base model cannot be had.
     """
-    state = PartialState()
+    state = PartialState(cpu=not torch.accelerator.is_available())
     train_records = read_records(config.data / "train.jsonl")
     held_out = read_records(config.data / "validation.jsonl")[: config.evaluation.records]
     _check_same_run(config, state)
@@ -70,8 +70,7 @@ def finetune(config: FinetuneConfig) -> None:
         if not len(examples):
             raise InputError(f"No record of {name} has at most {config.max_length} tokens (max_length). Raise it.")
 
-    device = state.device if state.device.type != "cpu" else torch.device("cpu")
-    model = language_model(load_model(checkpoint, None, _DTYPES[config.dtype], device))
+    model = language_model(load_model(checkpoint, None, _DTYPES[config.dtype], state.device))
     ends = model.generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or [])
     model.generation_config = transformers.GenerationConfig(
