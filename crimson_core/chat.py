@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import signature
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
@@ -168,11 +169,10 @@ class Chat:
                 running[asyncio.run_coroutine_threadsafe(self._ask(client, question, form), loop)] = index
 
             while True:
-                for index, question in waiting:
+                # A follow-up takes the place of what it follows, so that there may be no room for another question.
+                for index, question in islice(waiting, self.concurrency - len(running)):
                     start(index, question)
                     asked += 1
-                    if len(running) >= self.concurrency:
-                        break
                 if not running:
                     return
                 done = next(iter(wait(running, return_when=FIRST_COMPLETED).done))
