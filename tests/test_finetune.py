@@ -222,6 +222,15 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(settings, tmp_path, mo
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+def test_an_adapter_is_trained_further(settings, tmp_path, tiny_folder):
+    first = read_metrics(train(settings).parent / "metrics.jsonl")
+    more = settings | {"adapter": str(tmp_path / "run" / "adapter"), "output": str(tmp_path / "more"), "max_steps": 1}
+    further = read_metrics(train(more | {"evaluation": {"steps": 1, "generate": 0}}).parent / "metrics.jsonl")
+    assert further[0]["loss"] < first[0]["loss"]
+    with pytest.raises(InputError, match="is a whole model and no adapter"):
+        train(more | {"adapter": str(tiny_folder), "output": str(tmp_path / "none")})
+
+
 def test_two_processes_share_the_work(settings, tmp_path):
     settings |= {"accumulation": 1, "evaluation": {"steps": 6, "generate": 3}}
     config = tmp_path / "c.yaml"

@@ -310,6 +310,8 @@ def test_card_tells_the_run(merged):
     assert "missing findings, F1" not in card, "a figure that no evaluation has"
     assert "/home" not in card
     assert "\n\n\n" not in card
+    noted = model_card(RUN | {"note": "Not a judge yet."}, name="somebody/judge", merged=merged)
+    assert noted.replace("**Not a judge yet.**\n\n", "") == card
 
 
 def test_card_of_a_run_without_a_record():

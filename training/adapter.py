@@ -93,7 +93,12 @@ def run_record(
             **_dataset(config.data),
         },
         "hyperparameters": {key: value for key, value in hyper.items() if value is not None},
-        "lora": config.lora.model_dump() | {"targets": sorted(peft_config.target_modules)},
+        "lora": {
+            "r": peft_config.r,
+            "alpha": peft_config.lora_alpha,
+            "dropout": peft_config.lora_dropout,
+            "targets": sorted(peft_config.target_modules),
+        },
         "hardware": _hardware(),
         "processes": processes,
         "steps": trainer.state.global_step,

@@ -80,17 +80,7 @@ def finetune(config: FinetuneConfig) -> None:
         max_new_tokens=max(_LEAST_LIMIT, 2 * train.longest_answer),
     )
     model.config.use_cache = False
-    transformers.set_seed(config.seed)  # the adapter begins with random numbers
-    model = peft.get_peft_model(
-        model,
-        peft.LoraConfig(
-            r=config.lora.r,
-            lora_alpha=config.lora.alpha,
-            lora_dropout=config.lora.dropout,
-            target_modules=list(TARGETS),
-            task_type="CAUSAL_LM",
-        ),
-    )
+    model = _adapted(model, config)
 
     effective = config.batch_size * config.accumulation * state.num_processes
     state.print(
@@ -134,6 +124,24 @@ def finetune(config: FinetuneConfig) -> None:
         ) from None
     if state.is_main_process:
         write_adapter(config, trainer, tokenizer, train, validation, state.num_processes)
+
+
+def _adapted(model: transformers.PreTrainedModel, config: FinetuneConfig) -> peft.PeftModel:
+    """The model with a new adapter, or with one to train further."""
+    if config.adapter:
+        folder = find_checkpoint(config.adapter).folder
+        if not (folder / "adapter_config.json").is_file():
+            raise InputError(f"adapter {config.adapter} is a whole model and no adapter. Give it as the base.")
+        return peft.PeftModel.from_pretrained(model, folder, is_trainable=True)
+    transformers.set_seed(config.seed)  # a new adapter begins with random numbers
+    settings = peft.LoraConfig(
+        r=config.lora.r,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=list(TARGETS),
+        task_type="CAUSAL_LM",
+    )
+    return peft.get_peft_model(model, settings)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -135,6 +135,9 @@ class FinetuneConfig(BaseModel):
     weight_decay: float = Field(0.05, ge=0)
     max_length: int = Field(4048, ge=16, description="Tokens of prompt and answer; longer records are left out.")
     seed: int = 42
+    adapter: str | None = Field(
+        None, description="Folder or Hub id of an adapter to train further; its own LoRA settings hold then."
+    )
     lora: LoraSettings = Field(default_factory=LoraSettings)
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     gradient_checkpointing: bool = True
