@@ -113,9 +113,8 @@ def finetune(config: FinetuneConfig) -> None:
     try:
         trainer.train(resume_from_checkpoint=last and str(last))
     except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(
-            error
-        ):  # the writer of optimizer states
+        # Optimizer states are written by torch, whose complaint is a RuntimeError like any other.
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
             raise
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise CrimsonError(

@@ -156,12 +156,6 @@ def _severity(text: str, start: int, end: int, rng: random.Random) -> str | None
     for scale in phrases()["severity"]:
         for word in scale:
             table.setdefault(word, []).extend(other for other in scale if other != word)
-    table |= {
-        "large": ["small", "tiny", "trace"],
-        "severe": ["mild", "minimal"],
-        "massive": ["small"],
-        "marked": ["mild"],
-    }
     return _swapped(table, text, start, end, rng)
 
 
