@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from crimson_core import CrimsonScorer, make_pairs
-from crimson_core.errors import CrimsonError, InputError
+from crimson_core.errors import InputError
 from crimson_core.report import ReportPair
 from crimson_core.scorer import PairResult
+from training.command import run as command_line
 
 CANDIDATES = ("C1", "C2")  # of a RadPref case
 
@@ -107,11 +108,4 @@ def _plain(value: Any) -> Any:
 
 def run(command: Callable[..., None]) -> None:
     """Run a function as a command line; what the user can mend is one line and exit status 2."""
-    # Tracebacks of typer print local variables, and these hold report text.
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(command)
-    try:
-        app()
-    except CrimsonError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line(command, "benchmark")

@@ -1,4 +1,4 @@
-"""How the commands of this folder run: what the user can mend is one line and exit status 2."""
+"""How commands beside `crimson` itself run: what the user can mend is one line and exit status 2."""
 
 import sys
 from collections.abc import Callable
@@ -8,16 +8,16 @@ import typer
 from crimson_core.errors import CrimsonError
 
 
-def run(command: Callable[..., None]) -> None:
-    """Run a function as a command line."""
+def run(command: Callable[..., None], name: str = "training") -> None:
+    """Run a function as a command line; errors begin with `name`."""
     # Tracebacks of typer print local variables, and these hold report text.
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(command)
     try:
         app()
     except CrimsonError as error:
-        print(f"training: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("Interrupted. What was done is kept: run the same command to go on.", file=sys.stderr)
+        print("Interrupted.", file=sys.stderr)
         sys.exit(130)
