@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from crimson_core.errors import InputError
 from training.corpus import REXGRADIENT, CorpusConfig, read_corpus, same_text
-from training.sections import findings_text, indication_text, whole_sentences
+from training.sections import findings_text, indication_text, parts, whole_sentences
 
 REPORTS = ["Small left effusion.", "Right pneumothorax.", "Cardiomegaly.", "Clear lungs.", "Edema.", "Rib fracture."]
 
@@ -199,6 +199,28 @@ def test_sections(report, findings, indication):
 )
 def test_whole_sentences(cut, whole):
     assert whole_sentences(cut) == whole
+
+
+def test_parts_end_between_sentences_and_lean_on_nothing():
+    report = "Heart is large. Left effusion. It is small. The edema is mild.\nLungs: no nodule. Old rib fractures on the right side."
+    cut = parts(report, 8)
+    assert cut == [
+        "Heart is large. Left effusion. It is small.",
+        "The edema is mild.\nLungs: no nodule.",
+        "Old rib fractures on the right side.",
+    ]
+    assert parts(report, 100) == [report]
+    assert parts("A long sentence alone stays whole. Edema.", 3) == ["A long sentence alone stays whole.", "Edema."]
+    assert parts("Edema.\nHISTORY: prior nodule.", 1) == ["Edema.", "HISTORY: prior nodule."]  # no finding of today
+
+
+def test_the_parts_of_a_report_are_studies_of_one_patient(tmp_path):
+    rows = [{"report": f"Edema grade {n}. Small left effusion. Nodule {n}."} for n in range(40)]
+    path = write(tmp_path / "r.csv", rows)
+    read = corpus("file", path=path, most_words=6, shares={"validation": 0.4, "test": 0.2}, duplicates="keep").studies
+    assert len(read) == 80 and {s.id for s in read} >= {"01, part 1", "40, part 2"}
+    assert all(a.patient == b.patient and a.split == b.split for a, b in zip(read[::2], read[1::2], strict=True))
+    assert len({s.split for s in read}) == 3
 
 
 def test_the_indication_of_the_corpus_wins_over_that_of_the_report(tmp_path):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from crimson_core.errors import InputError
 from crimson_core.report import CONTEXT_FIELDS, PatientContext, check_report, is_missing, parse_context
 from crimson_core.table import Rows, column_names, read_rows
-from training.sections import findings_text, indication_text, whole_sentences
+from training.sections import findings_text, indication_text, parts, whole_sentences
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = Split.__args__
@@ -121,6 +121,12 @@ class CorpusConfig(BaseModel):
         description="whole: the report as it is. findings: without the sections that tell no findings (history, technique, "
         "comparison); the indication goes to the patient context if that has none.",
     )
+    most_words: int | None = Field(
+        None,
+        ge=1,
+        description="Longer reports are cut between sentences into parts of at most so many words, each a study of its own; "
+        "the parts of a report count as studies of one patient. For models and machines that long reports are too much for.",
+    )
     shares: Shares = Field(
         default_factory=Shares, description="Of the held-out splits, where the corpus has no splits of its own."
     )
@@ -211,7 +217,13 @@ def _studies(raws: Iterable[_Raw], config: CorpusConfig, left_out: Counter[str])
             left_out["no whole sentence"] += 1
             continue
         key = f"patient {raw.patient}" if raw.patient is not None else f"study {raw.id}"
-        yield Study(raw.id, report, raw.split or _drawn_split(key, config), raw.patient, context)
+        split = raw.split or _drawn_split(key, config)
+        texts = parts(report, config.most_words) if config.most_words else [report]
+        if len(texts) == 1:
+            yield Study(raw.id, report, split, raw.patient, context)
+            continue
+        for number, text in enumerate(texts, 1):
+            yield Study(f"{raw.id}, part {number}", text, split, raw.patient or raw.id, context)
 
 
 def _with_indication(context: PatientContext | None, report: str) -> PatientContext | None:

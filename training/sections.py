@@ -4,6 +4,7 @@ import re
 
 from crimson_core.judges.offline.lexicon import lexicon
 from crimson_core.judges.offline.sentences import has_findings_section, sections
+from training.writers.pieces import leaning
 
 # Of the sections that tell no findings, those that say why the radiograph was taken.
 INDICATION_SECTIONS = frozenset(
@@ -71,6 +72,27 @@ def whole_sentences(report: str) -> str:
         if _WHOLE_SENTENCE.search(last) and not cut:
             return report[:end].rstrip()
     return ""
+
+
+def parts(report: str, most_words: int) -> list[str]:
+    """A report cut between sentences into parts of at most so many words each, where no sentence alone is longer.
+
+    No part begins with a sentence that leans on the one before it ("It is unchanged").
+    """
+    blocks: list[list[int]] = []  # spans of sentences that belong together
+    for start, end, _, _ in sections(report, lexicon()):
+        text = report[start:end].strip()
+        if blocks and (not text or leaning().match(text)):
+            blocks[-1][1] = end
+        else:
+            blocks.append([blocks[-1][1] if blocks else 0, end])  # a heading stays with what it stands over
+    cut: list[list[int]] = []
+    for start, end in blocks:
+        if cut and len(report[cut[-1][0] : end].split()) <= most_words:
+            cut[-1][1] = end
+        else:
+            cut.append([start, end])
+    return [text for start, end in cut if (text := report[start:end].strip())]
 
 
 def _untitled(text: str) -> str:
