@@ -73,6 +73,11 @@ class Examples(Dataset):
     def __len__(self) -> int:
         return len(self.records)
 
+    @property
+    def words(self) -> set[int]:
+        """The tokens that occur in the records."""
+        return {int(token) for tokens, _ in self._encoded for token in tokens.unique()}
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         tokens, answer = self._encoded[index]
         return {"input_ids": tokens.tolist(), "answer_tokens": answer, "length": len(tokens)}
@@ -108,7 +113,10 @@ def collate(examples: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:
 
 
 def answer_loss(
-    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    outputs: Any,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    places: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean cross entropy over the answer tokens of all batches of a step.
 
@@ -116,9 +124,12 @@ def answer_loss(
         outputs: Of the model, with logits of the last columns.
         labels: (batch, tokens).
         num_items_in_batch: Answer tokens of the whole step; None takes those of this batch.
+        places: The column of each token where the logits are those of a `SampledHead` in training mode.
     """
     logits = outputs.logits[:, :-1]
     labels = labels[:, -logits.shape[1] :].to(logits.device)
+    if places is not None and logits.shape[-1] != len(places):
+        labels = torch.where(labels == IGNORED, labels, places[labels.clamp(min=0)])
     # Not logits[labels != IGNORED]: the gradient of that runs on one core, and takes longer than the model.
     total = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"

@@ -31,6 +31,7 @@ from training.journal import write_whole
 from training.records import read_records
 from training.settings import FinetuneConfig
 from training.trainer import METRICS_FILE, JudgeTrainer, MetricsLog
+from training.vocabulary import SampledHead
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -80,6 +81,10 @@ def finetune(config: FinetuneConfig) -> None:
         max_new_tokens=max(_LEAST_LIMIT, 2 * train.longest_answer),
     )
     model.config.use_cache = False
+    places = None
+    if config.output_sample is not None:
+        model.lm_head = SampledHead(model.get_output_embeddings(), train.words, config.output_sample, config.seed)
+        places = model.lm_head.places
     model = _adapted(model, config)
 
     effective = config.batch_size * config.accumulation * state.num_processes
@@ -95,7 +100,7 @@ def finetune(config: FinetuneConfig) -> None:
         train_dataset=train,
         eval_dataset=validation,
         data_collator=partial(collate, pad=tokenizer.pad_token_id or 0),
-        compute_loss_func=answer_loss,
+        compute_loss_func=partial(answer_loss, places=places),
         callbacks=[MetricsLog(folder / METRICS_FILE)],
     )
     trainer.generated = validation.records[: config.evaluation.generate]
