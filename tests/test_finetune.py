@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from training.finetune import finetune, last_checkpoint
 from training.records import Context, Included, Record, answer_of
 from training.settings import FinetuneConfig
 from training.trainer import MetricsLog, read_metrics
+from training.vocabulary import SampledHead
 from training.writers import ERROR_KINDS, Task
 from training.writers.rules import RuleWriter
 
@@ -150,6 +152,29 @@ def test_the_loss_is_that_of_transformers_on_the_answers(encoder, tiny_folder):
     assert torch.isclose(ours, sum(loss for loss, _ in one_by_one) / sum(n for _, n in one_by_one), rtol=1e-5)
 
 
+def test_a_sampled_output_layer_stands_for_the_whole_one():
+    torch.manual_seed(0)
+    head = torch.nn.Linear(8, 1000, bias=False)
+    hidden, labels = torch.randn(1, 50, 8), torch.randint(20, (1, 50))
+    nothing = torch.zeros(1, 1, 8)  # the last column predicts no token
+    hidden, labels = torch.cat([hidden, nothing], 1), torch.nn.functional.pad(labels, (1, 0))
+
+    def loss(layer, places):
+        return answer_loss(SimpleNamespace(logits=layer(hidden)), labels, places=places)
+
+    whole = loss(head, None)
+    everything = SampledHead(head, range(20), 980, seed=1).train()
+    assert torch.isclose(loss(everything, everything.places), whole, rtol=1e-5)
+    sampled = [SampledHead(head, range(20), 200, seed=n).train() for n in range(8)]
+    estimates = torch.stack([loss(layer, layer.places) for layer in sampled])
+    assert sampled[0](hidden).shape[-1] == 220
+    assert torch.isclose(estimates.mean(), whole, rtol=0.01) and estimates.std() < 0.05
+    alone = SampledHead(head, range(20), 0, seed=1).train()
+    assert loss(alone, alone.places) < 0.7 * whole  # without the sample the other words would cost nothing
+    assert torch.equal(alone.eval()(hidden), head(hidden))
+    assert torch.isclose(loss(alone, alone.places), whole)
+
+
 def test_long_records_are_left_out_whole_and_counted(encoder):
     records = [record(n, REPORTS[n % 4]) for n in range(8)]
     lengths = sorted(len(p) + len(a) for p, a in map(encoder.encode, records))
@@ -190,6 +215,17 @@ def test_a_run_learns_and_its_adapter_is_a_judge(settings, tiny_folder, data, ca
     assert [index for index, _ in judge.judge([pair])] == [0]
 
 
+def test_a_run_with_a_sampled_output_layer(settings):
+    settings |= {"max_steps": 30, "output_sample": 20, "evaluation": {"steps": 15, "generate": 0}}
+    adapter = train(settings)
+    logged = read_metrics(Path(settings["output"]) / "metrics.jsonl")
+    losses = [m["loss"] for m in logged if "loss" in m]
+    held_out = [m["eval_loss"] for m in logged if "eval_loss" in m]  # over all words
+    assert losses[-1] < 0.7 * losses[0] and held_out[-1] < 0.7 * losses[0]
+    assert all("lora_" in key for key in load_file(adapter / "adapter_model.safetensors"))
+    HFJudge(str(adapter), dtype="float32", max_new_tokens=8)
+
+
 def test_the_best_checkpoint_is_kept(settings):
     settings |= {"max_steps": 9, "learning_rate": 3.0, "schedule": "constant_with_warmup"}  # so that it gets worse
     train(settings)
@@ -225,8 +261,11 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(settings, tmp_path, mo
 def test_an_adapter_is_trained_further(settings, tmp_path, tiny_folder):
     first = read_metrics(train(settings).parent / "metrics.jsonl")
     more = settings | {"adapter": str(tmp_path / "run" / "adapter"), "output": str(tmp_path / "more"), "max_steps": 1}
-    further = read_metrics(train(more | {"evaluation": {"steps": 1, "generate": 0}}).parent / "metrics.jsonl")
-    assert further[0]["loss"] < first[0]["loss"]
+    adapter = train(more | {"evaluation": {"steps": 1, "generate": 0}})
+    assert read_metrics(adapter.parent / "metrics.jsonl")[0]["loss"] < first[0]["loss"]
+    (earlier,) = json.loads((adapter / "training_run.json").read_text())["earlier"]
+    assert earlier["steps"] == 6 and earlier["records_seen"] == 24 and earlier["learning_rate"] == 1e-2
+    assert "Before that: 6 steps on 24 records" in (adapter / "README.md").read_text()
     with pytest.raises(InputError, match="is a whole model and no adapter"):
         train(more | {"adapter": str(tiny_folder), "output": str(tmp_path / "none")})
 

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from transformers import Trainer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from crimson_core.judges.hf.checkpoint import find_checkpoint
 from crimson_core.prompt import PROMPT_FILE
-from training.card import RECORD_FILE, model_card
+from training.card import RECORD_FILE, model_card, read_run
 from training.encoding import Examples
 from training.folder import whole_folder
 from training.records import DATASET_FILE, REGIMES
@@ -104,6 +105,7 @@ def run_record(
         "steps": trainer.state.global_step,
         "records_seen": trainer.state.global_step * hyper["effective_batch_size"],
         "best_step": trainer.state.best_global_step,
+        "earlier": _earlier(config.adapter) if config.adapter else [],
         "seconds": round(max((m["seconds"] for m in metrics if "seconds" in m), default=0.0), 1),
         "versions": {name: version(name) for name in ("torch", "transformers", "peft", "accelerate")},
         "evaluation": [
@@ -111,6 +113,13 @@ def run_record(
             for _, found in sorted(evaluations.items())
         ],
     }
+
+
+def _earlier(adapter: str) -> list[dict[str, Any]]:
+    """The runs that made an adapter which is trained further, the first one first."""
+    run = read_run(find_checkpoint(adapter).folder)
+    told = {key: run.get("hyperparameters", {}).get(key) for key in ("learning_rate", "max_length")}
+    return [*run.get("earlier", ()), {key: run.get(key) for key in ("steps", "records_seen", "seconds")} | told]
 
 
 def _dataset(folder: Path) -> dict[str, Any]:
