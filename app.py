@@ -1,0 +1,18 @@
+"""The Gradio Space: CRIMSON in a browser. `python app.py` starts it; the README names the settings."""
+
+import os
+import tempfile
+
+# Before Gradio is imported, which reads both. Uploads go to a folder of our own, which is gone with the process.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+_uploads = tempfile.TemporaryDirectory(prefix="crimson-space-")
+os.environ["GRADIO_TEMP_DIR"] = _uploads.name
+
+from space.page import build, launch_options  # noqa: E402
+from space.settings import settings_from  # noqa: E402
+
+settings = settings_from(os.environ)
+demo = build(settings)
+
+if __name__ == "__main__":
+    demo.launch(**launch_options(settings))
