@@ -127,7 +127,9 @@ def align_systems(systems: Mapping[str, Sequence[ReportPair]], *, by_id: bool) -
                     "Give the same references" + ("." if by_id else " in the same order, or choose an id column.")
                 )
             if (own.context and own.context.as_dict()) != (pair.context and pair.context.as_dict()):
-                raise InputError(f"{name} {place}: age, sex or indication is not that of {first}. Give the same context.")
+                raise InputError(
+                    f"{name} {place}: age, sex or indication is not that of {first}. Give the same context."
+                )
     return ordered
 
 

@@ -1,15 +1,15 @@
-"""What can be downloaded of a run. It is sent to the page as text and never written to a disk here."""
+"""What can be downloaded of a run, as text."""
 
 import csv
 import io
 import json
+from collections.abc import Mapping, Sequence
 
+from crimson_core import PairResult
 from crimson_core.scoring import ERROR_COUNT_KEYS
-from space.judging import Run
 
 # Handed the text by Gradio, the browser makes the file.
 DOWNLOAD_JS = """(text, name) => {
-  if (!text) return;
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], {type: "text/plain;charset=utf-8"}));
   link.download = name;
@@ -18,24 +18,38 @@ DOWNLOAD_JS = """(text, name) => {
 }"""
 
 
-def jsonl(run: Run) -> str:
-    """One JSON line per pair with its whole evaluation, as `crimson score -o` writes it."""
-    return "".join(json.dumps(result.as_dict(), ensure_ascii=False) + "\n" for result in run.results)
+def jsonl(systems: Mapping[str, Sequence[PairResult]], signature: str) -> str:
+    """One JSON line per pair with its whole evaluation, as `crimson score -o` writes it, and the signature.
+
+    Args:
+        systems: Name of a system -> its results; the name "" is not written.
+        signature: Of the scores.
+    """
+    lines = [
+        json.dumps(({"system": name} if name else {}) | result.as_dict() | {"signature": signature}, ensure_ascii=False)
+        for name, results in systems.items()
+        for result in results
+    ]
+    return "".join(line + "\n" for line in lines)
 
 
-def as_csv(run: Run) -> str:
-    """One row per pair: its score and error counts; of an unscored pair the reason."""
+def as_csv(systems: Mapping[str, Sequence[PairResult]], signature: str) -> str:
+    """One row per pair: its score and error counts, and of an unscored pair the reason. Arguments as of `jsonl`."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["row", "id", "crimson_score", *ERROR_COUNT_KEYS, "failure", "repairs", "signature"])
-    for result in run.results:
-        counts = result.score["error_counts"] if result.score else dict.fromkeys(ERROR_COUNT_KEYS, "")
-        score = result.crimson_score if result.score else ""
-        cells = [result.index + 1, _plain(result.id), score, *(counts[key] for key in ERROR_COUNT_KEYS)]
-        writer.writerow([*cells, result.failure, len(result.repairs), run.signature])
+    named = any(systems)
+    head = ["row", "id", "crimson_score", *ERROR_COUNT_KEYS, "failure", "n_repairs", "signature"]
+    writer.writerow((["system"] if named else []) + head)
+    for name, results in systems.items():
+        for result in results:
+            counts = result.score["error_counts"] if result.score else dict.fromkeys(ERROR_COUNT_KEYS, "")
+            score = result.crimson_score if result.score else ""
+            cells = [result.index + 1, _text(result.id or ""), score, *(counts[key] for key in ERROR_COUNT_KEYS)]
+            cells += [result.failure or "", len(result.repairs), signature]
+            writer.writerow(([_text(name)] if named else []) + cells)
     return out.getvalue()
 
 
-def _plain(text: str | None) -> str:
-    """An id as text; a spreadsheet would run one that starts like a formula."""
-    return f"'{text}" if text and text[0] in "=+-@\t\r" else text or ""
+def _text(text: str) -> str:
+    """Text from a visitor's file; a spreadsheet would run one that starts like a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

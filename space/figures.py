@@ -34,12 +34,18 @@ def errors_by_type(results: Sequence[PairResult]) -> go.Figure:
     names = {"false_findings": "false finding", "missing_findings": "missing finding"}
     names |= {f"{kind}_errors": kind for kind in ERROR_TYPES}
     counts = {
-        name: sum(result.score["error_counts"][key] for result in results if result.score) for key, name in names.items()
+        name: sum(result.score["error_counts"][key] for result in results if result.score)
+        for key, name in names.items()
     }
     figure = _figure("Errors by type", "errors", "")
     colours = [_RED, _AMBER] + [_BLUE] * len(ERROR_TYPES)
     figure.add_bar(
-        y=list(counts), x=list(counts.values()), orientation="h", marker_color=colours, text=list(counts.values())
+        y=list(counts),
+        x=list(counts.values()),
+        orientation="h",
+        marker_color=colours,
+        text=list(counts.values()),
+        textangle=0,
     )
     figure.update_yaxes(autorange="reversed")
     return figure
@@ -58,7 +64,9 @@ def errors_by_significance(results: Sequence[PairResult]) -> go.Figure:
         counted["false"].update(_level(predictions.get(i, "")) for i in errors["false_findings"])
         counted["missing"].update(_level(references.get(i, "")) for i in errors["missing_findings"])
         counted["attribute"].update(_level(references.get(e["ref_id"], "")) for e in errors["attribute_errors"])
-    levels = [level for level in (*SIGNIFICANCE_LEVELS, _OTHER) if level != _OTHER or any(c[_OTHER] for c in counted.values())]
+    levels = [
+        level for level in (*SIGNIFICANCE_LEVELS, _OTHER) if level != _OTHER or any(c[_OTHER] for c in counted.values())
+    ]
     figure = _figure("Errors by clinical significance", "errors", "")
     looks = {"false": (_RED, "/"), "missing": (_AMBER, "."), "attribute": (_BLUE, "")}
     for kind, counts in counted.items():
@@ -70,7 +78,7 @@ def errors_by_significance(results: Sequence[PairResult]) -> go.Figure:
             name=kind,
             marker={"color": colour, "pattern": {"shape": pattern, "solidity": 0.25}},
         )
-    figure.update_layout(barmode="stack", showlegend=True, legend={"orientation": "h", "y": -0.25})
+    figure.update_layout(barmode="stack", showlegend=True, legend={"orientation": "h", "y": -0.3, "yanchor": "top", "x": 0}, margin_b=80)
     figure.update_yaxes(autorange="reversed")
     return figure
 
@@ -107,6 +115,8 @@ def _figure(title: str, x: str, y: str) -> go.Figure:
         yaxis_title=y,
         height=340,
         showlegend=False,
+        paper_bgcolor="rgba(0,0,0,0)",  # the style sheet colours text and grid, for light and dark
+        plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 10, "r": 20, "t": 45, "b": 10},
         dragmode=False,
     )

@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 
 from crimson_core import CrimsonError, CrimsonScorer, PairResult, ReportPair
 
@@ -27,7 +27,7 @@ def scorer_for(judge: str) -> CrimsonScorer:
         return _load(judge)
 
 
-@lru_cache(maxsize=None)  # an error is not kept, so that the next visitor tries again
+@cache  # an error is not kept, so that the next visitor tries again
 def _load(judge: str) -> CrimsonScorer:
     return CrimsonScorer(judge)
 

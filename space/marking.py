@@ -14,6 +14,7 @@ class Mark:
 
     Attributes:
         id: Of the finding.
+        anchor: Its name in the page, of safe letters.
         finding: Its text.
         level: Its clinical significance, as the judge wrote it.
         kind: `matched`, `missing` or `false`.
@@ -24,6 +25,7 @@ class Mark:
     """
 
     id: str
+    anchor: str
     finding: str
     level: str
     kind: str
@@ -61,16 +63,16 @@ def mark_reports(evaluation: Mapping[str, Any], reference: str, candidate: str) 
     errors = evaluation["errors"]["attribute_errors"]
     groups = _groups(matches)
 
-    def marks(findings: Sequence[Mapping[str, Any]], report: str, key: str, unmatched: str) -> list[Mark]:
-        own, other = ("ref_id", "pred_id") if key == "ref_id" else ("pred_id", "ref_id")
-        side = 0 if own == "ref_id" else 1
+    def marks(findings: Sequence[Mapping[str, Any]], report: str, side: int, unmatched: str) -> list[Mark]:
+        own, other = ("ref_id", "pred_id") if side == 0 else ("pred_id", "ref_id")
         made = []
-        for finding in findings:
+        for number, finding in enumerate(findings, 1):
             i = finding["id"]
             partners = [match[1 - side] for match in matches if match[side] == i]
             made.append(
                 Mark(
                     i,
+                    f"{'reference' if side == 0 else 'candidate'}-{number}",
                     finding["finding"],
                     finding.get("clinical_significance", ""),
                     "matched" if partners else unmatched,
@@ -83,8 +85,8 @@ def mark_reports(evaluation: Mapping[str, Any], reference: str, candidate: str) 
         return made
 
     return (
-        marks(evaluation["reference_findings"], reference, "ref_id", "missing"),
-        marks(evaluation["predicted_findings"], candidate, "pred_id", "false"),
+        marks(evaluation["reference_findings"], reference, 0, "missing"),
+        marks(evaluation["predicted_findings"], candidate, 1, "false"),
     )
 
 

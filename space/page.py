@@ -27,7 +27,7 @@ def build(settings: Settings) -> gr.Blocks:
                 pair = pair_tab.build(settings)
             with gr.Tab("A file", id="file"):
                 file_tab.build(settings, tabs, pair)
-            with gr.Tab("Compare systems", id="compare"):
+            with gr.Tab("Compare", id="compare"):
                 compare_tab.build(settings, tabs, pair)
             with gr.Tab("About", id="about"):
                 about_tab.build(settings)
@@ -40,8 +40,8 @@ def launch_options(settings: Settings) -> dict[str, Any]:
     """Keywords of `launch`: nothing is shown, kept or sent that the page does not need."""
     return {
         "theme": _theme(),
-        "css_paths": _HERE / "style.css",
-        "head": f"<script>{(_HERE / 'keys.js').read_text(encoding='utf-8')}</script>",
+        # Not as `css`, whose rules Gradio confines to the inside of its own boxes.
+        "head": f"<style>{_text('style.css')}</style><script>{_text('page.js')}</script>",
         "max_file_size": settings.max_megabytes * 10**6,
         "footer_links": [],
         "run_history": False,  # it would keep reports in the browser
@@ -52,6 +52,10 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "share": False,
         "show_error": True,
     }
+
+
+def _text(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _theme() -> gr.themes.Base:

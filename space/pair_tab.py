@@ -1,9 +1,6 @@
 """The tab "One pair"."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
 
 import gradio as gr
 
@@ -11,11 +8,10 @@ from crimson_core import CrimsonError, InputError, PairResult, ReportPair, make_
 from crimson_core.table import pairs_from_rows, read_rows
 from space.judging import judge_in_turns, scorer_for
 from space.pair_view import pair_html
-from space.rendering import render
+from space.parts import PRIVATE, PairTab, html, judge_choice, privacy_text, refused
 from space.settings import Settings
-from space.uploads import check_lengths
+from space.uploads import EXAMPLES, check_lengths
 
-EXAMPLES = Path(__file__).parent.parent / "examples" / "reports.csv"
 _COLUMNS = {name: name for name in ("reference", "prediction", "id", "age", "sex", "indication")}
 _ARGUMENTS = {
     "predictions": "The candidate report",
@@ -24,24 +20,14 @@ _ARGUMENTS = {
 }
 
 
-class PairTab(NamedTuple):
-    """What other tabs need in order to show a pair here.
-
-    Attributes:
-        outputs: The components that `show` gives values for.
-        show: (pair, result, signature, judge, title) -> values for `outputs`.
-    """
-
-    outputs: list[gr.components.Component]
-    show: Callable[[ReportPair, PairResult, str, str, str], tuple]
-
-
 def build(settings: Settings) -> PairTab:
     """Lay out the tab inside the Blocks and Tab that are open."""
     examples = pairs_from_rows(read_rows(EXAMPLES), _COLUMNS, EXAMPLES.name)
     with gr.Row():
-        reference = gr.Textbox(label="Reference report, by a radiologist", lines=6, max_lines=16, elem_id="reference")
-        candidate = gr.Textbox(label="Candidate report, to be judged", lines=6, max_lines=16, elem_id="candidate")
+        reference = gr.Textbox(label="Reference report, by a radiologist", lines=6, max_lines=16, elem_id="reference", min_width=320
+        )
+        candidate = gr.Textbox(label="Candidate report, to be judged", lines=6, max_lines=16, elem_id="candidate", min_width=320
+        )
     with gr.Row():
         age = gr.Textbox(label="Age (optional)", placeholder="65, 6 months, 065Y", min_width=120, elem_id="age")
         sex = gr.Textbox(label="Sex (optional)", placeholder="F, M", min_width=120, elem_id="sex")
@@ -60,7 +46,8 @@ def build(settings: Settings) -> PairTab:
         samples_per_page=len(examples),
         elem_id="examples",
     )
-    answer = gr.HTML(elem_id="answer", js_on_load=None)
+    answer = html(elem_id="answer")
+    gr.Markdown(privacy_text(settings), elem_classes="privacy")
     with gr.Accordion("Evaluation as JSON", open=False, visible=False) as more:
         raw = gr.Code(language="json", label="Evaluation, errors and terms", interactive=False, max_lines=30)
     inputs = [reference, candidate, age, sex, indication]
@@ -72,7 +59,7 @@ def build(settings: Settings) -> PairTab:
             (result,) = judge_in_turns(judge, [pair])
             return _shown(pair, result, scorer_for(judge).signature, "")
         except CrimsonError as error:
-            return render("refused.html", message=str(error)), None, gr.update(visible=False)
+            return refused(error), None, gr.update(visible=False)
 
     def example_judged(index: int, judge: str) -> tuple:
         values = _fields(examples[index])
@@ -81,20 +68,12 @@ def build(settings: Settings) -> PairTab:
     def show(pair: ReportPair, result: PairResult, signature: str, judge: str, title: str) -> tuple:
         return *_fields(pair), judge, *_shown(pair, result, signature, title)
 
-    hidden = {"api_visibility": "private"}
-    score.click(judged, [*inputs, judge], result_outputs, **hidden)
-    example.click(example_judged, [example, judge], [*inputs, *result_outputs], **hidden)
+    score.click(judged, [*inputs, judge], result_outputs, **PRIVATE)
+    example.click(example_judged, [example, judge], [*inputs, *result_outputs], **PRIVATE)
     clear.click(
-        lambda: ("", "", "", "", "", "", None, gr.update(visible=False)), None, [*inputs, *result_outputs], **hidden
+        lambda: ("", "", "", "", "", "", None, gr.update(visible=False)), None, [*inputs, *result_outputs], **PRIVATE
     )
     return PairTab([*inputs, judge, *result_outputs], show)
-
-
-def judge_choice(settings: Settings) -> gr.Dropdown:
-    """A choice among the judges that the owner allows; nothing to see where there is but one."""
-    return gr.Dropdown(
-        list(settings.judges), value=settings.judge, label="Judge", visible=len(settings.judges) > 1, min_width=160
-    )
 
 
 def _pair(reference: str, candidate: str, context: dict[str, str], settings: Settings) -> ReportPair:

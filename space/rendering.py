@@ -50,7 +50,13 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds} s"
     minutes, rest = divmod(seconds, 60)
-    return f"{minutes} min {rest} s" if minutes < 10 else f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    return (
+        f"{minutes} min {rest} s"
+        if minutes < 10
+        else f"{minutes // 60} h {minutes % 60} min"
+        if minutes >= 60
+        else f"{minutes} min"
+    )
 
 
 def _minus(text: str) -> str:

@@ -9,6 +9,10 @@ from crimson_core.report import ReportPair
 from crimson_core.table import READABLE, Rows, check_parquet_size, column_names, pairs_from_rows, read_rows
 from space.settings import Settings
 
+_EXAMPLES_FOLDER = Path(__file__).parent.parent / "examples"
+EXAMPLES = _EXAMPLES_FOLDER / "reports.csv"
+SYSTEMS_EXAMPLE = _EXAMPLES_FOLDER / "systems.csv"
+
 # Names in lower case without separators; a proposal, which the page shows for confirmation.
 _USUAL_NAMES = {
     "reference": ("reference", "ref", "groundtruth", "gt", "target", "referencereport", "radiologist", "gold"),
@@ -72,6 +76,26 @@ def take_upload(path: str, settings: Settings) -> Table:
         file.unlink(missing_ok=True)
         if not any(file.parent.iterdir()):
             file.parent.rmdir()
+
+
+def take_uploads(paths: Sequence[str], settings: Settings) -> list[Table]:
+    """Read uploaded files, which together are held to the limits of one, and delete them.
+
+    Raises:
+        InputError: As `read_table`.
+    """
+    size = sum(Path(path).stat().st_size for path in paths)
+    tables, refusal = [], None
+    if size > settings.max_megabytes * 10**6:
+        refusal = InputError(f"The files are larger than {settings.max_megabytes} MB together. Upload a part of them.")
+    for path in paths:  # all are deleted, whatever the first one holds
+        try:
+            tables.append(take_upload(path, settings))
+        except InputError as error:
+            refusal = refusal or error
+    if refusal:
+        raise refusal
+    return tables
 
 
 def guess_columns(columns: Sequence[str]) -> dict[str, str | None]:

@@ -6,7 +6,6 @@ SIGNIFICANCE = {
     "not_actionable_not_urgent": "not actionable, not urgent",
     "benign_expected": "benign or expected",
 }
-KINDS = {"false_findings": "false findings", "missing_findings": "missing findings"}
 ROLES = {
     "reference": "Reference report",
     "prediction": "Candidate report",
@@ -25,11 +24,6 @@ BANDS = (
 HEADING = """# CRIMSON
 How good is an AI-written chest X-ray report? It is compared with a radiologist’s report, finding by finding.
 **Research use only, not for clinical decisions.**"""
-
-PRIVACY = "Reports are judged in this process, never logged, and gone when you close the page."
-PRIVACY_API = (
-    "Reports are **sent to the service of the judge `{judge}`**. Here they are never logged, and gone when you close the page."
-)
 
 
 def meaning(score: float) -> str:
