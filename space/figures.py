@@ -78,7 +78,9 @@ def errors_by_significance(results: Sequence[PairResult]) -> go.Figure:
             name=kind,
             marker={"color": colour, "pattern": {"shape": pattern, "solidity": 0.25}},
         )
-    figure.update_layout(barmode="stack", showlegend=True, legend={"orientation": "h", "y": -0.3, "yanchor": "top", "x": 0}, margin_b=80)
+    figure.update_layout(
+        barmode="stack", showlegend=True, legend={"orientation": "h", "y": -0.3, "yanchor": "top", "x": 0}, margin_b=80
+    )
     figure.update_yaxes(autorange="reversed")
     return figure
 

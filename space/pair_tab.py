@@ -24,9 +24,11 @@ def build(settings: Settings) -> PairTab:
     """Lay out the tab inside the Blocks and Tab that are open."""
     examples = pairs_from_rows(read_rows(EXAMPLES), _COLUMNS, EXAMPLES.name)
     with gr.Row():
-        reference = gr.Textbox(label="Reference report, by a radiologist", lines=6, max_lines=16, elem_id="reference", min_width=320
+        reference = gr.Textbox(
+            label="Reference report, by a radiologist", lines=6, max_lines=16, elem_id="reference", min_width=320
         )
-        candidate = gr.Textbox(label="Candidate report, to be judged", lines=6, max_lines=16, elem_id="candidate", min_width=320
+        candidate = gr.Textbox(
+            label="Candidate report, to be judged", lines=6, max_lines=16, elem_id="candidate", min_width=320
         )
     with gr.Row():
         age = gr.Textbox(label="Age (optional)", placeholder="65, 6 months, 065Y", min_width=120, elem_id="age")

@@ -1,6 +1,7 @@
 """Files that visitors upload: read within the owner's limits, and deleted at once."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,9 +73,11 @@ def take_upload(path: str, settings: Settings) -> Table:
     file = Path(path)
     try:
         return read_table(file, file.name, settings)
+    except FileNotFoundError:  # Gradio stores equal uploads once, and another session's was read first
+        raise InputError(f"{file.name} is gone from the server. Upload it again.") from None
     finally:
         file.unlink(missing_ok=True)
-        if not any(file.parent.iterdir()):
+        with suppress(OSError):  # not empty, or gone
             file.parent.rmdir()
 
 
@@ -84,7 +87,7 @@ def take_uploads(paths: Sequence[str], settings: Settings) -> list[Table]:
     Raises:
         InputError: As `read_table`.
     """
-    size = sum(Path(path).stat().st_size for path in paths)
+    size = sum(Path(path).stat().st_size for path in paths if Path(path).exists())
     tables, refusal = [], None
     if size > settings.max_megabytes * 10**6:
         refusal = InputError(f"The files are larger than {settings.max_megabytes} MB together. Upload a part of them.")
