@@ -8,6 +8,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 _uploads = tempfile.TemporaryDirectory(prefix="crimson-space-")
 os.environ["GRADIO_TEMP_DIR"] = _uploads.name
 
+from space.judging import warm_up  # noqa: E402
 from space.page import build, launch_options  # noqa: E402
 from space.settings import settings_from  # noqa: E402
 
@@ -15,4 +16,5 @@ settings = settings_from(os.environ)
 demo = build(settings)
 
 if __name__ == "__main__":
+    warm_up(settings.judge)
     demo.launch(**launch_options(settings))

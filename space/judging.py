@@ -4,6 +4,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 
@@ -30,6 +31,18 @@ def scorer_for(judge: str) -> CrimsonScorer:
 @cache  # an error is not kept, so that the next visitor tries again
 def _load(judge: str) -> CrimsonScorer:
     return CrimsonScorer(judge)
+
+
+def warm_up(judge: str) -> None:
+    """Load a judge and what the statistics need, so that the first visitor need not wait for it."""
+
+    def load() -> None:
+        import scipy.stats  # noqa: F401
+
+        with suppress(CrimsonError):  # whoever asks for the judge is told
+            scorer_for(judge)
+
+    threading.Thread(target=load, daemon=True).start()
 
 
 def judge_in_turns(judge: str, pairs: Sequence[ReportPair]) -> Iterator[PairResult]:

@@ -42,7 +42,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "theme": _theme(),
         # Not as `css`, whose rules Gradio confines to the inside of its own boxes.
         "head": f"<style>{_text('style.css')}</style><script>{_text('page.js')}</script>",
-        "max_file_size": settings.max_megabytes * 10**6,
+        "max_file_size": settings.max_bytes,
         "footer_links": [],
         "run_history": False,  # it would keep reports in the browser
         "enable_monitoring": False,

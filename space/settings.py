@@ -19,7 +19,7 @@ class Settings:
         judge: Judge spec that is chosen at first.
         judges: Judge specs that visitors may choose from.
         max_rows: Most rows of a file.
-        max_megabytes: Largest file in megabytes (of 10^6 bytes); of a Parquet file also what it unpacks to.
+        max_megabytes: Largest file in megabytes of 2^20 bytes; of a Parquet file also what it unpacks to.
         max_characters: Longest report in characters.
     """
 
@@ -28,6 +28,11 @@ class Settings:
     max_rows: int
     max_megabytes: int
     max_characters: int
+
+    @property
+    def max_bytes(self) -> int:
+        """`max_megabytes` in bytes."""
+        return self.max_megabytes * 2**20
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:

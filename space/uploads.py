@@ -51,11 +51,11 @@ def read_table(path: Path, name: str, settings: Settings) -> Table:
     """
     if path.suffix.lower() not in READABLE:
         raise InputError(f"{name} has an unknown ending. Give a file that ends in {', '.join(READABLE)}.")
-    if path.stat().st_size > settings.max_megabytes * 10**6:
+    if path.stat().st_size > settings.max_bytes:
         raise InputError(f"{name} is larger than {settings.max_megabytes} MB. Upload a part of it.")
     try:
         if path.suffix.lower() == ".parquet":
-            check_parquet_size(path, settings.max_rows, settings.max_megabytes * 10**6)
+            check_parquet_size(path, settings.max_rows, settings.max_bytes)
         rows = read_rows(path)
     except InputError as error:
         raise InputError(str(error).replace(str(path), name)) from None
@@ -89,7 +89,7 @@ def take_uploads(paths: Sequence[str], settings: Settings) -> list[Table]:
     """
     size = sum(Path(path).stat().st_size for path in paths if Path(path).exists())
     tables, refusal = [], None
-    if size > settings.max_megabytes * 10**6:
+    if size > settings.max_bytes:
         refusal = InputError(f"The files are larger than {settings.max_megabytes} MB together. Upload a part of them.")
     for path in paths:  # all are deleted, whatever the first one holds
         try:
