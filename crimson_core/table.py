@@ -150,7 +150,9 @@ def check_parquet_size(path: Path, max_rows: int, max_bytes: int) -> None:
         raise InputError(f"{path} has {about.num_rows:,} rows; at most {max_rows:,} are taken here.")
     size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
     if size > max_bytes:
-        raise InputError(f"{path} unpacks to {size / 2**20:,.0f} MB; at most {max_bytes / 2**20:,.0f} MB are taken here.")
+        raise InputError(
+            f"{path} unpacks to {size / 2**20:,.0f} MB; at most {max_bytes / 2**20:,.0f} MB are taken here."
+        )
 
 
 def _by_id(name: str, pairs: Sequence[ReportPair]) -> dict[str, ReportPair]:

@@ -1,12 +1,20 @@
 """The Space without a browser: settings, uploads, runs, and the HTML that it shows."""
 
+import contextlib
 import csv
 import io
 import json
 import math
+import os
 import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -686,3 +694,43 @@ def test_about_has_the_weights_and_the_readmes_citation():
     assert citation.startswith("@article{baharoon2026crimson,")
     assert citation in (ROOT / "README.md").read_text()
     assert "Research use only" in text
+
+
+# The folder of the Hub Space
+
+
+def test_the_space_folder_starts(tmp_path):
+    checkout = tmp_path / "checkout"
+    ignore = shutil.ignore_patterns(".*", "dist", "checkpoints", "training", "tests", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, checkout, ignore=ignore)
+    subprocess.run(["make", "space"], cwd=checkout, check=True, capture_output=True)
+    folder = checkout / "dist" / "space" / "crimson"
+    requirements = (folder / "requirements.txt").read_text()
+    assert "gradio==" in requirements
+    assert "torch" not in requirements
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "TMPDIR": str(tmp_path), "CRIMSON_MAX_ROWS": "77"}
+    server = subprocess.Popen(
+        [sys.executable, "app.py"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        for _ in range(600):
+            assert server.poll() is None, server.stdout.read()
+            with contextlib.suppress(OSError):
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/config", timeout=60).read().decode()
+                break
+            time.sleep(0.2)
+        assert "**77 rows**" in page
+        for outside in ("fonts.googleapis", "cdn."):
+            assert outside not in page
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
+    assert not list(tmp_path.glob("crimson-space-*"))  # uploads are gone with the process

@@ -73,7 +73,7 @@ def visit(space, browser):
     def opened(width="desktop", **options):
         size = dict(zip(("width", "height"), WIDTHS[width], strict=True))
         context = browser.new_context(viewport=size, accept_downloads=True, **options)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(90_000)  # for machines that do something else too
         contexts.append(context)
         page = context.new_page()
         host = urlsplit(space.url).netloc
@@ -390,6 +390,7 @@ def test_nothing_is_left_when_the_page_is_closed(space, browser, tmp_path):
     from space.judging import Run
 
     context = browser.new_context()
+    context.set_default_timeout(90_000)
     page = context.new_page()
     page.goto(space.url)
     rows = [{"reference": "Small effusion.", "prediction": "Small effusion."}] * 900
