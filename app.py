@@ -1,6 +1,8 @@
 """The Gradio Space: CRIMSON in a browser. `python app.py` starts it; the README names the settings."""
 
 import os
+import signal
+import sys
 import tempfile
 
 # Before Gradio is imported, which reads both. Uploads go to a folder of our own, which is gone with the process.
@@ -16,5 +18,6 @@ settings = settings_from(os.environ)
 demo = build(settings)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # as Ctrl-C does, so that the folder is deleted
     warm_up(settings.judge)
     demo.launch(**launch_options(settings))

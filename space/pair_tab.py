@@ -72,8 +72,9 @@ def build(settings: Settings) -> PairTab:
 
     score.click(judged, [*inputs, judge], result_outputs, **PRIVATE)
     example.click(example_judged, [example, judge], [*inputs, *result_outputs], **PRIVATE)
-    clear.click(
-        lambda: ("", "", "", "", "", "", None, gr.update(visible=False)), None, [*inputs, *result_outputs], **PRIVATE
+    # In the browser, so that what is typed right after it stays.
+    clear.click(None, None, [*inputs, answer, raw], js="() => ['', '', '', '', '', '', null]").then(
+        lambda: gr.update(visible=False), None, more, **PRIVATE
     )
     return PairTab([*inputs, judge, *result_outputs], show)
 

@@ -8,7 +8,6 @@ import math
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -731,6 +730,6 @@ def test_the_space_folder_starts(tmp_path):
         for outside in ("fonts.googleapis", "cdn."):
             assert outside not in page
     finally:
-        server.send_signal(signal.SIGINT)
+        server.terminate()
         server.wait(60)
     assert not list(tmp_path.glob("crimson-space-*"))  # uploads are gone with the process
