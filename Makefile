@@ -1,16 +1,20 @@
-# `make score` and `make test` set up what they need; nothing but Python 3.11 and make has to be there.
+# `make score`, `make app` and `make test` set up what they need; nothing but Python 3.11 and make has to be there.
 PYTHON ?= python3.11
 SCORE_VENV := .venv-score
+APP_VENV := .venv-app
 TEST_VENV := .venv-test
 PIP_OPTIONS := --quiet --disable-pip-version-check
 
-.PHONY: help score test lint space clean
+.PHONY: help score app test lint space clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 score: $(SCORE_VENV)/.done  ## Score examples/reports.csv with the offline judge (no torch, no download of a model).
 	$(SCORE_VENV)/bin/crimson score examples/reports.csv --judge offline
+
+app: $(APP_VENV)/.done  ## Start the Space in a browser, with the offline judge (no torch, no download of a model).
+	$(APP_VENV)/bin/python app.py
 
 test: $(TEST_VENV)/.done lint  ## Check the style and run all tests (real small weights, no GPU, no Hub).
 	$(TEST_VENV)/bin/python -m pytest
@@ -26,13 +30,19 @@ dist/space/crimson:
 	rm -rf $@
 	mkdir -p $@
 	cp crimson_metric.py $@/crimson.py
-	cp -r README.md requirements.txt pyproject.toml crimson_core examples $(wildcard app.py) $@/
+	cp -r README.md pyproject.toml app.py space crimson_core examples $@/
+	sed '/^# judges that ask a language model/,$$d' requirements.txt >$@/requirements.txt
 	find $@ -name __pycache__ -prune -exec rm -rf {} +
 
 # requirements.txt pins everything that was tested; as constraints it pins what the offline judge needs without installing the rest.
 $(SCORE_VENV)/.done: requirements.txt pyproject.toml
 	$(PYTHON) -m venv --clear $(SCORE_VENV)
 	$(SCORE_VENV)/bin/pip install $(PIP_OPTIONS) --constraint requirements.txt --editable .
+	@touch $@
+
+$(APP_VENV)/.done: requirements.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(APP_VENV)
+	$(APP_VENV)/bin/pip install $(PIP_OPTIONS) --constraint requirements.txt --editable '.[app]'
 	@touch $@
 
 $(TEST_VENV)/.done: requirements.txt pyproject.toml
@@ -43,4 +53,4 @@ $(TEST_VENV)/.done: requirements.txt pyproject.toml
 	@touch $@
 
 clean:  ## Remove the virtual environments and what was built.
-	rm -rf $(SCORE_VENV) $(TEST_VENV) dist .cache *.egg-info
+	rm -rf $(SCORE_VENV) $(APP_VENV) $(TEST_VENV) dist .cache *.egg-info

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,83 @@ def pairs_from_rows(rows: Rows, columns: Mapping[str, str], source: str) -> list
     )
 
 
+def align_systems(systems: Mapping[str, Sequence[ReportPair]], *, by_id: bool) -> dict[str, list[ReportPair]]:
+    """Check that several systems were run on the same references, and put their pairs in the first system's order.
+
+    Args:
+        systems: Name of a system -> its report pairs.
+        by_id: Join the pairs by their ids; else the rows must be in the same order.
+
+    Raises:
+        InputError: The systems differ in their pairs, or a pair's reference or patient context differs; names the place.
+    """
+    (first, pairs), *others = systems.items()
+    if not by_id:
+        for name, theirs in others:
+            if len(theirs) != len(pairs):
+                raise InputError(
+                    f"{name} has {len(theirs)} rows and {first} has {len(pairs)}. Choose an id column to join them by."
+                )
+        ordered = {name: list(theirs) for name, theirs in systems.items()}
+    else:
+        by_ids = {name: _by_id(name, theirs) for name, theirs in systems.items()}
+        for name, theirs in by_ids.items():
+            for one, here, other, there in ((first, by_ids[first], name, theirs), (name, theirs, first, by_ids[first])):
+                lacking = [i for i in here if i not in there]
+                if lacking:
+                    shown = ", ".join(repr(i[:40]) for i in lacking[:3]) + (", …" if len(lacking) > 3 else "")
+                    raise InputError(
+                        f"{other} lacks {len(lacking)} of the ids of {one}: {shown}. Give the same pairs for all systems."
+                    )
+        ordered = {name: [theirs[i] for i in by_ids[first]] for name, theirs in by_ids.items()}
+    for name, theirs in ordered.items():
+        for row, (pair, own) in enumerate(zip(ordered[first], theirs, strict=True), 1):
+            place = f"id {pair.id[:40]!r}" if by_id and pair.id else f"row {row}"
+            if own.reference != pair.reference:
+                raise InputError(
+                    f"{name} {place}: the reference report is not that of {first}. "
+                    "Give the same references" + ("." if by_id else " in the same order, or choose an id column.")
+                )
+            if (own.context and own.context.as_dict()) != (pair.context and pair.context.as_dict()):
+                raise InputError(
+                    f"{name} {place}: age, sex or indication is not that of {first}. Give the same context."
+                )
+    return ordered
+
+
+def check_parquet_size(path: Path, max_rows: int, max_bytes: int) -> None:
+    """Refuse a Parquet file that would unpack to too much, before it is unpacked.
+
+    Raises:
+        InputError: It has more rows or bytes, or is no Parquet file.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        about = pyarrow.parquet.read_metadata(path)
+    except (pyarrow.ArrowException, OSError):
+        raise InputError(f"{path} is not a Parquet file.") from None
+    if about.num_rows > max_rows:
+        raise InputError(f"{path} has {about.num_rows:,} rows; at most {max_rows:,} are taken here.")
+    size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
+    if size > max_bytes:
+        raise InputError(
+            f"{path} unpacks to {size / 2**20:,.0f} MB; at most {max_bytes / 2**20:,.0f} MB are taken here."
+        )
+
+
+def _by_id(name: str, pairs: Sequence[ReportPair]) -> dict[str, ReportPair]:
+    found: dict[str, ReportPair] = {}
+    for row, pair in enumerate(pairs, 1):
+        if not pair.id:
+            raise InputError(f"{name} row {row} has no id. Every row needs one to be joined by.")
+        if pair.id in found:
+            raise InputError(f"{name} row {row} has the id {pair.id[:40]!r} of an earlier row. Give each row its own.")
+        found[pair.id] = pair
+    return found
+
+
 def _read_delimited(delimiter: str) -> Callable[[Path], Rows]:
     def read(path: Path) -> Rows:
         csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default refuses reports beyond 128 KiB
@@ -162,3 +239,4 @@ _READERS = {
     ".json": _read_json,
     ".parquet": _read_parquet,
 }
+READABLE = tuple(_READERS)  # endings

@@ -49,3 +49,5 @@ def test_the_front_matter_is_that_of_a_metric_space():
     assert front["sdk"] == "gradio"
     assert {"evaluate", "metric"} <= set(front["tags"])
     assert front["title"]
+    assert front["app_file"] == "app.py"
+    assert f"gradio=={front['sdk_version']}\n" in (ROOT / "requirements.txt").read_text()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from crimson_core import score_evaluation
 from crimson_core.evaluation import ERROR_TYPES, GRADES, SIGNIFICANCE_LEVELS, Evaluation, repair_evaluation
-from crimson_core.scoring import ERROR_COUNT_KEYS
+from crimson_core.scoring import ERROR_COUNT_KEYS, score_terms
 
 REF_IDS, PRED_IDS = [f"R{n}" for n in range(1, 6)], [f"P{n}" for n in range(1, 6)]
 
@@ -133,3 +133,18 @@ def test_scores_by_hand(false, missing, score):
         "errors": {"false_findings": false, "missing_findings": missing, "attribute_errors": []},
     }
     assert score_evaluation(evaluation)["crimson_score"] == score
+
+
+@settings(max_examples=1000, deadline=None)
+@given(evaluations)
+def test_the_terms_add_up_to_the_metrics(evaluation):
+    terms, scored = score_terms(evaluation), score_evaluation(evaluation)
+    metrics = scored["metrics"]
+    if terms.references:
+        assert sum(term.weight for term in terms.references) == metrics["N_G"]
+    assert sum(term.credit for term in terms.credits) == metrics["correct"]
+    assert sum(term.weight for term in terms.false) == metrics["E_penalty"]
+    assert sum(term.weight for term in terms.missing) == scored["weighted_error_counts"]["missing_findings"]
+    for credit in terms.credits:
+        assert 0 <= credit.credit <= credit.weight
+        assert (credit.error_weight is None) <= (credit.credit == credit.weight)

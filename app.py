@@ -1,0 +1,23 @@
+"""The Gradio Space: CRIMSON in a browser. `python app.py` starts it; the README names the settings."""
+
+import os
+import signal
+import sys
+import tempfile
+
+# Before Gradio is imported, which reads both. Uploads go to a folder of our own, which is gone with the process.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+_uploads = tempfile.TemporaryDirectory(prefix="crimson-space-")
+os.environ["GRADIO_TEMP_DIR"] = _uploads.name
+
+from space.judging import warm_up  # noqa: E402
+from space.page import build, launch_options  # noqa: E402
+from space.settings import settings_from  # noqa: E402
+
+settings = settings_from(os.environ)
+demo = build(settings)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # as Ctrl-C does, so that the folder is deleted
+    warm_up(settings.judge)
+    demo.launch(**launch_options(settings))

@@ -1,0 +1,55 @@
+"""What can be downloaded of a run, as text."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+
+from crimson_core import PairResult
+from crimson_core.scoring import ERROR_COUNT_KEYS
+
+# Handed the text by Gradio, the browser makes the file.
+DOWNLOAD_JS = """(text, name) => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], {type: "text/plain;charset=utf-8"}));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}"""
+
+
+def jsonl(systems: Mapping[str, Sequence[PairResult]], signature: str) -> str:
+    """One JSON line per pair with its whole evaluation, as `crimson score -o` writes it, and the signature.
+
+    Args:
+        systems: Name of a system -> its results; the name "" is not written.
+        signature: Of the scores.
+    """
+    lines = [
+        json.dumps(({"system": name} if name else {}) | result.as_dict() | {"signature": signature}, ensure_ascii=False)
+        for name, results in systems.items()
+        for result in results
+    ]
+    return "".join(line + "\n" for line in lines)
+
+
+def as_csv(systems: Mapping[str, Sequence[PairResult]], signature: str) -> str:
+    """One row per pair: its score and error counts, and of an unscored pair the reason. Arguments as of `jsonl`."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    named = any(systems)
+    head = ["row", "id", "crimson_score", *ERROR_COUNT_KEYS, "failure", "n_repairs", "signature"]
+    writer.writerow((["system"] if named else []) + head)
+    for name, results in systems.items():
+        for result in results:
+            counts = result.score["error_counts"] if result.score else dict.fromkeys(ERROR_COUNT_KEYS, "")
+            score = result.crimson_score if result.score else ""
+            cells = [result.index + 1, _text(result.id or ""), score, *(counts[key] for key in ERROR_COUNT_KEYS)]
+            cells += [result.failure or "", len(result.repairs), signature]
+            writer.writerow(([_text(name)] if named else []) + cells)
+    return out.getvalue()
+
+
+def _text(text: str) -> str:
+    """Text from a visitor's file; a spreadsheet would run one that starts like a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,0 +1,133 @@
+"""Judges, loaded once per process and shared by all sessions, and runs that report progress and can be stopped."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+
+from crimson_core import CrimsonError, CrimsonScorer, PairResult, ReportPair
+
+# Pairs of one run that are judged before another session has its turn.
+_TURN = 64
+_TICK = 0.25  # seconds between two looks at a run
+
+_loading = threading.Lock()
+_turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+
+def scorer_for(judge: str) -> CrimsonScorer:
+    """The scorer of a judge spec; the judge is loaded when it is first asked for.
+
+    Raises:
+        JudgeError: The judge cannot be loaded.
+    """
+    with _loading:
+        return _load(judge)
+
+
+@cache  # an error is not kept, so that the next visitor tries again
+def _load(judge: str) -> CrimsonScorer:
+    return CrimsonScorer(judge)
+
+
+def warm_up(judge: str) -> None:
+    """Load a judge and what the statistics need, so that the first visitor need not wait for it."""
+
+    def load() -> None:
+        import scipy.stats  # noqa: F401
+
+        with suppress(CrimsonError):  # whoever asks for the judge is told
+            scorer_for(judge)
+
+    threading.Thread(target=load, daemon=True).start()
+
+
+def judge_in_turns(judge: str, pairs: Sequence[ReportPair]) -> Iterator[PairResult]:
+    """Results as they are done. Runs that are on at once take turns, and one call at a time reaches a judge.
+
+    Raises:
+        CrimsonError: The judge cannot be loaded or cannot go on.
+    """
+    scorer = scorer_for(judge)
+    for start in range(0, len(pairs), _TURN):
+        with _turns[judge]:
+            for result in scorer.stream(pairs[start : start + _TURN]):
+                yield replace(result, index=start + result.index)
+
+
+class Run:
+    """Pairs that are judged in a thread of their own. What is done stays when the run is stopped or fails.
+
+    Attributes:
+        judge: The judge spec.
+        pairs: What is judged.
+        error: Why the run broke off; None if it did not.
+        signature: Of the scores; empty until the judge is loaded.
+    """
+
+    def __init__(self, judge: str, pairs: Sequence[ReportPair]) -> None:
+        """Start to judge."""
+        self.judge, self.pairs = judge, list(pairs)
+        self.error: str | None = None
+        self.signature = ""
+        self._done: dict[int, PairResult] = {}
+        self._stopped = threading.Event()
+        self._ended = threading.Event()
+        self._since: float | None = None
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def __deepcopy__(self, memo: dict) -> "Run":
+        """Itself: Gradio copies the state of a session, and a run is one."""
+        return self
+
+    def stop(self) -> None:
+        """Judge no more pairs; `ended` turns true when the one in hand is done."""
+        self._stopped.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was stopped before all pairs were done."""
+        return self._stopped.is_set() and len(self._done) < len(self.pairs)
+
+    @property
+    def results(self) -> list[PairResult]:
+        """What is done so far, in the order of the pairs."""
+        return [result for _, result in sorted(self._done.copy().items())]
+
+    @property
+    def n_done(self) -> int:
+        """Number of pairs that are done."""
+        return len(self._done)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate from the speed so far; None before the first pair is done."""
+        done, since = len(self._done), self._since
+        return (time.monotonic() - since) / done * (len(self.pairs) - done) if done and since else None
+
+    def watch(self) -> Iterator["Run"]:
+        """Yield itself some times a second until the run has ended or was stopped; closing the iterator stops the run."""
+        try:
+            while not self._ended.wait(_TICK) and not self._stopped.is_set():
+                yield self
+            self._ended.wait(_TICK)  # a stop is prompt, but the pair in hand is worth a moment
+        finally:
+            self.stop()
+
+    def _work(self) -> None:
+        try:
+            self.signature = scorer_for(self.judge).signature
+            self._since = time.monotonic()
+            for result in judge_in_turns(self.judge, self.pairs):
+                self._done[result.index] = result
+                if self._stopped.is_set():
+                    break
+        except CrimsonError as error:
+            self.error = str(error)
+        except Exception as error:  # a defect; its text or traceback might hold report text
+            self.error = f"The judge broke off ({type(error).__name__}). This is a defect; what was done is kept."
+        finally:
+            self._ended.set()

@@ -1,0 +1,78 @@
+"""The whole page: its tabs, its looks, and how it is served."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from space import about_tab, compare_tab, file_tab, pair_tab, words
+from space.settings import Settings
+
+_HERE = Path(__file__).parent
+# System fonts: a font of a web service would tell it of every visit.
+_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+_MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
+
+
+def build(settings: Settings) -> gr.Blocks:
+    """The page for an owner's settings."""
+    with gr.Blocks(
+        title="CRIMSON: chest X-ray report scores",
+        analytics_enabled=False,
+        delete_cache=(600, 600),  # an upload that was broken off; the others are deleted when they are read
+    ) as page:
+        gr.Markdown(words.HEADING, elem_id="heading")
+        with gr.Tabs(selected="pair") as tabs:
+            with gr.Tab("One pair", id="pair"):
+                pair = pair_tab.build(settings)
+            with gr.Tab("A file", id="file"):
+                file_tab.build(settings, tabs, pair)
+            with gr.Tab("Compare", id="compare"):
+                compare_tab.build(settings, tabs, pair)
+            with gr.Tab("About", id="about"):
+                about_tab.build(settings)
+        page.unload(_forget(page))
+    page.queue(default_concurrency_limit=16)
+    return page
+
+
+def launch_options(settings: Settings) -> dict[str, Any]:
+    """Keywords of `launch`: nothing is shown, kept or sent that the page does not need."""
+    return {
+        "theme": _theme(),
+        # Not as `css`, whose rules Gradio confines to the inside of its own boxes.
+        "head": f"<style>{_text('style.css')}</style><script>{_text('page.js')}</script>",
+        "max_file_size": settings.max_bytes,
+        "footer_links": [],
+        "run_history": False,  # it would keep reports in the browser
+        "enable_monitoring": False,
+        "ssr_mode": False,
+        "mcp_server": False,
+        "pwa": False,
+        "share": False,
+        "show_error": True,
+    }
+
+
+def _text(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _theme() -> gr.themes.Base:
+    theme = gr.themes.Default(primary_hue="rose", neutral_hue="slate", font=_FONTS, font_mono=_MONO_FONTS)
+    return theme.set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_800",
+        button_primary_text_color="white",
+        button_primary_text_color_dark="white",
+    )
+
+
+def _forget(page: gr.Blocks):  # noqa: ANN202
+    def forget(request: gr.Request) -> None:
+        # Gradio would keep a session's state for an hour after its page is closed.
+        page.state_holder.session_data.pop(request.session_hash, None)
+
+    return forget

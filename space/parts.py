@@ -1,0 +1,93 @@
+"""Gradio parts that several tabs use."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import gradio as gr
+
+from crimson_core import PairResult, ReportPair
+from crimson_core.judges import parse_spec
+from crimson_core.table import READABLE
+from space import exports
+from space.rendering import render
+from space.settings import Settings
+
+# HTML of our own templates: Gradio's looks for prose and its click event are not wanted.
+html = partial(gr.HTML, apply_default_css=False, js_on_load=None)
+# Events are for this page and no public interface.
+PRIVATE = {"api_visibility": "private"}
+GONE = "What was read and judged is gone from the server, since the connection was closed. Give the file again."
+
+# Tells Python which pair was chosen: the button's data, wherever in its row the click was.
+_CHOOSE_JS = """element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-index]") ?? event.target.closest("tr")?.querySelector("button[data-index]");
+  if (button) trigger("select", {index: Number(button.dataset.index)});
+});"""
+rows_html = partial(gr.HTML, apply_default_css=False, js_on_load=_CHOOSE_JS)
+
+# Moves the eye, the keyboard and a screen reader to a pair that was opened from another tab.
+GO_TO_ANSWER_JS = """() => setTimeout(() => {
+  const answer = document.querySelector("#answer article");
+  if (answer) { answer.tabIndex = -1; answer.focus({preventScroll: true}); answer.scrollIntoView({block: "start"}); }
+}, 50)"""
+
+
+class PairTab(NamedTuple):
+    """What other tabs need in order to show a pair in the tab "One pair".
+
+    Attributes:
+        outputs: The components that `show` gives values for.
+        show: (pair, result, signature, judge, title) -> values for `outputs`.
+    """
+
+    outputs: list[gr.components.Component]
+    show: Callable[[ReportPair, PairResult, str, str, str], tuple]
+
+
+def judge_choice(settings: Settings) -> gr.Dropdown:
+    """A choice among the judges that the owner allows; nothing to see where there is but one."""
+    return gr.Dropdown(
+        list(settings.judges), value=settings.judge, label="Judge", visible=len(settings.judges) > 1, min_width=160
+    )
+
+
+def refused(message: object) -> str:
+    """A message about what cannot be done, and why."""
+    return render("refused.html", message=str(message))
+
+
+def limits_text(settings: Settings, what: str, together: str = "") -> str:
+    """What is taken, before anything is uploaded."""
+    return (
+        f"{what} ({', '.join(READABLE)}). At most **{settings.max_rows:,} rows**, **{settings.max_megabytes} MB**{together}, "
+        f"and {settings.max_characters:,} characters a report. A file is deleted from the server as soon as it is read. "
+        + privacy_text(settings)
+    )
+
+
+def privacy_text(settings: Settings) -> str:
+    """Where reports go with the judges that this Space offers."""
+    served = [spec for spec in settings.judges if parse_spec(spec).prefix in ("openai", "azure")]
+    if not served:
+        return "Reports are judged in this process, never logged, and gone when you close the page."
+    if len(served) == len(settings.judges):
+        where = "Reports are **sent to the service of the judge**"
+    else:
+        where = f"With the judge {' or '.join(served)}, reports are **sent to that service**"
+    return f"{where}. Here they are never logged, and gone when you close the page."
+
+
+def download(button: gr.Button, make: Callable[..., str], inputs: list, file_name: str) -> None:
+    """Let a button hand the text that `make` gives to the browser as a file; it is never on a disk of the server."""
+    text, name = gr.Textbox(visible=False), gr.Textbox(file_name, visible=False)
+
+    def made(*values: object) -> str:
+        if any(value is None for value in values):
+            raise gr.Error(GONE)
+        return make(*values)
+
+    # The text is taken back at once, so that Gradio keeps no second copy.
+    button.click(made, inputs, text, **PRIVATE).success(None, [text, name], None, js=exports.DOWNLOAD_JS).then(
+        lambda: "", None, text, **PRIVATE
+    )

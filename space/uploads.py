@@ -1,0 +1,144 @@
+"""Files that visitors upload: read within the owner's limits, and deleted at once."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crimson_core.errors import InputError
+from crimson_core.report import ReportPair
+from crimson_core.table import READABLE, Rows, check_parquet_size, column_names, pairs_from_rows, read_rows
+from space.settings import Settings
+
+_EXAMPLES_FOLDER = Path(__file__).parent.parent / "examples"
+EXAMPLES = _EXAMPLES_FOLDER / "reports.csv"
+SYSTEMS_EXAMPLE = _EXAMPLES_FOLDER / "systems.csv"
+
+# Names in lower case without separators; a proposal, which the page shows for confirmation.
+_USUAL_NAMES = {
+    "reference": ("reference", "ref", "groundtruth", "gt", "target", "referencereport", "radiologist", "gold"),
+    "prediction": ("prediction", "pred", "candidate", "generated", "hypothesis", "output", "candidatereport", "model"),
+    "id": ("id", "studyid", "caseid", "accession", "uid", "study"),
+    "age": ("age", "patientage"),
+    "sex": ("sex", "gender", "patientsex"),
+    "indication": ("indication", "history", "clinicalindication", "clinicalhistory"),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of a file. `repr` keeps to what is no report text."""
+
+    name: str
+    rows: Rows = field(repr=False)
+
+    @property
+    def columns(self) -> list[str]:
+        """Its column names, in order."""
+        return column_names(self.rows)
+
+
+def read_table(path: Path, name: str, settings: Settings) -> Table:
+    """A table within the owner's limits.
+
+    Args:
+        path: The file; its ending tells the format.
+        name: What to call it.
+        settings: For the limits.
+
+    Raises:
+        InputError: The file cannot be read or is beyond a limit.
+    """
+    if path.suffix.lower() not in READABLE:
+        raise InputError(f"{name} has an unknown ending. Give a file that ends in {', '.join(READABLE)}.")
+    if path.stat().st_size > settings.max_bytes:
+        raise InputError(f"{name} is larger than {settings.max_megabytes} MB. Upload a part of it.")
+    try:
+        if path.suffix.lower() == ".parquet":
+            check_parquet_size(path, settings.max_rows, settings.max_bytes)
+        rows = read_rows(path)
+    except InputError as error:
+        raise InputError(str(error).replace(str(path), name)) from None
+    if len(rows) > settings.max_rows:
+        raise InputError(f"{name} has {len(rows):,} rows; at most {settings.max_rows:,} are taken here.")
+    return Table(name, rows)
+
+
+def take_upload(path: str, settings: Settings) -> Table:
+    """Read an uploaded file and delete it, whether it can be read or not.
+
+    Raises:
+        InputError: As `read_table`.
+    """
+    file = Path(path)
+    try:
+        return read_table(file, file.name, settings)
+    except FileNotFoundError:  # Gradio stores equal uploads once, and another session's was read first
+        raise InputError(f"{file.name} is gone from the server. Upload it again.") from None
+    finally:
+        file.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty, or gone
+            file.parent.rmdir()
+
+
+def take_uploads(paths: Sequence[str], settings: Settings) -> list[Table]:
+    """Read uploaded files, which together are held to the limits of one, and delete them.
+
+    Raises:
+        InputError: As `read_table`.
+    """
+    size = sum(Path(path).stat().st_size for path in paths if Path(path).exists())
+    tables, refusal = [], None
+    if size > settings.max_bytes:
+        refusal = InputError(f"The files are larger than {settings.max_megabytes} MB together. Upload a part of them.")
+    for path in paths:  # all are deleted, whatever the first one holds
+        try:
+            tables.append(take_upload(path, settings))
+        except InputError as error:
+            refusal = refusal or error
+    if refusal:
+        raise refusal
+    return tables
+
+
+def guess_columns(columns: Sequence[str]) -> dict[str, str | None]:
+    """For each role the column whose name is usual for it, else None."""
+    plain = {"".join(c for c in str(column).lower() if c.isalnum()): column for column in reversed(columns)}
+    return {role: next((plain[n] for n in names if n in plain), None) for role, names in _USUAL_NAMES.items()}
+
+
+def checked_pairs(table: Table, columns: Mapping[str, str | None], settings: Settings) -> list[ReportPair]:
+    """Report pairs of a table.
+
+    Args:
+        table: As `read_table` gives it.
+        columns: Role -> column, None where there is none.
+        settings: For the longest report.
+
+    Raises:
+        InputError: A column is not chosen or missing, or a cell is no report or context, or too long.
+    """
+    for role in ("reference", "prediction"):
+        if not columns.get(role):
+            raise InputError(f"Choose the column of the {'reference' if role == 'reference' else 'candidate'} reports.")
+    if columns["reference"] == columns["prediction"]:
+        raise InputError("Reference and candidate reports are the same column. Choose two.")
+    chosen = {role: column for role, column in columns.items() if column}
+    pairs = pairs_from_rows(table.rows, chosen, table.name)
+    check_lengths(pairs, settings, lambda row: f"{table.name} row {row + 1}")
+    return pairs
+
+
+def check_lengths(pairs: Iterable[ReportPair], settings: Settings, where: Callable[[int], str]) -> None:
+    """Refuse reports that are too long.
+
+    Raises:
+        InputError: Names the place.
+    """
+    for row, pair in enumerate(pairs):
+        texts = [pair.reference, pair.candidate, *(pair.context.as_dict().values() if pair.context else ())]
+        longest = max(map(len, texts))
+        if longest > settings.max_characters:
+            raise InputError(
+                f"{where(row)} holds a text of {longest:,} characters; at most {settings.max_characters:,} are taken here."
+            )
