@@ -19,9 +19,12 @@ from crimson_core.errors import InputError, JudgeError
 from crimson_core.evaluation import evaluation_schema
 from crimson_core.judges.base import Judgement
 from crimson_core.judges.hf.checkpoint import base_of, find_checkpoint, load_model, load_tokenizer, revision_of
+from crimson_core.judges.hf.decoding import Decoder, Row, Work
+from crimson_core.judges.hf.drafts import Drafts
 from crimson_core.judges.hf.encoding import ChatEncoder
 from crimson_core.judges.hf.engine import engine
-from crimson_core.judges.hf.grammar import compile_grammar, evaluation_grammar
+from crimson_core.judges.hf.grammar import Grammar, NoGrammar, compile_grammar, evaluation_grammar
+from crimson_core.judges.hf.packed import PackedModel, why_not_packed
 from crimson_core.prompt import PUBLISHED_NAMES, Prompt, prompt_for
 from crimson_core.report import ReportPair
 
@@ -39,11 +42,12 @@ class _Options(NamedTuple):
     max_new_tokens: int | None
     max_findings: int
     max_text: int
+    decoding: str
 
     def checked(self) -> Self:
         """Itself, before anything is loaded."""
         for option, value in self._asdict().items():
-            if option != "constrained" and (value is not None or option in ("max_findings", "max_text")):
+            if option not in ("constrained", "decoding") and (value is not None or option in ("max_findings", "max_text")):
                 _check_positive(option, value)
         if self.constrained:
             engine("xgrammar")
@@ -97,8 +101,9 @@ class HFJudge:
         max_new_tokens: int | None = None,
         max_findings: int = _MAX_FINDINGS,
         max_text: int = _MAX_TEXT,
+        decoding: str = "drafts",
     ) -> None:
-        options = _Options(batch_size, constrained, max_new_tokens, max_findings, max_text).checked()
+        options = _Options(batch_size, constrained, max_new_tokens, max_findings, max_text, decoding).checked()
         if dtype not in _DTYPES:
             raise InputError(f"dtype is {dtype!r}. Use one of {', '.join(_DTYPES)}.")
         device = _check_device(device)
@@ -131,6 +136,7 @@ class HFJudge:
         max_new_tokens: int | None = None,
         max_findings: int = _MAX_FINDINGS,
         max_text: int = _MAX_TEXT,
+        decoding: str = "drafts",
     ) -> Self:
         """A judge around a model in memory, for example one that is being trained.
 
@@ -153,7 +159,7 @@ class HFJudge:
             InputError: An option has no possible value; the text names it.
             JudgeError: The model cannot be used; the text says what to do.
         """
-        options = _Options(batch_size, constrained, max_new_tokens, max_findings, max_text).checked()
+        options = _Options(batch_size, constrained, max_new_tokens, max_findings, max_text, decoding).checked()
         judge = cls.__new__(cls)
         encoder = _encoder(tokenizer, name, prompt)
         judge._set_up(model, tokenizer, encoder, name, prompt, {"revision": "in-memory"}, options)
@@ -178,6 +184,8 @@ class HFJudge:
         self._max_new_tokens = options.max_new_tokens or said.max_new_tokens or _DEFAULT_NEW_TOKENS
         config = self._model.config.get_text_config()
         self._context: int | None = getattr(config, "max_position_embeddings", None)
+        self.work = Work()
+        self._packed = None if options.decoding == "plain" or why_not_packed(self._model) else PackedModel(self._model)
         self._grammar = None
         if options.constrained:
             grammar = evaluation_grammar(evaluation_schema(options.max_findings, options.max_text))
@@ -215,7 +223,41 @@ class HFJudge:
         """
         # By characters, which needs no tokenising ahead. Short ones first: memory runs out in the long ones, and by
         # then a halved batch size suits all that follow.
-        queue = deque(sorted(range(len(pairs)), key=lambda index: _characters(pairs[index])))
+        queue = deque(sorted(range(len(pairs)), key=lambda index: _order(pairs[index])))
+        yield from (self._plain if self._packed is None else self._drafted)(pairs, queue)
+
+    def _drafted(self, pairs: Sequence[ReportPair], queue: deque[int]) -> Iterator[tuple[int, Judgement]]:
+        ends, work = frozenset(self._ends), self.work
+        grammar = Grammar(engine("xgrammar"), self._grammar, self._model.device) if self._grammar else NoGrammar()
+        decoder = Decoder(self._packed, grammar, ends, work)
+        drafts = Drafts(self._encoder.encode_text, self._tokenizer.decode, self._model.device.type == "cpu")
+        rows: dict[int, Row] = {}
+        while queue or rows:
+            _check_positive("batch_size", self.batch_size)
+            while queue and len(rows) < self.batch_size:
+                index = queue.popleft()
+                try:
+                    with work.timed("tokenising"):
+                        prompt = self._encode(pairs[index])
+                except ValueError as error:
+                    yield index, Judgement(failure=str(error))
+                    continue
+                with work.timed("drafting"):
+                    drafter = drafts.row(pairs[index], prompt)
+                rows[index] = Row(prompt, self._limit(len(prompt)), grammar.start(), drafter)
+            if not rows:
+                continue
+            with _left_as_it_was(self._model):
+                decoder.step(list(rows.values()))
+            for index in [index for index, row in rows.items() if row.done]:
+                row = rows.pop(index)
+                with work.timed("drafting"):
+                    drafts.finish(row.output, pairs[index])
+                with work.timed("parsing"):
+                    judgement = self._read(len(row.prompt), row.output, row.limit)
+                yield index, judgement
+
+    def _plain(self, pairs: Sequence[ReportPair], queue: deque[int]) -> Iterator[tuple[int, Judgement]]:
         alone: list[int] = []
         while queue or alone:
             _check_positive("batch_size", self.batch_size)
@@ -329,12 +371,10 @@ def _end_tokens(said: GenerationConfig, tokenizer: PreTrainedTokenizerBase, name
     return [ends] if isinstance(ends, int) else list(ends)
 
 
-def _characters(pair: ReportPair) -> int:
-    return (
-        len(pair.reference)
-        + len(pair.candidate)
-        + sum(map(len, pair.context.as_dict().values() if pair.context else ()))
-    )
+def _order(pair: ReportPair) -> tuple[int, str, int]:
+    """Short ones first, and those with the same reference together, since the start of their prompts is the same."""
+    context = sum(map(len, pair.context.as_dict().values() if pair.context else ()))
+    return len(pair.reference) + context, pair.reference, len(pair.candidate)
 
 
 def _check_positive(option: str, value: Any) -> None:
