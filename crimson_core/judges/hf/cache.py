@@ -30,9 +30,7 @@ class RowCache:
         self.length = 0
         self._layers: dict[int, _Slots] = {}
 
-    def write(
-        self, layer: int, keys: Tensor, values: Tensor, window: int | None = None
-    ) -> tuple[Tensor, Tensor, int]:
+    def write(self, layer: int, keys: Tensor, values: Tensor, window: int | None = None) -> tuple[Tensor, Tensor, int]:
         """Put the next positions, from `length` on, into a layer, without counting them yet.
 
         Args:
@@ -70,7 +68,9 @@ def _moved(old: _Slots | None, low: int, length: int, end: int, keys: Tensor, va
     slots = end - low + max(_SPARE, (end - low) // 4)
     # Zeros, since what a mask hides is multiplied by zero, and memory as it comes may hold infinities.
     new = _Slots(
-        keys.new_zeros(keys.shape[0], slots, keys.shape[2]), values.new_zeros(values.shape[0], slots, values.shape[2]), low
+        keys.new_zeros(keys.shape[0], slots, keys.shape[2]),
+        values.new_zeros(values.shape[0], slots, values.shape[2]),
+        low,
     )
     if old is not None:
         kept = slice(low - old.first, length - old.first)

@@ -115,6 +115,10 @@ class Decoder:
         on_cpu = model.device.type == "cpu"
         self._prompt_tokens, self._head_rows = (sizes[0 if on_cpu else 1] for sizes in (_PROMPT_TOKENS, _HEAD_ROWS))
 
+    def forget(self) -> None:
+        """Let go of what was read."""
+        self._read.clear()
+
     @torch.no_grad()
     def step(self, rows: Sequence[Row]) -> None:
         """One forward pass, over prompts that have not been read as long as there are some, else over all rows."""

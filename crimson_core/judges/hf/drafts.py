@@ -19,7 +19,7 @@ _LONGEST = 24  # tokens of an ending that are compared
 _PLACES = 16  # of one ending in one text that are looked at
 _FINISHED = 8  # outputs that are kept to look in
 _MOST = 32  # guesses at a time
-_PASS = 16, 256  # tokens whose way through the layers costs as much as a pass itself: on a CPU, on an accelerator
+_PASS = 8, 256  # tokens whose way through the layers costs as much as a pass itself: on a CPU, on an accelerator
 _LAYOUTS = ({"separators": (",", ":")}, {}, {"indent": 2}, {"indent": 4})  # of JSON, as models write it
 _START = -1  # stands for the start of an output
 
@@ -66,9 +66,7 @@ class Drafts:
         on_cpu: Whether the model runs there.
     """
 
-    def __init__(
-        self, encode: Callable[[str], list[int]], decode: Callable[[list[int]], str], on_cpu: bool
-    ) -> None:
+    def __init__(self, encode: Callable[[str], list[int]], decode: Callable[[list[int]], str], on_cpu: bool) -> None:
         self._encode, self._decode = encode, decode
         self._pass = _PASS[0 if on_cpu else 1]
         self._layout = _LAYOUTS[0]

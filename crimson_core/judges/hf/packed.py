@@ -5,13 +5,14 @@ sees its own cache, by position. Rows of any length, prompts and drafts alike, s
 depend on its neighbours but for rounding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import psutil
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -19,6 +20,7 @@ from transformers.masking_utils import sdpa_mask
 from crimson_core.judges.hf.cache import RowCache
 
 _NAME = "crimson_packed"
+_SHARE = 0.7  # of the free memory, which the tensors of a pass need as well
 
 # Architectures whose forward pass was read, and is checked against generate() in the tests: what tells positions apart is
 # attention and rotary embedding only, attention goes through the AttentionInterface, and logits are lm_head's (and soft-capped).
@@ -134,7 +136,9 @@ def why_not_packed(model: PreTrainedModel) -> str | None:
     return None
 
 
-_CLASSES = frozenset({"Gemma3ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"})
+_CLASSES = frozenset(
+    {"Gemma3ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
+)
 
 
 class PackedModel:
@@ -149,6 +153,16 @@ class PackedModel:
         self._model = model
         head = model.get_output_embeddings()
         self._plain_head = head if type(head) is nn.Linear else None  # LoRA may have wrapped it
+
+    def has_room(self, caches: Iterable[tuple[RowCache, int]]) -> bool:
+        """Whether memory is free for the caches of some rows, with the tokens that each is to hold, and of one row more."""
+        config = self._model.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        each = 2 * config.num_hidden_layers * heads * size * self._model.dtype.itemsize  # bytes of a token
+        wanted = [(cache.length, tokens) for cache, tokens in caches]
+        coming = sum(max(0, tokens - length) for length, tokens in wanted) + max((t for _, t in wanted), default=0)
+        return coming * each < _free_memory(self.device) * _SHARE
 
     @contextmanager
     def attention(self) -> Iterator[None]:
@@ -172,7 +186,9 @@ class PackedModel:
         return self._model.model(
             input_ids=torch.tensor([ids], device=self.device),
             position_ids=torch.tensor([positions], device=self.device),
-            attention_mask=torch.empty(1, 1, 1, 1, device=self.device),  # four dimensions: Transformers makes none of its own
+            attention_mask=torch.empty(
+                1, 1, 1, 1, device=self.device
+            ),  # four dimensions: Transformers makes none of its own
             use_cache=False,
             packed=_Packed(spans),
         ).last_hidden_state[0]
@@ -187,14 +203,26 @@ class PackedModel:
         Returns:
             (n, vocabulary or number of ids), in float32.
         """
-        if only is None:
+        if self._plain_head is None or (only is None and self.device.type != "cpu"):
             logits = self._model.lm_head(hidden)
-        elif self._plain_head is None:
-            logits = self._model.lm_head(hidden)[:, only]
+            logits = logits if only is None else logits[:, only]
         else:
-            head = self._plain_head
-            logits = linear(hidden, head.weight[only], None if head.bias is None else head.bias[only])
+            weight, bias = self._plain_head.weight, self._plain_head.bias
+            if only is not None:
+                weight, bias = weight[only], None if bias is None else bias[only]
+            # With the vocabulary in front, a CPU takes half the time for a few positions.
+            logits = (
+                weight @ hidden.T if bias is None else torch.addmm(bias[:, None], weight, hidden.T)
+            ).T.contiguous()
         cap = getattr(self._model.config, "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
         return logits.float()
+
+
+def _free_memory(device: torch.device) -> int:
+    """In bytes; what torch has reserved and does not use counts as free."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
