@@ -109,7 +109,7 @@ class CrimsonScorer:
         results: list[PairResult] = []
         try:
             for result in self.stream(pairs, progress=progress):
-                results.append(result)  # noqa: PERF402 (what an interrupted extend() has read is not promised)
+                results.append(result)
         except KeyboardInterrupt:
             if not interruptible:
                 raise

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 _SPARE = 128  # slots that are added beyond need, so that a row rarely has to move
