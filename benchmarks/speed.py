@@ -34,6 +34,7 @@ from benchmarks.common import (
 )
 from crimson_core import CrimsonScorer
 from crimson_core.errors import CrimsonError
+from crimson_core.judges import parse_spec
 from crimson_core.report import ReportPair
 
 _ROUNDS = 5
@@ -78,17 +79,39 @@ print(json.dumps(score_many(*json.loads(sys.argv[1]))))
 def main(
     file: RadPrefArgument,
     judge: Annotated[str, typer.Option("--judge", "-j", help=JUDGE_HELP)] = "offline",
-    pairs: Annotated[int, typer.Option(min=1, help="Pairs of the long memory run.")] = 100_000,
+    pairs: Annotated[
+        int | None, typer.Option(min=1, help="Pairs of the long memory run (100,000), or of an hf judge's runs (16).")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of an hf judge's runs.")] = 3,
+    batch_size: Annotated[
+        list[int] | None, typer.Option(min=1, help="Batch sizes of an hf judge's runs.  [default: 1, 4, 8, 16]")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest output in an hf judge's runs.")] = 300,
+    way: Annotated[
+        list[str] | None, typer.Option(help="Part of an hf judge's runs, such as 'drafts, compact'.  [default: all]")
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Measure throughput, cold start, peak memory and linear time of a judge."""
+    """Measure throughput, cold start, peak memory and linear time of a judge; of an hf judge, how fast it writes."""
     first, *_ = reports = radpref_pairs(read_cases(file))
-    figures = {
-        "throughput": _throughput(judge, reports),
-        "cold_start": _cold_start(judge, first),
-        "memory": _memory(judge, file, (1_000, pairs)),
-        "length": _length(judge),
-    }
+    if parse_spec(judge).prefix == "hf":
+        from benchmarks.generation import measure  # and with it torch
+
+        figures = measure(
+            judge,
+            reports[: pairs or 16],
+            batch_sizes=batch_size or (1, 4, 8, 16),
+            rounds=rounds,
+            max_new_tokens=max_new_tokens,
+            wanted=way or (),
+        )
+    else:
+        figures = {
+            "throughput": _throughput(judge, reports),
+            "cold_start": _cold_start(judge, first),
+            "memory": _memory(judge, file, (1_000, pairs or 100_000)),
+            "length": _length(judge),
+        }
     write_json(json_file, {"judge": judge, **figures})
 
 
@@ -166,7 +189,7 @@ def score_many(file: str, judge: str, n: int) -> dict[str, Any]:
     while len(scores) < n:
         chunk = list(islice(pairs, min(_CHUNK, n - len(scores))))
         scores += [result.crimson_score for result in scorer.stream(chunk)]
-    return {"pairs": n, "seconds": time.perf_counter() - started, "peak_mb": _peak_mb()}
+    return {"pairs": n, "seconds": time.perf_counter() - started, "peak_mb": peak_mb()}
 
 
 def _endless(pairs: Sequence[ReportPair]) -> Iterator[ReportPair]:
@@ -175,7 +198,7 @@ def _endless(pairs: Sequence[ReportPair]) -> Iterator[ReportPair]:
         yield ReportPair(f"{pair.reference} Accession {n}.", f"{pair.candidate} Accession {n}.", pair.context)
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """Peak resident memory of this process."""
     try:  # Linux's getrusage would also count the process that started this one
         status = Path("/proc/self/status").read_text()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -87,12 +88,16 @@ class CrimsonScorer:
         fields = self.judge.signature() | {"repair": "yes" if self.repair else "no", "crimson_core": __version__}
         return "|".join(["crimson", *(f"{key}:{value}" for key, value in fields.items())])
 
-    def score(self, pairs: Sequence[ReportPair], *, progress: bool = False) -> list[PairResult]:
+    def score(
+        self, pairs: Sequence[ReportPair], *, progress: bool = False, interruptible: bool = False
+    ) -> list[PairResult]:
         """Score report pairs.
 
         Args:
             pairs: What `crimson_core.make_pairs` returns, or your own list of `ReportPair`.
             progress: Show a progress bar on standard error.
+            interruptible: On Ctrl-C, return the results so far, which are fewer than `pairs`: each knows its `index`.
+                False raises `KeyboardInterrupt`, and they are lost.
 
         Returns:
             One result per pair, in the order of `pairs`; a pair without a score says why.
@@ -101,7 +106,14 @@ class CrimsonScorer:
             InputError: `pairs` is empty or holds something else.
             JudgeError: The judge cannot go on.
         """
-        return sorted(self.stream(pairs, progress=progress), key=lambda result: result.index)
+        results: list[PairResult] = []
+        try:
+            for result in self.stream(pairs, progress=progress):
+                results.append(result)
+        except KeyboardInterrupt:
+            if not interruptible:
+                raise
+        return sorted(results, key=lambda result: result.index)
 
     def stream(self, pairs: Sequence[ReportPair], *, progress: bool = False) -> Iterator[PairResult]:
         """Like `score`, but yield each result as soon as it is there, in whatever order the judge is done."""
@@ -120,6 +132,7 @@ class CrimsonScorer:
         # Closing the judge's iterator stops its work at once, whatever stopped ours.
         with bar, closing(self.judge.judge(pairs)) as judgements:
             waiting = set(range(len(pairs)))
+            tokens, started = 0, monotonic()
             for index, judgement in judgements:
                 if index not in waiting:
                     raise JudgeError(
@@ -127,6 +140,9 @@ class CrimsonScorer:
                     )
                 waiting.remove(index)
                 yield self._result(index, pairs[index].id, judgement)
+                if written := judgement.usage.get("completion_tokens"):
+                    tokens += written
+                    bar.set_postfix_str(f"{tokens / (monotonic() - started):.0f} tokens/s", refresh=False)
                 bar.update()
             for index in sorted(waiting):
                 yield self._result(index, pairs[index].id, Judgement(failure="the judge gave no judgement"))

@@ -353,10 +353,10 @@ def test_grammar_refuses_the_rest(accepts, output):
 # --- The tiny model: batches, limits, failures --------------------------------------------------------------------
 
 
-def tight_judge(folder):
+def tight_judge(folder, **options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hf.grammar, "_MAX_WHITESPACE", 1)  # a random model loves white space
-        return HFJudge(str(folder), dtype="float32", max_new_tokens=600, **TIGHT)
+        return HFJudge(str(folder), dtype="float32", max_new_tokens=600, **TIGHT, **options)
 
 
 @pytest.fixture(scope="session")
@@ -368,6 +368,12 @@ def _tiny_judge(tiny_folder):
 def tiny_judge(_tiny_judge):
     _tiny_judge.batch_size = 4
     return _tiny_judge
+
+
+@pytest.fixture
+def plain_judge(tiny_folder):
+    """With `generate`; what is the same with drafts is in test_drafts.py."""
+    return tight_judge(tiny_folder, decoding="plain", batch_size=4)
 
 
 def test_is_a_judge_and_scores(tiny_judge):
@@ -387,9 +393,9 @@ def test_batch_size_and_order_do_not_matter(tiny_judge):
     assert run(tiny_judge, PAIRS[2:5]) == expected[2:5]
 
 
-def test_batches_are_halved_when_memory_runs_out_and_stay_so(tiny_judge, monkeypatch):
-    expected = texts(tiny_judge, PAIRS)
-    generate, sizes = tiny_judge._model.generate, []
+def test_batches_are_halved_when_memory_runs_out_and_stay_so(plain_judge, monkeypatch):
+    expected = texts(plain_judge, PAIRS)
+    generate, sizes = plain_judge._model.generate, []
 
     def small_memory(input_ids, **options):
         sizes.append(len(input_ids))
@@ -397,11 +403,11 @@ def test_batches_are_halved_when_memory_runs_out_and_stay_so(tiny_judge, monkeyp
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return generate(input_ids=input_ids, **options)
 
-    monkeypatch.setattr(tiny_judge._model, "generate", small_memory)
-    tiny_judge.batch_size = 8
-    assert texts(tiny_judge, PAIRS) == expected
+    monkeypatch.setattr(plain_judge._model, "generate", small_memory)
+    plain_judge.batch_size = 8
+    assert texts(plain_judge, PAIRS) == expected
     assert sizes == [8, 4, 2, 2, 2, 2, 1]
-    assert tiny_judge.batch_size == 2
+    assert plain_judge.batch_size == 2
 
 
 @pytest.mark.parametrize(
@@ -413,29 +419,29 @@ def test_batches_are_halved_when_memory_runs_out_and_stay_so(tiny_judge, monkeyp
         MemoryError(),
     ],
 )
-def test_a_pair_that_does_not_fit_alone_fails_and_the_run_goes_on(tiny_judge, monkeypatch, error):
-    generate = tiny_judge._model.generate
+def test_a_pair_that_does_not_fit_alone_fails_and_the_run_goes_on(plain_judge, monkeypatch, error):
+    generate = plain_judge._model.generate
 
     def no_long_prompts(input_ids, **options):
         if input_ids.shape[1] > 1000:
             raise error
         return generate(input_ids=input_ids, **options)
 
-    monkeypatch.setattr(tiny_judge._model, "generate", no_long_prompts)
-    first, second, third = run(tiny_judge, [PAIRS[0], ReportPair("effusion " * 100, ""), PAIRS[1]])
+    monkeypatch.setattr(plain_judge._model, "generate", no_long_prompts)
+    first, second, third = run(plain_judge, [PAIRS[0], ReportPair("effusion " * 100, ""), PAIRS[1]])
     assert second.failure.startswith("out of memory on a prompt of ")
     assert second.evaluation is None
     assert first.evaluation and third.evaluation
-    assert tiny_judge.batch_size == 1
+    assert plain_judge.batch_size == 1
 
 
-def test_other_errors_of_the_engine_are_not_taken_for_lack_of_memory(tiny_judge, monkeypatch):
+def test_other_errors_of_the_engine_are_not_taken_for_lack_of_memory(plain_judge, monkeypatch):
     def broken(**_):
         raise RuntimeError("device-side assert")
 
-    monkeypatch.setattr(tiny_judge._model, "generate", broken)
+    monkeypatch.setattr(plain_judge._model, "generate", broken)
     with pytest.raises(RuntimeError, match="device-side assert"):
-        list(tiny_judge.judge(PAIRS))
+        list(plain_judge.judge(PAIRS))
 
 
 def test_too_long_a_prompt_is_a_failure_with_numbers(tiny_judge):
@@ -448,22 +454,24 @@ def test_too_long_a_prompt_is_a_failure_with_numbers(tiny_judge):
     assert first.evaluation and third.evaluation
 
 
-def test_a_long_neighbour_does_not_cut_an_output_short(tiny_judge, monkeypatch):
+def test_a_long_neighbour_does_not_cut_an_output_short(plain_judge, monkeypatch):
     long = ReportPair("x" * 20, "y" * 700)
-    monkeypatch.setattr(tiny_judge, "_context", len(tiny_judge._encoder.encode(tiny_judge.prompt.messages(long))) + 9)
-    tiny_judge.batch_size = 2
-    short, cut = run(tiny_judge, [PAIRS[1], long])
+    monkeypatch.setattr(
+        plain_judge, "_context", len(plain_judge._encoder.encode(plain_judge.prompt.messages(long))) + 9
+    )
+    plain_judge.batch_size = 2
+    short, cut = run(plain_judge, [PAIRS[1], long])
     assert short.failure is None
     assert cut.failure == "the output did not end within 9 tokens"
     assert cut.usage["completion_tokens"] == 9
 
 
-def test_pairs_are_read_lazily_short_ones_first_and_the_run_can_stop(tiny_judge, monkeypatch):
+def test_pairs_are_read_lazily_short_ones_first_and_the_run_can_stop(plain_judge, monkeypatch):
     encoded = []
-    encode = tiny_judge._encode
-    monkeypatch.setattr(tiny_judge, "_encode", lambda pair: encoded.append(pair) or encode(pair))
+    encode = plain_judge._encode
+    monkeypatch.setattr(plain_judge, "_encode", lambda pair: encoded.append(pair) or encode(pair))
     pairs = [ReportPair("long " * n, "short") for n in range(200, 0, -1)]
-    judgements = tiny_judge.judge(pairs)
+    judgements = plain_judge.judge(pairs)
     assert [next(judgements)[0] for _ in range(4)] == [199, 198, 197, 196]
     judgements.close()
     assert len(encoded) == 4
@@ -503,18 +511,18 @@ def test_new_tokens_default_to_the_reference_implementations(tiny_folder, tmp_pa
     assert HFJudge(str(folder), constrained=False).signature()["decoding"] == "greedy,max8192,unconstrained"
 
 
-def test_judge_feeds_the_model_guarded_ids(tiny_judge, monkeypatch):
+def test_judge_feeds_the_model_guarded_ids(plain_judge, monkeypatch):
     seen = []
-    generate = tiny_judge._model.generate
+    generate = plain_judge._model.generate
 
     def watch(input_ids, attention_mask, **options):
         for row, mask in zip(input_ids.tolist(), attention_mask.tolist(), strict=True):
             seen.append([i for i, used in zip(row, mask, strict=True) if used])
         return generate(input_ids=input_ids, attention_mask=attention_mask, **options)
 
-    monkeypatch.setattr(tiny_judge._model, "generate", watch)
-    run(tiny_judge, [ReportPair("Clear.", "Clear."), ReportPair(FORGED[7], FORGED[14])])
-    tokenizer = tiny_judge._tokenizer
+    monkeypatch.setattr(plain_judge._model, "generate", watch)
+    run(plain_judge, [ReportPair("Clear.", "Clear."), ReportPair(FORGED[7], FORGED[14])])
+    tokenizer = plain_judge._tokenizer
     assert controls(tokenizer, seen[0]) == controls(tokenizer, seen[1])
 
 
@@ -631,7 +639,9 @@ def test_a_model_in_training_is_judged_as_it_stands_and_left_as_it_was(adapter, 
 def test_a_model_in_memory_is_left_as_it_was_when_it_breaks(tiny_folder, monkeypatch):
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_folder).train()
     wishes = model.generation_config
-    judge = HFJudge.from_model(model, byte_tokenizer(), name="m", prompt=Prompt("compact"), constrained=False)
+    judge = HFJudge.from_model(
+        model, byte_tokenizer(), name="m", prompt=Prompt("compact"), constrained=False, decoding="plain"
+    )
 
     def broken(**_):
         assert not model.training and model.generation_config is not wishes

@@ -1,14 +1,20 @@
 """The evaluation's JSON schema as a grammar that keeps a model's output inside it."""
 
 import json
+from functools import cached_property, lru_cache
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+import torch
+from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 # Enough for JSON that is indented by four spaces at its deepest place, 20 spaces and a line break.
 _MAX_WHITESPACE = 24
 _MAX_ESCAPES = 8
+_FEW = 2048  # tokens: so few are cheaper to ask the output layer about than all
+_REMEMBERED = 256  # sets of allowed tokens; inside a text it is the same one most of the time
 
 
 def evaluation_grammar(schema: dict[str, Any]) -> str:
@@ -56,3 +62,106 @@ def compile_grammar(
     """A grammar against a tokenizer's vocabulary, which may be padded to `vocab_size`; it ends with one of `ends`."""
     info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=vocab_size, stop_token_ids=ends)
     return xgrammar.GrammarCompiler(info).compile_grammar(grammar)
+
+
+class Allowed:
+    """The tokens that may follow; any, unless told otherwise.
+
+    Attributes:
+        few: Their ids, ascending, where they are few; else None.
+        only: The one token that may follow, if it is one.
+    """
+
+    few: Tensor | None = None
+    only: int | None = None
+
+    def __contains__(self, token: int) -> bool:
+        return True
+
+    def best(self, logits: Tensor) -> int:
+        """The likeliest of them.
+
+        Args:
+            logits: Over the vocabulary.
+        """
+        return int(logits.argmax())
+
+
+class _AllowedByGrammar(Allowed):
+    def __init__(self, words: bytes, vocabulary: int, device: torch.device) -> None:
+        self._words, self._vocabulary, self._device = np.frombuffer(words, dtype=np.int32), vocabulary, device
+        if np.bitwise_count(self._words.view(np.uint32)).sum() <= _FEW:
+            self.few = torch.from_numpy(np.flatnonzero(self._bits())).to(device)
+            if len(self.few) == 1:
+                self.only = int(self.few)
+
+    def __contains__(self, token: int) -> bool:
+        return bool(self._words[token // 32] >> (token % 32) & 1)
+
+    def best(self, logits: Tensor) -> int:
+        return int(logits.masked_fill(self._others, -torch.inf).argmax())
+
+    @cached_property
+    def _others(self) -> Tensor:
+        return torch.from_numpy(self._bits() == 0).to(self._device)
+
+    def _bits(self) -> np.ndarray:
+        return np.unpackbits(self._words.view(np.uint8), count=self._vocabulary, bitorder="little")
+
+
+class Matcher(Protocol):
+    """Where an output stands in a grammar; what `xgrammar.GrammarMatcher` offers."""
+
+    def accept_token(self, token: int) -> bool:
+        """Go on by a token."""
+        ...
+
+    def rollback(self, tokens: int) -> None:
+        """Go back by so many tokens."""
+        ...
+
+
+class Grammar:
+    """A compiled grammar, ready to follow outputs.
+
+    Args:
+        xgrammar: The package.
+        compiled: What `compile_grammar` gives.
+        device: Where logits are.
+    """
+
+    def __init__(self, xgrammar: ModuleType, compiled: Any, device: torch.device) -> None:
+        self._xgrammar, self._compiled = xgrammar, compiled
+        vocabulary = compiled.tokenizer_info.vocab_size
+        self._bitmask = xgrammar.allocate_token_bitmask(1, vocabulary)
+        self._read = lru_cache(_REMEMBERED)(lambda words: _AllowedByGrammar(words, vocabulary, device))
+
+    def start(self) -> Matcher:
+        """The state before the first token."""
+        return self._xgrammar.GrammarMatcher(self._compiled)
+
+    def allowed(self, matcher: Matcher) -> Allowed:
+        """What may follow in a state that has not ended."""
+        matcher.fill_next_token_bitmask(self._bitmask)
+        return self._read(self._bitmask.numpy().tobytes())
+
+
+class NoGrammar:
+    """In place of a `Grammar`: every token may follow every other."""
+
+    _anything = Allowed()
+
+    def start(self) -> Matcher:
+        """A state that accepts all."""
+        return self
+
+    def allowed(self, matcher: Matcher) -> Allowed:
+        """Anything."""
+        return self._anything
+
+    def accept_token(self, token: int) -> bool:
+        """True."""
+        return True
+
+    def rollback(self, tokens: int) -> None:
+        """Nothing to do."""

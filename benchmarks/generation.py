@@ -1,0 +1,244 @@
+"""How fast an hf judge writes, beside `crimson-score` and `generate`; a part of `benchmarks.speed`."""
+
+import gc
+import io
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks.common import console, number, ratio, table
+from crimson_core.errors import InputError
+from crimson_core.evaluation import parse_evaluation
+from crimson_core.judges import load_judge, parse_spec
+from crimson_core.judges.hf import HFJudge
+from crimson_core.prompt import Prompt
+from crimson_core.report import ReportPair
+from training.merge import merge
+
+_PROMPTS = {"reference": Prompt(guidelines=False), "compact": Prompt("compact")}
+_MODEL = ("prompt pass", "decoding", "output layer")  # seconds that are the model's; the others are ours
+_OURS = ("tokenising", "grammar", "drafting", "parsing")
+
+
+class Way(NamedTuple):
+    """A way to have pairs judged.
+
+    Attributes:
+        name: For the table.
+        prompt: A key of `_PROMPTS`.
+        decoding: Of the hf judge; None for `crimson-score`.
+        dtype: Of `crimson-score`'s weights; None leaves bfloat16, which it asks for.
+    """
+
+    name: str
+    prompt: str
+    decoding: str | None
+    dtype: torch.dtype | None = None
+
+
+class Run(NamedTuple):
+    """What became of the pairs: output texts, output tokens, and seconds by what they were spent on."""
+
+    texts: list[str]
+    tokens: int
+    seconds: dict[str, float]
+
+
+def measure(
+    spec: str,
+    pairs: Sequence[ReportPair],
+    *,
+    batch_sizes: Sequence[int],
+    rounds: int,
+    max_new_tokens: int,
+    wanted: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Print and return the figures of every way and batch size; `wanted` names the ways to measure, all by default."""
+    judge = load_judge(spec, max_new_tokens=max_new_tokens)
+    if not isinstance(judge, HFJudge):
+        raise InputError(f"--judge {spec}: this part measures hf judges only.")
+    same = torch.float32 if judge._model.dtype == torch.float32 else None
+    ways = [Way("crimson-score", "reference", None)]
+    ways += [Way("crimson-score in float32", "reference", None, same)] if same else []
+    ways += [Way("generate", prompt, "plain") for prompt in _PROMPTS]
+    ways += [Way("drafts", prompt, "drafts") for prompt in _PROMPTS]
+    ways = [way for way in ways if not wanted or f"{way.name}, {way.prompt}" in wanted]
+    if not ways:
+        raise InputError(f"--way {', '.join(wanted)} is none of the ways. Leave it out to measure all.")
+    rows = []
+    for way in ways:
+        with _ready(way, spec, judge, max_new_tokens) as (ask, layers):
+            rows += [_row(way, ask, layers, pairs, batch_size, rounds) for batch_size in batch_sizes]
+        gc.collect()
+    _compare(rows)
+    _show(rows, batch_sizes, len(pairs), rounds, max_new_tokens)
+    for row in rows:
+        del row["texts"]  # they quote the reports
+    return {"signature": judge.signature(), "generation": rows}
+
+
+def _row(
+    way: Way, ask: Callable[[int], Callable[[Sequence[ReportPair]], Run]], layers: torch.nn.Module,
+    pairs: Sequence[ReportPair], batch_size: int, rounds: int,
+) -> dict[str, Any]:  # fmt: skip
+    """The figures of one way at one batch size, of the round of median length."""
+    run = ask(batch_size)
+    run(pairs[:1])  # what is done once only
+    passes = [0]
+    hook = layers.register_forward_pre_hook(
+        lambda _, args, options: passes.__setitem__(0, passes[0] + _rows(options)), with_kwargs=True
+    )
+    timed: list[tuple[float, Run]] = []
+    _reset_peak()
+    for _ in range(rounds):
+        passes[0], started = 0, time.perf_counter()
+        timed.append((0.0, run(pairs)))
+        timed[-1] = time.perf_counter() - started, timed[-1][1]
+        if sys.stderr.isatty():
+            print(f"{way.name}, {way.prompt}, batch {batch_size}: {timed[-1][0]:.1f} s", file=sys.stderr)
+    hook.remove()
+    seconds = median(seconds for seconds, _ in timed)
+    _, last = timed[-1]
+    return {
+        "way": way.name,
+        "prompt": way.prompt,
+        "batch_size": batch_size,
+        "seconds": [seconds for seconds, _ in timed],
+        "pairs_per_second": len(pairs) / seconds,
+        "tokens_per_second": last.tokens / seconds,
+        "tokens": last.tokens,
+        "passes_per_token": ratio(passes[0], last.tokens),
+        "peak_mb": _peak_mb(),
+        "split": {what: spent / timed[-1][0] for what, spent in last.seconds.items()},
+        "texts": last.texts,
+    }
+
+
+def _rows(options: dict[str, Any]) -> int:
+    """Rows in a pass."""
+    return len(options["packed"].rows) if "packed" in options else len(options["input_ids"])
+
+
+@contextmanager
+def _ready(way: Way, spec: str, judge: HFJudge, max_new_tokens: int) -> Iterator[tuple[Callable, torch.nn.Module]]:
+    """What judges pairs at a batch size, and the model's layers."""
+    if way.decoding is None:
+        with _reference_implementation(spec, way.dtype, max_new_tokens) as (scorer, layers):
+            yield lambda batch_size: lambda pairs: _ask_reference(scorer, pairs, batch_size), layers
+        return
+    one = HFJudge.from_model(
+        judge._model,
+        judge._tokenizer,
+        name="benchmark",
+        prompt=_PROMPTS[way.prompt],
+        decoding=way.decoding,
+        max_new_tokens=max_new_tokens,
+    )
+
+    def ask(batch_size: int) -> Callable[[Sequence[ReportPair]], Run]:
+        one.batch_size = batch_size
+
+        def run(pairs: Sequence[ReportPair]) -> Run:
+            before = dict(one.work.seconds)
+            done = [judgement for _, judgement in sorted(one.judge(pairs), key=lambda item: item[0])]
+            seconds = {what: spent - before.get(what, 0.0) for what, spent in one.work.seconds.items()}
+            tokens = sum(judgement.usage.get("completion_tokens", 0) for judgement in done)
+            return Run([judgement.raw_output or "" for judgement in done], tokens, seconds)
+
+        return run
+
+    yield ask, judge._model.model
+
+
+@contextmanager
+def _reference_implementation(
+    spec: str, dtype: torch.dtype | None, max_new_tokens: int
+) -> Iterator[tuple[Any, torch.nn.Module]]:
+    """`crimson-score` with the checkpoint of a judge spec; an adapter is merged first, since it knows none."""
+    from CRIMSON.generate_score import CRIMSONScore
+
+    _, model, options = parse_spec(spec)
+    with tempfile.TemporaryDirectory() as folder:
+        if (Path(model) / "adapter_config.json").is_file():
+            merge(model, Path(folder, "merged"), base=dict(options).get("base"))
+            model = str(Path(folder, "merged"))
+        with redirect_stdout(io.StringIO()):
+            scorer = CRIMSONScore(api="hf", model_name=model)
+        if dtype is not None:
+            scorer.pipe.model.to(dtype)
+        scorer.pipe.model.generation_config.max_new_tokens = max_new_tokens
+        yield scorer, scorer.pipe.model.model
+
+
+def _ask_reference(scorer: Any, pairs: Sequence[ReportPair], batch_size: int) -> Run:
+    prompts = [_PROMPTS["reference"].messages(pair)[1]["content"] for pair in pairs]
+    texts = scorer._chat_completion_batch(prompts, batch_size=batch_size)
+    encoded = scorer.pipe.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return Run(texts, sum(len(ids) + 1 for ids in encoded), {})  # and one that ends each
+
+
+def _compare(rows: Sequence[dict[str, Any]]) -> None:
+    """Add to each row the share of pairs with the evaluation that `generate` writes for the same prompt."""
+    plain = {row["prompt"]: row["texts"] for row in reversed(rows) if row["way"] == "generate"}
+    for row in rows:
+        expected = plain.get(row["prompt"], ())
+        same = [a == b or _same(a, b) for a, b in zip(row["texts"], expected, strict=False)]
+        row["same"] = ratio(sum(same), len(same))
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return parse_evaluation(one)[0] == parse_evaluation(other)[0]
+    except ValueError:
+        return False
+
+
+def _show(rows: Sequence[dict[str, Any]], batch_sizes: Sequence[int], n: int, rounds: int, most: int) -> None:
+    headers = ("", "prompt", "batch", "pairs/s", "times", "tokens/s", "passes/token", "peak MB", "same")
+    made = table(f"Generation: {n} pairs, at most {most} tokens each, median of {rounds}", headers, left=2)
+    base = {row["batch_size"]: row["pairs_per_second"] for row in rows if row["way"] == "crimson-score"}
+    for row in rows:
+        made.add_row(
+            row["way"],
+            row["prompt"],
+            str(row["batch_size"]),
+            number(row["pairs_per_second"], 3),
+            number(ratio(row["pairs_per_second"], base.get(row["batch_size"], 0.0)), 1),
+            number(row["tokens_per_second"], 1),
+            number(row["passes_per_token"]),
+            number(row["peak_mb"], 0),
+            number(row["same"]),
+        )
+    console.print(made)
+    console.print(
+        "times: pairs/s over those of crimson-score at the same batch size. passes/token: forward passes, counted for each row "
+        "in them, per output token. same: pairs with the evaluation that generate writes for this prompt.\n"
+    )
+    made = table("Share of the time, drafts", ("prompt", "batch", *_MODEL, *_OURS, "outside the model"))
+    for row in rows:
+        if row["split"]:
+            parts = [row["split"].get(what, 0.0) for what in (*_MODEL, *_OURS)]
+            outside = 1 - sum(parts[: len(_MODEL)])
+            made.add_row(row["prompt"], str(row["batch_size"]), *(number(part, 3) for part in [*parts, outside]))
+    console.print(made)
+
+
+def _reset_peak() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_mb() -> float:
+    """Since `_reset_peak`: of the GPU, else of this process (since its start, where that cannot be reset)."""
+    from benchmarks.speed import peak_mb
+
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else peak_mb()
