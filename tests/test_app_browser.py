@@ -73,8 +73,8 @@ def visit(space, browser):
     """Opens the page in a fresh session; at the end asks that nothing went wrong in it and that it talked to nobody else."""
     pages, troubles = [], []
 
-    def opened(width="desktop", scheme="light"):
-        page = browser.new_page()
+    def opened(width="desktop", scheme="light", window=browser):
+        page = window.new_page()
         pages.append(page)
         page.set_viewport_size(dict(zip(("width", "height"), WIDTHS[width], strict=True)))
         page.emulate_media(color_scheme=scheme)
@@ -327,8 +327,9 @@ def test_a_bad_file_is_a_clear_message(visit, space, tmp_path):
     assert uploads(space) == []
 
 
-def test_stop_keeps_what_is_done_and_two_sessions_are_apart(visit, tmp_path):
-    one, two = visit(), visit()
+def test_stop_keeps_what_is_done_and_two_sessions_are_apart(visit, browser, tmp_path):
+    other_window = browser.browser.new_context()  # Chromium slows down a page behind another one
+    one, two = visit(), visit(window=other_window)
     rows = [{"reference": "Small effusion.", "prediction": "Small effusion."}] * 500
     tab(one, "A file")
     one.locator("#upload input[type=file]").set_input_files(write_csv(tmp_path / "one.csv", rows))
@@ -349,6 +350,7 @@ def test_stop_keeps_what_is_done_and_two_sessions_are_apart(visit, tmp_path):
     assert 0 < done < 500
     tab(one, "One pair")
     assert one.locator("#reference textarea").input_value() == ""
+    other_window.close()
 
 
 def test_unscored_pairs_and_a_judge_that_cannot_be_loaded(visit):
