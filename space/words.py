@@ -1,4 +1,4 @@
-"""What the page calls things, and the colours that go with them: data only."""
+"""What the page calls things: data, and the few words that depend on a number."""
 
 SIGNIFICANCE = {
     "urgent": "urgent",

@@ -56,26 +56,28 @@ def space(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
+    """A browser window. Each page in it is a session of its own; Gradio's files are loaded once."""
     from playwright.sync_api import sync_playwright
 
     arguments = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments.split())
-        yield browser
+        context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+        context.set_default_timeout(90_000)  # for machines that do something else too
+        yield context
         browser.close()
 
 
 @pytest.fixture
 def visit(space, browser):
     """Opens the page in a fresh session; at the end asks that nothing went wrong in it and that it talked to nobody else."""
-    contexts, troubles = [], []
+    pages, troubles = [], []
 
-    def opened(width="desktop", **options):
-        size = dict(zip(("width", "height"), WIDTHS[width], strict=True))
-        context = browser.new_context(viewport=size, accept_downloads=True, **options)
-        context.set_default_timeout(90_000)  # for machines that do something else too
-        contexts.append(context)
-        page = context.new_page()
+    def opened(width="desktop", scheme="light", window=browser):
+        page = window.new_page()
+        pages.append(page)
+        page.set_viewport_size(dict(zip(("width", "height"), WIDTHS[width], strict=True)))
+        page.emulate_media(color_scheme=scheme)
         host = urlsplit(space.url).netloc
         page.on("request", lambda request: urlsplit(request.url).netloc in (host, "") or troubles.append(request.url))
         page.on("pageerror", lambda error: troubles.append(str(error)))
@@ -85,8 +87,8 @@ def visit(space, browser):
         return page
 
     yield opened
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     assert troubles == []
 
 
@@ -110,6 +112,15 @@ def score_sample(page):
     page.locator("#table table").wait_for()
     page.locator("#start").click()
     page.locator("#rows table").wait_for()
+    drawn(page, 3)
+
+
+def drawn(page, n):
+    """Wait for the figures of the tab, which come after the tables."""
+    page.wait_for_function(
+        "n => [...document.querySelectorAll('.figure .main-svg:first-child')].filter(e => e.checkVisibility()).length >= n",
+        arg=n,
+    )
 
 
 def compare_sample(page):
@@ -118,6 +129,7 @@ def compare_sample(page):
     page.locator("#compare-table table").wait_for()
     page.locator("#compare-start").click()
     page.locator("#compare-rows table").wait_for()
+    drawn(page, 1)
 
 
 def choose(page, label, value):
@@ -140,7 +152,7 @@ def write_csv(path, rows):
 
 
 def test_an_example_shows_score_findings_errors_and_terms(visit):
-    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    page = visit()
     example(page)
     answer = page.locator("#answer")
     assert answer.locator(".score").inner_text().endswith("0.7778")
@@ -205,7 +217,7 @@ def test_keyboard_only(visit):
 def test_every_view_fits_and_is_accessible(visit, width, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
-    page = visit(width, color_scheme=scheme)
+    page = visit(width, scheme)
     troubles = []
     for name, act in (
         ("pair", example),
@@ -214,7 +226,6 @@ def test_every_view_fits_and_is_accessible(visit, width, scheme):
         ("about", lambda page: tab(page, "About")),
     ):
         act(page)
-        page.wait_for_timeout(300)
         shot(page, f"{name}-{width}-{scheme}")
         assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width][0], name
         troubles += [
@@ -309,19 +320,16 @@ def test_a_bad_file_is_a_clear_message(visit, space, tmp_path):
         page.locator("#table [role=alert]", has_text=said).wait_for()
         assert uploads(space) == []
     assert not page.locator("#start").is_visible()
-
-
-def test_a_file_beyond_the_limit_is_not_taken(visit, space, tmp_path):
-    page = visit()
-    tab(page, "A file")
+    # one beyond the limit is not even taken
     (tmp_path / "p.csv").write_bytes(b"x" * 1_100_000)
     page.locator("#upload input[type=file]").set_input_files(tmp_path / "p.csv")
     page.get_by_text("exceed the maximum allowed size of 1.0 M").first.wait_for()
     assert uploads(space) == []
 
 
-def test_stop_keeps_what_is_done_and_two_sessions_are_apart(visit, tmp_path):
-    one, two = visit(), visit()
+def test_stop_keeps_what_is_done_and_two_sessions_are_apart(visit, browser, tmp_path):
+    other_window = browser.browser.new_context()  # Chromium slows down a page behind another one
+    one, two = visit(), visit(window=other_window)
     rows = [{"reference": "Small effusion.", "prediction": "Small effusion."}] * 500
     tab(one, "A file")
     one.locator("#upload input[type=file]").set_input_files(write_csv(tmp_path / "one.csv", rows))
@@ -342,6 +350,7 @@ def test_stop_keeps_what_is_done_and_two_sessions_are_apart(visit, tmp_path):
     assert 0 < done < 500
     tab(one, "One pair")
     assert one.locator("#reference textarea").input_value() == ""
+    other_window.close()
 
 
 def test_unscored_pairs_and_a_judge_that_cannot_be_loaded(visit):
@@ -389,9 +398,7 @@ def test_systems_are_compared_and_a_score_opens_its_pair(visit, tmp_path):
 def test_nothing_is_left_when_the_page_is_closed(space, browser, tmp_path):
     from space.judging import Run
 
-    context = browser.new_context()
-    context.set_default_timeout(90_000)
-    page = context.new_page()
+    page = browser.new_page()
     page.goto(space.url)
     rows = [{"reference": "Small effusion.", "prediction": "Small effusion."}] * 900
     tab(page, "A file")
@@ -404,7 +411,7 @@ def test_nothing_is_left_when_the_page_is_closed(space, browser, tmp_path):
         thing for thing in gc.get_objects() if isinstance(thing, Run) and not thing.stopped and len(thing.pairs) == 900
     ]
     assert len(going) == 1
-    context.close()
+    page.close()
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and (space.demo.state_holder.session_data or not going[0].stopped):
         time.sleep(0.2)
