@@ -1,4 +1,4 @@
-"""The command line: `crimson score FILE --judge SPEC`."""
+"""`crimson score`: the report pairs of a file, judged and scored."""
 
 import json
 import os
@@ -17,37 +17,13 @@ from crimson_core.report import CONTEXT_FIELDS
 from crimson_core.scorer import CrimsonScorer, PairResult
 from crimson_core.summary import summarize
 from crimson_core.table import column_names, pairs_from_rows, read_rows
-from crimson_core.version import __version__
 
 # Exit statuses beside 0 and 2; 1 is Python's own for a crash.
 _UNSCORED, _INTERRUPTED = 3, 130
 _MOST_ROWS = 50  # of the table; -o has them all
 _SHORT = {"false_findings": "false", "missing_findings": "missing", "attribute_errors": "attribute"}
 
-app = typer.Typer(
-    help="CRIMSON: judge AI-written chest X-ray reports. Research use only, not for clinical decisions.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,  # its tracebacks print local variables, and these hold report text
-    rich_markup_mode=None,
-)
 
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"crimson-metric {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
-    ] = False,
-) -> None: ...
-
-
-@app.command()
 def score(
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, JSON or Parquet file with one report pair per row.")],
     judge: Annotated[
@@ -124,21 +100,6 @@ def score(
         raise typer.Exit(_INTERRUPTED)
     if any(result.score is None for result in results):
         raise typer.Exit(_UNSCORED)
-
-
-def main() -> None:
-    """Run the command line; an error that the user can mend is one line and exit status 2."""
-    try:
-        app()
-    except CrimsonError as error:
-        print(f"crimson: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:  # the reader of our output has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(2)
-    except OSError as error:
-        print(f"crimson: standard output cannot be written: {error.strerror}.", file=sys.stderr)
-        sys.exit(2)
 
 
 class _Output:
@@ -266,7 +227,3 @@ def _printable(text: str) -> str:
 
 def _number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}"
-
-
-if __name__ == "__main__":
-    main()
