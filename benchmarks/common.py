@@ -13,8 +13,9 @@ from rich.table import Table
 
 from crimson_core import CrimsonScorer, make_pairs
 from crimson_core.errors import InputError
-from crimson_core.report import ReportPair
+from crimson_core.report import CONTEXT_FIELDS, ReportPair
 from crimson_core.scorer import PairResult
+from crimson_core.table import column_names, pairs_from_rows, read_rows
 from training.command import run as command_line
 
 CANDIDATES = ("C1", "C2")  # of a RadPref case
@@ -46,6 +47,19 @@ def read_cases(file: Path) -> list[dict[str, Any]]:
     if not cases:
         raise InputError(f"{file} holds no cases.")
     return cases
+
+
+def report_pairs(file: Path) -> list[ReportPair]:
+    """The report pairs of RadPref cases (JSON), or of a table as `crimson score` reads it.
+
+    Raises:
+        InputError: The file cannot be read or holds no report pairs.
+    """
+    if file.suffix.lower() == ".json":
+        return radpref_pairs(read_cases(file))
+    rows = read_rows(file)
+    columns = {name: name for name in ("id", *CONTEXT_FIELDS) if name in column_names(rows)}
+    return pairs_from_rows(rows, {"prediction": "prediction", "reference": "reference", **columns}, file.name)
 
 
 def radpref_pairs(cases: Sequence[dict[str, Any]]) -> list[ReportPair]:

@@ -6,12 +6,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 import torch
+from tqdm.auto import tqdm
 
 from benchmarks.common import console, number, ratio, table
 from crimson_core.errors import InputError
@@ -51,6 +51,9 @@ class Run(NamedTuple):
     seconds: dict[str, float]
 
 
+Ask = Callable[[Sequence[ReportPair], int], Run]
+
+
 def measure(
     spec: str,
     pairs: Sequence[ReportPair],
@@ -72,52 +75,63 @@ def measure(
     ways = [way for way in ways if not wanted or f"{way.name}, {way.prompt}" in wanted]
     if not ways:
         raise InputError(f"--way {', '.join(wanted)} is none of the ways. Leave it out to measure all.")
-    rows = []
-    for way in ways:
-        with _ready(way, spec, judge, max_new_tokens) as (ask, layers):
-            rows += [_row(way, ask, layers, pairs, batch_size, rounds) for batch_size in batch_sizes]
-        gc.collect()
+    with ExitStack() as stack:
+        runs = [
+            (way, batch_size, stack.enter_context(_ready(way, spec, judge, max_new_tokens)), [])
+            for way in ways
+            for batch_size in batch_sizes
+        ]
+        bar = tqdm(total=len(runs) * (rounds + 1), desc="measuring", unit="run", disable=not sys.stderr.isatty())
+        for number_of_round in range(
+            rounds + 1
+        ):  # one after the other, since a machine is faster at some times than at others
+            for way, batch_size, (ask, layers), timed in runs:
+                bar.set_postfix_str(f"{way.name}, {way.prompt}, batch {batch_size}", refresh=True)
+                if number_of_round:
+                    timed.append(_timed(ask, layers, pairs, batch_size))
+                else:
+                    ask(pairs[:1], batch_size)  # what is done once only
+                bar.update()
+        bar.close()
+    rows = [_row(way, batch_size, timed, len(pairs)) for way, batch_size, _, timed in runs]
     _compare(rows)
-    _show(rows, batch_sizes, len(pairs), rounds, max_new_tokens)
+    _show(rows, judge, len(pairs), rounds, max_new_tokens)
     for row in rows:
         del row["texts"]  # they quote the reports
     return {"signature": judge.signature(), "generation": rows}
 
 
-def _row(
-    way: Way, ask: Callable[[int], Callable[[Sequence[ReportPair]], Run]], layers: torch.nn.Module,
-    pairs: Sequence[ReportPair], batch_size: int, rounds: int,
-) -> dict[str, Any]:  # fmt: skip
-    """The figures of one way at one batch size, of the round of median length."""
-    run = ask(batch_size)
-    run(pairs[:1])  # what is done once only
+def _timed(ask: Ask, layers: torch.nn.Module, pairs: Sequence[ReportPair], batch_size: int) -> dict[str, Any]:
+    """One run over the pairs: its seconds, forward passes and peak of memory, and what became of the pairs."""
     passes = [0]
     hook = layers.register_forward_pre_hook(
         lambda _, args, options: passes.__setitem__(0, passes[0] + _rows(options)), with_kwargs=True
     )
-    timed: list[tuple[float, Run]] = []
-    _reset_peak()
-    for _ in range(rounds):
-        passes[0], started = 0, time.perf_counter()
-        timed.append((0.0, run(pairs)))
-        timed[-1] = time.perf_counter() - started, timed[-1][1]
-        if sys.stderr.isatty():
-            print(f"{way.name}, {way.prompt}, batch {batch_size}: {timed[-1][0]:.1f} s", file=sys.stderr)
+    gc.collect()
+    before = _reset_peak()
+    started = time.perf_counter()
+    run = ask(pairs, batch_size)
+    seconds = time.perf_counter() - started
     hook.remove()
-    seconds = median(seconds for seconds, _ in timed)
-    _, last = timed[-1]
+    return {"seconds": seconds, "passes": passes[0], "peak_mb": _peak_mb() - before, "run": run}
+
+
+def _row(way: Way, batch_size: int, timed: Sequence[dict[str, Any]], n: int) -> dict[str, Any]:
+    """The figures of one way at one batch size, of the round of median length."""
+    middle = sorted(timed, key=lambda one: one["seconds"])[len(timed) // 2]
+    seconds, run = middle["seconds"], middle["run"]
     return {
         "way": way.name,
         "prompt": way.prompt,
         "batch_size": batch_size,
-        "seconds": [seconds for seconds, _ in timed],
-        "pairs_per_second": len(pairs) / seconds,
-        "tokens_per_second": last.tokens / seconds,
-        "tokens": last.tokens,
-        "passes_per_token": ratio(passes[0], last.tokens),
-        "peak_mb": _peak_mb(),
-        "split": {what: spent / timed[-1][0] for what, spent in last.seconds.items()},
-        "texts": last.texts,
+        "seconds": [one["seconds"] for one in timed],
+        "pairs_per_second": n / seconds,
+        "tokens_per_second": run.tokens / seconds,
+        "tokens": run.tokens,
+        "passes_per_token": ratio(middle["passes"], run.tokens),
+        "peak_mb": max(one["peak_mb"] for one in timed),
+        "split": {what: spent / seconds for what, spent in run.seconds.items()},
+        "texts": run.texts,
     }
 
 
@@ -127,11 +141,11 @@ def _rows(options: dict[str, Any]) -> int:
 
 
 @contextmanager
-def _ready(way: Way, spec: str, judge: HFJudge, max_new_tokens: int) -> Iterator[tuple[Callable, torch.nn.Module]]:
+def _ready(way: Way, spec: str, judge: HFJudge, max_new_tokens: int) -> Iterator[tuple[Ask, torch.nn.Module]]:
     """What judges pairs at a batch size, and the model's layers."""
     if way.decoding is None:
         with _reference_implementation(spec, way.dtype, max_new_tokens) as (scorer, layers):
-            yield lambda batch_size: lambda pairs: _ask_reference(scorer, pairs, batch_size), layers
+            yield lambda pairs, batch_size: _ask_reference(scorer, pairs, batch_size), layers
         return
     one = HFJudge.from_model(
         judge._model,
@@ -142,17 +156,13 @@ def _ready(way: Way, spec: str, judge: HFJudge, max_new_tokens: int) -> Iterator
         max_new_tokens=max_new_tokens,
     )
 
-    def ask(batch_size: int) -> Callable[[Sequence[ReportPair]], Run]:
+    def ask(pairs: Sequence[ReportPair], batch_size: int) -> Run:
         one.batch_size = batch_size
-
-        def run(pairs: Sequence[ReportPair]) -> Run:
-            before = dict(one.work.seconds)
-            done = [judgement for _, judgement in sorted(one.judge(pairs), key=lambda item: item[0])]
-            seconds = {what: spent - before.get(what, 0.0) for what, spent in one.work.seconds.items()}
-            tokens = sum(judgement.usage.get("completion_tokens", 0) for judgement in done)
-            return Run([judgement.raw_output or "" for judgement in done], tokens, seconds)
-
-        return run
+        before = dict(one.work.seconds)
+        done = [judgement for _, judgement in sorted(one.judge(pairs), key=lambda item: item[0])]
+        seconds = {what: spent - before.get(what, 0.0) for what, spent in one.work.seconds.items()}
+        tokens = sum(judgement.usage.get("completion_tokens", 0) for judgement in done)
+        return Run([judgement.raw_output or "" for judgement in done], tokens, seconds)
 
     yield ask, judge._model.model
 
@@ -200,10 +210,11 @@ def _same(one: str, other: str) -> bool:
         return False
 
 
-def _show(rows: Sequence[dict[str, Any]], batch_sizes: Sequence[int], n: int, rounds: int, most: int) -> None:
+def _show(rows: Sequence[dict[str, Any]], judge: HFJudge, n: int, rounds: int, most: int) -> None:
     headers = ("", "prompt", "batch", "pairs/s", "times", "tokens/s", "passes/token", "peak MB", "same")
     made = table(f"Generation: {n} pairs, at most {most} tokens each, median of {rounds}", headers, left=2)
-    base = {row["batch_size"]: row["pairs_per_second"] for row in rows if row["way"] == "crimson-score"}
+    theirs = [row for row in rows if row["way"].startswith("crimson-score")]
+    base = {row["batch_size"]: row["pairs_per_second"] for row in theirs}  # in the judge's own type, which comes last
     for row in rows:
         made.add_row(
             row["way"],
@@ -218,8 +229,9 @@ def _show(rows: Sequence[dict[str, Any]], batch_sizes: Sequence[int], n: int, ro
         )
     console.print(made)
     console.print(
-        "times: pairs/s over those of crimson-score at the same batch size. passes/token: forward passes, counted for each row "
-        "in them, per output token. same: pairs with the evaluation that generate writes for this prompt.\n"
+        f"times: pairs/s over those of {theirs[-1]['way'] if theirs else 'crimson-score'} at the same batch size. passes/token: forward "
+        "passes, counted for each row in them, per output token. peak MB: above what weights and all else held before. same: pairs with "
+        "the evaluation that generate writes for this prompt.\n"
     )
     made = table("Share of the time, drafts", ("prompt", "batch", *_MODEL, *_OURS, "outside the model"))
     for row in rows:
@@ -228,13 +240,17 @@ def _show(rows: Sequence[dict[str, Any]], batch_sizes: Sequence[int], n: int, ro
             outside = 1 - sum(parts[: len(_MODEL)])
             made.add_row(row["prompt"], str(row["batch_size"]), *(number(part, 3) for part in [*parts, outside]))
     console.print(made)
+    console.print("|".join(f"{key}:{value}" for key, value in judge.signature().items()), soft_wrap=True)
 
 
-def _reset_peak() -> None:
+def _reset_peak() -> float:
+    """Forget the peak so far; what is held now, in MB."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5")
+        return torch.cuda.memory_allocated() / 2**20
+    if (peak := Path("/proc/self/clear_refs")).exists():
+        peak.write_text("5")
+    return _peak_mb()
 
 
 def _peak_mb() -> float:

@@ -23,11 +23,9 @@ import typer
 from benchmarks.common import (
     JUDGE_HELP,
     JsonOption,
-    RadPrefArgument,
     console,
     number,
-    radpref_pairs,
-    read_cases,
+    report_pairs,
     run,
     table,
     write_json,
@@ -77,7 +75,12 @@ print(json.dumps(score_many(*json.loads(sys.argv[1]))))
 
 
 def main(
-    file: RadPrefArgument,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="RadPref cases, as JSON, or a table of report pairs, such as examples/reports.csv."
+        ),
+    ],
     judge: Annotated[str, typer.Option("--judge", "-j", help=JUDGE_HELP)] = "offline",
     pairs: Annotated[
         int | None, typer.Option(min=1, help="Pairs of the long memory run (100,000), or of an hf judge's runs (16).")
@@ -93,7 +96,7 @@ def main(
     json_file: JsonOption = None,
 ) -> None:
     """Measure throughput, cold start, peak memory and linear time of a judge; of an hf judge, how fast it writes."""
-    first, *_ = reports = radpref_pairs(read_cases(file))
+    first, *_ = reports = report_pairs(file)
     if parse_spec(judge).prefix == "hf":
         from benchmarks.generation import measure  # and with it torch
 
@@ -183,7 +186,7 @@ def _memory(judge: str, file: Path, sizes: Sequence[int]) -> list[dict[str, Any]
 def score_many(file: str, judge: str, n: int) -> dict[str, Any]:
     """Score `n` pairs, keep the scores only, and measure this process."""
     scorer = CrimsonScorer(judge)
-    pairs = _endless(radpref_pairs(read_cases(Path(file))))
+    pairs = _endless(report_pairs(Path(file)))
     scores: list[float] = []
     started = time.perf_counter()
     while len(scores) < n:

@@ -5,14 +5,15 @@ sees its own cache, by position. Rows of any length, prompts and drafts alike, s
 depend on its neighbours but for rounding.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import psutil
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -20,6 +21,7 @@ from transformers.masking_utils import sdpa_mask
 from crimson_core.judges.hf.cache import RowCache
 
 _NAME = "crimson_packed"
+_FEW = 128  # positions of a pass
 _SHARE = 0.7  # of the free memory, which the tensors of a pass need as well
 
 # Architectures whose forward pass was read, and is checked against generate() in the tests: what tells positions apart is
@@ -171,7 +173,8 @@ class PackedModel:
         before = config._attn_implementation
         config._attn_implementation = _NAME
         try:
-            yield
+            with _WeightInFront() if self.device.type == "cpu" else nullcontext():
+                yield
         finally:
             config._attn_implementation = before
 
@@ -210,14 +213,27 @@ class PackedModel:
             weight, bias = self._plain_head.weight, self._plain_head.bias
             if only is not None:
                 weight, bias = weight[only], None if bias is None else bias[only]
-            # With the vocabulary in front, a CPU takes half the time for a few positions.
-            logits = (
-                weight @ hidden.T if bias is None else torch.addmm(bias[:, None], weight, hidden.T)
-            ).T.contiguous()
+            logits = _linear(hidden, weight, bias)
         cap = getattr(self._model.config, "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
         return logits.float()
+
+
+class _WeightInFront(TorchFunctionMode):
+    """Inside of it, linear layers take a few positions as `_linear` does. Modes are a thread's own."""
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is linear and args[0].dim() == 3 and args[0].shape[0] == 1 and 1 < args[0].shape[1] <= _FEW:
+            return _linear(args[0][0], *args[1:], **(kwargs or {}))[None]
+        return func(*args, **(kwargs or {}))
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear` on (positions, in); with the weight in front, a CPU takes two thirds of the time for a few."""
+    return (weight @ x.T if bias is None else torch.addmm(bias[:, None], weight, x.T)).T.contiguous()
 
 
 def _free_memory(device: torch.device) -> int:
