@@ -5,11 +5,13 @@ several batch sizes and shuffled. Where two outputs differ, the plain model is a
 """
 
 import random
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
 import typer
+from tqdm.auto import tqdm
 
 from benchmarks.common import JsonOption, console, run, table, write_json
 from crimson_core import PatientContext, ReportPair, load_judge
@@ -67,7 +69,8 @@ def _padded(sentences: list[str], words: int, rng: random.Random) -> str:
 
 def outputs(judge: HFJudge, pairs: Sequence[ReportPair]) -> list[str]:
     """The raw outputs of a judge, in the order of `pairs`."""
-    return [judgement.raw_output for _, judgement in sorted(judge.judge(pairs), key=lambda item: item[0])]
+    bar = tqdm(judge.judge(pairs), total=len(pairs), unit="pair", disable=not sys.stderr.isatty())
+    return [judgement.raw_output for _, judgement in sorted(bar, key=lambda item: item[0])]
 
 
 def margin(plain: HFJudge, pair: ReportPair, ours: str, theirs: str) -> float:
@@ -103,11 +106,15 @@ def main(
     n_pairs: Annotated[int, typer.Option("--pairs", min=1, help="Report pairs.")] = 60,
     most_words: Annotated[int, typer.Option(min=6, help="Words of the longest reports.")] = 600,
     batch_size: Annotated[list[int] | None, typer.Option(min=1, help="Batch sizes.  [default: 1, 3, 8]")] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Longest output; longer ones are compared as far as that.  [default: the judge's]"),
+    ] = None,
     constrained: Annotated[bool, typer.Option("--constrained/--free", help="With the grammar, or without.")] = True,
     json_file: JsonOption = None,
 ) -> None:
     """Compare decoding with drafts and plain decoding, pair by pair."""
-    options = {"constrained": constrained}
+    options = {"constrained": constrained, "max_new_tokens": max_new_tokens}
     plain = load_judge(judge, decoding="plain", **options)
     if not isinstance(plain, HFJudge):
         raise InputError(f"--judge {judge}: only hf judges decode here. Give hf:<Hub id or folder>.")
