@@ -9,14 +9,33 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from crimson_core.cli.options import (
+    AgeColumn,
+    BaseUrl,
+    BatchSize,
+    Concurrency,
+    Device,
+    Dtype,
+    IdColumn,
+    IndicationColumn,
+    JudgeSpec,
+    PredictionColumn,
+    Progress,
+    ReferenceColumn,
+    Repair,
+    SexColumn,
+    columns_by_role,
+    console,
+    given,
+    printable,
+)
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.report import CONTEXT_FIELDS
 from crimson_core.scorer import CrimsonScorer, PairResult
 from crimson_core.summary import summarize
-from crimson_core.table import column_names, pairs_from_rows, read_rows
+from crimson_core.table import pairs_from_rows, read_rows
 
 # Exit statuses beside 0 and 2; 1 is Python's own for a crash.
 _UNSCORED, _INTERRUPTED = 3, 130
@@ -26,38 +45,24 @@ _SHORT = {"false_findings": "false", "missing_findings": "missing", "attribute_e
 
 def score(
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, JSON or Parquet file with one report pair per row.")],
-    judge: Annotated[
-        str,
-        typer.Option(
-            "--judge",
-            "-j",
-            help="default (the published model), offline, offline+minilm, hf:<Hub id or folder>, openai:<model> or azure:<deployment>; "
-            "for an adapter whose base model is elsewhere hf:<adapter>,base=<folder or Hub id>.",
-        ),
-    ] = "default",
-    reference_column: Annotated[str, typer.Option(help="Column of the reference reports.")] = "reference",
-    prediction_column: Annotated[str, typer.Option(help="Column of the candidate reports.")] = "prediction",
-    id_column: Annotated[str | None, typer.Option(help="Column of ids.  [default: id, if there]")] = None,
-    age_column: Annotated[str | None, typer.Option(help="Column of ages.  [default: age, if there]")] = None,
-    sex_column: Annotated[str | None, typer.Option(help="Column of sexes.  [default: sex, if there]")] = None,
-    indication_column: Annotated[
-        str | None, typer.Option(help="Column of indications.  [default: indication, if there]")
-    ] = None,
+    judge: JudgeSpec = "default",
+    reference_column: ReferenceColumn = "reference",
+    prediction_column: PredictionColumn = "prediction",
+    id_column: IdColumn = None,
+    age_column: AgeColumn = None,
+    sex_column: SexColumn = None,
+    indication_column: IndicationColumn = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write one JSON line per pair to this file.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs per batch (hf judges).")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Where the model runs, for example cuda:0 or cpu (hf judges).")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 (hf judges).")] = None,
-    base_url: Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible server (openai judges).")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests at once (openai and azure judges).")] = None,
-    repair: Annotated[
-        bool, typer.Option("--repair/--no-repair", help="Make inconsistent evaluations consistent before scoring.")
-    ] = True,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    base_url: BaseUrl = None,
+    concurrency: Concurrency = None,
+    repair: Repair = True,
     limit: Annotated[int | None, typer.Option(min=1, help="Score the first rows only.")] = None,
-    progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show a progress bar.")] = True,
+    progress: Progress = True,
 ) -> None:
     """Score the report pairs of a file.
 
@@ -65,20 +70,18 @@ def score(
     some were not, 2 if the input, the judge or the output was refused, 130 if the run was interrupted. With -o, what was
     judged before a run broke off is kept.
     """
-    columns = {"reference": reference_column, "prediction": prediction_column}
-    named = {"id": id_column, "age": age_column, "sex": sex_column, "indication": indication_column}
-    options = {
-        "batch_size": batch_size,
-        "device": device,
-        "dtype": dtype,
-        "base_url": base_url,
-        "concurrency": concurrency,
-    }
+    options = given(batch_size=batch_size, device=device, dtype=dtype, base_url=base_url, concurrency=concurrency)
     rows = read_rows(file)[:limit]
-    have = column_names(rows)
-    columns |= {role: name or role for role, name in named.items() if name or role in have}
+    columns = columns_by_role(
+        rows,
+        {"reference": reference_column, "prediction": prediction_column},
+        id=id_column,
+        age=age_column,
+        sex=sex_column,
+        indication=indication_column,
+    )
     pairs = pairs_from_rows(rows, columns, file.name)
-    scorer = CrimsonScorer(judge, repair=repair, **{k: v for k, v in options.items() if v is not None})
+    scorer = CrimsonScorer(judge, repair=repair, **options)
 
     results: list[PairResult] = []
     interrupted = False
@@ -184,31 +187,29 @@ def _json_line(result: PairResult) -> str:
 
 
 def _print_results(results: list[PairResult], signature: str, context_columns: list[str]) -> None:
-    console = Console(highlight=False, markup=False, emoji=False)  # ids and reasons are data
-    if not console.is_terminal:
-        console.width = 120
+    out = console()
     table = Table("row", box=None, pad_edge=False, header_style="bold")
     table.add_column("id", no_wrap=True, overflow="ellipsis", max_width=40)
     for header in ("score", *_SHORT.values()):
         table.add_column(header, justify="right")
     table.add_column("attribute errors, repairs or why unscored", overflow="fold")
     for result in results[:_MOST_ROWS]:
-        table.add_row(str(result.index + 1), _printable(result.id or ""), *_cells(result))
-    console.print(table)
+        table.add_row(str(result.index + 1), printable(result.id or ""), *_cells(result))
+    out.print(table)
     if len(results) > _MOST_ROWS:
-        console.print(f"… and {len(results) - _MOST_ROWS} more pairs; -o writes them all")
+        out.print(f"… and {len(results) - _MOST_ROWS} more pairs; -o writes them all")
 
     summary = summarize(results, signature)
-    console.print()
-    console.print(
+    out.print()
+    out.print(
         f"CRIMSON score  {_number(summary['crimson_score'])}  mean of {summary['n_pairs'] - summary['n_unscored']} pairs"
     )
     means = "  ".join(f"{name} {_number(summary[f'mean_{kind}'], 2)}" for kind, name in _SHORT.items())
-    console.print(f"Errors a pair  {means}")
-    console.print(f"Unscored       {summary['n_unscored']}   repaired {summary['n_repaired']}")
-    console.print(f"Context        {', '.join(context_columns) or 'none'}")
-    console.print(f"Signature      {signature}", soft_wrap=True)
-    console.print("Research use only, not for clinical decisions.")
+    out.print(f"Errors a pair  {means}")
+    out.print(f"Unscored       {summary['n_unscored']}   repaired {summary['n_repaired']}")
+    out.print(f"Context        {', '.join(context_columns) or 'none'}")
+    out.print(f"Signature      {signature}", soft_wrap=True)
+    out.print("Research use only, not for clinical decisions.")
 
 
 def _cells(result: PairResult) -> list[str]:
@@ -218,11 +219,6 @@ def _cells(result: PairResult) -> list[str]:
     kinds = [f"{kind.removesuffix('_errors')} {n}" for kind, n in counts.items() if n and kind not in _SHORT]
     notes = ", ".join(kinds) + (f" ({len(result.repairs)} repairs)" if result.repairs else "")
     return [_number(result.crimson_score), *(str(counts[kind]) for kind in _SHORT), notes]
-
-
-def _printable(text: str) -> str:
-    """Text without control characters, which could steer the terminal."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def _number(value: float, digits: int = 3) -> str:
