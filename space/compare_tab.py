@@ -6,7 +6,7 @@ from functools import partial
 import gradio as gr
 
 from crimson_core import CrimsonError
-from crimson_core.summary import compare_systems, mean_interval
+from crimson_core.statistics import compare_systems, mean_interval
 from space import exports, figures, words
 from space.comparison import MOST_SYSTEMS, Systems, systems_of
 from space.comparison_view import comparison_html, differing_html

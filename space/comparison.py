@@ -76,18 +76,6 @@ def systems_of(
     return Systems(align_systems(pairs, by_id=len(tables) > 1 and columns.get("id") is not None))
 
 
-def spread_first(results: Mapping[str, Sequence[PairResult]]) -> list[tuple[int, float]]:
-    """(position, distance between the best and the worst score) of each pair, the widest first.
-
-    Unscored results do not count; where fewer than two are scored the distance is NaN, and the pair stands at the end.
-    """
-    rows = []
-    for position, row in enumerate(zip(*results.values(), strict=True)):
-        scores = [result.crimson_score for result in row if result.score is not None]
-        rows.append((position, max(scores) - min(scores) if len(scores) > 1 else float("nan")))
-    return sorted(rows, key=lambda row: (row[1] != row[1], -row[1] if row[1] == row[1] else 0, row[0]))
-
-
 def _names(tables: Sequence[Table], predictions: Sequence[str]) -> dict[str, tuple[Table, str]]:
     stems = [Path(table.name).stem for table in tables]
     if len(set(stems)) < len(stems):

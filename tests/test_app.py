@@ -4,7 +4,6 @@ import contextlib
 import csv
 import io
 import json
-import math
 import os
 import re
 import shutil
@@ -29,7 +28,7 @@ from crimson_core import CrimsonScorer, InputError, JudgeError, PairResult, Repo
 from crimson_core.evaluation import Evaluation
 from space import exports, figures
 from space.about_tab import about_text
-from space.comparison import spread_first, systems_of
+from space.comparison import systems_of
 from space.corpus_view import rows_html, summary_html, table_html, worst_first
 from space.judging import Run, judge_in_turns, scorer_for
 from space.marking import locate, mark_reports, pieces
@@ -671,16 +670,6 @@ def test_a_stopped_comparison_has_the_same_pairs_of_all_systems():
     run = ended(Run("broken:3", systems.interleaved()))
     assert len(run.results) == 3
     assert {name: [r.index for r in rs] for name, rs in systems.results(run).items()} == {"a": [0], "b": [0]}
-
-
-def test_the_pairs_that_differ_most_stand_first():
-    def results(*scores):
-        return [PairResult(i, None, None if s is None else {"crimson_score": s}) for i, s in enumerate(scores)]
-
-    found = spread_first({"a": results(1.0, None, 0.5, 0.0), "b": results(0.9, 0.3, -0.5, 0.0)})
-    assert [position for position, _ in found] == [2, 0, 3, 1]
-    assert found[0][1] == 1.0
-    assert math.isnan(found[-1][1])
 
 
 # About
