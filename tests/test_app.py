@@ -26,13 +26,13 @@ from hypothesis import strategies as st
 
 from crimson_core import CrimsonScorer, InputError, JudgeError, PairResult, ReportPair, make_pairs, score_evaluation
 from crimson_core.evaluation import Evaluation
+from crimson_core.html.marking import locate, mark_reports, pieces
+from crimson_core.html.pair import error_rows, pair_html, term_rows
 from space import exports, figures
 from space.about_tab import about_text
 from space.comparison import systems_of
 from space.corpus_view import rows_html, summary_html, table_html, worst_first
 from space.judging import Run, judge_in_turns, scorer_for
-from space.marking import locate, mark_reports, pieces
-from space.pair_view import error_rows, pair_html, term_rows
 from space.parts import limits_text
 from space.settings import settings_from
 from space.uploads import (  # fmt: skip
