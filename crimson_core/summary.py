@@ -153,28 +153,32 @@ CLINICAL_FIGURES: dict[str, ClinicalFigure] = {
 
 
 def clinical_figures(
-    results: Sequence[PairResult], patients: Sequence[Any] | None = None, *, seed: int = 0
-) -> dict[str, Estimate]:
-    """The mean score (`crimson_score`) and each of `CLINICAL_FIGURES`, with 95 % bootstrap intervals.
+    systems: Mapping[str, Sequence[PairResult]], patients: Sequence[Any] | None = None, *, seed: int = 0
+) -> dict[str, dict[str, Estimate]]:
+    """The mean score (`crimson_score`) and each of `CLINICAL_FIGURES` of each system, with 95 % bootstrap intervals.
 
     Args:
-        results: Of one system.
+        systems: Name -> results, over the same pairs in the same order.
         patients: Whose report each is; studies of a patient are resampled together. None resamples studies.
         seed: Of the resamples.
 
     Returns:
-        Per figure an estimate whose `n` is its denominator (pairs, findings or matches) and `n_left_out` the unscored pairs.
+        Per system and figure an estimate whose `n` is its denominator (pairs, findings or matches) and `n_left_out` the unscored pairs.
         A figure without anything to count is NaN.
     """
     import numpy as np
 
-    counts = np.full((len(results), 1 + len(CLINICAL_FIGURES), 2), np.nan)
-    for row, result in enumerate(results):
-        if result.score is not None:
-            read = _read(result.score["raw_evaluation"])
-            counts[row] = [(result.crimson_score, 1), *(figure.count(read) for figure in CLINICAL_FIGURES.values())]
-    estimates = ratio_intervals(counts[:, :, 0], counts[:, :, 1], patients, seed=seed)
-    return dict(zip(("crimson_score", *CLINICAL_FIGURES), estimates, strict=True))
+    keys = ("crimson_score", *CLINICAL_FIGURES)
+    counts = np.full((len(next(iter(systems.values()))), len(systems), len(keys), 2), np.nan)
+    for column, results in enumerate(systems.values()):
+        for row, result in enumerate(results):
+            if result.score is not None:
+                read = _read(result.score["raw_evaluation"])
+                own = (figure.count(read) for figure in CLINICAL_FIGURES.values())
+                counts[row, column] = [(result.crimson_score, 1), *own]
+    flat = counts.reshape(len(counts), -1, 2)
+    estimates = iter(ratio_intervals(flat[:, :, 0], flat[:, :, 1], patients, seed=seed))
+    return {name: {key: next(estimates) for key in keys} for name in systems}
 
 
 def errors_by_type(results: Sequence[PairResult]) -> dict[str, int]:

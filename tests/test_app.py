@@ -611,7 +611,7 @@ def test_systems_of_one_file_are_its_columns():
     systems = systems_of([table], ["system_a", "system_b"], COLUMNS, SETTINGS)
     assert systems.names == ["system_a", "system_b"]
     run = ended(Run("offline", systems.interleaved()))
-    for name, results in systems.results(run).items():
+    for name, results in systems.results(run.results).items():
         expected = CrimsonScorer("offline").score(systems.pairs[name])
         assert [r.as_dict() for r in results] == [r.as_dict() for r in expected]
 
@@ -669,7 +669,7 @@ def test_a_stopped_comparison_has_the_same_pairs_of_all_systems():
     systems = systems_of([A, B], ["prediction"], COLUMNS, SETTINGS)
     run = ended(Run("broken:3", systems.interleaved()))
     assert len(run.results) == 3
-    assert {name: [r.index for r in rs] for name, rs in systems.results(run).items()} == {"a": [0], "b": [0]}
+    assert {name: [r.index for r in rs] for name, rs in systems.results(run.results).items()} == {"a": [0], "b": [0]}
 
 
 # About
