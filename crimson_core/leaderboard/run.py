@@ -59,6 +59,11 @@ class Section:
     comparisons: list[Comparison]
 
     @property
+    def name(self) -> str:
+        """What to call it."""
+        return f"{self.test_set}, {self.judge}"
+
+    @property
     def positions(self) -> list[int]:
         """Positions in the test set of the pairs that have results."""
         return [result.index for result in next(iter(self.results.values()))]

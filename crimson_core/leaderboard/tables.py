@@ -1,0 +1,287 @@
+"""A leaderboard as tables of text: what the terminal, Markdown and HTML show alike."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from crimson_core.leaderboard.run import JudgeAgreement, Leaderboard, Section
+from crimson_core.statistics import Estimate
+from crimson_core.summary import CLINICAL_FIGURES
+
+RESEARCH_ONLY = "Research use only, not for clinical decisions."
+FEW_PAIRS = 20
+_FEW = "Few pairs: intervals and the bootstrap p value are too sure of themselves here. p, by randomisation, holds for any number."
+_MARKDOWN_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>#|~$&"} | {"\n": " ", "\r": " "})
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a title.
+
+    Attributes:
+        title: What they are.
+        columns: Names; the first `n_labels` hold labels, the others figures.
+        rows: One text per column.
+        notes: How to read it.
+        signature: Of the scores that the figures come from.
+        n_labels: Columns of labels.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+    signature: str
+    n_labels: int = 1
+
+
+def section_tables(section: Section, n_comparisons: int) -> list[Table]:
+    """The tables of a section.
+
+    Args:
+        section: A test set under a judge.
+        n_comparisons: Of the whole leaderboard, for which p values were corrected.
+    """
+    tables = [systems_table(section), clinical_table(section)]
+    if section.comparisons:
+        tables.insert(1, differences_table(section, n_comparisons))
+    return tables + subgroup_tables(section)
+
+
+def systems_table(section: Section) -> Table:
+    """The mean of each system, the highest first, and its errors."""
+    rows = []
+    for name, figures in section.figures.items():
+        summary, score = section.summaries[name], figures["crimson_score"]
+        errors = (summary[f"mean_{kind}"] for kind in ("missing_findings", "false_findings", "attribute_errors"))
+        rows.append(
+            [name, number(score.value), interval(score), str(score.n), str(score.n_left_out), *map(_two, errors)]
+        )
+    notes = [_how_intervals(section), "Missing, false and attribute are mean errors per scored pair."]
+    if len(section.positions) < FEW_PAIRS:
+        notes.insert(0, _FEW)
+    if section.n_asked > len(section.positions):
+        notes.insert(0, f"Interrupted: {len(section.positions)} of {section.n_asked} pairs were judged.")
+    if any(summary["n_unscored"] for summary in section.summaries.values()):
+        notes.append(
+            "Unscored pairs are in no mean: systems with different ones are compared by their differences only."
+        )
+    if section.systems.joined_by == "order" and len(rows) > 1:
+        notes.append("There are no ids: rows of equal references in the same order were taken for the same pairs.")
+    if not any(figures["crimson_score"].n for figures in section.figures.values()):
+        notes.insert(0, "No pair of any system was scored.")
+    columns = ["System", "Mean score", "95 % interval", "Pairs", "Unscored", "Missing", "False", "Attribute"]
+    return Table(f"{section.name}: mean scores", columns, rows, notes, section.signature)
+
+
+def differences_table(section: Section, n_comparisons: int) -> Table:
+    """The paired difference of every two systems."""
+    rows = [
+        [
+            f"{c.systems[0]} less {c.systems[1]}",
+            signed(c.difference.value),
+            interval(c.difference, signed),
+            p_value(c.p_value),
+            p_value(c.adjusted_p_value),
+            p_value(c.bootstrap_p_value),
+            signed(c.effect_size, 2),
+            f"{c.wins}/{c.ties}/{c.losses}",
+            str(c.difference.n),
+            str(c.difference.n_left_out),
+        ]
+        for c in section.comparisons
+    ]
+    notes = [
+        "Over the pairs that both systems have a score for; the others are left out. " + _how_intervals(section),
+        f"p: paired approximate randomisation, two-sided; p, Holm: corrected for the {n_comparisons} comparisons of the whole "
+        "report; p, bootstrap: paired bootstrap. d_z: paired Cohen's d, the mean difference in its standard deviations.",
+    ]
+    if len(section.positions) < FEW_PAIRS:
+        notes.insert(0, _FEW)
+    if all(c.wins == c.losses == 0 for c in section.comparisons):
+        notes.insert(0, "No two systems differ on any pair that both have a score for.")
+    columns = ["Systems", "Difference", "95 % interval", "p", "p, Holm", "p, bootstrap", "d_z", "Won/tied/lost"]
+    return Table(f"{section.name}: paired differences", [*columns, "Pairs", "Left out"], rows, notes, section.signature)
+
+
+def clinical_table(section: Section) -> Table:
+    """The clinical figures of each system."""
+    rows = [
+        [name, *(with_interval(figures[key]) for key in CLINICAL_FIGURES)] for name, figures in section.figures.items()
+    ]
+    return Table(
+        f"{section.name}: clinical figures",
+        ["System", *(figure.title for figure in CLINICAL_FIGURES.values())],
+        rows,
+        ["Over the scored pairs, with 95 % intervals and what the figure is an average over (n)."],
+        section.signature,
+    )
+
+
+def subgroup_tables(section: Section) -> list[Table]:
+    """The means and the clinical figures of each subgroup, one table for each way of splitting the pairs up."""
+    shown = ["crimson_score", *CLINICAL_FIGURES]
+    titles = ["Mean score", *(figure.title for figure in CLINICAL_FIGURES.values())]
+    return [
+        Table(
+            f"{section.name}: by {_words(by)}",
+            [_words(by).capitalize(), "System", "Pairs", "Unscored", *titles],
+            [
+                [
+                    group.label,
+                    name,
+                    str(group.n_pairs),
+                    str(figures["crimson_score"].n_left_out),
+                    *(with_interval(figures[key]) for key in shown),
+                ]
+                for group in section.subgroups
+                if group.by == by
+                for name, figures in group.figures.items()
+            ],
+            ["Subgroups are not compared by tests: a difference between small ones is mostly chance."],
+            section.signature,
+            n_labels=2,
+        )
+        for by in dict.fromkeys(group.by for group in section.subgroups)
+    ]
+
+
+def agreement_tables(found: JudgeAgreement) -> list[Table]:
+    """How two judges agree, and the pairs on which they do not."""
+    first, second = found.sections
+    rows = []
+    for name, agreed in {"all systems": found.overall, **found.systems}.items():
+        difference = agreed.difference
+        rows.append(
+            [
+                name,
+                str(difference.n),
+                str(difference.n_left_out),
+                *map(number, (agreed.pearson, agreed.spearman, agreed.kendall)),
+                signed(difference.value),
+                interval(difference, signed),
+                f"{agreed.n_within / difference.n:.0%}" if difference.n else "–",
+            ]
+        )
+    within = f"Within {found.overall.within:g}"
+    signature = f"{first.signature} and {second.signature}"
+    columns = ["Pairs of", "Pairs", "Left out", "Pearson", "Spearman", "Kendall", "Difference", "95 % interval", within]
+    tables = [
+        Table(
+            f"{found.test_set}: {first.judge} against {second.judge}",
+            columns,
+            rows,
+            [
+                "The same report pairs under both judges; a pair that one of them left unscored is left out. Difference: "
+                "mean score under the first less that under the second. Kendall: tau-b. "
+                + _how_intervals(first, "studies (each with the candidates of all systems)")
+            ],
+            signature,
+        )
+    ]
+    if found.most_apart:
+        a, b = first, second
+        tables.append(
+            Table(
+                f"{found.test_set}: pairs on which the judges disagree most",
+                ["Pair", "System", first.judge, second.judge, "Difference"],
+                [
+                    [
+                        pair_name(first, position),
+                        name,
+                        number(a.scores(name)[position]),
+                        number(b.scores(name)[position]),
+                        signed(difference),
+                    ]
+                    for name, position, difference in found.most_apart
+                ],
+                [],
+                signature,
+                n_labels=2,
+            )
+        )
+    return tables
+
+
+def all_tables(board: Leaderboard) -> list[Table]:
+    """All tables of a leaderboard, in their order."""
+    n = n_comparisons(board)
+    tables = [table for section in board.sections for table in section_tables(section, n)]
+    return tables + [table for found in board.agreements for table in agreement_tables(found)]
+
+
+def n_comparisons(board: Leaderboard) -> int:
+    """Comparisons for which the p values are corrected."""
+    return sum(len(section.comparisons) for section in board.sections)
+
+
+def markdown(board: Leaderboard) -> str:
+    """A leaderboard in Markdown."""
+    lines = [f"# {_escaped(board.config.title)}", ""]
+    for table in all_tables(board):
+        cells = [[_escaped(cell) for cell in row] for row in [table.columns, *table.rows]]
+        rule = [" --- "] * table.n_labels + [" ---: "] * (len(table.columns) - table.n_labels)
+        lines += [f"## {_escaped(table.title)}", "", "| " + " | ".join(cells[0]) + " |", "|" + "|".join(rule) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in cells[1:]]
+        lines += ["", *(f"{_escaped(note)}\n" for note in table.notes), f"Signature: `{table.signature}`", ""]
+    lines += ["## What the clinical figures count", ""]
+    lines += [f"- {figure.title}: {figure.definition}" for figure in CLINICAL_FIGURES.values()]
+    return "\n".join([*lines, "", RESEARCH_ONLY, ""])
+
+
+def pair_name(section: Section, position: int) -> str:
+    """What to call a pair: its id, or its row."""
+    pair = next(iter(section.systems.pairs.values()))[position]
+    return (pair.id or "")[:60] or f"row {position + 1}"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A figure; one that is not defined is a dash."""
+    return "–" if math.isnan(value) else f"{value + 0.0:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference, with its sign."""
+    return ("+" if value > 0 else "") + number(value, digits)
+
+
+def p_value(value: float) -> str:
+    """A p value for reading."""
+    return "–" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def interval(estimate: Estimate, form: Callable[[float], str] = number) -> str:
+    """The ends of an interval. Where all values are equal, resampling shows no spread, which is no certainty."""
+    if math.isnan(estimate.low):
+        return "–"
+    if estimate.low == estimate.high:
+        return "no spread"
+    return f"{form(estimate.low)} to {form(estimate.high)}"
+
+
+def with_interval(estimate: Estimate) -> str:
+    """A figure, its interval, and what it is an average over."""
+    if math.isnan(estimate.value):
+        return "– (n 0)"
+    ends = interval(estimate, _two)
+    return f"{_two(estimate.value)} " + (f"[{ends}] " if ends != "–" else "") + f"(n {estimate.n})"
+
+
+def _two(value: float) -> str:
+    return number(value, 2)
+
+
+def _how_intervals(section: Section, unit: str = "pairs") -> str:
+    whole = "patients" if section.systems.patients else unit
+    return (
+        f"Intervals: BCa bootstrap, drawing {whole} anew; percentile bootstrap where BCa is not defined; “no spread” where all "
+        "values are equal, which is no certainty."
+    )
+
+
+def _words(by: str) -> str:
+    return by.replace("_", " ") if by == "age_band" else by
+
+
+def _escaped(text: str) -> str:
+    return text.translate(_MARKDOWN_SPECIAL)
