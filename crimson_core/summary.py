@@ -124,13 +124,13 @@ _PRECISION = (
     "candidate, whatever that of its match."
 )
 CLINICAL_FIGURES: dict[str, ClinicalFigure] = {
-    "urgent_recall": ClinicalFigure("Urgent: recall", True, _recall(_URGENT), _RECALL.format("urgent")),
-    "urgent_precision": ClinicalFigure("Urgent: precision", True, _precision(_URGENT), _PRECISION.format("urgent")),
+    "urgent_recall": ClinicalFigure("Urgent recall", True, _recall(_URGENT), _RECALL.format("urgent")),
+    "urgent_precision": ClinicalFigure("Urgent precision", True, _precision(_URGENT), _PRECISION.format("urgent")),
     "actionable_recall": ClinicalFigure(
-        "Actionable or worse: recall", True, _recall(_ACTIONABLE), _RECALL.format("urgent or actionable")
+        "Urgent or actionable recall", True, _recall(_ACTIONABLE), _RECALL.format("urgent or actionable")
     ),
     "actionable_precision": ClinicalFigure(
-        "Actionable or worse: precision", True, _precision(_ACTIONABLE), _PRECISION.format("urgent or actionable")
+        "Urgent or actionable precision", True, _precision(_ACTIONABLE), _PRECISION.format("urgent or actionable")
     ),
     "false_findings_per_report": ClinicalFigure(
         "False findings per report", False, lambda read: (len(read.false), 1), "False findings of any significance."
@@ -142,10 +142,10 @@ CLINICAL_FIGURES: dict[str, ClinicalFigure] = {
         "Attribute errors of either grade, over the distinct matches. An error of several types is one error.",
     ),
     "reports_without_grave_errors": ClinicalFigure(
-        "Reports with no error above not actionable",
+        "Reports without grave errors",
         True,
         _without_grave_errors,
-        "Share of reports in which no false finding, missing finding or attribute error concerns an urgent or actionable "
+        "Share of reports with no error above not actionable: no false finding, missing finding or attribute error concerns an urgent or actionable "
         "finding. False findings count under their significance in the candidate, missing ones and attribute errors under "
         "that in the reference; negligible attribute errors do not count, nor do levels that a judge made up.",
     ),

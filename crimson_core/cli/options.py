@@ -7,13 +7,13 @@ from rich.console import Console
 
 from crimson_core.table import Rows, column_names
 
-_JUDGE_HELP = (
+JUDGE_HELP = (
     "default (the published model), offline, offline+minilm, hf:<Hub id or folder>, openai:<model> or azure:<deployment>; "
     "for an adapter whose base model is elsewhere hf:<adapter>,base=<folder or Hub id>."
 )
 
 # The judge, and what its constructor takes.
-JudgeSpec = Annotated[str, typer.Option("--judge", "-j", help=_JUDGE_HELP)]
+JudgeSpec = Annotated[str, typer.Option("--judge", "-j", help=JUDGE_HELP)]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Pairs per batch (hf judges).")]
 Device = Annotated[str | None, typer.Option(help="Where the model runs, for example cuda:0 or cpu (hf judges).")]
 Dtype = Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 (hf judges).")]

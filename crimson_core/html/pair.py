@@ -13,7 +13,9 @@ from crimson_core.scoring import grade_weight, score_terms, significance_weight
 render = renderer()
 
 
-def pair_html(pair: ReportPair, result: PairResult, signature: str, title: str = "", anchor: str = "") -> str:
+def pair_html(
+    pair: ReportPair, result: PairResult, signature: str, title: str = "", *, anchor: str = "", label: str = ""
+) -> str:
     """The score, both reports with their findings marked, the errors, and how the score came about.
 
     Args:
@@ -21,9 +23,10 @@ def pair_html(pair: ReportPair, result: PairResult, signature: str, title: str =
         result: What became of it.
         signature: Of the score.
         title: What to call the pair, where it stands among others.
-        anchor: Start of the names in the page, of safe letters, where it holds several pairs.
+        anchor: Where the page holds several pairs: start of the names that tell them apart in it, of safe letters.
+        label: The same for the names that a screen reader says.
     """
-    shared = {"pair": pair, "result": result, "signature": signature, "title": title}
+    shared = {"pair": pair, "result": result, "signature": signature, "title": title, "label": label}
     if result.score is None:
         return render("unscored.html", **shared)
     evaluation = result.score["raw_evaluation"]

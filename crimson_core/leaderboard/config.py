@@ -10,6 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from crimson_core.errors import InputError
 
+SECRET_OPTIONS = frozenset({"api_key"})  # never shown
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -96,6 +98,13 @@ class JudgeChoice(_Part):
     spec: str
     options: dict[str, Any] = {}
     repair: bool = True
+
+    @property
+    def label(self) -> str:
+        """What to call it: its spec, and what tells it from the same judge with other options."""
+        told = [f"{name} {value}" for name, value in self.options.items() if name not in SECRET_OPTIONS]
+        told += [] if self.repair else ["no repair"]
+        return self.spec + (f" ({', '.join(told)})" if told else "")
 
 
 class Config(_Part):

@@ -92,6 +92,7 @@ def _separating(number: int, section: Section) -> Iterator[_Shown]:
                     section.signature,
                     f"{name}: {tables.number(result.crimson_score)}" if result.score else name,
                     anchor=f"pair-{number}-{place}-{i}-",
+                    label=f"{section.name}, {tables.pair_name(section, position)}, {name}: ",
                 )
                 for i, (name, result) in enumerate(row.items())
             ],
@@ -106,14 +107,15 @@ def _agreement(number: int, found: JudgeAgreement) -> dict[str, Any]:
             result = next(result for result in section.results[name] if result.index == position)
             pair = section.systems.pairs[name][position]
             anchor = f"judges-{number}-{position}-{list(section.systems.pairs).index(name)}-{i}-"
-            articles.append(pair_html(pair, result, section.signature, section.judge, anchor=anchor))
+            label = f"{found.name}, {tables.pair_name(section, position)}, {name}, {section.judge}: "
+            articles.append(pair_html(pair, result, section.signature, section.judge, anchor=anchor, label=label))
         title = (
             f"{tables.pair_name(found.sections[0], position)}, {name}: the scores differ by {tables.signed(difference)}"
         )
         shown.append(_Shown(title, articles))
     return {
         "anchor": f"judges-{number}",
-        "name": f"{found.test_set}: {found.sections[0].judge} against {found.sections[1].judge}",
+        "name": found.name,
         "tables": tables.agreement_tables(found),
         "pairs": shown,
     }

@@ -36,7 +36,7 @@ class Section:
 
     Attributes:
         test_set: Its name.
-        judge: The judge spec.
+        judge: What it is called: its spec, and its options.
         signature: Of the scores.
         systems: What was judged.
         results: Of each system, over the same pairs in the same order.
@@ -68,6 +68,12 @@ class Section:
         """Positions in the test set of the pairs that have results."""
         return [result.index for result in next(iter(self.results.values()))]
 
+    @property
+    def n_units(self) -> int:
+        """How many patients, or else pairs, are resampled."""
+        patients = self.systems.patients
+        return len(self.positions if patients is None else {patients[position] for position in self.positions})
+
     def scores(self, name: str) -> dict[int, float]:
         """Position of a pair -> score of a system, NaN where unscored."""
         return {result.index: result.crimson_score for result in self.results[name]}
@@ -94,6 +100,11 @@ class JudgeAgreement:
     overall: Agreement
     systems: dict[str, Agreement]
     most_apart: list[tuple[str, int, float]]
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return f"{self.test_set}, {self.sections[0].judge} against {self.sections[1].judge}"
 
 
 @dataclass(frozen=True)
@@ -212,7 +223,7 @@ def _section(
     scores = {system: [result.crimson_score for result in theirs] for system, theirs in results.items()}
     return Section(
         name,
-        judge.spec,
+        judge.label,
         signature,
         systems,
         results,

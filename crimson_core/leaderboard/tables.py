@@ -9,9 +9,12 @@ from crimson_core.statistics import Estimate
 from crimson_core.summary import CLINICAL_FIGURES
 
 RESEARCH_ONLY = "Research use only, not for clinical decisions."
-FEW_PAIRS = 20
-_FEW = "Few pairs: intervals and the bootstrap p value are too sure of themselves here. p, by randomisation, holds for any number."
-_MARKDOWN_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>#|~$&"} | {"\n": " ", "\r": " "})
+FEW = 20  # units to resample
+_FEW = (
+    "Few pairs (or patients): intervals and the bootstrap p value are too sure of themselves. p, by randomisation, holds "
+    "for any number."
+)
+_MARKDOWN_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>#|~$&"} | {"\n": "<br>", "\r": " "})
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Table:
     """Rows of text under a title.
 
     Attributes:
+        part: Of the leaderboard that they belong to.
         title: What they are.
         columns: Names; the first `n_labels` hold labels, the others figures.
         rows: One text per column.
@@ -27,6 +31,7 @@ class Table:
         n_labels: Columns of labels.
     """
 
+    part: str
     title: str
     columns: list[str]
     rows: list[list[str]]
@@ -58,7 +63,7 @@ def systems_table(section: Section) -> Table:
             [name, number(score.value), interval(score), str(score.n), str(score.n_left_out), *map(_two, errors)]
         )
     notes = [_how_intervals(section), "Missing, false and attribute are mean errors per scored pair."]
-    if len(section.positions) < FEW_PAIRS:
+    if section.n_units < FEW:
         notes.insert(0, _FEW)
     if section.n_asked > len(section.positions):
         notes.insert(0, f"Interrupted: {len(section.positions)} of {section.n_asked} pairs were judged.")
@@ -71,7 +76,7 @@ def systems_table(section: Section) -> Table:
     if not any(figures["crimson_score"].n for figures in section.figures.values()):
         notes.insert(0, "No pair of any system was scored.")
     columns = ["System", "Mean score", "95 % interval", "Pairs", "Unscored", "Missing", "False", "Attribute"]
-    return Table(f"{section.name}: mean scores", columns, rows, notes, section.signature)
+    return Table(section.name, "Mean scores", columns, rows, notes, section.signature)
 
 
 def differences_table(section: Section, n_comparisons: int) -> Table:
@@ -93,15 +98,13 @@ def differences_table(section: Section, n_comparisons: int) -> Table:
     ]
     notes = [
         "Over the pairs that both systems have a score for; the others are left out. " + _how_intervals(section),
-        f"p: paired approximate randomisation, two-sided; p, Holm: corrected for the {n_comparisons} comparisons of the whole "
-        "report; p, bootstrap: paired bootstrap. d_z: paired Cohen's d, the mean difference in its standard deviations.",
+        f"p: paired approximate randomisation, two-sided; p, Holm: corrected for {n_comparisons} "
+        f"{'comparison' if n_comparisons == 1 else 'comparisons'}, all of the report; p, bootstrap: paired bootstrap. d_z: paired Cohen's d, the mean difference in its standard deviations.",
     ]
-    if len(section.positions) < FEW_PAIRS:
-        notes.insert(0, _FEW)
     if all(c.wins == c.losses == 0 for c in section.comparisons):
         notes.insert(0, "No two systems differ on any pair that both have a score for.")
     columns = ["Systems", "Difference", "95 % interval", "p", "p, Holm", "p, bootstrap", "d_z", "Won/tied/lost"]
-    return Table(f"{section.name}: paired differences", [*columns, "Pairs", "Left out"], rows, notes, section.signature)
+    return Table(section.name, "Paired differences", [*columns, "Pairs", "Left out"], rows, notes, section.signature)
 
 
 def clinical_table(section: Section) -> Table:
@@ -110,10 +113,11 @@ def clinical_table(section: Section) -> Table:
         [name, *(with_interval(figures[key]) for key in CLINICAL_FIGURES)] for name, figures in section.figures.items()
     ]
     return Table(
-        f"{section.name}: clinical figures",
+        section.name,
+        "Clinical figures",
         ["System", *(figure.title for figure in CLINICAL_FIGURES.values())],
         rows,
-        ["Over the scored pairs, with 95 % intervals and what the figure is an average over (n)."],
+        ["Over the scored pairs; below a figure its 95 % interval, and n, what it is an average over."],
         section.signature,
     )
 
@@ -124,14 +128,14 @@ def subgroup_tables(section: Section) -> list[Table]:
     titles = ["Mean score", *(figure.title for figure in CLINICAL_FIGURES.values())]
     return [
         Table(
-            f"{section.name}: by {_words(by)}",
-            [_words(by).capitalize(), "System", "Pairs", "Unscored", *titles],
+            section.name,
+            f"By {_words(by)}",
+            [_words(by).capitalize(), "System", "Pairs", *titles],
             [
                 [
                     group.label,
                     name,
                     str(group.n_pairs),
-                    str(figures["crimson_score"].n_left_out),
                     *(with_interval(figures[key]) for key in shown),
                 ]
                 for group in section.subgroups
@@ -168,7 +172,8 @@ def agreement_tables(found: JudgeAgreement) -> list[Table]:
     columns = ["Pairs of", "Pairs", "Left out", "Pearson", "Spearman", "Kendall", "Difference", "95 % interval", within]
     tables = [
         Table(
-            f"{found.test_set}: {first.judge} against {second.judge}",
+            found.name,
+            "Agreement",
             columns,
             rows,
             [
@@ -183,7 +188,8 @@ def agreement_tables(found: JudgeAgreement) -> list[Table]:
         a, b = first, second
         tables.append(
             Table(
-                f"{found.test_set}: pairs on which the judges disagree most",
+                found.name,
+                "Pairs on which the judges disagree most",
                 ["Pair", "System", first.judge, second.judge, "Difference"],
                 [
                     [
@@ -218,12 +224,17 @@ def n_comparisons(board: Leaderboard) -> int:
 def markdown(board: Leaderboard) -> str:
     """A leaderboard in Markdown."""
     lines = [f"# {_escaped(board.config.title)}", ""]
+    part = None
     for table in all_tables(board):
+        if table.part != part:
+            part = table.part
+            lines += [f"## {_escaped(part)}", ""]
         cells = [[_escaped(cell) for cell in row] for row in [table.columns, *table.rows]]
         rule = [" --- "] * table.n_labels + [" ---: "] * (len(table.columns) - table.n_labels)
-        lines += [f"## {_escaped(table.title)}", "", "| " + " | ".join(cells[0]) + " |", "|" + "|".join(rule) + "|"]
+        lines += [f"### {_escaped(table.title)}", "", "| " + " | ".join(cells[0]) + " |", "|" + "|".join(rule) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in cells[1:]]
-        lines += ["", *(f"{_escaped(note)}\n" for note in table.notes), f"Signature: `{table.signature}`", ""]
+        signature = table.signature.replace("`", "'")
+        lines += ["", *(f"{_escaped(note)}\n" for note in table.notes), f"Signature: `{signature}`", ""]
     lines += ["## What the clinical figures count", ""]
     lines += [f"- {figure.title}: {figure.definition}" for figure in CLINICAL_FIGURES.values()]
     return "\n".join([*lines, "", RESEARCH_ONLY, ""])
@@ -260,11 +271,11 @@ def interval(estimate: Estimate, form: Callable[[float], str] = number) -> str:
 
 
 def with_interval(estimate: Estimate) -> str:
-    """A figure, its interval, and what it is an average over."""
+    """A figure, its interval, and what it is an average over, one below the other."""
     if math.isnan(estimate.value):
-        return "– (n 0)"
+        return "–\nn 0"
     ends = interval(estimate, _two)
-    return f"{_two(estimate.value)} " + (f"[{ends}] " if ends != "–" else "") + f"(n {estimate.n})"
+    return f"{_two(estimate.value)}\n" + (f"{ends}\n" if ends != "–" else "") + f"n {estimate.n}"
 
 
 def _two(value: float) -> str:

@@ -1,0 +1,158 @@
+"""What `crimson compare` and `crimson leaderboard` share: where a leaderboard is written, and how it is shown."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from crimson_core.cli.options import console, printable
+from crimson_core.errors import CrimsonError, InputError
+from crimson_core.leaderboard import exports, tables
+from crimson_core.leaderboard.config import Config
+from crimson_core.leaderboard.run import Leaderboard, read_test_sets, run_leaderboard
+
+# Exit statuses beside 0 and 2; 1 is Python's own for a crash.
+UNSCORED, INTERRUPTED = 3, 130
+
+
+def _html(board: Leaderboard) -> str:
+    from crimson_core.leaderboard.page import page_html
+
+    return page_html(board)
+
+
+_WRITERS: dict[str, Callable[[Leaderboard], str]] = {
+    ".html": _html,
+    ".md": tables.markdown,
+    ".csv": exports.as_csv,
+    ".json": exports.as_json,
+    ".jsonl": exports.as_jsonl,
+}
+
+Outputs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Write to this file; its ending says what: .html (a page with figures and highlighted reports), .md, .csv (all "
+        "figures), .json (all but report text) or .jsonl (every evaluation). May be given several times.",
+    ),
+]
+HubFiles = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write each system's results to this folder in the Hub's conventions: a model card's model-index block, and "
+        "files as evaluate.save writes them."
+    ),
+]
+PushToHub = Annotated[
+    str | None,
+    typer.Option(help="Push every evaluation as a data set to this Hub repository. They hold report text."),
+]
+Public = Annotated[bool, typer.Option("--public", help="Make the data set of --push-to-hub public, if it is new.")]
+
+
+def run_and_write(
+    config: Config,
+    folder: Path,
+    *,
+    outputs: Sequence[Path] | None,
+    hub_files: Path | None,
+    push_to: str | None,
+    public: bool,
+    progress: bool,
+    inputs: Sequence[Path],
+    **scorer_options: Any,
+) -> None:
+    """Judge, print the tables, write what was asked for.
+
+    Args:
+        config: The leaderboard.
+        folder: What its paths are relative to.
+        outputs: Files to write.
+        hub_files: Folder of the Hub's files.
+        push_to: Hub repository.
+        public: Whether it is public, if new.
+        progress: Show progress bars.
+        inputs: Files that no output may overwrite.
+        **scorer_options: For `CrimsonScorer`.
+
+    Raises:
+        CrimsonError: Input, judge or output was refused.
+        typer.Exit: With status 3 where pairs are unscored, 130 where the run was interrupted.
+    """
+    outputs = list(outputs or [])
+    _check_outputs(outputs, inputs)
+    if public and not push_to:
+        raise InputError("--public says what --push-to-hub shall do. Give both.")
+    test_sets = read_test_sets(config, folder)
+    board = run_leaderboard(config, test_sets, progress=progress, **scorer_options)
+    print_board(board)
+    for output in outputs:
+        try:
+            output.write_text(_WRITERS[output.suffix.lower()](board), encoding="utf-8")
+        except OSError as error:
+            raise CrimsonError(f"output {output} cannot be written: {error.strerror}.") from None
+    if hub_files:
+        from crimson_core.leaderboard.hub import write_hub_files
+
+        write_hub_files(board, hub_files)
+    if board.interrupted:
+        print("Interrupted: what is shown is for the pairs that were judged for all systems.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+    if push_to:
+        from crimson_core.leaderboard.hub import push_to_hub
+
+        push_to_hub(board, push_to, private=not public)
+    if board.n_unscored:
+        raise typer.Exit(UNSCORED)
+
+
+def print_board(board: Leaderboard) -> None:
+    """Print all tables of a leaderboard."""
+    out = console()
+    part = None
+    for table in tables.all_tables(board):
+        if table.part != part:
+            part = table.part
+            out.print(printable(part), style="bold underline")
+            out.print()
+        shown = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+        for number, column in enumerate(table.columns):
+            label = number < table.n_labels
+            shown.add_column(
+                printable(column), justify="left" if label else "right", overflow="ellipsis" if label else "fold"
+            )
+        for row in table.rows:
+            shown.add_row(*("\n".join(map(printable, cell.split("\n"))) for cell in row))
+        out.print(table.title, style="bold")
+        out.print(shown)
+        for note in table.notes:
+            out.print(note)
+        out.print(f"Signature  {printable(table.signature)}", soft_wrap=True)
+        out.print()
+    out.print(tables.RESEARCH_ONLY)
+
+
+def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Refuse what could not be written in the end, before anything is judged."""
+    for output in outputs:
+        if output.suffix.lower() not in _WRITERS:
+            raise InputError(f"output {output} has an unknown ending. Give one of {', '.join(_WRITERS)}.")
+        if output.suffix.lower() == ".html":
+            try:
+                import jinja2  # noqa: F401
+                import matplotlib  # noqa: F401
+            except ImportError:
+                raise InputError(
+                    "The HTML report needs the extra `report`: pip install 'crimson-metric[report]'."
+                ) from None
+        if output.is_dir() or not output.resolve().parent.is_dir():
+            raise InputError(f"output {output} cannot be written: its folder is not there, or it is a folder itself.")
+        if any(file.exists() and output.exists() and output.samefile(file) for file in inputs):
+            raise InputError(f"output {output} is a file of reports, which would be lost. Give another path.")
+    if len({output.resolve() for output in outputs}) < len(outputs):
+        raise InputError("Two outputs are the same file. Give each its own.")
