@@ -134,6 +134,8 @@ def print_board(board: Leaderboard) -> None:
             out.print(note)
         out.print(f"Signature  {printable(table.signature)}", soft_wrap=True)
         out.print()
+    for told in tables.how_to_read(board):
+        out.print(told)
     out.print(tables.RESEARCH_ONLY)
 
 

@@ -41,7 +41,6 @@ def page_html(board: Leaderboard) -> str:
     script = (rendering.FOLDER / "point.js").read_text(encoding="utf-8") + (_HERE / "page.js").read_text(
         encoding="utf-8"
     )
-    n = tables.n_comparisons(board)
     return _render(
         "leaderboard.html",
         title=board.config.title,
@@ -51,14 +50,15 @@ def page_html(board: Leaderboard) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         research_only=tables.RESEARCH_ONLY,
         interrupted=board.interrupted,
-        sections=[_section(number, section, n) for number, section in enumerate(board.sections, 1)],
+        sections=[_section(number, section) for number, section in enumerate(board.sections, 1)],
         agreements=[_agreement(number, found) for number, found in enumerate(board.agreements, 1)],
+        how_to_read=tables.how_to_read(board),
         clinical_figures=list(CLINICAL_FIGURES.values()),
         seed=board.config.seed,
     )
 
 
-def _section(number: int, section: Section, n_comparisons: int) -> dict[str, Any]:
+def _section(number: int, section: Section) -> dict[str, Any]:
     scored = any(estimates["crimson_score"].n for estimates in section.figures.values())
     made = [figures.means(section), figures.distributions(section)] if scored else []
     if scored and section.comparisons:
@@ -74,7 +74,7 @@ def _section(number: int, section: Section, n_comparisons: int) -> dict[str, Any
         "figures": made,
         "systems": list(section.results),
         "error_rows": figures.error_rows(section) if scored else [],
-        "tables": tables.section_tables(section, n_comparisons),
+        "tables": tables.section_tables(section),
         "pairs": list(_separating(number, section)),
     }
 

@@ -40,16 +40,11 @@ class Table:
     n_labels: int = 1
 
 
-def section_tables(section: Section, n_comparisons: int) -> list[Table]:
-    """The tables of a section.
-
-    Args:
-        section: A test set under a judge.
-        n_comparisons: Of the whole leaderboard, for which p values were corrected.
-    """
+def section_tables(section: Section) -> list[Table]:
+    """The tables of a section."""
     tables = [systems_table(section), clinical_table(section)]
     if section.comparisons:
-        tables.insert(1, differences_table(section, n_comparisons))
+        tables.insert(1, differences_table(section))
     return tables + subgroup_tables(section)
 
 
@@ -62,24 +57,22 @@ def systems_table(section: Section) -> Table:
         rows.append(
             [name, number(score.value), interval(score), str(score.n), str(score.n_left_out), *map(_two, errors)]
         )
-    notes = [_how_intervals(section), "Missing, false and attribute are mean errors per scored pair."]
-    if section.n_units < FEW:
-        notes.insert(0, _FEW)
+    notes = []
+    if not any(figures["crimson_score"].n for figures in section.figures.values()):
+        notes.append("No pair of any system was scored.")
     if section.n_asked > len(section.positions):
-        notes.insert(0, f"Interrupted: {len(section.positions)} of {section.n_asked} pairs were judged.")
-    if any(summary["n_unscored"] for summary in section.summaries.values()):
-        notes.append(
-            "Unscored pairs are in no mean: systems with different ones are compared by their differences only."
-        )
+        notes.append(f"Interrupted: {len(section.positions)} of {section.n_asked} pairs were judged.")
+    if section.systems.patients:
+        notes.append(f"{section.n_units} patients are resampled, not the pairs.")
+    if section.n_units < FEW:
+        notes.append(_FEW)
     if section.systems.joined_by == "order" and len(rows) > 1:
         notes.append("There are no ids: rows of equal references in the same order were taken for the same pairs.")
-    if not any(figures["crimson_score"].n for figures in section.figures.values()):
-        notes.insert(0, "No pair of any system was scored.")
     columns = ["System", "Mean score", "95 % interval", "Pairs", "Unscored", "Missing", "False", "Attribute"]
     return Table(section.name, "Mean scores", columns, rows, notes, section.signature)
 
 
-def differences_table(section: Section, n_comparisons: int) -> Table:
+def differences_table(section: Section) -> Table:
     """The paired difference of every two systems."""
     rows = [
         [
@@ -96,13 +89,8 @@ def differences_table(section: Section, n_comparisons: int) -> Table:
         ]
         for c in section.comparisons
     ]
-    notes = [
-        "Over the pairs that both systems have a score for; the others are left out. " + _how_intervals(section),
-        f"p: paired approximate randomisation, two-sided; p, Holm: corrected for {n_comparisons} "
-        f"{'comparison' if n_comparisons == 1 else 'comparisons'}, all of the report; p, bootstrap: paired bootstrap. d_z: paired Cohen's d, the mean difference in its standard deviations.",
-    ]
-    if all(c.wins == c.losses == 0 for c in section.comparisons):
-        notes.insert(0, "No two systems differ on any pair that both have a score for.")
+    level = all(c.wins == c.losses == 0 for c in section.comparisons)
+    notes = ["No two systems differ on any pair that both have a score for."] if level else []
     columns = ["Systems", "Difference", "95 % interval", "p", "p, Holm", "p, bootstrap", "d_z", "Won/tied/lost"]
     return Table(section.name, "Paired differences", [*columns, "Pairs", "Left out"], rows, notes, section.signature)
 
@@ -117,7 +105,7 @@ def clinical_table(section: Section) -> Table:
         "Clinical figures",
         ["System", *(figure.title for figure in CLINICAL_FIGURES.values())],
         rows,
-        ["Over the scored pairs; below a figure its 95 % interval, and n, what it is an average over."],
+        [],
         section.signature,
     )
 
@@ -176,11 +164,7 @@ def agreement_tables(found: JudgeAgreement) -> list[Table]:
             "Agreement",
             columns,
             rows,
-            [
-                "The same report pairs under both judges; a pair that one of them left unscored is left out. Difference: "
-                "mean score under the first less that under the second. Kendall: tau-b. "
-                + _how_intervals(first, "studies (each with the candidates of all systems)")
-            ],
+            [],
             signature,
         )
     ]
@@ -211,14 +195,31 @@ def agreement_tables(found: JudgeAgreement) -> list[Table]:
 
 def all_tables(board: Leaderboard) -> list[Table]:
     """All tables of a leaderboard, in their order."""
-    n = n_comparisons(board)
-    tables = [table for section in board.sections for table in section_tables(section, n)]
+    tables = [table for section in board.sections for table in section_tables(section)]
     return tables + [table for found in board.agreements for table in agreement_tables(found)]
 
 
-def n_comparisons(board: Leaderboard) -> int:
-    """Comparisons for which the p values are corrected."""
-    return sum(len(section.comparisons) for section in board.sections)
+def how_to_read(board: Leaderboard) -> list[str]:
+    """What is true of every table of a leaderboard."""
+    n = sum(len(section.comparisons) for section in board.sections)
+    told = [
+        "Missing, False, Attribute: mean errors per scored pair. An unscored pair is in no figure; a difference is over the pairs "
+        "that both systems have a score for.",
+        "Intervals: 95 %, BCa bootstrap over pairs, or over patients where a column names them; percentile bootstrap where BCa is "
+        "not defined; “no spread” where all values are equal, which is no certainty. n: what a figure is an average over.",
+    ]
+    if n:
+        told.append(
+            f"p: paired approximate randomisation, two-sided. p, Holm: the same, corrected for {n} "
+            f"{'comparison' if n == 1 else 'comparisons'}, all of this leaderboard. p, bootstrap: paired bootstrap. d_z: paired "
+            "Cohen's d, the mean difference over the standard deviation of the differences."
+        )
+    if board.agreements:
+        told.append(
+            "Agreement of judges: over the pairs that both have scored, where a study's pairs of all systems are resampled "
+            "together. Difference: score under the first less that under the second. Kendall: tau-b."
+        )
+    return told
 
 
 def markdown(board: Leaderboard) -> str:
@@ -235,6 +236,7 @@ def markdown(board: Leaderboard) -> str:
         lines += ["| " + " | ".join(row) + " |" for row in cells[1:]]
         signature = table.signature.replace("`", "'")
         lines += ["", *(f"{_escaped(note)}\n" for note in table.notes), f"Signature: `{signature}`", ""]
+    lines += ["## How to read it", "", *(f"- {_escaped(told)}" for told in how_to_read(board)), ""]
     lines += ["## What the clinical figures count", ""]
     lines += [f"- {figure.title}: {figure.definition}" for figure in CLINICAL_FIGURES.values()]
     return "\n".join([*lines, "", RESEARCH_ONLY, ""])
@@ -280,14 +282,6 @@ def with_interval(estimate: Estimate) -> str:
 
 def _two(value: float) -> str:
     return number(value, 2)
-
-
-def _how_intervals(section: Section, unit: str = "pairs") -> str:
-    whole = "patients" if section.systems.patients else unit
-    return (
-        f"Intervals: BCa bootstrap, drawing {whole} anew; percentile bootstrap where BCa is not defined; “no spread” where all "
-        "values are equal, which is no certainty."
-    )
 
 
 def _words(by: str) -> str:
