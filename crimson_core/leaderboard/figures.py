@@ -165,7 +165,7 @@ def _intervals(estimates: dict[str, Estimate], label: str, said: str, zero: bool
     if zero:
         axis.axvline(0, color=_INK, linewidth=1)
     for row, estimate in enumerate(estimates.values()):
-        if estimate.low == estimate.low:
+        if estimate.low < estimate.high:  # else there is no interval, or none that says something
             axis.plot([estimate.low, estimate.high], [row, row], color=_COLOURS[0], linewidth=2, solid_capstyle="butt")
             axis.plot([estimate.low, estimate.high], [row, row], "|", color=_COLOURS[0], markersize=9, mew=2)
         if estimate.value == estimate.value:

@@ -265,8 +265,8 @@ def _agreement(first: Section, second: Section, config: Config, most: int = 10) 
         rows = [(name, position, score, there[position]) for position, score in here.items() if position in there]
         alone[name] = compared(rows)
         pooled += rows
-    apart = [(name, position, a - b) for name, position, a, b in pooled if a - b]  # not those that agree
-    apart = [row for row in apart if row[2] == row[2]]
+    both = [row for row in pooled if row[2] == row[2] and row[3] == row[3]]
+    apart = [(name, position, round(a - b, 4)) for name, position, a, b in both if a != b]  # scores have four decimals
     apart.sort(key=lambda row: -abs(row[2]))
     return JudgeAgreement(first.test_set, (first, second), compared(pooled), alone, apart[:most])
 
