@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from crimson_core.cli import store
 from crimson_core.cli.score import score
 from crimson_core.errors import CrimsonError
 from crimson_core.version import __version__
@@ -34,6 +35,7 @@ def _options(
 
 
 app.command()(score)
+app.add_typer(store.app, name="store")
 
 
 def main() -> None:
