@@ -278,7 +278,11 @@ class Chat:
             return Answer(failure="the server's answer is no chat completion")
         if completion.model and self._is_word(completion.model, r"[\w./:@-]{1,100}"):
             self._revisions.add(completion.model)
-        usage = completion.usage.model_dump(include={"prompt_tokens", "completion_tokens"}, exclude_none=True) if completion.usage else {}
+        usage = (
+            completion.usage.model_dump(include={"prompt_tokens", "completion_tokens"}, exclude_none=True)
+            if completion.usage
+            else {}
+        )
         cost = completion.usage.cost if completion.usage else None
         choice = completion.choices[0]
         text, finish = choice.message.content, choice.finish_reason

@@ -70,7 +70,7 @@ _JOINED = "judgement JOIN judge ON judge.id = judgement.judge"
 _STATS = f"""
     SELECT answered, crimson_core, count(*), count(*) - count(evaluation), total(json_extract(usage, '$.prompt_tokens')),
         total(json_extract(usage, '$.completion_tokens')), sum(cost), total(seconds), min(judged_at), max(judged_at)
-    FROM {_JOINED} GROUP BY answered, crimson_core ORDER BY min(judged_at), answered
+    FROM {_JOINED} GROUP BY answered, crimson_core ORDER BY min(judgement.rowid)
 """
 _WAIT = 60.0  # seconds that another process may take to write
 _AT_ONCE = 500  # rows of one query
@@ -293,7 +293,8 @@ class Store:
             "evaluation": None if evaluation is None else evaluation.model_dump_json(),
             "failure": judgement.failure,
             "repairs": _json(judgement.repairs),
-            "raw_output": raw_output and raw_output.encode(errors="replace").decode(),  # half a surrogate pair has no UTF-8
+            "raw_output": raw_output
+            and raw_output.encode(errors="replace").decode(),  # half a surrogate pair has no UTF-8
             "usage": _json(judgement.usage),
             "cost": judgement.cost,
             "seconds": seconds,
@@ -417,7 +418,9 @@ class Store:
             judges = self._db.execute("SELECT id, answered, crimson_core FROM judge").fetchall()
             # the scorer's part of a whole line says nothing of the judge
             wanted = {part for part in selection.signature.split("|") if part != "crimson" and part[:7] != "repair:"}
-            meant = [i for i, answered, version in judges if wanted <= set(_line(json.loads(answered), version).split("|"))]
+            meant = [
+                i for i, answered, version in judges if wanted <= set(_line(json.loads(answered), version).split("|"))
+            ]
             conditions.append(f"judge IN ({', '.join(map(str, meant))})")
         if selection.failures is not None:
             conditions.append("evaluation IS NULL" if selection.failures else "evaluation IS NOT NULL")

@@ -84,10 +84,13 @@ def score(
     have = column_names(rows)
     columns |= {role: name or role for role, name in named.items() if name or role in have}
     pairs = pairs_from_rows(rows, columns, file.name)
+    kept_in = store_path(store, no_store)
+    if output and kept_in and output.resolve() == kept_in.expanduser().resolve():
+        raise InputError(f"output {output} is the store, which would be lost. Give another path.")
     scorer = CrimsonScorer(
         judge,
         repair=repair,
-        store=store_path(store, no_store),
+        store=kept_in,
         retry_failures=retry_failures,
         **{k: v for k, v in options.items() if v is not None},
     )
@@ -263,7 +266,9 @@ def _print_results(results: list[PairResult], signature: str, context_columns: l
         read = sum(result.from_store for result in results)
         old = sum(result.from_store and result.score is None for result in results)
         again = f" ({old} of them unscored: --retry-failures judges these again)" if old else ""
-        console.print(f"Store          read {read}{again}, judged {len(results) - read}: {shown(store)}", soft_wrap=True)
+        console.print(
+            f"Store          read {read}{again}, judged {len(results) - read}: {shown(store)}", soft_wrap=True
+        )
     console.print("Research use only, not for clinical decisions.")
 
 

@@ -27,9 +27,7 @@ StoreOption = Annotated[
 NoStoreOption = Annotated[
     bool, typer.Option("--no-store", help="Keep no judgements and read none (like CRIMSON_STORE=off).")
 ]
-RetryOption = Annotated[
-    bool, typer.Option("--retry-failures", help="Judge again what is a failure in the store.")
-]
+RetryOption = Annotated[bool, typer.Option("--retry-failures", help="Judge again what is a failure in the store.")]
 _SignatureOption = Annotated[
     str | None,
     typer.Option(
@@ -82,6 +80,8 @@ def export(
         raise InputError(f"{output} has an unknown ending. Give a file that ends in {' or '.join(_WRITERS)}.")
     partial = output.with_name(output.name + ".partial")
     with _open(store) as opened:
+        if output.resolve() == opened.path.resolve():
+            raise InputError(f"{output} is the store itself, which would be lost. Give another path.")
         try:
             # readable by its owner only, like the store
             with os.fdopen(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
@@ -109,7 +109,9 @@ def stats(store: StoreOption = None) -> None:
             print(f"  cost        {judge.cost:.4f} US dollars, as the server told it")
         print(f"  time        {judge.seconds:.1f} s")
         print(f"  judged      {judge.first} to {judge.last}\n")
-    print(f"{sum(judge.judgements for judge in judges)} judgements, {size / 1e6:.1f} MB, with report text: {shown(path)}")
+    print(
+        f"{sum(judge.judgements for judge in judges)} judgements, {size / 1e6:.1f} MB, with report text: {shown(path)}"
+    )
 
 
 @app.command()
@@ -135,7 +137,9 @@ def verify(store: StoreOption = None) -> None:
 def prune(
     store: StoreOption = None,
     signature: _SignatureOption = None,
-    older_than: Annotated[int | None, typer.Option(min=0, help="Only what was judged more than so many days ago.")] = None,
+    older_than: Annotated[
+        int | None, typer.Option(min=0, help="Only what was judged more than so many days ago.")
+    ] = None,
     failures: _FailuresOption = None,
     damaged: Annotated[bool, typer.Option("--damaged", help="Only what `crimson store verify` finds damaged.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing, only count.")] = False,
@@ -155,8 +159,9 @@ def prune(
 
 def _write_jsonl(entries: Iterator[dict[str, Any]], file: Any) -> int:
     count = 0
-    for count, entry in enumerate(entries, 1):
+    for entry in entries:
         file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        count += 1
     return count
 
 
