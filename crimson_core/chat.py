@@ -278,12 +278,8 @@ class Chat:
             return Answer(failure="the server's answer is no chat completion")
         if completion.model and self._is_word(completion.model, r"[\w./:@-]{1,100}"):
             self._revisions.add(completion.model)
-        usage = (
-            completion.usage.model_dump(include={"prompt_tokens", "completion_tokens"}, exclude_none=True)
-            if completion.usage
-            else {}
-        )
-        cost = completion.usage.cost if completion.usage else None
+        told = completion.usage or _Usage()
+        usage, cost = told.model_dump(exclude={"cost"}, exclude_none=True), told.cost
         choice = completion.choices[0]
         text, finish = choice.message.content, choice.finish_reason
         failure = None

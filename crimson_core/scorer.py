@@ -91,6 +91,8 @@ class CrimsonScorer:
         **judge_options: Any,
     ) -> None:
         if store is not None:  # before the judge, which takes longer to load
+            if not isinstance(store, (str, Path, Store)):
+                raise InputError(f"store is of type {type(store).__name__}. Give the path of a file, or None.")
             with Store(store.path if isinstance(store, Store) else store) as checked:
                 checked.check_writable()
             store = checked.path
@@ -162,6 +164,7 @@ class CrimsonScorer:
                 yield self._result(index, pairs[index].id, judgement)
 
     def _results(self, pairs: list[ReportPair], progress: bool) -> Iterator[PairResult]:
+        # miniters, smoothing: what is read comes much faster than what is judged, and the speed is that of judging
         bar = tqdm(total=len(pairs), desc="judging", unit="pair", disable=not progress, miniters=1, smoothing=0)
         # Closing the judge's iterator stops its work at once, whatever stopped ours.
         with bar, closing(self._source.judge(pairs)) as judgements:
@@ -174,7 +177,7 @@ class CrimsonScorer:
                 yield self._result(index, pairs[index].id, judgement)
                 if judgement.from_store:
                     read += 1
-                    bar.initial = read  # the speed is that of judging
+                    bar.initial = read
                 else:
                     tokens += judgement.usage.get("completion_tokens", 0)
                 told = [f"{read} read from the store"] * bool(read)

@@ -181,8 +181,7 @@ def _context(pair: ReportPair) -> list[Any]:
     return list(pair.context.as_dict().items()) if pair.context else []
 
 
-def _json(data: Any) -> str:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Store:

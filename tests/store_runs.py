@@ -56,7 +56,7 @@ def main(folder, seed, kills):
         if not child:
             score(folder / "killed.sqlite", folder / "bill", pause=0.002)
             os._exit(0)
-        time.sleep(chance.uniform(0, 0.04))
+        time.sleep(chance.uniform(0, 0.15))  # the shortest ones end while the store is made or opened
         os.kill(child, signal.SIGKILL)
         killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     resumed = score(folder / "killed.sqlite", folder / "bill", pause=0)

@@ -134,6 +134,8 @@ def test_failures_are_kept_and_tried_again_only_when_asked(tmp_path):
     assert CrimsonScorer(CountingJudge(fails="b"), store=path).score(PAIRS)[1].score
     with pytest.raises(InputError, match="retry_failures is given without store"):
         CrimsonScorer("offline", retry_failures=True)
+    with pytest.raises(InputError, match="store is of type bool"):
+        CrimsonScorer("offline", store=True)
 
 
 def test_what_stops_a_run_is_not_kept_and_loses_nothing(tmp_path):
