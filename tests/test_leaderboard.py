@@ -409,6 +409,16 @@ def test_unscored_pairs_and_an_interrupt_have_their_own_exit_status(tmp_path, mo
     assert json.loads((tmp_path / "out.json").read_text())["sections"][0]["n_pairs"] == 2
 
 
+def test_a_second_comparison_reads_what_the_first_one_has_judged(tmp_path):
+    command = ["leaderboard", EXAMPLE, "--no-progress", "--store", tmp_path / "store.sqlite"]
+    first, second, without = crimson(*command), crimson(*command), crimson(*command[:-2], "--no-store")
+    assert "Store  read 0, judged 16" in first.stdout
+    assert "Store  read 16, judged 0" in second.stdout
+    assert "Store" not in without.stdout
+    assert first.stdout.split("Store  ")[0] == second.stdout.split("Store  ")[0]
+    assert "would be lost" in refusal(*command, "-o", tmp_path / "store.sqlite.json", "--store", tmp_path / "store.sqlite.json")  # fmt: skip
+
+
 def test_a_leaderboard_is_compared_without_loading_what_it_does_not_need():
     code = (
         "import sys; from crimson_core.cli import app; "

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from crimson_core.cli import store
 from crimson_core.cli.compare import compare
 from crimson_core.cli.leaderboard import leaderboard
 from crimson_core.cli.score import score
@@ -37,6 +38,7 @@ def _options(
 
 for command in (score, compare, leaderboard):
     app.command()(command)
+app.add_typer(store.app, name="store")
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from crimson_core.cli.options import (
     given,
 )
 from crimson_core.cli.outputs import HubFiles, Outputs, Public, PushToHub, run_and_write
+from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption
 from crimson_core.errors import InputError
 from crimson_core.leaderboard.config import parse_config
 from crimson_core.leaderboard.data import name_systems
@@ -71,6 +72,9 @@ def compare(
     concurrency: Concurrency = None,
     repair: Repair = True,
     seed: Annotated[int, typer.Option(min=0, help="Of resampling.")] = 0,
+    store: StoreOption = None,
+    no_store: NoStoreOption = False,
+    retry_failures: RetryOption = False,
     output: Outputs = None,
     hub_files: HubFiles = None,
     push_to_hub: PushToHub = None,
@@ -122,6 +126,9 @@ def compare(
     run_and_write(
         parse_config(config, "the command line"),
         Path(),
+        store=store,
+        no_store=no_store,
+        retry_failures=retry_failures,
         outputs=output,
         hub_files=hub_files,
         push_to=push_to_hub,

@@ -7,11 +7,15 @@ import typer
 
 from crimson_core.cli.options import Progress
 from crimson_core.cli.outputs import HubFiles, Outputs, Public, PushToHub, run_and_write
+from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption
 from crimson_core.leaderboard.config import load_config
 
 
 def leaderboard(
     config: Annotated[Path, typer.Argument(help="YAML file with the keys judges, test_sets and systems.")],
+    store: StoreOption = None,
+    no_store: NoStoreOption = False,
+    retry_failures: RetryOption = False,
     output: Outputs = None,
     hub_files: HubFiles = None,
     push_to_hub: PushToHub = None,
@@ -35,6 +39,9 @@ def leaderboard(
     run_and_write(
         read,
         folder,
+        store=store,
+        no_store=no_store,
+        retry_failures=retry_failures,
         outputs=output,
         hub_files=hub_files,
         push_to=push_to_hub,

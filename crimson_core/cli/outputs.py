@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from crimson_core.cli.options import console, printable
+from crimson_core.cli.store import shown, store_path
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.leaderboard import exports, tables
 from crimson_core.leaderboard.config import Config
@@ -65,7 +66,9 @@ def run_and_write(
     public: bool,
     progress: bool,
     inputs: Sequence[Path],
-    **scorer_options: Any,
+    store: Path | None,
+    no_store: bool,
+    retry_failures: bool,
 ) -> None:
     """Judge, print the tables, write what was asked for.
 
@@ -78,19 +81,22 @@ def run_and_write(
         public: Whether it is public, if new.
         progress: Show progress bars.
         inputs: Files that no output may overwrite.
-        **scorer_options: For `CrimsonScorer`.
+        store: File of kept judgements; None for the usual one.
+        no_store: Keep none.
+        retry_failures: Judge again what is a failure in the store.
 
     Raises:
         CrimsonError: Input, judge or output was refused.
         typer.Exit: With status 3 where pairs are unscored, 130 where the run was interrupted.
     """
     outputs = list(outputs or [])
-    _check_outputs(outputs, inputs)
+    kept_in = store_path(store, no_store)
+    _check_outputs(outputs, [*inputs, *([kept_in] if kept_in else [])])
     if public and not push_to:
         raise InputError("--public says what --push-to-hub shall do. Give both.")
     test_sets = read_test_sets(config, folder)
-    board = run_leaderboard(config, test_sets, progress=progress, **scorer_options)
-    print_board(board)
+    board = run_leaderboard(config, test_sets, progress=progress, store=kept_in, retry_failures=retry_failures)
+    print_board(board, kept_in)
     for output in outputs:
         try:
             output.write_text(_WRITERS[output.suffix.lower()](board), encoding="utf-8")
@@ -102,6 +108,8 @@ def run_and_write(
         write_hub_files(board, hub_files)
     if board.interrupted:
         print("Interrupted: what is shown is for the pairs that were judged for all systems.", file=sys.stderr)
+        if kept_in:
+            print("What was judged is in the store: run the same command again to go on.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     if push_to:
         from crimson_core.leaderboard.hub import push_to_hub
@@ -111,8 +119,8 @@ def run_and_write(
         raise typer.Exit(UNSCORED)
 
 
-def print_board(board: Leaderboard) -> None:
-    """Print all tables of a leaderboard."""
+def print_board(board: Leaderboard, store: Path | None) -> None:
+    """Print all tables of a leaderboard, and what of it was read from a store."""
     out = console()
     part = None
     for table in tables.all_tables(board):
@@ -120,22 +128,28 @@ def print_board(board: Leaderboard) -> None:
             part = table.part
             out.print(printable(part), style="bold underline")
             out.print()
-        shown = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+        grid = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
         for number, column in enumerate(table.columns):
             label = number < table.n_labels
-            shown.add_column(
+            grid.add_column(
                 printable(column), justify="left" if label else "right", overflow="ellipsis" if label else "fold"
             )
         for row in table.rows:
-            shown.add_row(*("\n".join(map(printable, cell.split("\n"))) for cell in row))
+            grid.add_row(*("\n".join(map(printable, cell.split("\n"))) for cell in row))
         out.print(table.title, style="bold")
-        out.print(shown)
+        out.print(grid)
         for note in table.notes:
             out.print(note)
         out.print(f"Signature  {printable(table.signature)}", soft_wrap=True)
         out.print()
     for told in tables.how_to_read(board):
         out.print(told)
+    if store:
+        results = [result for section in board.sections for own in section.results.values() for result in own]
+        read = sum(result.from_store for result in results)
+        old = sum(result.from_store and result.score is None for result in results)
+        again = f" ({old} of them unscored: --retry-failures judges these again)" if old else ""
+        out.print(f"Store  read {read}{again}, judged {len(results) - read}: {shown(store)}", soft_wrap=True)
     out.print(tables.RESEARCH_ONLY)
 
 
@@ -155,6 +169,8 @@ def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
         if output.is_dir() or not output.resolve().parent.is_dir():
             raise InputError(f"output {output} cannot be written: its folder is not there, or it is a folder itself.")
         if any(file.exists() and output.exists() and output.samefile(file) for file in inputs):
-            raise InputError(f"output {output} is a file of reports, which would be lost. Give another path.")
+            raise InputError(
+                f"output {output} is a file of reports or the store, which would be lost. Give another path."
+            )
     if len({output.resolve() for output in outputs}) < len(outputs):
         raise InputError("Two outputs are the same file. Give each its own.")

@@ -3,10 +3,10 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.table import Table
@@ -31,6 +31,7 @@ from crimson_core.cli.options import (
     given,
     printable,
 )
+from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption, shown, store_path
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.report import CONTEXT_FIELDS
 from crimson_core.scorer import CrimsonScorer, PairResult
@@ -61,14 +62,19 @@ def score(
     base_url: BaseUrl = None,
     concurrency: Concurrency = None,
     repair: Repair = True,
+    store: StoreOption = None,
+    no_store: NoStoreOption = False,
+    retry_failures: RetryOption = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Score the first rows only.")] = None,
     progress: Progress = True,
 ) -> None:
     """Score the report pairs of a file.
 
     Prints a table of the first pairs, the corpus summary and the signature. Exit status: 0 if every pair was scored, 3 if
-    some were not, 2 if the input, the judge or the output was refused, 130 if the run was interrupted. With -o, what was
-    judged before a run broke off is kept.
+    some were not, 2 if the input, the judge, the store or the output was refused, 130 if the run was interrupted.
+
+    Judgements are kept in the store as they arrive, and read from there when the same judge meets the same pair again: a run
+    that broke off goes on when the same command is given again. Without a store, what was judged is kept with -o only.
     """
     options = given(batch_size=batch_size, device=device, dtype=dtype, base_url=base_url, concurrency=concurrency)
     rows = read_rows(file)[:limit]
@@ -81,11 +87,20 @@ def score(
         indication=indication_column,
     )
     pairs = pairs_from_rows(rows, columns, file.name)
-    scorer = CrimsonScorer(judge, repair=repair, **options)
+    kept_in = store_path(store, no_store)
+    if output and kept_in and output.resolve() == kept_in.expanduser().resolve():
+        raise InputError(f"output {output} is the store, which would be lost. Give another path.")
+    scorer = CrimsonScorer(
+        judge,
+        repair=repair,
+        store=kept_in,
+        retry_failures=retry_failures,
+        **options,
+    )
 
     results: list[PairResult] = []
     interrupted = False
-    with _Output(output, file) as out:
+    with _Output(output, file, lambda: scorer.stored(pairs)) as out:
         try:
             for result in scorer.stream(pairs, progress=progress):
                 results.append(result)
@@ -97,9 +112,12 @@ def score(
         if not interrupted:
             out.finish(results)
 
-    _print_results(results, scorer.signature, [column for role, column in columns.items() if role in CONTEXT_FIELDS])
+    context_columns = [column for role, column in columns.items() if role in CONTEXT_FIELDS]
+    _print_results(results, scorer.signature, context_columns, scorer.store)
     if interrupted:
         print(f"Interrupted: {len(results)} of {len(pairs)} pairs were judged.", file=sys.stderr)
+        if scorer.store:
+            print("They are in the store: run the same command again to go on.", file=sys.stderr)
         raise typer.Exit(_INTERRUPTED)
     if any(result.score is None for result in results):
         raise typer.Exit(_UNSCORED)
@@ -108,10 +126,11 @@ def score(
 class _Output:
     """The JSON lines of a run: written as pairs are done, put in order at the end, kept when the run breaks off.
 
-    Until the run is finished they stand in `<output>.partial`, so that a file under the asked name is always whole.
+    Until the run is finished they stand in `<output>.partial`, so that a file under the asked name is always whole. What an
+    earlier run has left there is written over only if `stored` yields it: if it is in the store.
     """
 
-    def __init__(self, output: Path | None, source: Path) -> None:
+    def __init__(self, output: Path | None, source: Path, stored: Callable[[], Iterable[PairResult]]) -> None:
         self.output = output
         if output is None:
             return
@@ -122,13 +141,18 @@ class _Output:
             raise InputError(f"output {output} is the file of the reports, which would be lost. Give another path.")
         self.partial = output.with_name(output.name + ".partial")
         try:
-            self.file = self.partial.open("x", encoding="utf-8")
-        except FileExistsError:
-            raise InputError(
-                f"{self.partial} holds what an interrupted run has judged. Move it away or delete it, then run again."
-            ) from None
+            self.file = self.partial.open("a+", encoding="utf-8")
         except OSError as error:
             raise InputError(f"output {output} cannot be written: {error.strerror}. Give another path.") from None
+        if not _locked(self.file, self.partial):
+            self.file.close()
+            raise InputError(f"{self.partial} is being written by another run. Wait for it, or give another path.")
+        if not _is_in_store(self.partial.read_text(encoding="utf-8", errors="replace"), stored):
+            self.file.close()
+            raise InputError(
+                f"{self.partial} holds what an interrupted run has judged. Move it away or delete it, then run again."
+            )
+        self.file.truncate(0)
         self.order: list[int] = []
 
     def __enter__(self) -> "_Output":
@@ -182,11 +206,41 @@ class _Output:
             raise CrimsonError(f"output {self.output} cannot be written any further: {error.strerror}.") from None
 
 
+def _locked(file: TextIO, path: Path) -> bool:
+    """Keep a file for this process; False if another one has it, or has just put it in its place under another name."""
+    with suppress(ImportError):  # Windows has no such locks
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        except OSError:
+            return False
+    return True
+
+
+def _is_in_store(lines: str, stored: Callable[[], Iterable[PairResult]]) -> bool:
+    """Whether nothing would be lost with the lines of an earlier run: all that they say is in the store."""
+    if not lines:
+        return True
+    whole, _, _ = lines.rpartition("\n")  # a kill may cut the last line; what it was to say was stored before
+    try:
+        records = [json.loads(line) for line in whole.split("\n")]
+        evaluations = {record["index"]: record["raw_evaluation"] for record in records}
+    except (ValueError, KeyError, TypeError):
+        return False  # no lines of ours
+    for result in stored():
+        found = result.score and result.score["raw_evaluation"]
+        if result.index in evaluations and evaluations[result.index] in (None, found):
+            del evaluations[result.index]
+    return not evaluations
+
+
 def _json_line(result: PairResult) -> str:
     return json.dumps(result.as_dict(), ensure_ascii=False)
 
 
-def _print_results(results: list[PairResult], signature: str, context_columns: list[str]) -> None:
+def _print_results(results: list[PairResult], signature: str, context_columns: list[str], store: Path | None) -> None:
     out = console()
     table = Table("row", box=None, pad_edge=False, header_style="bold")
     table.add_column("id", no_wrap=True, overflow="ellipsis", max_width=40)
@@ -209,6 +263,11 @@ def _print_results(results: list[PairResult], signature: str, context_columns: l
     out.print(f"Unscored       {summary['n_unscored']}   repaired {summary['n_repaired']}")
     out.print(f"Context        {', '.join(context_columns) or 'none'}")
     out.print(f"Signature      {signature}", soft_wrap=True)
+    if store:
+        read = sum(result.from_store for result in results)
+        old = sum(result.from_store and result.score is None for result in results)
+        again = f" ({old} of them unscored: --retry-failures judges these again)" if old else ""
+        out.print(f"Store          read {read}{again}, judged {len(results) - read}: {shown(store)}", soft_wrap=True)
     out.print("Research use only, not for clinical decisions.")
 
 
