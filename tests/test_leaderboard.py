@@ -392,7 +392,7 @@ def test_unscored_pairs_and_an_interrupt_have_their_own_exit_status(tmp_path, mo
 
     register()
     command = ["compare", ROOT / "examples" / "systems.csv", "--prediction-column", "system_a", "--prediction-column", "system_b"]  # fmt: skip
-    assert crimson(*command, "-j", "moody:3", "--no-progress").exit_code == 3
+    assert crimson(*command, "-j", "moody:3", "--no-progress", "--no-store").exit_code == 3
 
     stream = CrimsonScorer.stream
 
@@ -403,7 +403,7 @@ def test_unscored_pairs_and_an_interrupt_have_their_own_exit_status(tmp_path, mo
             yield result
 
     monkeypatch.setattr(CrimsonScorer, "stream", interrupted)
-    done = crimson(*command, "-j", "offline", "--no-progress", "-o", tmp_path / "out.json")
+    done = crimson(*command, "-j", "offline", "--no-progress", "--no-store", "-o", tmp_path / "out.json")
     assert done.exit_code == 130
     assert "Interrupted: 2 of 8 pairs were judged." in done.stdout
     assert json.loads((tmp_path / "out.json").read_text())["sections"][0]["n_pairs"] == 2
