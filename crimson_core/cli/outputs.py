@@ -154,7 +154,12 @@ def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
                 ) from None
         if output.is_dir() or not output.resolve().parent.is_dir():
             raise InputError(f"output {output} cannot be written: its folder is not there, or it is a folder itself.")
-        if any(file.exists() and output.exists() and output.samefile(file) for file in inputs):
+        if any(_same(output, file) for file in inputs):
             raise InputError(f"output {output} is a file of reports, which would be lost. Give another path.")
     if len({output.resolve() for output in outputs}) < len(outputs):
         raise InputError("Two outputs are the same file. Give each its own.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths are, or would be, one file."""
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
