@@ -14,6 +14,7 @@ import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -36,6 +37,8 @@ Args:
     patient_contexts (list of dict or None): for `compute` only: any of `age`, `sex` and `indication` per pair, where the
         references are strings.
     detailed (bool): also return `evaluations`, one per pair. Default False.
+    store (str): file in which judgements are kept, so that none is made twice; it holds report text. By default the one that
+        `load` was given, if any.
     progress (bool): show a progress bar. Default False.
 
 Returns:
@@ -134,7 +137,7 @@ class CrimsonMetric(evaluate.Metric):
         Args:
             predictions: Candidate reports.
             references: Reference reports, or records.
-            **kwargs: `patient_contexts`, `detailed`, `progress`.
+            **kwargs: `patient_contexts`, `detailed`, `store`, `progress`.
 
         Returns:
             The summary; None on processes other than the first.
@@ -154,11 +157,15 @@ class CrimsonMetric(evaluate.Metric):
         references: Sequence[Mapping[str, Any]],
         patient_contexts: Sequence[Mapping[str, Any] | None] | None = None,
         detailed: bool = False,
+        store: str | Path | None = None,
         progress: bool = False,
     ) -> dict[str, Any]:
         pairs = crimson_core.make_pairs(predictions, references, patient_contexts)
-        results = self.scorer.score(pairs, progress=progress)
-        summary = crimson_core.summarize(results, self.scorer.signature)
+        scorer = self.scorer
+        if store is not None:
+            scorer = crimson_core.CrimsonScorer(scorer.judge, repair=scorer.repair, store=store)
+        results = scorer.score(pairs, progress=progress)
+        summary = crimson_core.summarize(results, scorer.signature)
         if detailed:
             summary["evaluations"] = [result.as_dict() for result in results]
         return summary

@@ -1,4 +1,4 @@
-"""Speed: pairs per second, cold start, peak memory, and whether time grows in step with the length of a report.
+"""Speed: pairs per second, what a store costs, cold start, peak memory, and whether time grows in step with a report's length.
 
 What has to be fresh runs in a process of its own.
 """
@@ -111,6 +111,7 @@ def main(
     else:
         figures = {
             "throughput": _throughput(judge, reports),
+            "store": _store(judge, reports),
             "cold_start": _cold_start(judge, first),
             "memory": _memory(judge, file, (1_000, pairs or 100_000)),
             "length": _length(judge),
@@ -130,6 +131,29 @@ def _throughput(judge: str, pairs: Sequence[ReportPair]) -> dict[str, Any]:
     return {"pairs": len(pairs), "seconds": seconds, "pairs_per_second": rate, "signature": scorer.signature}
 
 
+# Store
+
+
+def _store(judge: str, pairs: Sequence[ReportPair]) -> dict[str, Any]:
+    """Seconds per round without a store, with one that is filled, and with one that is read; in turns, since timings wander."""
+    pairs = list(islice(_endless(pairs), _CHUNK))
+    seconds: dict[str, list[float]] = {"without a store": [], "a new store is filled": [], "the store is read": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for n in range(_ROUNDS):
+            plain, kept = CrimsonScorer(judge), CrimsonScorer(judge, store=Path(folder, f"{n}.sqlite"))
+            for name, scorer in zip(seconds, (plain, kept, kept), strict=True):
+                seconds[name].append(_timed(lambda scorer=scorer: scorer.score(pairs)))
+        size = Path(folder, "0.sqlite").stat().st_size / len(pairs)
+
+    without = median(seconds["without a store"])
+    made = table(f"Store: {len(pairs):,} pairs, {_ROUNDS} rounds", ("", "median s", "of that without"))
+    for name, values in seconds.items():
+        made.add_row(name, number(median(values)), number(median(values) / without))
+    console.print(made)
+    console.print(f"The file grows by {size / 1000:.1f} kB a pair.\n")
+    return {"pairs": len(pairs), "seconds": seconds, "bytes_per_pair": size}
+
+
 def _timed(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
@@ -144,8 +168,9 @@ def _cold_start(judge: str, pair: ReportPair) -> dict[str, Any]:
         file = Path(folder, "pair.csv")
         with file.open("w", newline="", encoding="utf-8") as out:
             csv.writer(out).writerows([("reference", "prediction"), (pair.reference, pair.candidate)])
-        command = ("-m", "crimson_core.cli", "score", str(file), "--judge", judge, "--no-progress")
-        cli = [_timed(lambda: _python(*command)) for _ in range(_ROUNDS)]
+        command = ("-m", "crimson_core.cli", "score", str(file), "--judge", judge, "--no-progress", "--store")
+        stores = (str(Path(folder, f"{n}.sqlite")) for n in range(_ROUNDS))  # a new one each time, so that it is judged
+        cli = [_timed(lambda: _python(*command, next(stores))) for _ in range(_ROUNDS)]
     arguments = (str(_METRIC), judge, pair.candidate, pair.reference)
     imports, loads = zip(*(_fresh_python(_LOAD_AND_COMPUTE, *arguments) for _ in range(_ROUNDS)), strict=True)
     figures = {"crimson score": cli, "import evaluate": imports, "evaluate.load and compute": loads}

@@ -60,12 +60,14 @@ class Answer:
         failure: Why there is no finished text, without report text; None if there is one.
         finish_reason: The server's; None where it gives none, so that nobody knows whether the text was cut.
         usage: Token counts (`prompt_tokens`, `completion_tokens`), where the server tells them.
+        cost: US dollars, where the server tells (OpenRouter does).
     """
 
     text: str | None = field(default=None, repr=False)
     failure: str | None = None
     finish_reason: str | None = None
     usage: dict[str, int] = field(default_factory=dict)
+    cost: float | None = None
 
 
 class _Message(BaseModel):
@@ -81,6 +83,7 @@ class _Choice(BaseModel):
 class _Usage(BaseModel):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cost: Any = None  # no field of OpenAI's, so it may be anything
 
 
 class _Completion(BaseModel):
@@ -198,13 +201,20 @@ class Chat:
         `text`, joined by + if answers came with several; `revision` is the model that the server says has answered,
         where its name differs. Both, like a refused temperature or seed (`none`), are known only after a run.
         """
+        return self._signature(self._refused, self._outputs, self._revisions)
+
+    def asked_signature(self) -> dict[str, str]:
+        """The signature as it is before any answer."""
+        return self._signature(frozenset(), set(), set())
+
+    def _signature(self, refused: frozenset[str], outputs: set[str], revisions: set[str]) -> dict[str, str]:
         fields = {
             "model": self.model,
-            "revision": "+".join(sorted(self._revisions - {self.model})),
+            "revision": "+".join(sorted(revisions - {self.model})),
             "host": self.server.host,
-            "output": "+".join(sorted(self._outputs | {_output(self._refused)})),
-            "temperature": "default" if "temperature" in self._refused else f"{self.temperature:g}",
-            "seed": "none" if "seed" in self._refused else "sent",
+            "output": "+".join(sorted(outputs | {_output(refused)})),
+            "temperature": "default" if "temperature" in refused else f"{self.temperature:g}",
+            "seed": "none" if "seed" in refused else "sent",
             "max_output_tokens": str(self.max_output_tokens or ""),
             "openai": openai_package().__version__,
         } | self.server.version
@@ -268,7 +278,8 @@ class Chat:
             return Answer(failure="the server's answer is no chat completion")
         if completion.model and self._is_word(completion.model, r"[\w./:@-]{1,100}"):
             self._revisions.add(completion.model)
-        usage = completion.usage.model_dump(exclude_none=True) if completion.usage else {}
+        told = completion.usage or _Usage()
+        usage, cost = told.model_dump(exclude={"cost"}, exclude_none=True), told.cost
         choice = completion.choices[0]
         text, finish = choice.message.content, choice.finish_reason
         failure = None
@@ -281,7 +292,7 @@ class Chat:
             failure = f"the output was not finished (finish_reason {word})"
         elif not (text and text.strip()):
             failure = "the output is empty"
-        return Answer(text, failure, finish, usage)
+        return Answer(text, failure, finish, usage, float(cost) if _is_number(cost) else None)
 
     def _status_failure(self, error: "APIStatusError") -> Answer | JudgeError:
         """A failed answer, or the error that stops the run where the set-up is wrong.

@@ -11,3 +11,7 @@ class InputError(CrimsonError, ValueError):
 
 class JudgeError(CrimsonError, RuntimeError):
     """The judge that was asked for cannot be had or cannot go on; the text says what to do."""
+
+
+class StoreError(CrimsonError, RuntimeError):
+    """The store of judgements cannot be read or written; the text says what to do."""

@@ -3,16 +3,20 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from crimson_core.errors import InputError, JudgeError
+from crimson_core.errors import InputError
 from crimson_core.evaluation import repair_evaluation
 from crimson_core.judges import Judge, Judgement, load_judge
+from crimson_core.judges.base import repeated
+from crimson_core.judges.stored import StoredJudge
 from crimson_core.report import ReportPair
 from crimson_core.scoring import PairScore, score_evaluation
+from crimson_core.store import Store
 from crimson_core.version import __version__
 
 
@@ -28,6 +32,7 @@ class PairResult:
         repairs: One line per thing in the judge's output that had to be mended or made consistent.
         usage: Token counts, where the judge knows them.
         raw_output: The model's text, where there is one.
+        from_store: Whether the judgement was read from the store, and not made now.
     """
 
     index: int
@@ -37,6 +42,7 @@ class PairResult:
     repairs: list[str] = field(default_factory=list)
     usage: dict[str, int] = field(default_factory=dict)
     raw_output: str | None = field(default=None, repr=False)
+    from_store: bool = False
 
     @property
     def crimson_score(self) -> float:
@@ -53,6 +59,7 @@ class PairResult:
             "failure": self.failure,
             "repairs": self.repairs,
             "usage": self.usage,
+            "from_store": self.from_store,
         }
 
 
@@ -63,14 +70,34 @@ class CrimsonScorer:
         judge: A judge spec (see `crimson_core.judges`) or a judge.
         repair: Make inconsistent evaluations consistent before they are scored. False gives the reference implementation's
             number for whatever the judge said.
+        store: A file (see `crimson_core.store`) in which judgements are kept: what is there is read and not judged again,
+            and what is judged is written as it arrives. It holds report text. None keeps nothing.
+        retry_failures: Judge again what is a failure in the store.
         **judge_options: For the judge's constructor, where `judge` is a spec.
 
     Raises:
         InputError: The spec or an option is unknown.
         JudgeError: The judge cannot be loaded.
+        StoreError: The store cannot be used.
     """
 
-    def __init__(self, judge: str | Judge = "default", *, repair: bool = True, **judge_options: Any) -> None:
+    def __init__(
+        self,
+        judge: str | Judge = "default",
+        *,
+        repair: bool = True,
+        store: str | Path | Store | None = None,
+        retry_failures: bool = False,
+        **judge_options: Any,
+    ) -> None:
+        if store is not None:  # before the judge, which takes longer to load
+            if not isinstance(store, (str, Path, Store)):
+                raise InputError(f"store is of type {type(store).__name__}. Give the path of a file, or None.")
+            with Store(store.path if isinstance(store, Store) else store) as checked:
+                checked.check_writable()
+            store = checked.path
+        elif retry_failures:
+            raise InputError("retry_failures is given without store. Give the store that holds the failures.")
         if isinstance(judge, str):
             judge = load_judge(judge, **judge_options)
         elif not isinstance(judge, Judge):
@@ -81,11 +108,13 @@ class CrimsonScorer:
             raise InputError(f"judge is built already: {', '.join(judge_options)} must be given where it is built.")
         self.judge = judge
         self.repair = repair
+        self.store = store
+        self._source = judge if store is None else StoredJudge(judge, store, retry_failures=retry_failures)
 
     @property
     def signature(self) -> str:
         """One line that lets somebody else reproduce a score."""
-        fields = self.judge.signature() | {"repair": "yes" if self.repair else "no", "crimson_core": __version__}
+        fields = self._source.signature() | {"repair": "yes" if self.repair else "no", "crimson_core": __version__}
         return "|".join(["crimson", *(f"{key}:{value}" for key, value in fields.items())])
 
     def score(
@@ -105,6 +134,7 @@ class CrimsonScorer:
         Raises:
             InputError: `pairs` is empty or holds something else.
             JudgeError: The judge cannot go on.
+            StoreError: The store cannot be read or written.
         """
         results: list[PairResult] = []
         try:
@@ -127,22 +157,32 @@ class CrimsonScorer:
                 )
         return self._results(pairs, progress)
 
+    def stored(self, pairs: Sequence[ReportPair]) -> Iterator[PairResult]:
+        """Yield the results of those pairs that are in the store, in no order; nothing is judged."""
+        if self.store is not None:
+            for index, judgement in self._source.stored(pairs):
+                yield self._result(index, pairs[index].id, judgement)
+
     def _results(self, pairs: list[ReportPair], progress: bool) -> Iterator[PairResult]:
-        bar = tqdm(total=len(pairs), desc="judging", unit="pair", disable=not progress)
+        # miniters, smoothing: what is read comes much faster than what is judged, and the speed is that of judging
+        bar = tqdm(total=len(pairs), desc="judging", unit="pair", disable=not progress, miniters=1, smoothing=0)
         # Closing the judge's iterator stops its work at once, whatever stopped ours.
-        with bar, closing(self.judge.judge(pairs)) as judgements:
+        with bar, closing(self._source.judge(pairs)) as judgements:
             waiting = set(range(len(pairs)))
-            tokens, started = 0, monotonic()
+            read, tokens, started = 0, 0, monotonic()
             for index, judgement in judgements:
                 if index not in waiting:
-                    raise JudgeError(
-                        f"The judge gave pair {index} twice, or one that is none. This is a defect of the judge."
-                    )
+                    raise repeated(index)
                 waiting.remove(index)
                 yield self._result(index, pairs[index].id, judgement)
-                if written := judgement.usage.get("completion_tokens"):
-                    tokens += written
-                    bar.set_postfix_str(f"{tokens / (monotonic() - started):.0f} tokens/s", refresh=False)
+                if judgement.from_store:
+                    read += 1
+                    bar.initial = read
+                else:
+                    tokens += judgement.usage.get("completion_tokens", 0)
+                told = [f"{read} read from the store"] * bool(read)
+                told += [f"{tokens / (monotonic() - started):.0f} tokens/s"] * bool(tokens)
+                bar.set_postfix_str(", ".join(told), refresh=False)
                 bar.update()
             for index in sorted(waiting):
                 yield self._result(index, pairs[index].id, Judgement(failure="the judge gave no judgement"))
@@ -156,4 +196,13 @@ class CrimsonScorer:
                 evaluation, more = repair_evaluation(evaluation)
                 repairs += more
             score = score_evaluation(evaluation)
-        return PairResult(index, pair_id, score, judgement.failure, repairs, judgement.usage, judgement.raw_output)
+        return PairResult(
+            index,
+            pair_id,
+            score,
+            judgement.failure,
+            repairs,
+            judgement.usage,
+            judgement.raw_output,
+            judgement.from_store,
+        )

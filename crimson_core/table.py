@@ -52,13 +52,16 @@ def column_names(rows: Rows) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
-def pairs_from_rows(rows: Rows, columns: Mapping[str, str], source: str) -> list[ReportPair]:
+def pairs_from_rows(
+    rows: Rows, columns: Mapping[str, str], source: str, how: str = "Name the right one with --{role}-column."
+) -> list[ReportPair]:
     """Report pairs from rows.
 
     Args:
         rows: As `read_rows` gives them.
         columns: Column names under the keys `prediction` and `reference`, and optionally id, age, sex and indication.
         source: What to call the rows in an error.
+        how: What an error about a missing column says can be done.
 
     Raises:
         InputError: A column is missing, or a cell is no report or context; names the row (from 1) and the column.
@@ -68,7 +71,7 @@ def pairs_from_rows(rows: Rows, columns: Mapping[str, str], source: str) -> list
         if column not in have:
             raise InputError(
                 f"{source} has no column {column!r} for the {role}. It has: {', '.join(map(repr, have))}. "
-                f"Name the right one with --{role}-column."
+                + how.format(role=role)
             )
     for number, row in enumerate(rows, 1):
         for column in (columns["prediction"], columns["reference"]):

@@ -6,9 +6,9 @@ from pathlib import Path
 import gradio as gr
 
 from crimson_core.evaluation import ERROR_TYPES
+from crimson_core.html.rendering import exact
 from crimson_core.scoring import GRADE_WEIGHTS, SIGNIFICANCE_WEIGHTS
 from space.parts import privacy_text
-from space.rendering import exact
 from space.settings import Settings
 
 _TEXT = (Path(__file__).parent / "about.md").read_text(encoding="utf-8")

@@ -6,9 +6,10 @@ from functools import partial
 import gradio as gr
 
 from crimson_core import CrimsonError
-from crimson_core.summary import compare_systems, mean_interval
+from crimson_core.leaderboard.data import Systems
+from crimson_core.statistics import compare_systems, mean_interval
 from space import exports, figures, words
-from space.comparison import MOST_SYSTEMS, Systems, systems_of
+from space.comparison import MOST_SYSTEMS, systems_of
 from space.comparison_view import comparison_html, differing_html
 from space.corpus_view import progress_html, table_html
 from space.judging import Run
@@ -96,7 +97,7 @@ def build(settings: Settings, tabs: gr.Tabs, pair_tab: PairTab) -> None:
         yield {start: gr.update(interactive=True), stop: gr.update(interactive=False)} | shown(going, compared)
 
     def shown(done: Run, compared: Systems) -> dict:
-        results = compared.results(done)
+        results = compared.results(done.results)
         if not any(results.values()):
             return {
                 progress: refused(done.error or "The run was stopped before the first pair was judged for all systems.")
@@ -145,7 +146,7 @@ def build(settings: Settings, tabs: gr.Tabs, pair_tab: PairTab) -> None:
     ):
         download(
             button,
-            lambda done, compared, make=make: make(compared.results(done), done.signature),
+            lambda done, compared, make=make: make(compared.results(done.results), done.signature),
             [run, systems],
             name,
         )

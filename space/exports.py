@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from crimson_core import PairResult
+from crimson_core.leaderboard.exports import safe_cell
 from crimson_core.scoring import ERROR_COUNT_KEYS
 
 # Handed the text by Gradio, the browser makes the file.
@@ -44,12 +45,7 @@ def as_csv(systems: Mapping[str, Sequence[PairResult]], signature: str) -> str:
         for result in results:
             counts = result.score["error_counts"] if result.score else dict.fromkeys(ERROR_COUNT_KEYS, "")
             score = result.crimson_score if result.score else ""
-            cells = [result.index + 1, _text(result.id or ""), score, *(counts[key] for key in ERROR_COUNT_KEYS)]
+            cells = [result.index + 1, safe_cell(result.id or ""), score, *(counts[key] for key in ERROR_COUNT_KEYS)]
             cells += [result.failure or "", len(result.repairs), signature]
-            writer.writerow(([_text(name)] if named else []) + cells)
+            writer.writerow(([safe_cell(name)] if named else []) + cells)
     return out.getvalue()
-
-
-def _text(text: str) -> str:
-    """Text from a visitor's file; a spreadsheet would run one that starts like a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,18 +1,16 @@
 """Figures of a corpus, by plotly: histogram of scores, bars of errors, means with intervals."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from crimson_core import PairResult
+from crimson_core import PairResult, summary
 from crimson_core.evaluation import ERROR_TYPES, SIGNIFICANCE_LEVELS
-from crimson_core.summary import Estimate
-from space import words
+from crimson_core.html import words
+from crimson_core.statistics import Estimate
 
 _GREY, _BLUE, _RED, _AMBER = "#808a94", "#3a7fc4", "#d1584f", "#b97a1e"
 _BIN = 0.1
-_OTHER = "other"  # levels and types that a judge made up
 
 
 def score_histogram(results: Sequence[PairResult]) -> go.Figure:
@@ -31,12 +29,7 @@ def score_histogram(results: Sequence[PairResult]) -> go.Figure:
 
 def errors_by_type(results: Sequence[PairResult]) -> go.Figure:
     """Bars: false and missing findings and each type of attribute error, counted over the scored pairs."""
-    names = {"false_findings": "false finding", "missing_findings": "missing finding"}
-    names |= {f"{kind}_errors": kind for kind in ERROR_TYPES}
-    counts = {
-        name: sum(result.score["error_counts"][key] for result in results if result.score)
-        for key, name in names.items()
-    }
+    counts = summary.errors_by_type(results)
     figure = _figure("Errors by type", "errors", "")
     colours = [_RED, _AMBER] + [_BLUE] * len(ERROR_TYPES)
     figure.add_bar(
@@ -53,20 +46,8 @@ def errors_by_type(results: Sequence[PairResult]) -> go.Figure:
 
 def errors_by_significance(results: Sequence[PairResult]) -> go.Figure:
     """Stacked bars: false and missing findings by clinical significance, attribute errors by that of their reference."""
-    counted = {kind: Counter() for kind in ("false", "missing", "attribute")}
-    for result in results:
-        if result.score is None:
-            continue
-        evaluation = result.score["raw_evaluation"]
-        sides = (evaluation["reference_findings"], evaluation["predicted_findings"])
-        references, predictions = ({f["id"]: f.get("clinical_significance", "") for f in side} for side in sides)
-        errors = evaluation["errors"]
-        counted["false"].update(_level(predictions.get(i, "")) for i in errors["false_findings"])
-        counted["missing"].update(_level(references.get(i, "")) for i in errors["missing_findings"])
-        counted["attribute"].update(_level(references.get(e["ref_id"], "")) for e in errors["attribute_errors"])
-    levels = [
-        level for level in (*SIGNIFICANCE_LEVELS, _OTHER) if level != _OTHER or any(c[_OTHER] for c in counted.values())
-    ]
+    counted = summary.errors_by_significance(results)
+    levels = [*SIGNIFICANCE_LEVELS, *([summary.OTHER] if any(c[summary.OTHER] for c in counted.values()) else [])]
     figure = _figure("Errors by clinical significance", "errors", "")
     looks = {"false": (_RED, "/"), "missing": (_AMBER, "."), "attribute": (_BLUE, "")}
     for kind, counts in counted.items():
@@ -103,10 +84,6 @@ def means(estimates: Mapping[str, Estimate]) -> go.Figure:
     figure.update_yaxes(autorange="reversed", type="category")
     figure.update_layout(height=130 + 45 * len(estimates))
     return figure
-
-
-def _level(level: str) -> str:
-    return level if level in SIGNIFICANCE_LEVELS else _OTHER
 
 
 def _figure(title: str, x: str, y: str) -> go.Figure:

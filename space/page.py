@@ -5,6 +5,7 @@ from typing import Any
 
 import gradio as gr
 
+from crimson_core.html import rendering
 from space import about_tab, compare_tab, file_tab, pair_tab, words
 from space.settings import Settings
 
@@ -38,10 +39,12 @@ def build(settings: Settings) -> gr.Blocks:
 
 def launch_options(settings: Settings) -> dict[str, Any]:
     """Keywords of `launch`: nothing is shown, kept or sent that the page does not need."""
+    style = _text(rendering.FOLDER / "style.css") + _text(_HERE / "style.css")
+    script = _text(rendering.FOLDER / "point.js") + _text(_HERE / "page.js")
     return {
         "theme": _theme(),
         # Not as `css`, whose rules Gradio confines to the inside of its own boxes.
-        "head": f"<style>{_text('style.css')}</style><script>{_text('page.js')}</script>",
+        "head": f"<style>{style}</style><script>{script}</script>",
         "max_file_size": settings.max_bytes,
         "footer_links": [],
         "run_history": False,  # it would keep reports in the browser
@@ -54,8 +57,8 @@ def launch_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _text(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
 
 
 def _theme() -> gr.themes.Base:

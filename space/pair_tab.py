@@ -5,9 +5,9 @@ import json
 import gradio as gr
 
 from crimson_core import CrimsonError, InputError, PairResult, ReportPair, make_pairs
+from crimson_core.html.pair import pair_html
 from crimson_core.table import pairs_from_rows, read_rows
 from space.judging import judge_in_turns, scorer_for
-from space.pair_view import pair_html
 from space.parts import PRIVATE, PairTab, html, judge_choice, privacy_text, refused
 from space.settings import Settings
 from space.uploads import EXAMPLES, check_lengths

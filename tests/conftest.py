@@ -8,6 +8,14 @@ from models import save_tiny
 from training.base import build_gemma
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_store(tmp_path_factory):
+    """Judgements of tests are kept apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRIMSON_STORE", str(tmp_path_factory.mktemp("store") / "judgements.sqlite"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def gemma_folder() -> Path:
     """Gemma 3 270M, real weights of the base model, with Gemma's chat template."""

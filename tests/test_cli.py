@@ -159,7 +159,7 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path):
     out = tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "crimson_core.cli", "score", str(path), "-j", "offline", "-o", str(out)]
     process = subprocess.Popen(
-        command,
+        [*command, "--no-store"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -189,6 +189,104 @@ def test_results_of_an_interrupted_run_are_not_overwritten(tmp_path):
     assert (tmp_path / "out.partial").read_text() == "precious"
 
 
+def run_until(condition, command, stop):
+    """Start a command, send it a signal once the condition holds, and return its exit status and standard error."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crimson_core.cli", *map(str, command)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(stop)
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+def evaluations(path):
+    return [json.loads(line)["raw_evaluation"] for line in path.read_text().splitlines()]
+
+
+def test_a_run_that_was_killed_goes_on_with_the_same_command(tmp_path):
+    rows = [
+        {"reference": f"Nodule of {n} mm.", "prediction": f"Nodule of {n % 9} mm on the left."} for n in range(3000)
+    ]
+    path, out, partial = write(tmp_path / "p.csv", rows), tmp_path / "out", tmp_path / "out.partial"
+    command = ["score", path, "-j", "offline", "-o", out, "--store", tmp_path / "s.sqlite"]
+    for size, stop, status in (
+        (50_000, signal.SIGKILL, -9),
+        (300_000, signal.SIGINT, 130),
+        (500_000, signal.SIGKILL, -9),
+    ):
+        ended, err = run_until(lambda: partial.exists() and partial.stat().st_size > size, command, stop)  # noqa: B023
+        assert ended == status, err
+        if stop == signal.SIGINT:
+            assert "They are in the store: run the same command again to go on." in err
+    assert not out.exists()
+    done = crimson(*command)
+    assert done.returncode == 0, done.stderr
+    assert "Store          read " in done.stdout and "Store          read 0" not in done.stdout
+    assert "read from the store" in done.stderr  # the progress bar
+    assert crimson("score", path, "-j", "offline", "-o", tmp_path / "undisturbed", "--no-store").returncode == 0
+    assert evaluations(out) == evaluations(tmp_path / "undisturbed")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "p.csv", "s.sqlite", "undisturbed"]
+
+
+@pytest.mark.parametrize(
+    "foreign", ["[1]\n", "{}\n", '{"index": 0, "raw_evaluation": {"reference_findings": []}}\n', "\xff\n"]
+)
+def test_results_that_are_not_in_the_store_are_not_overwritten(tmp_path, foreign):
+    path, partial = write(tmp_path / "p.csv"), tmp_path / "out.partial"
+    command = ["score", path, "-j", "offline", "-o", tmp_path / "out", "--store", tmp_path / "s"]
+    assert crimson(*command).returncode == 0
+    lines = (tmp_path / "out").read_text()
+    partial.write_text(lines + foreign, encoding="latin-1")
+    done = crimson(*command)
+    assert done.returncode == 2 and "out.partial holds" in done.stderr
+    assert partial.read_text(encoding="latin-1") == lines + foreign
+    partial.write_text(lines + lines[:20])  # a line that was cut by a kill
+    assert crimson(*command, "--no-store").returncode == 2
+    assert crimson(*command[:-2], "--no-store").returncode == 2
+    done = crimson(*command)
+    assert done.returncode == 0, done.stderr
+    assert not partial.exists()
+
+
+def test_two_runs_do_not_write_one_output(tmp_path):
+    import fcntl
+
+    path, partial = write(tmp_path / "p.csv"), tmp_path / "out.partial"
+    with partial.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = crimson("score", path, "-j", "offline", "-o", tmp_path / "out")
+    assert done.returncode == 2 and "is being written by another run" in done.stderr
+    assert crimson("score", path, "-j", "offline", "-o", tmp_path / "out").returncode == 0  # it was empty
+
+
+def test_where_judgements_are_kept(tmp_path, monkeypatch):
+    path = write(tmp_path / "p.csv")
+    monkeypatch.setenv("CRIMSON_STORE", str(tmp_path / "by-variable"))
+    assert "Store          read 0, judged 2: " in crimson("score", path, "-j", "offline").stdout
+    assert "Store          read 2, judged 0: " in crimson("score", path, "-j", "offline").stdout
+    assert (tmp_path / "by-variable").exists()
+    done = crimson("score", path, "-j", "offline", "--store", tmp_path / "x", "--no-store")
+    assert done.returncode == 2 and "--store and --no-store" in done.stderr
+    assert "Store" not in crimson("score", path, "-j", "offline", "--no-store").stdout
+    monkeypatch.setenv("CRIMSON_STORE", "off")
+    assert "Store" not in crimson("score", path, "-j", "offline").stdout
+    monkeypatch.delenv("CRIMSON_STORE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert str(Path("~", ".cache", "crimson", "judgements.sqlite")) in crimson("score", path, "-j", "offline").stdout
+    done = crimson("score", path, "-j", "offline", "--store", "/proc/none/x")
+    assert done.returncode == 2 and done.stdout == "" and "cannot be made" in done.stderr
+    done = crimson("score", path, "-j", "offline", "--store", tmp_path / "x", "-o", tmp_path / "x")
+    assert done.returncode == 2 and "is the store, which would be lost" in done.stderr
+
+
 def test_a_link_to_an_output_stays_a_link(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "target")
     assert crimson("score", write(tmp_path / "p.csv"), "-j", "offline", "-o", tmp_path / "link").returncode == 0
@@ -200,7 +298,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_written(tmp_path):
     path = write(tmp_path / "p.csv", ROWS * 50)
     limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)); import crimson_core.cli as c; c.main()"
     command = [sys.executable, "-c", limited, "score", str(path), "-j", "offline", "-o", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run([*command, "--no-store"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "cannot be written any further" in done.stderr
     assert "Traceback" not in done.stderr
@@ -259,3 +357,9 @@ def test_unscored_pairs_give_status_3(tmp_path, monkeypatch, capsys):
     assert done.exit_code == 3
     assert "unscored: mute today" in done.stdout
     assert "nan" in done.stdout
+    done = CliRunner().invoke(cli.app, ["score", str(write(tmp_path / "p.csv"))])
+    assert done.exit_code == 3
+    assert "read from the store)" in done.stdout
+    assert "read 2 (2 of them unscored: --retry-failures judges these again), judged 0" in done.stdout
+    done = CliRunner().invoke(cli.app, ["score", str(write(tmp_path / "p.csv")), "--retry-failures"])
+    assert "read 0, judged 2" in done.stdout

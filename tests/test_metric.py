@@ -44,6 +44,26 @@ def test_compute(crimson):
     assert "evaluations" not in result
 
 
+def test_judgements_are_kept_where_asked(crimson, tmp_path):
+    pairs = {"predictions": PREDICTIONS, "references": REFERENCES, "patient_contexts": CONTEXTS}
+    plain = crimson.compute(**pairs, detailed=True)
+    kept = evaluate.load(MODULE, "offline", store=str(tmp_path / "one"))
+    for judged, metric, options in (
+        (True, kept, {}),
+        (False, kept, {}),
+        (False, crimson, {"store": tmp_path / "one"}),
+        (True, crimson, {"store": tmp_path / "two"}),
+        (True, kept, {"store": tmp_path / "three"}),
+        (True, crimson, {}),
+    ):
+        result = metric.compute(**pairs, detailed=True, **options)
+        assert [e["from_store"] for e in result["evaluations"]] == [not judged] * 3
+        same = [e | {"from_store": False} for e in result["evaluations"]]
+        assert result | {"evaluations": same} == plain
+    with pytest.raises(RuntimeError, match="is a folder"):
+        evaluate.load(MODULE, "offline", store=str(tmp_path))
+
+
 def test_add_and_add_batch_give_what_compute_gives(crimson):
     whole = crimson.compute(predictions=PREDICTIONS, references=REFERENCES, patient_contexts=CONTEXTS, detailed=True)
     records = [{"report": r} | (c or {}) for r, c in zip(REFERENCES, CONTEXTS, strict=True)]

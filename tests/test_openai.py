@@ -100,6 +100,34 @@ def test_an_answer_becomes_an_evaluation_with_usage_and_raw_output():
     }
 
 
+@pytest.mark.parametrize(
+    ("told", "cost"), [(0.0125, 0.0125), (0, 0.0), ("0.1", None), ({"total": 1}, None), (None, None)]
+)
+def test_a_server_may_tell_the_cost(told, cost):
+    answer = completion(json.dumps(ANSWER))
+    answer.body["usage"]["cost"] = told
+    judgement, _, _ = judge_one(first(answer))
+    assert judgement.cost == cost
+    assert judgement.usage == {"prompt_tokens": 11, "completion_tokens": 7}
+
+
+def test_judgements_are_kept_under_what_is_asked_and_with_what_was_answered(tmp_path):
+    with FaultServer(refusing(temperature=False)) as server:
+        fresh, path = judge_at(server), tmp_path / "s"
+        asked = fresh.signature()
+        scorer = CrimsonScorer(fresh, store=path)
+        assert scorer.score([pair("a")])[0].score
+        told = scorer.signature
+        assert "revision:served-model-2026-01-01" in told and "temperature:default" in told
+        assert fresh.asked_signature() == asked != fresh.signature()
+        requests = len(server.requests)
+        for judge in (fresh, judge_at(server)):  # the second knows nothing of the answers
+            again = CrimsonScorer(judge, store=path)
+            assert again.score([pair("a")])[0].from_store
+            assert again.signature == told
+        assert len(server.requests) == requests
+
+
 def test_structured_output_is_strict_and_unbounded():
     _, _, (request,) = judge_one(first())
     form = request.body["response_format"]

@@ -2,13 +2,12 @@
 
 import contextlib
 import io
+import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,14 +26,20 @@ def test_the_python_examples_print_what_the_readme_says(monkeypatch):
         assert printed.getvalue() == output
 
 
-@pytest.mark.parametrize(("command", "output"), CONSOLE, ids=[c for c, _ in CONSOLE])
-def test_the_commands_print_what_the_readme_says(command, output):
-    program, *arguments = shlex.split(command)
-    assert program == "crimson"
-    done = subprocess.run(
-        [sys.executable, "-m", "crimson_core.cli", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert [line.rstrip() for line in done.stdout.splitlines()] == output.splitlines()
+def test_the_commands_print_what_the_readme_says(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name not in ("CRIMSON_STORE", "XDG_CACHE_HOME")}
+    for command, output in CONSOLE:  # in their order: a later one reads from the store what an earlier one has judged
+        program, *arguments = shlex.split(command)
+        assert program == "crimson"
+        done = subprocess.run(
+            [sys.executable, "-m", "crimson_core.cli", *arguments],
+            cwd=ROOT,
+            env=environment | {"HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert [line.rstrip() for line in done.stdout.splitlines()] == output.splitlines()
 
 
 def test_nothing_is_left_to_fill_in():

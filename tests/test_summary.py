@@ -1,107 +1,120 @@
-"""Corpus figures: intervals and comparisons of systems."""
+"""Figures of a corpus, counted by hand."""
 
 import math
-from itertools import product
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from crimson_core import InputError
-from crimson_core.summary import compare_systems, holm, mean_interval
+from crimson_core import PairResult, make_pairs, score_evaluation
+from crimson_core.summary import (
+    CLINICAL_FIGURES,
+    age_band,
+    clinical_figures,
+    errors_by_significance,
+    errors_by_type,
+    sex,
+    spread_first,
+)
 
-NAN = float("nan")
+URGENT, ACTIONABLE, MINOR, BENIGN = (
+    "urgent",
+    "actionable_not_urgent",
+    "not_actionable_not_urgent",
+    "benign_expected",
+)
 
 
-def test_the_interval_is_about_that_of_the_normal_distribution_where_that_holds():
-    scores = np.random.default_rng(0).normal(0.4, 0.2, 400)
-    estimate = mean_interval(scores)
-    half = 1.96 * scores.std() / 20
-    assert estimate.value == pytest.approx(scores.mean())
-    assert (estimate.low, estimate.high) == pytest.approx((scores.mean() - half, scores.mean() + half), abs=half / 10)
-    assert mean_interval(scores) == estimate  # the same every time
+def result(index, references=(), predictions=(), matches=(), attribute_errors=()):
+    """Findings are R1, R2, … and P1, P2, … with these levels; what is not matched is missing or false."""
+    evaluation = {
+        side: [{"id": f"{letter}{n}", "finding": "x", "clinical_significance": v} for n, v in enumerate(levels, 1)]
+        for side, letter, levels in (("reference_findings", "R", references), ("predicted_findings", "P", predictions))
+    }
+    evaluation["matched_findings"] = [{"ref_id": r, "pred_id": p} for r, p in matches]
+    evaluation["errors"] = {
+        "false_findings": [f["id"] for f in evaluation["predicted_findings"] if f["id"] not in {p for _, p in matches}],
+        "missing_findings": [
+            f["id"] for f in evaluation["reference_findings"] if f["id"] not in {r for r, _ in matches}
+        ],
+        "attribute_errors": [
+            {"ref_id": r, "pred_id": p, "severity": grade, "error_types": ["location", "severity"], "explanation": ""}
+            for r, p, grade in attribute_errors
+        ],
+    }
+    return PairResult(index, score=score_evaluation(evaluation))
 
 
-def test_the_interval_covers_the_true_mean_as_often_as_it_says():
-    rng = np.random.default_rng(1)
-    estimates = [mean_interval(rng.uniform(0, 1, 60)) for _ in range(150)]
-    covered = sum(e.low <= 0.5 <= e.high for e in estimates)
-    assert 0.88 * 150 <= covered <= 149
+RESULTS = [
+    # an urgent finding that the candidate calls minor, a missing one, a false actionable one
+    result(0, [URGENT, URGENT], [MINOR, ACTIONABLE], [("R1", "P1")], [("R1", "P1", "significant")]),
+    # one reference finding with two matches, of which one has a negligible error; a false minor one
+    result(1, [ACTIONABLE], [URGENT, ACTIONABLE, MINOR], [("R1", "P1"), ("R1", "P2")], [("R1", "P2", "negligible")]),
+    result(2, [BENIGN], []),
+    PairResult(3, failure="a refusal"),
+]
+
+
+def test_the_clinical_figures_are_those_counted_by_hand():
+    found = clinical_figures({"a": RESULTS})["a"]
+    values = {key: (estimate.value, estimate.n) for key, estimate in found.items() if key != "crimson_score"}
+    assert values == {
+        "urgent_recall": (1 / 2, 2),  # R1 of R1, R2
+        "urgent_precision": (1 / 1, 1),  # the second pair's P1, though its reference is not urgent
+        "actionable_recall": (2 / 3, 3),
+        "actionable_precision": (2 / 3, 3),  # not the first pair's P2
+        "false_findings_per_report": (2 / 3, 3),
+        "attribute_errors_per_match": (2 / 3, 3),
+        "reports_without_grave_errors": (2 / 3, 3),  # not the first one
+    }
+    assert {estimate.n_left_out for estimate in found.values()} == {1}
+    assert found["crimson_score"].value == pytest.approx(sum(r.crimson_score for r in RESULTS[:3]) / 3)
+    assert all(figure.definition for figure in CLINICAL_FIGURES.values())
 
 
 @pytest.mark.parametrize(
-    ("scores", "expected"),
+    ("made", "grave"),
     [
-        ([], (NAN, NAN, NAN, 0, 0)),
-        ([NAN, NAN], (NAN, NAN, NAN, 0, 2)),
-        ([0.5, NAN], (0.5, NAN, NAN, 1, 1)),  # one pair says nothing about the next one
-        ([1.0, 1.0, 1.0], (1.0, 1.0, 1.0, 3, 0)),
+        (result(0, [MINOR], []), False),
+        (result(0, [ACTIONABLE], []), True),
+        (result(0, [], [MINOR]), False),
+        (result(0, [], [URGENT]), True),
+        (result(0, ["made up"], []), False),
+        (result(0, [URGENT], [MINOR], [("R1", "P1")], [("R1", "P1", "negligible")]), False),
+        (result(0, [URGENT], [MINOR], [("R1", "P1")], [("R1", "P1", "no grade")]), True),
+        (result(0, [MINOR], [URGENT], [("R1", "P1")], [("R1", "P1", "significant")]), False),
     ],
 )
-def test_few_or_equal_scores(scores, expected):
-    assert mean_interval(scores) == pytest.approx(expected, nan_ok=True)
+def test_which_errors_are_grave(made, grave):
+    assert clinical_figures({"a": [made]})["a"]["reports_without_grave_errors"].value == (0.0 if grave else 1.0)
 
 
-def test_unscored_pairs_are_left_out_of_a_comparison_and_counted():
-    (found,) = compare_systems({"a": [1.0, NAN, 0.5, 0.2, NAN], "b": [0.0, 1.0, 0.5, 0.4, NAN]})
-    assert found.systems == ("a", "b")
-    assert (found.wins, found.losses, found.ties) == (1, 1, 1)
-    assert (found.difference.n, found.difference.n_left_out) == (3, 2)
-    assert found.difference.value == pytest.approx(0.8 / 3)
+def test_where_there_is_nothing_to_count_a_figure_is_not_a_number():
+    for results in ([RESULTS[3]], [result(0)]):
+        found = clinical_figures({"a": results})["a"]
+        assert math.isnan(found["urgent_recall"].value)
+        assert (found["urgent_recall"].n, found["crimson_score"].n_left_out) == (0, results[0].score is None)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(-10, 10), min_size=2, max_size=8))
-def test_the_p_value_is_that_of_all_sign_flips(differences):
-    (found,) = compare_systems({"a": [d / 10 for d in differences], "b": [0.0] * len(differences)})
-    observed = abs(sum(differences))
-    flips = [abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in product((1, -1), repeat=len(differences))]  # fmt: skip
-    assert found.p_value == pytest.approx(sum(flip >= observed for flip in flips) / len(flips))
+def test_errors_by_type_and_by_significance():
+    types = errors_by_type(RESULTS)
+    assert (types["false finding"], types["missing finding"], types["location"], types["temporal"]) == (2, 2, 2, 0)
+    levels = errors_by_significance([*RESULTS, result(4, ["made up"])])
+    assert levels["false"] == {ACTIONABLE: 1, MINOR: 1}
+    assert levels["missing"] == {URGENT: 1, BENIGN: 1, "other": 1}
+    assert levels["attribute"] == {URGENT: 1, ACTIONABLE: 1}
 
 
-def test_a_clear_difference_of_many_pairs_has_a_small_p_value_and_noise_has_not():
-    rng = np.random.default_rng(2)
-    scores = rng.uniform(0, 1, 300)
-    better, same = compare_systems({"a": scores, "b": scores - 0.05, "c": scores + rng.normal(0, 0.1, 300)})[:2]
-    assert better.p_value < 0.001
-    assert better.wins == 300
-    assert same.p_value > 0.01
+def test_subgroups_of_a_patient_context():
+    contexts = [{"age": "006M", "sex": "F"}, {"age": "40", "sex": "Male"}, {"age": "80", "sex": "other"}, None]
+    pairs = make_pairs(["a"] * 4, ["a"] * 4, contexts)
+    assert [age_band(pair) for pair in pairs] == ["under 18", "40 to 64", "80 and over", "unknown"]
+    assert [sex(pair) for pair in pairs] == ["female", "male", "other", "unknown"]
 
 
-def test_without_a_common_pair_there_is_no_p_value():
-    (found,) = compare_systems({"a": [1.0, NAN], "b": [NAN, 1.0]})
-    assert math.isnan(found.p_value)
-    assert math.isnan(found.adjusted_p_value)
-    assert (found.difference.n, found.difference.n_left_out) == (0, 2)
+def test_the_pairs_that_differ_most_stand_first():
+    def results(*scores):
+        return [PairResult(i, None, None if s is None else {"crimson_score": s}) for i, s in enumerate(scores)]
 
-
-@pytest.mark.parametrize("scores", [{"a": [0.3], "b": [0.1]}, {"a": [0.1, 0.2], "b": [0.1, 0.2]}])
-def test_one_pair_or_no_difference_proves_nothing(scores):
-    (found,) = compare_systems(scores)
-    assert found.p_value == 1.0
-
-
-def test_differences_that_are_equal_on_paper_are_ties():
-    (found,) = compare_systems({"a": [0.1 + 0.2, 0.5], "b": [0.3, 0.5]})
-    assert found.ties == 2
-
-
-def test_every_two_systems_are_compared_with_holms_correction():
-    found = compare_systems({"a": [1.0] * 12, "b": [0.9] * 12, "c": [0.9, 1.0] * 6})
-    assert [c.systems for c in found] == [("a", "b"), ("a", "c"), ("b", "c")]
-    assert [c.adjusted_p_value for c in found] == holm([c.p_value for c in found])
-
-
-def test_holm():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx(
-        [0.03, 0.06, 0.06]
-    )  # by hand: 3 * .01, then 2 * .03, then at least that
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([0.02, NAN]) == pytest.approx([0.02, NAN], nan_ok=True)
-    assert holm([]) == []
-
-
-def test_unequal_numbers_are_refused():
-    with pytest.raises(InputError, match="a 2, b 1"):
-        compare_systems({"a": [1.0, 1.0], "b": [1.0]})
+    found = spread_first({"a": results(1.0, None, 0.5, 0.0), "b": results(0.9, 0.3, -0.5, 0.0)})
+    assert [position for position, _ in found] == [2, 0, 3, 1]
+    assert found[0][1] == 1.0
+    assert math.isnan(found[-1][1])

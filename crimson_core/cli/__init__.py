@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from crimson_core.cli import store
+from crimson_core.cli.compare import compare
+from crimson_core.cli.leaderboard import leaderboard
 from crimson_core.cli.score import score
 from crimson_core.errors import CrimsonError
 from crimson_core.version import __version__
@@ -33,7 +36,9 @@ def _options(
 ) -> None: ...
 
 
-app.command()(score)
+for command in (score, compare, leaderboard):
+    app.command()(command)
+app.add_typer(store.app, name="store")
 
 
 def main() -> None:

@@ -3,20 +3,40 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from crimson_core.cli.options import (
+    AgeColumn,
+    BaseUrl,
+    BatchSize,
+    Concurrency,
+    Device,
+    Dtype,
+    IdColumn,
+    IndicationColumn,
+    JudgeSpec,
+    PredictionColumn,
+    Progress,
+    ReferenceColumn,
+    Repair,
+    SexColumn,
+    columns_by_role,
+    console,
+    given,
+    printable,
+)
+from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption, shown, store_path
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.report import CONTEXT_FIELDS
 from crimson_core.scorer import CrimsonScorer, PairResult
 from crimson_core.summary import summarize
-from crimson_core.table import column_names, pairs_from_rows, read_rows
+from crimson_core.table import pairs_from_rows, read_rows
 
 # Exit statuses beside 0 and 2; 1 is Python's own for a crash.
 _UNSCORED, _INTERRUPTED = 3, 130
@@ -26,63 +46,61 @@ _SHORT = {"false_findings": "false", "missing_findings": "missing", "attribute_e
 
 def score(
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, JSON or Parquet file with one report pair per row.")],
-    judge: Annotated[
-        str,
-        typer.Option(
-            "--judge",
-            "-j",
-            help="default (the published model), offline, offline+minilm, hf:<Hub id or folder>, openai:<model> or azure:<deployment>; "
-            "for an adapter whose base model is elsewhere hf:<adapter>,base=<folder or Hub id>.",
-        ),
-    ] = "default",
-    reference_column: Annotated[str, typer.Option(help="Column of the reference reports.")] = "reference",
-    prediction_column: Annotated[str, typer.Option(help="Column of the candidate reports.")] = "prediction",
-    id_column: Annotated[str | None, typer.Option(help="Column of ids.  [default: id, if there]")] = None,
-    age_column: Annotated[str | None, typer.Option(help="Column of ages.  [default: age, if there]")] = None,
-    sex_column: Annotated[str | None, typer.Option(help="Column of sexes.  [default: sex, if there]")] = None,
-    indication_column: Annotated[
-        str | None, typer.Option(help="Column of indications.  [default: indication, if there]")
-    ] = None,
+    judge: JudgeSpec = "default",
+    reference_column: ReferenceColumn = "reference",
+    prediction_column: PredictionColumn = "prediction",
+    id_column: IdColumn = None,
+    age_column: AgeColumn = None,
+    sex_column: SexColumn = None,
+    indication_column: IndicationColumn = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write one JSON line per pair to this file.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs per batch (hf judges).")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Where the model runs, for example cuda:0 or cpu (hf judges).")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 (hf judges).")] = None,
-    base_url: Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible server (openai judges).")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests at once (openai and azure judges).")] = None,
-    repair: Annotated[
-        bool, typer.Option("--repair/--no-repair", help="Make inconsistent evaluations consistent before scoring.")
-    ] = True,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    base_url: BaseUrl = None,
+    concurrency: Concurrency = None,
+    repair: Repair = True,
+    store: StoreOption = None,
+    no_store: NoStoreOption = False,
+    retry_failures: RetryOption = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Score the first rows only.")] = None,
-    progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show a progress bar.")] = True,
+    progress: Progress = True,
 ) -> None:
     """Score the report pairs of a file.
 
     Prints a table of the first pairs, the corpus summary and the signature. Exit status: 0 if every pair was scored, 3 if
-    some were not, 2 if the input, the judge or the output was refused, 130 if the run was interrupted. With -o, what was
-    judged before a run broke off is kept.
+    some were not, 2 if the input, the judge, the store or the output was refused, 130 if the run was interrupted.
+
+    Judgements are kept in the store as they arrive, and read from there when the same judge meets the same pair again: a run
+    that broke off goes on when the same command is given again. Without a store, what was judged is kept with -o only.
     """
-    columns = {"reference": reference_column, "prediction": prediction_column}
-    named = {"id": id_column, "age": age_column, "sex": sex_column, "indication": indication_column}
-    options = {
-        "batch_size": batch_size,
-        "device": device,
-        "dtype": dtype,
-        "base_url": base_url,
-        "concurrency": concurrency,
-    }
+    options = given(batch_size=batch_size, device=device, dtype=dtype, base_url=base_url, concurrency=concurrency)
     rows = read_rows(file)[:limit]
-    have = column_names(rows)
-    columns |= {role: name or role for role, name in named.items() if name or role in have}
+    columns = columns_by_role(
+        rows,
+        {"reference": reference_column, "prediction": prediction_column},
+        id=id_column,
+        age=age_column,
+        sex=sex_column,
+        indication=indication_column,
+    )
     pairs = pairs_from_rows(rows, columns, file.name)
-    scorer = CrimsonScorer(judge, repair=repair, **{k: v for k, v in options.items() if v is not None})
+    kept_in = store_path(store, no_store)
+    if output and kept_in and output.resolve() == kept_in.expanduser().resolve():
+        raise InputError(f"output {output} is the store, which would be lost. Give another path.")
+    scorer = CrimsonScorer(
+        judge,
+        repair=repair,
+        store=kept_in,
+        retry_failures=retry_failures,
+        **options,
+    )
 
     results: list[PairResult] = []
     interrupted = False
-    with _Output(output, file) as out:
+    with _Output(output, file, lambda: scorer.stored(pairs)) as out:
         try:
             for result in scorer.stream(pairs, progress=progress):
                 results.append(result)
@@ -94,9 +112,12 @@ def score(
         if not interrupted:
             out.finish(results)
 
-    _print_results(results, scorer.signature, [column for role, column in columns.items() if role in CONTEXT_FIELDS])
+    context_columns = [column for role, column in columns.items() if role in CONTEXT_FIELDS]
+    _print_results(results, scorer.signature, context_columns, scorer.store)
     if interrupted:
         print(f"Interrupted: {len(results)} of {len(pairs)} pairs were judged.", file=sys.stderr)
+        if scorer.store:
+            print("They are in the store: run the same command again to go on.", file=sys.stderr)
         raise typer.Exit(_INTERRUPTED)
     if any(result.score is None for result in results):
         raise typer.Exit(_UNSCORED)
@@ -105,10 +126,11 @@ def score(
 class _Output:
     """The JSON lines of a run: written as pairs are done, put in order at the end, kept when the run breaks off.
 
-    Until the run is finished they stand in `<output>.partial`, so that a file under the asked name is always whole.
+    Until the run is finished they stand in `<output>.partial`, so that a file under the asked name is always whole. What an
+    earlier run has left there is written over only if `stored` yields it: if it is in the store.
     """
 
-    def __init__(self, output: Path | None, source: Path) -> None:
+    def __init__(self, output: Path | None, source: Path, stored: Callable[[], Iterable[PairResult]]) -> None:
         self.output = output
         if output is None:
             return
@@ -119,13 +141,18 @@ class _Output:
             raise InputError(f"output {output} is the file of the reports, which would be lost. Give another path.")
         self.partial = output.with_name(output.name + ".partial")
         try:
-            self.file = self.partial.open("x", encoding="utf-8")
-        except FileExistsError:
-            raise InputError(
-                f"{self.partial} holds what an interrupted run has judged. Move it away or delete it, then run again."
-            ) from None
+            self.file = self.partial.open("a+", encoding="utf-8")
         except OSError as error:
             raise InputError(f"output {output} cannot be written: {error.strerror}. Give another path.") from None
+        if not _locked(self.file, self.partial):
+            self.file.close()
+            raise InputError(f"{self.partial} is being written by another run. Wait for it, or give another path.")
+        if not _is_in_store(self.partial.read_text(encoding="utf-8", errors="replace"), stored):
+            self.file.close()
+            raise InputError(
+                f"{self.partial} holds what an interrupted run has judged. Move it away or delete it, then run again."
+            )
+        self.file.truncate(0)
         self.order: list[int] = []
 
     def __enter__(self) -> "_Output":
@@ -179,36 +206,69 @@ class _Output:
             raise CrimsonError(f"output {self.output} cannot be written any further: {error.strerror}.") from None
 
 
+def _locked(file: TextIO, path: Path) -> bool:
+    """Keep a file for this process; False if another one has it, or has just put it in its place under another name."""
+    with suppress(ImportError):  # Windows has no such locks
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        except OSError:
+            return False
+    return True
+
+
+def _is_in_store(lines: str, stored: Callable[[], Iterable[PairResult]]) -> bool:
+    """Whether nothing would be lost with the lines of an earlier run: all that they say is in the store."""
+    if not lines:
+        return True
+    whole, _, _ = lines.rpartition("\n")  # a kill may cut the last line; what it was to say was stored before
+    try:
+        records = [json.loads(line) for line in whole.split("\n")]
+        evaluations = {record["index"]: record["raw_evaluation"] for record in records}
+    except (ValueError, KeyError, TypeError):
+        return False  # no lines of ours
+    for result in stored():
+        found = result.score and result.score["raw_evaluation"]
+        if result.index in evaluations and evaluations[result.index] in (None, found):
+            del evaluations[result.index]
+    return not evaluations
+
+
 def _json_line(result: PairResult) -> str:
     return json.dumps(result.as_dict(), ensure_ascii=False)
 
 
-def _print_results(results: list[PairResult], signature: str, context_columns: list[str]) -> None:
-    console = Console(highlight=False, markup=False, emoji=False)  # ids and reasons are data
-    if not console.is_terminal:
-        console.width = 120
+def _print_results(results: list[PairResult], signature: str, context_columns: list[str], store: Path | None) -> None:
+    out = console()
     table = Table("row", box=None, pad_edge=False, header_style="bold")
     table.add_column("id", no_wrap=True, overflow="ellipsis", max_width=40)
     for header in ("score", *_SHORT.values()):
         table.add_column(header, justify="right")
     table.add_column("attribute errors, repairs or why unscored", overflow="fold")
     for result in results[:_MOST_ROWS]:
-        table.add_row(str(result.index + 1), _printable(result.id or ""), *_cells(result))
-    console.print(table)
+        table.add_row(str(result.index + 1), printable(result.id or ""), *_cells(result))
+    out.print(table)
     if len(results) > _MOST_ROWS:
-        console.print(f"… and {len(results) - _MOST_ROWS} more pairs; -o writes them all")
+        out.print(f"… and {len(results) - _MOST_ROWS} more pairs; -o writes them all")
 
     summary = summarize(results, signature)
-    console.print()
-    console.print(
+    out.print()
+    out.print(
         f"CRIMSON score  {_number(summary['crimson_score'])}  mean of {summary['n_pairs'] - summary['n_unscored']} pairs"
     )
     means = "  ".join(f"{name} {_number(summary[f'mean_{kind}'], 2)}" for kind, name in _SHORT.items())
-    console.print(f"Errors a pair  {means}")
-    console.print(f"Unscored       {summary['n_unscored']}   repaired {summary['n_repaired']}")
-    console.print(f"Context        {', '.join(context_columns) or 'none'}")
-    console.print(f"Signature      {signature}", soft_wrap=True)
-    console.print("Research use only, not for clinical decisions.")
+    out.print(f"Errors a pair  {means}")
+    out.print(f"Unscored       {summary['n_unscored']}   repaired {summary['n_repaired']}")
+    out.print(f"Context        {', '.join(context_columns) or 'none'}")
+    out.print(f"Signature      {signature}", soft_wrap=True)
+    if store:
+        read = sum(result.from_store for result in results)
+        old = sum(result.from_store and result.score is None for result in results)
+        again = f" ({old} of them unscored: --retry-failures judges these again)" if old else ""
+        out.print(f"Store          read {read}{again}, judged {len(results) - read}: {shown(store)}", soft_wrap=True)
+    out.print("Research use only, not for clinical decisions.")
 
 
 def _cells(result: PairResult) -> list[str]:
@@ -218,11 +278,6 @@ def _cells(result: PairResult) -> list[str]:
     kinds = [f"{kind.removesuffix('_errors')} {n}" for kind, n in counts.items() if n and kind not in _SHORT]
     notes = ", ".join(kinds) + (f" ({len(result.repairs)} repairs)" if result.repairs else "")
     return [_number(result.crimson_score), *(str(counts[kind]) for kind in _SHORT), notes]
-
-
-def _printable(text: str) -> str:
-    """Text without control characters, which could steer the terminal."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def _number(value: float, digits: int = 3) -> str:

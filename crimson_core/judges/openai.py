@@ -6,6 +6,7 @@ server has it; see `crimson_core.chat` for what becomes of a request.
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from crimson_core.chat import Answer, Chat, Form, Question
@@ -78,7 +79,13 @@ class OpenAIJudge:
 
     def signature(self) -> dict[str, str]:
         """Judge, prompt, seed, and what `crimson_core.chat.Chat` says of the model and its decoding."""
-        chat = self._chat.signature()
+        return self._signature(self._chat.signature())
+
+    def asked_signature(self) -> dict[str, str]:
+        """The signature as it is before any answer."""
+        return self._signature(self._chat.asked_signature())
+
+    def _signature(self, chat: dict[str, str]) -> dict[str, str]:
         seed = str(_SEED) if chat["seed"] == "sent" else chat["seed"]
         known = {"judge": self._chat.server.name} | chat | {"prompt": str(self.prompt), "seed": seed}
         order = ("judge", "model", "revision", "host", "prompt")
@@ -126,11 +133,10 @@ class AzureJudge(OpenAIJudge):
 
 def _judgement(answer: Answer) -> Judgement:
     if answer.failure:
-        return Judgement(failure=answer.failure, raw_output=answer.text, usage=answer.usage)
-    judgement = Judgement.from_output(answer.text, answer.usage)
+        return Judgement(failure=answer.failure, raw_output=answer.text, usage=answer.usage, cost=answer.cost)
+    judgement = Judgement.from_output(answer.text, answer.usage, answer.cost)
     # without a finish_reason, broken JSON may be JSON that was cut
     if answer.finish_reason is None and judgement.repairs:
-        return Judgement(
-            failure="the output is no valid JSON and may be cut", raw_output=answer.text, usage=answer.usage
-        )
+        failure = "the output is no valid JSON and may be cut"
+        return replace(judgement, evaluation=None, failure=failure, repairs=[])
     return judgement

@@ -17,7 +17,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from crimson_core.errors import InputError, JudgeError
 from crimson_core.evaluation import evaluation_schema
-from crimson_core.judges.base import Judgement
+from crimson_core.judges.base import IN_MEMORY, Judgement
 from crimson_core.judges.hf.checkpoint import base_of, find_checkpoint, load_model, load_tokenizer, revision_of
 from crimson_core.judges.hf.decoding import Decoder, Row, Work
 from crimson_core.judges.hf.drafts import Drafts
@@ -174,7 +174,7 @@ class HFJudge:
         options = _Options(batch_size, constrained, max_new_tokens, max_findings, max_text, decoding).checked()
         judge = cls.__new__(cls)
         encoder = _encoder(tokenizer, name, prompt)
-        judge._set_up(model, tokenizer, encoder, name, prompt, {"revision": "in-memory"}, options)
+        judge._set_up(model, tokenizer, encoder, name, prompt, {"revision": IN_MEMORY}, options)
         return judge
 
     def _set_up(

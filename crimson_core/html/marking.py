@@ -51,13 +51,16 @@ class Piece(NamedTuple):
     ends: list[Mark]
 
 
-def mark_reports(evaluation: Mapping[str, Any], reference: str, candidate: str) -> tuple[list[Mark], list[Mark]]:
+def mark_reports(
+    evaluation: Mapping[str, Any], reference: str, candidate: str, anchor: str = ""
+) -> tuple[list[Mark], list[Mark]]:
     """The marks of the reference report and of the candidate report.
 
     Args:
         evaluation: A consistent evaluation in the wire format.
         reference: The reference report.
         candidate: The candidate report.
+        anchor: Start of the names in the page, of safe letters.
     """
     matches = [(match["ref_id"], match["pred_id"]) for match in evaluation["matched_findings"]]
     errors = evaluation["errors"]["attribute_errors"]
@@ -72,7 +75,7 @@ def mark_reports(evaluation: Mapping[str, Any], reference: str, candidate: str) 
             made.append(
                 Mark(
                     i,
-                    f"{'reference' if side == 0 else 'candidate'}-{number}",
+                    f"{anchor}{'reference' if side == 0 else 'candidate'}-{number}",
                     finding["finding"],
                     finding.get("clinical_significance", ""),
                     "matched" if partners else unmatched,

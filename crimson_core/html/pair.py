@@ -3,14 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from crimson_core import PairResult, ReportPair
+from crimson_core.html import words
+from crimson_core.html.marking import mark_reports, pieces
+from crimson_core.html.rendering import renderer
+from crimson_core.report import ReportPair
+from crimson_core.scorer import PairResult
 from crimson_core.scoring import grade_weight, score_terms, significance_weight
-from space import words
-from space.marking import mark_reports, pieces
-from space.rendering import render
+
+render = renderer()
 
 
-def pair_html(pair: ReportPair, result: PairResult, signature: str, title: str = "") -> str:
+def pair_html(
+    pair: ReportPair, result: PairResult, signature: str, title: str = "", *, anchor: str = "", label: str = ""
+) -> str:
     """The score, both reports with their findings marked, the errors, and how the score came about.
 
     Args:
@@ -18,12 +23,14 @@ def pair_html(pair: ReportPair, result: PairResult, signature: str, title: str =
         result: What became of it.
         signature: Of the score.
         title: What to call the pair, where it stands among others.
+        anchor: Where the page holds several pairs: start of the names that tell them apart in it, of safe letters.
+        label: The same for the names that a screen reader says.
     """
-    shared = {"pair": pair, "result": result, "signature": signature, "title": title}
+    shared = {"pair": pair, "result": result, "signature": signature, "title": title, "label": label}
     if result.score is None:
         return render("unscored.html", **shared)
     evaluation = result.score["raw_evaluation"]
-    reference, candidate = mark_reports(evaluation, pair.reference, pair.candidate)
+    reference, candidate = mark_reports(evaluation, pair.reference, pair.candidate, anchor)
     reports = [
         {"name": name, "text": text, "marks": marks, "pieces": list(pieces(text, marks))}
         for name, text, marks in (

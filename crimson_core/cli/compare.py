@@ -1,0 +1,138 @@
+"""`crimson compare`: two or more systems over the same references, of one file or several."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from crimson_core.cli.options import (
+    JUDGE_HELP,
+    AgeColumn,
+    BaseUrl,
+    BatchSize,
+    Concurrency,
+    Device,
+    Dtype,
+    IdColumn,
+    IndicationColumn,
+    Progress,
+    ReferenceColumn,
+    Repair,
+    SexColumn,
+    given,
+)
+from crimson_core.cli.outputs import HubFiles, Outputs, Public, PushToHub, run_and_write
+from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption
+from crimson_core.errors import InputError
+from crimson_core.leaderboard.config import parse_config
+from crimson_core.leaderboard.data import name_systems
+
+
+def compare(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="One file with a column of candidate reports for each system, or a file for each system. Further files may lack "
+            "the references, and are then joined by id."
+        ),
+    ],
+    prediction_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column of candidate reports; given several times, each is a system.  [default: prediction]",
+            show_default=False,
+        ),
+    ] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--judge",
+            "-j",
+            help=JUDGE_HELP + " Given several times, how the judges agree is told too.  [default: default]",
+            show_default=False,
+        ),
+    ] = None,
+    reference_column: ReferenceColumn = "reference",
+    id_column: IdColumn = None,
+    age_column: AgeColumn = None,
+    sex_column: SexColumn = None,
+    indication_column: IndicationColumn = None,
+    patient_column: Annotated[
+        str | None,
+        typer.Option(help="Column that says whose study it is: intervals and p values then resample patients."),
+    ] = None,
+    subgroup: Annotated[
+        list[str] | None,
+        typer.Option(help="Split the figures up by age_band, sex or a column. May be given several times."),
+    ] = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    base_url: BaseUrl = None,
+    concurrency: Concurrency = None,
+    repair: Repair = True,
+    seed: Annotated[int, typer.Option(min=0, help="Of resampling.")] = 0,
+    store: StoreOption = None,
+    no_store: NoStoreOption = False,
+    retry_failures: RetryOption = False,
+    output: Outputs = None,
+    hub_files: HubFiles = None,
+    push_to_hub: PushToHub = None,
+    public: Public = False,
+    progress: Progress = True,
+) -> None:
+    """Compare two or more systems over the same references.
+
+    Prints means with 95 % intervals, paired differences with p values (Holm's correction over all), and clinical figures. Exit
+    status as of `crimson leaderboard`, which takes a config for more systems, test sets and judges.
+    """
+    columns = prediction_column or ["prediction"]
+    systems = name_systems([file.name for file in files], columns)
+    if len(set(columns)) < len(columns) or len({file.resolve() for file in files}) < len(files):
+        raise InputError("A column or a file is given twice: it would be compared with itself.")
+    if len(systems) < 2:
+        raise InputError(
+            "There is one system: nothing to compare it with. Give two or more files, or --prediction-column twice or more; "
+            "`crimson score` scores one."
+        )
+    test_set = files[0].stem
+    options = given(batch_size=batch_size, device=device, dtype=dtype, base_url=base_url, concurrency=concurrency)
+    paths = [str(file.resolve()) for file in files]
+    config: dict[str, Any] = {
+        "title": "Comparison of " + ", ".join(systems),
+        "judges": [{"spec": spec, "options": options, "repair": repair} for spec in judge or ["default"]],
+        "test_sets": {
+            test_set: {
+                "data": paths[0],
+                "columns": {
+                    "reference": reference_column,
+                    **given(
+                        id=id_column,
+                        age=age_column,
+                        sex=sex_column,
+                        indication=indication_column,
+                        patient=patient_column,
+                    ),
+                },
+                "subgroups": subgroup or [],
+            }
+        },
+        "systems": {
+            name: {"column": column, "data": {test_set: paths[number]} if number else {}}
+            for name, (number, column) in systems.items()
+        },
+        "seed": seed,
+    }
+    run_and_write(
+        parse_config(config, "the command line"),
+        Path(),
+        store=store,
+        no_store=no_store,
+        retry_failures=retry_failures,
+        outputs=output,
+        hub_files=hub_files,
+        push_to=push_to_hub,
+        public=public,
+        progress=progress,
+        inputs=files,
+    )

@@ -1,0 +1,51 @@
+"""`crimson leaderboard`: systems, test sets and judges of a config."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crimson_core.cli.options import Progress
+from crimson_core.cli.outputs import HubFiles, Outputs, Public, PushToHub, run_and_write
+from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption
+from crimson_core.leaderboard.config import load_config
+
+
+def leaderboard(
+    config: Annotated[Path, typer.Argument(help="YAML file with the keys judges, test_sets and systems.")],
+    store: StoreOption = None,
+    no_store: NoStoreOption = False,
+    retry_failures: RetryOption = False,
+    output: Outputs = None,
+    hub_files: HubFiles = None,
+    push_to_hub: PushToHub = None,
+    public: Public = False,
+    progress: Progress = True,
+) -> None:
+    """Judge systems on test sets and compare them, as a config says.
+
+    judges: judge specs; with two or more, how they agree is told. test_sets: name -> {data, columns, subgroups}, where data is a
+    file (relative to the config), a folder or a Hub id, or {path, split, name, revision}; columns names those of reference, id,
+    age, sex, indication and patient; subgroups are age_band, sex or columns. systems: name -> the column of its candidate
+    reports, or {column, data: {test set: a table of its own}}, joined by id. Also title, seed and within.
+
+    Exit status: 0 if every pair was scored, 3 if some were not, 2 if the config, the input, a judge or an output was refused,
+    130 if the run was interrupted; then the tables are those of the pairs that were judged for all systems.
+    """
+    read = load_config(config)
+    folder = config.resolve().parent
+    sources = [test_set.data for test_set in read.test_sets.values()]
+    sources += [source for system in read.systems.values() for source in system.data.values()]
+    run_and_write(
+        read,
+        folder,
+        store=store,
+        no_store=no_store,
+        retry_failures=retry_failures,
+        outputs=output,
+        hub_files=hub_files,
+        push_to=push_to_hub,
+        public=public,
+        progress=progress,
+        inputs=[config, *(folder / source.path for source in sources)],
+    )

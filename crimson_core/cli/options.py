@@ -1,0 +1,64 @@
+"""What several commands share: options declared once, as annotations of their parameters, and the console."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from crimson_core.table import Rows, column_names
+
+JUDGE_HELP = (
+    "default (the published model), offline, offline+minilm, hf:<Hub id or folder>, openai:<model> or azure:<deployment>; "
+    "for an adapter whose base model is elsewhere hf:<adapter>,base=<folder or Hub id>."
+)
+
+# The judge, and what its constructor takes.
+JudgeSpec = Annotated[str, typer.Option("--judge", "-j", help=JUDGE_HELP)]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Pairs per batch (hf judges).")]
+Device = Annotated[str | None, typer.Option(help="Where the model runs, for example cuda:0 or cpu (hf judges).")]
+Dtype = Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 (hf judges).")]
+BaseUrl = Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible server (openai judges).")]
+Concurrency = Annotated[int | None, typer.Option(min=1, help="Requests at once (openai and azure judges).")]
+Repair = Annotated[
+    bool, typer.Option("--repair/--no-repair", help="Make inconsistent evaluations consistent before scoring.")
+]
+
+# The columns of a file.
+ReferenceColumn = Annotated[str, typer.Option(help="Column of the reference reports.")]
+PredictionColumn = Annotated[str, typer.Option(help="Column of the candidate reports.")]
+IdColumn = Annotated[str | None, typer.Option(help="Column of ids.  [default: id, if there]")]
+AgeColumn = Annotated[str | None, typer.Option(help="Column of ages.  [default: age, if there]")]
+SexColumn = Annotated[str | None, typer.Option(help="Column of sexes.  [default: sex, if there]")]
+IndicationColumn = Annotated[str | None, typer.Option(help="Column of indications.  [default: indication, if there]")]
+
+Progress = Annotated[bool, typer.Option("--progress/--no-progress", help="Show a progress bar.")]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that the user has set: those that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def columns_by_role(rows: Rows, fixed: dict[str, str], **optional: str | None) -> dict[str, str]:
+    """Which column holds what.
+
+    Args:
+        rows: Of the file.
+        fixed: Columns that must be there, by role.
+        **optional: Columns by role; None stands for the column of the role's name, if the file has it.
+    """
+    have = column_names(rows)
+    return fixed | {role: name or role for role, name in optional.items() if name or role in have}
+
+
+def console() -> Console:
+    """Standard output. Nothing in it is taken for markup, since ids and reasons are data; 120 wide where it is no terminal."""
+    made = Console(highlight=False, markup=False, emoji=False)
+    if not made.is_terminal:
+        made.width = 120
+    return made
+
+
+def printable(text: str) -> str:
+    """Text without control characters, which could steer the terminal."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -1,0 +1,181 @@
+"""What `crimson compare` and `crimson leaderboard` share: where a leaderboard is written, and how it is shown."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from crimson_core.cli.options import console, printable
+from crimson_core.cli.store import shown, store_path
+from crimson_core.errors import CrimsonError, InputError
+from crimson_core.leaderboard import exports, tables
+from crimson_core.leaderboard.config import Config
+from crimson_core.leaderboard.run import Leaderboard, read_test_sets, run_leaderboard
+
+# Exit statuses beside 0 and 2; 1 is Python's own for a crash.
+UNSCORED, INTERRUPTED = 3, 130
+
+
+def _html(board: Leaderboard) -> str:
+    from crimson_core.leaderboard.page import page_html
+
+    return page_html(board)
+
+
+_WRITERS: dict[str, Callable[[Leaderboard], str]] = {
+    ".html": _html,
+    ".md": tables.markdown,
+    ".csv": exports.as_csv,
+    ".json": exports.as_json,
+    ".jsonl": exports.as_jsonl,
+}
+
+Outputs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Write to this file; its ending says what: .html (a page with figures and highlighted reports), .md, .csv (all "
+        "figures), .json (all but report text) or .jsonl (every evaluation). May be given several times.",
+    ),
+]
+HubFiles = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write each system's results to this folder in the Hub's conventions: a model card's model-index block, and "
+        "files as evaluate.save writes them."
+    ),
+]
+PushToHub = Annotated[
+    str | None,
+    typer.Option(help="Push every evaluation as a data set to this Hub repository. They hold report text."),
+]
+Public = Annotated[bool, typer.Option("--public", help="Make the data set of --push-to-hub public, if it is new.")]
+
+
+def run_and_write(
+    config: Config,
+    folder: Path,
+    *,
+    outputs: Sequence[Path] | None,
+    hub_files: Path | None,
+    push_to: str | None,
+    public: bool,
+    progress: bool,
+    inputs: Sequence[Path],
+    store: Path | None,
+    no_store: bool,
+    retry_failures: bool,
+) -> None:
+    """Judge, print the tables, write what was asked for.
+
+    Args:
+        config: The leaderboard.
+        folder: What its paths are relative to.
+        outputs: Files to write.
+        hub_files: Folder of the Hub's files.
+        push_to: Hub repository.
+        public: Whether it is public, if new.
+        progress: Show progress bars.
+        inputs: Files that no output may overwrite.
+        store: File of kept judgements; None for the usual one.
+        no_store: Keep none.
+        retry_failures: Judge again what is a failure in the store.
+
+    Raises:
+        CrimsonError: Input, judge or output was refused.
+        typer.Exit: With status 3 where pairs are unscored, 130 where the run was interrupted.
+    """
+    outputs = list(outputs or [])
+    kept_in = store_path(store, no_store)
+    _check_outputs(outputs, [*inputs, *([kept_in] if kept_in else [])])
+    if public and not push_to:
+        raise InputError("--public says what --push-to-hub shall do. Give both.")
+    test_sets = read_test_sets(config, folder)
+    board = run_leaderboard(config, test_sets, progress=progress, store=kept_in, retry_failures=retry_failures)
+    print_board(board, kept_in)
+    for output in outputs:
+        try:
+            output.write_text(_WRITERS[output.suffix.lower()](board), encoding="utf-8")
+        except OSError as error:
+            raise CrimsonError(f"output {output} cannot be written: {error.strerror}.") from None
+    if hub_files:
+        from crimson_core.leaderboard.hub import write_hub_files
+
+        write_hub_files(board, hub_files)
+    if board.interrupted:
+        print("Interrupted: what is shown is for the pairs that were judged for all systems.", file=sys.stderr)
+        if kept_in:
+            print("What was judged is in the store: run the same command again to go on.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+    if push_to:
+        from crimson_core.leaderboard.hub import push_to_hub
+
+        push_to_hub(board, push_to, private=not public)
+    if board.n_unscored:
+        raise typer.Exit(UNSCORED)
+
+
+def print_board(board: Leaderboard, store: Path | None) -> None:
+    """Print all tables of a leaderboard, and what of it was read from a store."""
+    out = console()
+    part = None
+    for table in tables.all_tables(board):
+        if table.part != part:
+            part = table.part
+            out.print(printable(part), style="bold underline")
+            out.print()
+        grid = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+        for number, column in enumerate(table.columns):
+            label = number < table.n_labels
+            grid.add_column(
+                printable(column), justify="left" if label else "right", overflow="ellipsis" if label else "fold"
+            )
+        for row in table.rows:
+            grid.add_row(*("\n".join(map(printable, cell.split("\n"))) for cell in row))
+        out.print(table.title, style="bold")
+        out.print(grid)
+        for note in table.notes:
+            out.print(note)
+        out.print(f"Signature  {printable(table.signature)}", soft_wrap=True)
+        out.print()
+    for told in tables.how_to_read(board):
+        out.print(told)
+    if store:
+        results = [result for section in board.sections for own in section.results.values() for result in own]
+        read = sum(result.from_store for result in results)
+        old = sum(result.from_store and result.score is None for result in results)
+        again = f" ({old} of them unscored: --retry-failures judges these again)" if old else ""
+        out.print(f"Store  read {read}{again}, judged {len(results) - read}: {shown(store)}", soft_wrap=True)
+    out.print(tables.RESEARCH_ONLY)
+
+
+def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Refuse what could not be written in the end, before anything is judged."""
+    for output in outputs:
+        if output.suffix.lower() not in _WRITERS:
+            raise InputError(f"output {output} has an unknown ending. Give one of {', '.join(_WRITERS)}.")
+        if output.suffix.lower() == ".html":
+            try:
+                import jinja2  # noqa: F401
+                import matplotlib  # noqa: F401
+            except ImportError:
+                raise InputError(
+                    "The HTML report needs the extra `report`: pip install 'crimson-metric[report]'."
+                ) from None
+        if output.is_dir() or not output.resolve().parent.is_dir():
+            raise InputError(f"output {output} cannot be written: its folder is not there, or it is a folder itself.")
+        if any(_same(output, file) for file in inputs):
+            raise InputError(
+                f"output {output} is a file of reports or the store, which would be lost. Give another path."
+            )
+    if len({output.resolve() for output in outputs}) < len(outputs):
+        raise InputError("Two outputs are the same file. Give each its own.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths are, or would be, one file."""
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))

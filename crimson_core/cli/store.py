@@ -1,0 +1,189 @@
+"""`crimson store`: what is kept of the judgements, and the options of other commands that keep them."""
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from crimson_core.errors import CrimsonError, InputError
+from crimson_core.store import Selection, Store, default_path
+
+_DAMAGED = 3  # exit status of verify, as that of `crimson score` where something is unscored
+_ROWS_AT_ONCE = 5_000  # of a Parquet file
+
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        help="File of kept judgements; it holds report text.  [default: CRIMSON_STORE, else judgements.sqlite in the user's "
+        "cache folder]",
+    ),
+]
+NoStoreOption = Annotated[
+    bool, typer.Option("--no-store", help="Keep no judgements and read none (like CRIMSON_STORE=off).")
+]
+RetryOption = Annotated[bool, typer.Option("--retry-failures", help="Judge again what is a failure in the store.")]
+_SignatureOption = Annotated[
+    str | None,
+    typer.Option(
+        "--signature",
+        help="Only of judges with these fields in their signature, for example 'judge:offline|lexicon:2', or a whole signature.",
+    ),
+]
+_FailuresOption = Annotated[bool | None, typer.Option("--failures/--no-failures", help="Failures only, or none.")]
+
+app = typer.Typer(help="The judgements that are kept: export, stats, verify, prune.", no_args_is_help=True)
+
+
+def store_path(store: Path | None, no_store: bool) -> Path | None:
+    """The store that the two options name; None for none.
+
+    Raises:
+        InputError: They contradict each other.
+    """
+    if store is not None and no_store:
+        raise InputError("--store and --no-store are given both. Leave one out.")
+    return None if no_store else store or default_path()
+
+
+def shown(path: Path) -> str:
+    """A path, with ~ for the user's folder."""
+    home = Path.home()
+    return str(Path("~", path.relative_to(home)) if path.is_relative_to(home) else path)
+
+
+def _open(store: Path | None) -> Store:
+    path = store_path(store, no_store=False)
+    if path is None:
+        raise InputError("CRIMSON_STORE is off, so there is no store. Give one with --store.")
+    return Store(path, create=False)
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Argument(help="File to write, which ends in .jsonl or .parquet.")],
+    store: StoreOption = None,
+    signature: _SignatureOption = None,
+    failures: _FailuresOption = None,
+) -> None:
+    """Write the judgements to a file, one line or row each, with their reports.
+
+    In Parquet, what has no fixed form (signature, context, evaluation, repairs, usage) is JSON in a string.
+    """
+    write = _WRITERS.get(output.suffix.lower())
+    if write is None:
+        raise InputError(f"{output} has an unknown ending. Give a file that ends in {' or '.join(_WRITERS)}.")
+    partial = output.with_name(output.name + ".partial")
+    with _open(store) as opened:
+        if output.resolve() == opened.path.resolve():
+            raise InputError(f"{output} is the store itself, which would be lost. Give another path.")
+        try:
+            # readable by its owner only, like the store
+            with os.fdopen(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
+                count = write(opened.entries(Selection(signature, failures)), file)
+            os.replace(partial, output)
+        except OSError as error:
+            raise CrimsonError(f"{output} cannot be written: {error.strerror}.") from None
+        finally:
+            partial.unlink(missing_ok=True)
+    print(f"{count} judgements written to {output}; it holds report text.")
+
+
+@app.command()
+def stats(store: StoreOption = None) -> None:
+    """Count what is kept of each judge."""
+    with _open(store) as opened:
+        judges, path = opened.stats(), opened.path
+        size = sum(p.stat().st_size for p in (path, path.with_name(path.name + "-wal")) if p.exists())
+    for judge in judges:
+        print(judge.signature)
+        print(f"  judgements  {judge.judgements}, of them {judge.failures} failures")
+        if judge.prompt_tokens or judge.completion_tokens:
+            print(f"  tokens      {judge.prompt_tokens} in prompts, {judge.completion_tokens} in answers")
+        if judge.cost is not None:
+            print(f"  cost        {judge.cost:.4f} US dollars, as the server told it")
+        print(f"  time        {judge.seconds:.1f} s")
+        print(f"  judged      {judge.first} to {judge.last}\n")
+    print(
+        f"{sum(judge.judgements for judge in judges)} judgements, {size / 1e6:.1f} MB, with report text: {shown(path)}"
+    )
+
+
+@app.command()
+def verify(store: StoreOption = None) -> None:
+    """Check that the file is whole, that every evaluation can be read, and that each judgement stands under its own key.
+
+    Exit status: 0 if all is well, 3 if not.
+    """
+    with _open(store) as opened:
+        found = opened.verify()
+    for line in found.file:
+        print(f"The file is damaged: {line}")
+    for key in found.damaged:
+        print(f"Damaged: {key}")
+    print(f"{found.judgements} judgements checked, {len(found.damaged)} damaged: {shown(opened.path)}")
+    if found.damaged:
+        print("`crimson store prune --damaged` takes them out; they are judged again when they are needed.")
+    if found.damaged or found.file:
+        raise typer.Exit(_DAMAGED)
+
+
+@app.command()
+def prune(
+    store: StoreOption = None,
+    signature: _SignatureOption = None,
+    older_than: Annotated[
+        int | None, typer.Option(min=0, help="Only what was judged more than so many days ago.")
+    ] = None,
+    failures: _FailuresOption = None,
+    damaged: Annotated[bool, typer.Option("--damaged", help="Only what `crimson store verify` finds damaged.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing, only count.")] = False,
+) -> None:
+    """Delete judgements for which all the options hold, and their text from the file."""
+    if signature is None and older_than is None and failures is None and not damaged:
+        raise InputError(
+            "prune: nothing says what to delete. Give --signature, --older-than, --failures or --damaged; "
+            "to delete everything, delete the file."
+        )
+    with _open(store) as opened:
+        before = None if older_than is None else datetime.now(UTC) - timedelta(days=older_than)
+        keys = frozenset(opened.verify().damaged) if damaged else None
+        count = opened.prune(Selection(signature, failures, before, keys), dry_run=dry_run)
+    print(f"{count} judgements {'would be ' if dry_run else ''}deleted: {shown(opened.path)}")
+
+
+def _write_jsonl(entries: Iterator[dict[str, Any]], file: Any) -> int:
+    count = 0
+    for entry in entries:
+        file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        count += 1
+    return count
+
+
+def _write_parquet(entries: Iterator[dict[str, Any]], file: Any) -> int:
+    import pyarrow
+    import pyarrow.parquet
+
+    numbers = ("cost", "seconds")
+    text = ("key", "reference", "candidate", "context", "evaluation", "failure", "repairs", "raw_output", "usage")
+    names = (*text, *numbers, "judged_at", "asked", "answered", "crimson_core")
+    schema = pyarrow.schema([(name, pyarrow.float64() if name in numbers else pyarrow.string()) for name in names])
+    count = 0
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        while some := list(islice(entries, _ROWS_AT_ONCE)):
+            rows = [{name: _cell(entry[name]) for name in names} for entry in some]
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+            count += len(some)
+    return count
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+
+
+_WRITERS = {".jsonl": _write_jsonl, ".parquet": _write_parquet}

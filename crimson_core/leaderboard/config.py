@@ -1,0 +1,209 @@
+"""What a leaderboard is made of: judges, test sets and systems, from a YAML file."""
+
+import difflib
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from crimson_core.errors import InputError
+
+SECRET_OPTIONS = frozenset({"api_key"})  # never shown
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Part):
+    """A table: a file (relative to the config), a folder, or a data set of the Hub; in short form the path alone.
+
+    Attributes:
+        path: Of the file or folder, or the Hub id.
+        split: Which split, where there are several.
+        name: Which configuration of a Hub data set.
+        revision: Commit, tag or branch of a Hub data set.
+    """
+
+    path: str
+    split: str | None = None
+    name: str | None = None
+    revision: str | None = None
+
+
+class Columns(_Part):
+    """The columns of a test set's tables. None stands for the column of the role's name, if it is there.
+
+    Attributes:
+        reference: The reference reports. A system's own table may lack it where it has ids.
+        id: By which tables are joined; without ids they must hold the same references in the same order.
+        age: Of the patient.
+        sex: Of the patient.
+        indication: Why the radiograph was taken.
+        patient: Whose study it is: intervals and p values then resample patients. Taken only where it is named.
+    """
+
+    reference: str = "reference"
+    id: str | None = None
+    age: str | None = None
+    sex: str | None = None
+    indication: str | None = None
+    patient: str | None = None
+
+
+def _short(key: str) -> BeforeValidator:
+    """Lets a string stand for a part of which only `key` is given."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+class TestSet(_Part):
+    """Reference reports; in short form where they are.
+
+    Attributes:
+        data: Where they are.
+        columns: What its columns are called.
+        subgroups: By what the figures are split up: `age_band` and `sex` (of the patient context), or any column.
+    """
+
+    __test__ = False  # pytest takes it for tests
+
+    data: Annotated[Source, _short("path")]
+    columns: Columns = Columns()
+    subgroups: list[str] = []
+
+
+class System(_Part):
+    """Candidate reports of one system; in short form the column alone.
+
+    Attributes:
+        column: Of the candidate reports.
+        data: Test set -> the table that holds them. Where a test set is not named, it is the test set's own table.
+    """
+
+    column: str = "prediction"
+    data: dict[str, Annotated[Source, _short("path")]] = {}
+
+
+class JudgeChoice(_Part):
+    """A judge; in short form the spec alone.
+
+    Attributes:
+        spec: The judge spec.
+        options: For the judge's constructor.
+        repair: Make inconsistent evaluations consistent before scoring.
+    """
+
+    spec: str
+    options: dict[str, Any] = {}
+    repair: bool = True
+
+    @property
+    def label(self) -> str:
+        """What to call it: its spec, and what tells it from the same judge with other options."""
+        told = [f"{name} {value}" for name, value in self.options.items() if name not in SECRET_OPTIONS]
+        told += [] if self.repair else ["no repair"]
+        return self.spec + (f" ({', '.join(told)})" if told else "")
+
+
+class Config(_Part):
+    """A leaderboard.
+
+    Attributes:
+        title: Of the report.
+        judges: With two or more, how they agree is reported too.
+        test_sets: By name.
+        systems: By name.
+        seed: Of resampling.
+        within: How close two judges' scores must be to count as close.
+    """
+
+    title: str = "CRIMSON leaderboard"
+    judges: list[Annotated[JudgeChoice, _short("spec")]] = Field(min_length=1)
+    test_sets: dict[str, Annotated[TestSet, _short("data")]] = Field(min_length=1)
+    systems: dict[str, Annotated[System, _short("column")]] = Field(min_length=1)
+    seed: int = Field(default=0, ge=0)
+    within: float = Field(default=0.1, gt=0)
+
+
+def load_config(file: Path) -> Config:
+    """The leaderboard that a YAML file describes.
+
+    Raises:
+        InputError: It cannot be read, or has a key that is unknown, missing or of another type; names the key.
+    """
+    try:
+        data = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe loader
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InputError(f"{file} cannot be read: {reason}.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise InputError(f"{file}{where} is no YAML: {getattr(error, 'problem', None) or 'check it'}.") from None
+    return parse_config(data, str(file))
+
+
+def parse_config(data: Any, source: str) -> Config:
+    """A checked leaderboard.
+
+    Args:
+        data: What the YAML holds.
+        source: What to call it in an error.
+
+    Raises:
+        InputError: A key is unknown, missing or of another type; names the key.
+    """
+    if not isinstance(data, dict):
+        raise InputError(f"{source} must hold the keys judges, test_sets and systems.")
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{source}: " + "; ".join(map(_problem, error.errors()))) from None
+    for name, system in config.systems.items():
+        for test_set in system.data:
+            if test_set not in config.test_sets:
+                raise InputError(
+                    f"{source}: systems.{name}.data names the test set {test_set!r}, which is none."
+                    + _meant(test_set, config.test_sets)
+                )
+    specs = [(judge.spec, judge.options, judge.repair) for judge in config.judges]
+    for spec in specs:
+        if specs.count(spec) > 1:
+            raise InputError(f"{source}: judges has {spec[0]!r} twice. Give each once.")
+    return config
+
+
+def _problem(error: dict[str, Any]) -> str:
+    where = ".".join(map(str, error["loc"]))
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {error['msg'][:1].lower()}{error['msg'][1:]}."
+    *parents, key = error["loc"]
+    known = _fields(parents)
+    return f"{where} is an unknown key." + (_meant(str(key), known) or f" The keys are {', '.join(known)}.")
+
+
+def _fields(parents: list[Any]) -> list[str]:
+    """The keys that are known at a place of the config."""
+    part: type[BaseModel] = Config
+    by_place = {"judges": JudgeChoice, "test_sets": TestSet, "systems": System, "columns": Columns, "data": Source}
+    for parent in parents:
+        part = by_place.get(parent, part)
+    return list(part.model_fields)
+
+
+def _meant(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that is given twice is an error: else the last one would win, and a system be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)

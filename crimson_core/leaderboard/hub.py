@@ -1,0 +1,164 @@
+"""A leaderboard in the Hub's conventions: files as `evaluate.save` writes them, model cards' metadata, a data set."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crimson_core.errors import CrimsonError, InputError
+from crimson_core.leaderboard.config import Source
+from crimson_core.leaderboard.exports import as_json, records
+from crimson_core.leaderboard.run import Leaderboard, Section
+from crimson_core.leaderboard.tables import markdown
+from crimson_core.statistics import Estimate
+from crimson_core.summary import CLINICAL_FIGURES
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from huggingface_hub import EvalResult
+
+_TASK = "image-to-text"
+
+
+def write_hub_files(board: Leaderboard, folder: Path) -> list[Path]:
+    """Write what the Hub reads: no report text in any of it.
+
+    For each system a model card with its results as a `model-index` block, `<system>/README.md`, to be put at the head of the
+    model's own card; and for each section a file of its figures as `evaluate.save` writes them, `<system>/<test set>-<judge>.json`.
+
+    Args:
+        board: The leaderboard.
+        folder: Made if it is not there.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: Two systems would share a folder.
+        CrimsonError: The folder cannot be written.
+    """
+    from evaluate import save
+
+    names = list(board.sections[0].results)
+    folders = {name: folder / _slug(name) for name in names}
+    if len(set(folders.values())) < len(folders):
+        raise InputError("Two systems have names that make the same folder. Tell them apart by letters or digits.")
+    written = []
+    try:
+        for name, own in folders.items():
+            own.mkdir(parents=True, exist_ok=True)
+            card = own / "README.md"
+            card.write_text(model_card(board, name), encoding="utf-8")
+            written.append(card)
+            for number, section in enumerate(board.sections, 1):
+                file = own / f"{number}-{_slug(section.test_set)}-{_slug(section.judge)}.json"
+                save(file, **_result(section, name))
+                written.append(file)
+    except OSError as error:
+        raise CrimsonError(f"{folder} cannot be written: {error.strerror}.") from None
+    return written
+
+
+def model_card(board: Leaderboard, system: str) -> str:
+    """A model card whose `model-index` block holds a system's results; `huggingface_hub.ModelCard` reads them back."""
+    from huggingface_hub import ModelCardData
+
+    found = [result for section in board.sections for result in eval_results(board, section, system)]
+    if not found:  # an empty model-index is refused by the Hub
+        return f"# {system}\n\nNo pair was scored.\n"
+    data = ModelCardData(model_name=system, eval_results=found)
+    return f"---\n{data.to_yaml()}\n---\n\n# {system}\n\n{_about(board)}\n"
+
+
+def eval_results(board: Leaderboard, section: Section, system: str) -> Iterator["EvalResult"]:
+    """A system's figures in a section that are defined."""
+    from huggingface_hub import EvalResult
+
+    source = board.config.test_sets[section.test_set].data
+    titles = {"crimson_score": "CRIMSON score"} | {key: figure.title for key, figure in CLINICAL_FIGURES.items()}
+    for key, estimate in section.figures[system].items():
+        if estimate.value == estimate.value:
+            yield EvalResult(
+                task_type=_TASK,
+                task_name="Chest X-ray report generation",
+                dataset_type=_dataset_type(source),
+                dataset_name=section.test_set,
+                dataset_config=source.name,
+                dataset_split=source.split,
+                dataset_revision=source.revision,
+                metric_type=f"crimson/{key}" if key != "crimson_score" else "crimson",
+                metric_name=f"{titles[key]} ({section.judge})",
+                metric_value=estimate.value,
+                metric_args=_interval(estimate) | {"signature": section.signature},
+            )
+
+
+def as_dataset(board: Leaderboard) -> "Dataset":
+    """One row per pair, system, test set and judge. Its column `evaluation` holds the whole record as JSON, and so report text."""
+    from datasets import Dataset
+
+    rows = [
+        {key: record[key] for key in ("test_set", "judge", "system", "index", "id", "crimson_score", "failure")}
+        | {"evaluation": json.dumps(record["raw_evaluation"], ensure_ascii=False), "signature": record["signature"]}
+        for record in records(board)
+    ]
+    return Dataset.from_list(rows)
+
+
+def push_to_hub(board: Leaderboard, repository: str, *, private: bool = True) -> None:
+    """Push the rows of `as_dataset` with the leaderboard as `leaderboard.md` and `leaderboard.json`.
+
+    Args:
+        board: The leaderboard.
+        repository: Hub id of the data set, made if it is not there.
+        private: Whether a new one is private. The rows hold report text.
+
+    Raises:
+        CrimsonError: The Hub refused it, or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        as_dataset(board).push_to_hub(repository, private=private)
+        for name, text in (("leaderboard.md", markdown(board)), ("leaderboard.json", as_json(board))):
+            HfApi().upload_file(
+                path_or_fileobj=text.encode(), path_in_repo=name, repo_id=repository, repo_type="dataset"
+            )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise CrimsonError(
+            f"{repository} could not be pushed ({type(error).__name__}). Log in with `hf auth login`, check the name, and run "
+            "again."
+        ) from None
+
+
+def _result(section: Section, system: str) -> dict[str, Any]:
+    """Flat, as a metric's `compute` gives it; what is not defined is None, since NaN is no JSON."""
+    summary = section.summaries[system]
+    counts = {key: value for key, value in summary.items() if key.startswith(("n_", "mean_"))}
+    figures = {key: estimate.value for key, estimate in section.figures[system].items()}
+    score = section.figures[system]["crimson_score"]
+    every = figures | counts | {"crimson_score_low": score.low, "crimson_score_high": score.high}
+    labels = {"system": system, "test_set": section.test_set, "judge": section.judge, "signature": section.signature}
+    return {key: None if value != value else value for key, value in every.items()} | labels
+
+
+def _interval(estimate: Estimate) -> dict[str, Any]:
+    ends = {"low": estimate.low, "high": estimate.high} if estimate.low == estimate.low else {}
+    return ends | {"n": estimate.n}
+
+
+def _about(board: Leaderboard) -> str:
+    signatures = "\n".join(f"- `{signature}`" for signature in dict.fromkeys(s.signature for s in board.sections))
+    return f"Scored with CRIMSON; research use only, not for clinical decisions. Signatures:\n\n{signatures}"
+
+
+def _dataset_type(source: Source) -> str:
+    """A Hub id; of a local table the name of the file alone."""
+    local = source.path.startswith(("/", ".")) or Path(source.path).suffix or source.path.count("/") != 1
+    return _slug(Path(source.path).stem) if local else source.path
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.") or "unnamed"

@@ -1,0 +1,418 @@
+"""Statistics of columns of numbers that stand for the same units: intervals, paired differences, agreement.
+
+It knows nothing of any metric. A column has one number per unit (a study, say), NaN where there is none, and what is left out is
+counted. Units may belong to groups (a patient's studies): then groups are resampled and their signs flip together, since what is
+told about one patient's studies is not independent.
+
+Resampling is the product of a matrix (how often each unit was drawn, or its sign) with all columns at once. `scipy.stats.bootstrap`
+and `permutation_test` draw anew for each column, which is too slow for the many figures of a leaderboard; the tests compare the two.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from crimson_core.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np  # SciPy and numpy take longer to import than a report pair to score, so the functions do it
+
+CONFIDENCE = 0.95
+RESAMPLES = 9999
+_BATCH_CELLS = 2_000_000  # numbers of a batch of resamples, which bounds the memory
+_DIGITS = 9  # differences that are equal on paper are ties
+
+
+class Estimate(NamedTuple):
+    """A mean, or a ratio of sums, with its bootstrap interval.
+
+    Attributes:
+        value: NaN if there is nothing to average.
+        low: Lower end of the 95 % interval; NaN where fewer than two units (or groups) have something to average.
+        high: Its upper end.
+        n: What it is an average over: units with a value, or the sum of the denominators.
+        n_left_out: Units without a value.
+        method: How the interval was made: `BCa` (bias-corrected and accelerated bootstrap), `percentile` where BCa is not
+            defined (all values equal, all resamples on one side), or `none`.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    n_left_out: int
+    method: str = "none"
+
+
+class Comparison(NamedTuple):
+    """A system against another one over the same units.
+
+    Attributes:
+        systems: The names of the two.
+        difference: Mean of the first system's values less the second's, over the units that both have one for.
+        p_value: Two-sided, by paired approximate randomisation (random signs of the differences; all signs where there are
+            at most 13 units or groups); NaN without units.
+        adjusted_p_value: The same after Holm's correction for all comparisons that were made together.
+        bootstrap_p_value: Two-sided, by the paired bootstrap: how often a resample's difference is as far from the observed
+            one as that is from 0.
+        effect_size: Paired Cohen's d_z: the mean of the differences in units of their standard deviation; 0 where all are
+            0, NaN where it is not defined.
+        wins: Units on which the first system's value is higher.
+        losses: Units on which the second one's is.
+        ties: Units on which they are equal.
+    """
+
+    systems: tuple[str, str]
+    difference: Estimate
+    p_value: float
+    adjusted_p_value: float
+    bootstrap_p_value: float
+    effect_size: float
+    wins: int
+    losses: int
+    ties: int
+
+
+class Agreement(NamedTuple):
+    """Two columns that measure the same thing, unit by unit.
+
+    Attributes:
+        pearson: Correlation of the values.
+        spearman: Of their ranks.
+        kendall: Tau-b. The three are NaN where a column is constant or has fewer than two values.
+        difference: Mean of the first column less the second, with its interval.
+        n_within: Units whose two values differ by at most `within`.
+        within: That distance.
+    """
+
+    pearson: float
+    spearman: float
+    kendall: float
+    difference: Estimate
+    n_within: int
+    within: float
+
+
+def mean_interval(values: Sequence[float], groups: Sequence[Any] | None = None, *, seed: int = 0) -> Estimate:
+    """The mean of a column with its 95 % bootstrap interval.
+
+    Args:
+        values: One per unit; NaN where there is none.
+        groups: Which group each unit belongs to; None where each unit stands for itself.
+        seed: Of the resamples.
+    """
+    (found,) = mean_intervals([values], groups, seed=seed)
+    return found
+
+
+def mean_intervals(
+    columns: Sequence[Sequence[float]], groups: Sequence[Any] | None = None, *, seed: int = 0
+) -> list[Estimate]:
+    """The mean of each column with its interval, from the same resamples. Arguments as of `mean_interval`."""
+    import numpy as np
+
+    values = np.array(columns, dtype=float).reshape(len(columns), -1).T
+    return ratio_intervals(values, np.ones_like(values), groups, seed=seed)
+
+
+def ratio_intervals(
+    numerators: "np.ndarray",
+    denominators: "np.ndarray",
+    groups: Sequence[Any] | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> list[Estimate]:
+    """The sum of each column of numerators over the sum of its denominators, with 95 % bootstrap intervals.
+
+    Resamples in which the denominators of a column sum to 0 say nothing about it and are left out.
+
+    Args:
+        numerators: Shape (units, columns); NaN where a unit has no value.
+        denominators: The same; 0 where a unit adds nothing to either sum.
+        groups: Which group each unit belongs to; None where each unit stands for itself.
+        seed: Of the resamples.
+        resamples: Their number.
+    """
+    return _resample(numerators, denominators, groups, seed, resamples).estimates()
+
+
+def compare_systems(
+    scores: Mapping[str, Sequence[float]], groups: Sequence[Any] | None = None, *, seed: int = 0
+) -> list[Comparison]:
+    """Compare every two systems over the same units.
+
+    Args:
+        scores: System name -> one value per unit, in the same order for all; NaN where there is none.
+        groups: Which group each unit belongs to; None where each unit stands for itself.
+        seed: Of the resamples and signs.
+
+    Raises:
+        InputError: The systems have unequal numbers of values.
+    """
+    import numpy as np
+
+    if len({len(values) for values in scores.values()}) > 1:
+        counts = ", ".join(f"{name} {len(values)}" for name, values in scores.items())
+        raise InputError(f"scores: the systems have unequal numbers of scores ({counts}). Give one per report pair.")
+    columns = {name: np.asarray(values, dtype=float) for name, values in scores.items()}
+    pairs = list(combinations(columns, 2))
+    if not pairs:
+        return []
+    differences = np.column_stack([np.round(columns[a] - columns[b], _DIGITS) for a, b in pairs])
+    resampled = _resample(differences, np.ones_like(differences), groups, seed, RESAMPLES)
+    estimates, bootstrap_p_values = resampled.estimates(), resampled.p_values()
+    p_values = sign_flip_p_values(differences, groups, seed=seed)
+    return corrected(
+        [
+            Comparison(
+                systems,
+                estimate,
+                float(p_value),
+                float(p_value),
+                float(bootstrap_p_value),
+                _cohens_dz(difference[~np.isnan(difference)]),
+                int((difference > 0).sum()),
+                int((difference < 0).sum()),
+                int((difference == 0).sum()),
+            )
+            for systems, difference, estimate, p_value, bootstrap_p_value in zip(
+                pairs, differences.T, estimates, p_values, bootstrap_p_values, strict=True
+            )
+        ]
+    )
+
+
+def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons with the p values adjusted for all of them, by Holm."""
+    adjusted = holm([comparison.p_value for comparison in comparisons])
+    return [c._replace(adjusted_p_value=p) for c, p in zip(comparisons, adjusted, strict=True)]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values after Holm's step-down correction for their number; NaN stays NaN and does not count."""
+    order = sorted((p, i) for i, p in enumerate(p_values) if p == p)
+    adjusted = [float("nan")] * len(p_values)
+    least = 0.0
+    for rank, (p, i) in enumerate(order):
+        least = max(least, min(1.0, (len(order) - rank) * p))
+        adjusted[i] = least
+    return adjusted
+
+
+def sign_flip_p_values(
+    differences: "np.ndarray", groups: Sequence[Any] | None = None, *, seed: int = 0, resamples: int = RESAMPLES
+) -> "np.ndarray":
+    """Two-sided p values of the hypothesis that the signs of differences are chance: paired approximate randomisation.
+
+    Args:
+        differences: Shape (units, columns); NaN where a unit has none.
+        groups: Which group each unit belongs to: its differences change signs together.
+        seed: Of the signs.
+        resamples: Number of random signs of each unit; all signs are taken where there are no more of them.
+    """
+    import numpy as np
+
+    absent = np.isnan(differences)
+    sums = _by_group(np.where(absent, 0.0, differences), groups)
+    observed = np.abs(sums.sum(0)) - 1e-12 * np.abs(sums).sum(0)  # sums that are equal on paper are as extreme
+    beyond = np.zeros(sums.shape[1])
+    units = len(sums)
+    exact = units < 63 and 2**units <= resamples
+    for signs in _all_signs(units) if exact else _random_signs(units, resamples, seed):
+        beyond += (np.abs(signs @ sums) >= observed).sum(0)
+    p_values = beyond / 2**units if exact else (beyond + 1) / (resamples + 1)
+    return np.where(absent.all(0), np.nan, p_values)
+
+
+def agreement(
+    first: Sequence[float],
+    second: Sequence[float],
+    groups: Sequence[Any] | None = None,
+    *,
+    within: float = 0.1,
+    seed: int = 0,
+) -> Agreement:
+    """How far two columns agree on the units that both have a value for.
+
+    Args:
+        first: One value per unit; NaN where there is none.
+        second: The same.
+        groups: Which group each unit belongs to; None where each unit stands for itself.
+        within: How close two values must be to count as close.
+        seed: Of the resamples.
+    """
+    import numpy as np
+    from scipy import stats
+
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    difference = np.round(a - b, _DIGITS)
+    kept = ~np.isnan(difference)
+    correlations = [float("nan")] * 3
+    if kept.sum() > 1 and np.ptp(a[kept]) > 0 and np.ptp(b[kept]) > 0:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+            correlations = [
+                float(measure(a[kept], b[kept]).statistic)
+                for measure in (stats.pearsonr, stats.spearmanr, stats.kendalltau)
+            ]
+    return Agreement(
+        *correlations,
+        mean_interval(difference, groups, seed=seed),
+        int((np.abs(difference[kept]) <= within + 10**-_DIGITS).sum()),
+        within,
+    )
+
+
+def bca_interval(value: float, resampled: "np.ndarray", jackknifed: "np.ndarray") -> tuple[float, float] | None:
+    """The bias-corrected and accelerated interval, None where it is not defined.
+
+    Args:
+        value: The estimate.
+        resampled: The same of each resample.
+        jackknifed: The same with each unit left out in turn.
+
+    Returns:
+        Its ends, as `scipy.stats.bootstrap(method="BCa")` computes them (Efron and Tibshirani 1993, equations 14.9 to 14.15).
+    """
+    import numpy as np
+    from scipy.special import ndtr, ndtri
+
+    below = ((resampled < value).mean() + (resampled <= value).mean()) / 2
+    deviations = jackknifed.mean() - jackknifed
+    spread = (deviations**2).sum()
+    if not 0 < below < 1 or not spread > 1e-24 * (jackknifed**2).sum():  # rounding of equal values is no spread
+        return None
+    bias, acceleration = ndtri(below), (deviations**3).sum() / (6 * spread**1.5)
+    tails = bias + ndtri(np.array([1 - CONFIDENCE, 1 + CONFIDENCE]) / 2)
+    low, high = np.quantile(resampled, ndtr(bias + tails / (1 - acceleration * tails)))
+    return float(low), float(high)
+
+
+class _Resampled(NamedTuple):
+    """Ratios of sums, one per column, and what the bootstrap has to know about them.
+
+    Attributes:
+        values: Of all units; shape (columns,).
+        resampled: Of each resample; shape (resamples, columns).
+        jackknifed: With each unit or group left out in turn; shape (units, columns).
+        n: Sum of the denominators.
+        n_left_out: Units without a value.
+        units: Units or groups with something to average.
+    """
+
+    values: "np.ndarray"
+    resampled: "np.ndarray"
+    jackknifed: "np.ndarray"
+    n: "np.ndarray"
+    n_left_out: "np.ndarray"
+    units: "np.ndarray"
+
+    def estimates(self) -> list[Estimate]:
+        return [
+            Estimate(float(value), low, high, round(float(self.n[c])), int(self.n_left_out[c]), method)
+            for c, value in enumerate(self.values)
+            for low, high, method in [self._interval(c)]
+        ]
+
+    def p_values(self) -> "np.ndarray":
+        """How often a resample is as far from the value as that is from 0; NaN where there is no value."""
+        import numpy as np
+
+        far = np.abs(self.resampled - self.values) >= np.abs(self.values) - 1e-12
+        defined = ~np.isnan(self.resampled)
+        return np.where(np.isnan(self.values), np.nan, ((far & defined).sum(0) + 1) / (defined.sum(0) + 1))
+
+    def _interval(self, c: int) -> tuple[float, float, str]:
+        import numpy as np
+
+        if self.units[c] < 2:
+            return float("nan"), float("nan"), "none"
+        resampled = self.resampled[:, c]
+        resampled = np.round(resampled[~np.isnan(resampled)], 12)  # sums differ in their last digits by their order
+        if ends := bca_interval(np.round(self.values[c], 12), resampled, self.jackknifed[:, c]):
+            return *ends, "BCa"
+        low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        return float(low), float(high), "percentile"
+
+
+def _resample(
+    numerators: "np.ndarray", denominators: "np.ndarray", groups: Sequence[Any] | None, seed: int, resamples: int
+) -> _Resampled:
+    import numpy as np
+
+    left_out = np.isnan(numerators) | np.isnan(denominators)
+    above = _by_group(np.where(left_out, 0.0, numerators), groups)
+    below = _by_group(np.where(left_out, 0.0, denominators), groups)
+    both = np.hstack([above, below])
+    drawn = np.empty((resamples, both.shape[1]))
+    for rows, counts in _draws(len(both), resamples, seed):
+        drawn[rows] = counts @ both
+    with np.errstate(invalid="ignore", divide="ignore"):
+        columns = above.shape[1]
+        return _Resampled(
+            above.sum(0) / below.sum(0),
+            drawn[:, :columns] / drawn[:, columns:],
+            (above.sum(0) - above) / (below.sum(0) - below),
+            below.sum(0),
+            left_out.sum(0),
+            (below != 0).sum(0),
+        )
+
+
+def _by_group(values: "np.ndarray", groups: Sequence[Any] | None) -> "np.ndarray":
+    """The sums of each group's rows; shape (groups, columns)."""
+    import numpy as np
+
+    if groups is None:
+        return values
+    if len(groups) != len(values):
+        raise InputError(f"groups has {len(groups)} entries and there are {len(values)} values. Give one for each.")
+    codes: dict[Any, int] = {}
+    of_row = [codes.setdefault(group, len(codes)) for group in groups]
+    sums = np.zeros((len(codes), values.shape[1]))
+    np.add.at(sums, of_row, values)
+    return sums
+
+
+def _draws(units: int, resamples: int, seed: int) -> Iterator[tuple[slice, "np.ndarray"]]:
+    """How often each unit is drawn in each resample, some resamples at a time; shape (resamples, units)."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    for rows in _batches(units, resamples):
+        size = rows.stop - rows.start
+        drawn = rng.integers(0, max(units, 1), (size, units)) + np.arange(size)[:, None] * units
+        yield rows, np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units).astype(float)
+
+
+def _random_signs(units: int, resamples: int, seed: int) -> Iterator["np.ndarray"]:
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    for rows in _batches(units, resamples):
+        bits = np.unpackbits(rng.integers(0, 256, (rows.stop - rows.start, -(-units // 8)), dtype=np.uint8), axis=1)
+        yield bits[:, :units] * 2.0 - 1.0
+
+
+def _all_signs(units: int) -> Iterator["np.ndarray"]:
+    import numpy as np
+
+    yield ((np.arange(2**units)[:, None] >> np.arange(units)) & 1) * 2.0 - 1.0
+
+
+def _batches(units: int, resamples: int) -> Iterator[slice]:
+    size = max(1, _BATCH_CELLS // max(units, 1))
+    for start in range(0, resamples, size):
+        yield slice(start, min(start + size, resamples))
+
+
+def _cohens_dz(differences: "np.ndarray") -> float:
+    if not len(differences):
+        return float("nan")
+    if not differences.any():
+        return 0.0
+    if len(differences) < 2 or differences.std(ddof=1) < 10**-_DIGITS:
+        return float("nan")
+    return float(differences.mean() / differences.std(ddof=1))
