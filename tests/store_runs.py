@@ -59,7 +59,8 @@ def main(folder, seed, kills):
             score(folder / "killed.sqlite", bill, pause=0.002)
             os._exit(0)
         if n % 2:  # in the midst of judging; else perhaps while the store is made or opened
-            while bill.stat().st_size == size:
+            deadline = time.monotonic() + 10
+            while bill.stat().st_size == size and time.monotonic() < deadline:
                 time.sleep(0.001)
         time.sleep(chance.uniform(0, 0.03))
         os.kill(child, signal.SIGKILL)
