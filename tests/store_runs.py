@@ -50,19 +50,25 @@ def score(store, bill, pause):
 def main(folder, seed, kills):
     chance = random.Random(seed)
     OfflineJudge()  # loads the lexicon, which the forks then have
-    killed = 0
-    for _ in range(kills):
+    killed, bill = 0, folder / "bill"
+    bill.touch()
+    for n in range(kills):
+        size = bill.stat().st_size
         child = os.fork()
         if not child:
-            score(folder / "killed.sqlite", folder / "bill", pause=0.002)
+            score(folder / "killed.sqlite", bill, pause=0.002)
             os._exit(0)
-        time.sleep(chance.uniform(0, 0.15))  # the shortest ones end while the store is made or opened
+        if n % 2:  # in the midst of judging; else perhaps while the store is made or opened
+            deadline = time.monotonic() + 10
+            while bill.stat().st_size == size and time.monotonic() < deadline:
+                time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.03))
         os.kill(child, signal.SIGKILL)
         killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    resumed = score(folder / "killed.sqlite", folder / "bill", pause=0)
+    resumed = score(folder / "killed.sqlite", bill, pause=0)
     undisturbed = score(folder / "undisturbed.sqlite", folder / "undisturbed-bill", pause=0)
-    bill = [json.loads(line) for line in (folder / "bill").read_text().splitlines()]
-    print(json.dumps({"killed": killed, "same": resumed == undisturbed, "bill": bill}))
+    lines = [json.loads(line) for line in bill.read_text().splitlines()]
+    print(json.dumps({"killed": killed, "same": resumed == undisturbed, "bill": lines}))
 
 
 if __name__ == "__main__":
