@@ -29,9 +29,10 @@ def crimson_reward(
     the last message counts. A completion that cannot be judged (the judge failed, the conversation ends without an answer of the
     assistant, `report` finds none) has the reward None. An empty completion is an empty report and is judged.
 
-    What a trainer makes of None is its own affair. TRL's GRPOTrainer leaves it out of the sum over reward functions; where this
-    is the only one, that sum is 0, the score of a normal template, unless the trainer does better. The README says what the
-    tested version does. The share of unjudged completions is logged as `crimson/unscored` where the trainer hands in `log_metric`.
+    TRL's GRPOTrainer gives a completion that has no reward from any function no part in the mean of its group, and the advantage 0:
+    it moves the model nowhere (read in, and tested with, TRL 1.16). It also prints the first such row as a warning, reports
+    included; `logging.getLogger("trl").setLevel(logging.ERROR)` keeps it quiet. The share of completions without a reward is logged
+    as `crimson/unscored`, where the trainer hands in `log_metric`.
 
     Equal completions of a prompt are judged once.
 
@@ -77,7 +78,7 @@ def crimson_reward(
             for row, pair in zip(judged, pairs, strict=True):
                 result = scores[pair]
                 rewards[row] = None if result.score is None else result.crimson_score
-        if log_metric := columns.get("log_metric"):
+        if rewards and (log_metric := columns.get("log_metric")):
             log_metric("crimson/unscored", rewards.count(None) / len(rewards))
         return rewards
 

@@ -3,8 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -148,8 +147,9 @@ class VLLMJudge:
         for option in more:
             if option in ("model", *settings):
                 raise InputError(f"engine holds {option!r}, which the vllm judge sets itself. Leave it out.")
-        with loading(checkpoint), _without_stale_index(checkpoint.folder) as folder:
-            self._llm = vllm.LLM(folder, **settings, **more)
+        with loading(checkpoint):
+            self._links = _links_without_stale_index(checkpoint.folder)  # kept as long as vLLM
+            self._llm = vllm.LLM(self._links.name if self._links else str(checkpoint.folder), **settings, **more)
         about = self._llm.model_config
         self._context: int = about.max_model_len
         self._signature = {
@@ -218,22 +218,19 @@ class VLLMJudge:
         )
 
 
-@contextmanager
-def _without_stale_index(folder: Path) -> Iterator[str]:
-    """A model folder without an index of shards that are not there, which vLLM would believe.
+def _links_without_stale_index(folder: Path) -> tempfile.TemporaryDirectory | None:
+    """Links to the files of a model folder but for an index of shards that are not there, which vLLM would believe.
 
-    The published model has one beside its weights in a single file.
+    The published model has such an index beside its weights in a single file. None: the folder can be used as it is.
     """
     index = folder / "model.safetensors.index.json"
     if not index.is_file() or not (folder / "model.safetensors").is_file():
-        yield str(folder)
-        return
+        return None
     shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     if all((folder / shard).is_file() for shard in shards):
-        yield str(folder)
-        return
-    with tempfile.TemporaryDirectory() as links:
-        for path in folder.iterdir():
-            if path.name != index.name:
-                Path(links, path.name).symlink_to(path.resolve())
-        yield links
+        return None
+    links = tempfile.TemporaryDirectory(prefix="crimson-vllm-")
+    for path in folder.iterdir():
+        if path.name != index.name:
+            Path(links.name, path.name).symlink_to(path.resolve())
+    return links

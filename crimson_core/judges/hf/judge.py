@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 import transformers
