@@ -14,7 +14,13 @@ from models import variant
 from crimson_core import CrimsonScorer, InputError, JudgeError, make_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
-FINDINGS = ("Small left effusion", "Large right pneumothorax", "Left lower lobe pneumonia", "Cardiomegaly", "Clear lungs")
+FINDINGS = (
+    "Small left effusion",
+    "Large right pneumothorax",
+    "Left lower lobe pneumonia",
+    "Cardiomegaly",
+    "Clear lungs",
+)
 
 
 def reports(n):
@@ -22,7 +28,12 @@ def reports(n):
     for i in range(n):
         size = f"{i % 7 + 1} mm nodule in the right upper lobe."
         rows.append(
-            {"id": f"s{i}", "reference": f"{FINDINGS[i % 5]}. {size}", "prediction": f"{FINDINGS[i % 3]}. {size}", "age": "70"}
+            {
+                "id": f"s{i}",
+                "reference": f"{FINDINGS[i % 5]}. {size}",
+                "prediction": f"{FINDINGS[i % 3]}. {size}",
+                "age": "70",
+            }
         )
     return rows
 
@@ -39,7 +50,12 @@ def write(path, rows):
 def run(*arguments, launcher=(), **environment):
     command = [sys.executable, *launcher, "-m", "crimson_core.cli", "score", *map(str, arguments), "--no-progress"]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )
 
 
@@ -101,18 +117,25 @@ def test_a_judge_that_a_worker_cannot_load_is_one_clear_error(ray_judge, tmp_pat
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"workers": 999}, "999 CPUs"), ({"num_gpus": 7}, "14 GPUs"), ({"workers": -1}, "workers"), ({"spec": "nope"}, "nope")],
+    [
+        ({"workers": 999}, "999 CPUs"),
+        ({"num_gpus": 7}, "14 GPUs"),
+        ({"workers": -1}, "workers"),
+        ({"spec": "nope"}, "nope"),
+    ],
 )
 def test_impossible_workers(ray_judge, options, said):
     with pytest.raises(InputError, match=said):
         ray_judge(**options)
 
 
-def test_the_command_line_with_ray(tmp_path, ray):
+def test_the_command_line_on_a_cluster(tmp_path, ray, ray_judge):
+    ray_judge()  # which starts Ray
+    cluster = ("--engine", "ray", "--workers", 2, "--address", ray.get_runtime_context().gcs_address)
     rows = reports(30)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "p.parquet")
     here = run(tmp_path / "p.parquet", "-j", "offline", "-o", tmp_path / "here.parquet")
-    there = run(tmp_path / "p.parquet", "-j", "offline", "-o", tmp_path / "there.parquet", "--engine", "ray", "--workers", 2)
+    there = run(tmp_path / "p.parquet", "-j", "offline", "-o", tmp_path / "there.parquet", *cluster)
     assert there.returncode == here.returncode == 0, there.stderr
     assert there.stdout == here.stdout
     table = pyarrow.parquet.read_table(tmp_path / "there.parquet")
@@ -167,7 +190,9 @@ print(json.dumps(result and result["scores"]))
     rows[4] |= {"reference": "Tortuous aorta.", "prediction": "", "age": "40"}
     command = [sys.executable, "-c", code]
     processes = [
-        subprocess.Popen([*command, str(rank), json.dumps(rows)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, str(rank), json.dumps(rows)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for rank in (0, 1)
     ]
     (first, error), (second, _) = (process.communicate(timeout=100) for process in processes)
@@ -178,4 +203,4 @@ print(json.dumps(result and result["scores"]))
     expected = [result.crimson_score for result in CrimsonScorer("offline").score(pairs)]
     assert json.loads(first) == expected, error
     assert (expected[1], expected[4]) == (1.0, 0.0), "the contexts came along"
-    assert not [path for path in tmp_path.rglob("*.arrow")]
+    assert not list(tmp_path.rglob("*.arrow"))

@@ -126,9 +126,7 @@ def test_a_judge_that_cannot_go_on_stops_the_training(picky, monkeypatch):
 
 
 def test_no_engine_is_imported_with_the_package():
-    code = (
-        "import sys, crimson_core, crimson_core.rewards; print([m for m in ('torch', 'trl', 'ray', 'vllm') if m in sys.modules])"
-    )
+    code = "import sys, crimson_core, crimson_core.rewards; print([m for m in ('torch', 'trl', 'ray', 'vllm') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
@@ -171,7 +169,9 @@ def test_a_step_of_grpo(tiny_folder, tmp_path, picky, monkeypatch, conversationa
     )  # fmt: skip
     advantages = []
     loss = trainer._compute_loss
-    monkeypatch.setattr(trainer, "_compute_loss", lambda m, i: advantages.append(i["advantages"].tolist()) or loss(m, i))
+    monkeypatch.setattr(
+        trainer, "_compute_loss", lambda m, i: advantages.append(i["advantages"].tolist()) or loss(m, i)
+    )
     logging.getLogger("trl").setLevel(logging.ERROR)  # it would print the rows that nobody could judge
     trainer.train()
     assert seen == {"age": ["70", "70", "71", "71"], "rewards": [1.0, -0.5, None, None]}

@@ -271,6 +271,8 @@ class HFJudge:
                 with work.timed("drafting"):
                     drafter = drafts.row(pairs[index], prompt)
                 rows[index] = Row(prompt, self._limit(len(prompt)), grammar.start(), drafter)
+            if not rows:  # none of those that were left could be encoded
+                continue
             if self._fits(lambda: decoder.step(list(rows.values()))):
                 for index in [index for index, row in rows.items() if row.done]:
                     row = rows.pop(index)
