@@ -136,7 +136,7 @@ def _throughput(judge: str, pairs: Sequence[ReportPair]) -> dict[str, Any]:
 
 def _store(judge: str, pairs: Sequence[ReportPair]) -> dict[str, Any]:
     """Seconds per round without a store, with one that is filled, and with one that is read; in turns, since timings wander."""
-    pairs = list(islice(_endless(pairs), _CHUNK))
+    pairs = list(islice(endless_pairs(pairs), _CHUNK))
     seconds: dict[str, list[float]] = {"without a store": [], "a new store is filled": [], "the store is read": []}
     with tempfile.TemporaryDirectory() as folder:
         for n in range(_ROUNDS):
@@ -211,7 +211,7 @@ def _memory(judge: str, file: Path, sizes: Sequence[int]) -> list[dict[str, Any]
 def score_many(file: str, judge: str, n: int) -> dict[str, Any]:
     """Score `n` pairs, keep the scores only, and measure this process."""
     scorer = CrimsonScorer(judge)
-    pairs = _endless(report_pairs(Path(file)))
+    pairs = endless_pairs(report_pairs(Path(file)))
     scores: list[float] = []
     started = time.perf_counter()
     while len(scores) < n:
@@ -220,7 +220,7 @@ def score_many(file: str, judge: str, n: int) -> dict[str, Any]:
     return {"pairs": n, "seconds": time.perf_counter() - started, "peak_mb": peak_mb()}
 
 
-def _endless(pairs: Sequence[ReportPair]) -> Iterator[ReportPair]:
+def endless_pairs(pairs: Sequence[ReportPair]) -> Iterator[ReportPair]:
     """The pairs over and over, each time with another number, so that a cache that grows with the reports shows."""
     for n, pair in enumerate(cycle(pairs)):
         yield ReportPair(f"{pair.reference} Accession {n}.", f"{pair.candidate} Accession {n}.", pair.context)

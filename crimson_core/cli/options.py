@@ -8,15 +8,15 @@ from rich.console import Console
 from crimson_core.table import Rows, column_names
 
 JUDGE_HELP = (
-    "default (the published model), offline, offline+minilm, hf:<Hub id or folder>, openai:<model> or azure:<deployment>; "
+    "default (the published model), offline, offline+minilm, hf:<Hub id or folder>, vllm:<Hub id or folder>, openai:<model> or azure:<deployment>; "
     "for an adapter whose base model is elsewhere hf:<adapter>,base=<folder or Hub id>."
 )
 
 # The judge, and what its constructor takes.
 JudgeSpec = Annotated[str, typer.Option("--judge", "-j", help=JUDGE_HELP)]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Pairs per batch (hf judges).")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Pairs per batch (hf and vllm judges).")]
 Device = Annotated[str | None, typer.Option(help="Where the model runs, for example cuda:0 or cpu (hf judges).")]
-Dtype = Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 (hf judges).")]
+Dtype = Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 (hf and vllm judges).")]
 BaseUrl = Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible server (openai judges).")]
 Concurrency = Annotated[int | None, typer.Option(min=1, help="Requests at once (openai and azure judges).")]
 Repair = Annotated[

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, Literal, TextIO
 
 import typer
 from rich.table import Table
@@ -33,10 +33,11 @@ from crimson_core.cli.options import (
 )
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption, shown, store_path
 from crimson_core.errors import CrimsonError, InputError
+from crimson_core.judges.accelerate import AccelerateJudge, launched
 from crimson_core.report import CONTEXT_FIELDS
 from crimson_core.scorer import CrimsonScorer, PairResult
 from crimson_core.summary import summarize
-from crimson_core.table import pairs_from_rows, read_rows
+from crimson_core.table import pairs_from_rows, read_rows, write_parquet
 
 # Exit statuses beside 0 and 2; 1 is Python's own for a crash.
 _UNSCORED, _INTERRUPTED = 3, 130
@@ -54,7 +55,12 @@ def score(
     sex_column: SexColumn = None,
     indication_column: IndicationColumn = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write one JSON line per pair to this file.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write one JSON line per pair to this file; if it ends in .parquet, one row per pair.",
+        ),
     ] = None,
     batch_size: BatchSize = None,
     device: Device = None,
@@ -65,6 +71,17 @@ def score(
     store: StoreOption = None,
     no_store: NoStoreOption = False,
     retry_failures: RetryOption = False,
+    engine: Annotated[
+        Literal["ray"] | None, typer.Option(help="Judge in several workers with Ray.  [default: in this process]")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of workers (ray).  [default: one per CPU, or as many as have GPUs]"),
+    ] = None,
+    num_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker (ray).")] = 0,
+    address: Annotated[
+        str | None, typer.Option(help="Address of a Ray cluster, or auto.  [default: Ray on this machine alone]")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Score the first rows only.")] = None,
     progress: Progress = True,
 ) -> None:
@@ -75,8 +92,19 @@ def score(
 
     Judgements are kept in the store as they arrive, and read from there when the same judge meets the same pair again: a run
     that broke off goes on when the same command is given again. Without a store, what was judged is kept with -o only.
+
+    Started by `accelerate launch -m crimson_core.cli score …` in several processes, each judges its share; the first one reads,
+    prints and writes.
     """
     options = given(batch_size=batch_size, device=device, dtype=dtype, base_url=base_url, concurrency=concurrency)
+    shared = {"workers": workers, "num_gpus": num_gpus, "address": address}
+    if engine is None and any(shared.values()):
+        raise InputError("--workers, --num-gpus and --address are options of --engine ray. Add it, or leave them out.")
+    if engine and launched():
+        raise InputError("--engine ray starts its workers itself. Leave it out, or run it without a launcher.")
+    if launched() and os.environ["RANK"] != "0":
+        AccelerateJudge(judge, **options).serve()
+        return
     rows = read_rows(file)[:limit]
     columns = columns_by_role(
         rows,
@@ -90,13 +118,15 @@ def score(
     kept_in = store_path(store, no_store)
     if output and kept_in and output.resolve() == kept_in.expanduser().resolve():
         raise InputError(f"output {output} is the store, which would be lost. Give another path.")
-    scorer = CrimsonScorer(
-        judge,
-        repair=repair,
-        store=kept_in,
-        retry_failures=retry_failures,
-        **options,
-    )
+    kept = {"repair": repair, "store": kept_in, "retry_failures": retry_failures}
+    if engine == "ray":
+        from crimson_core.judges.ray import RayJudge
+
+        scorer = CrimsonScorer(RayJudge(judge, **shared, **options), **kept)
+    elif launched():
+        scorer = CrimsonScorer(AccelerateJudge(judge, **options), **kept)
+    else:
+        scorer = CrimsonScorer(judge, **kept, **options)
 
     results: list[PairResult] = []
     interrupted = False
@@ -111,6 +141,8 @@ def score(
         results.sort(key=lambda result: result.index)
         if not interrupted:
             out.finish(results)
+            if isinstance(scorer.judge, AccelerateJudge):
+                scorer.judge.close()  # where the run broke off, the launcher ends the other processes
 
     context_columns = [column for role, column in columns.items() if role in CONTEXT_FIELDS]
     _print_results(results, scorer.signature, context_columns, scorer.store)
@@ -185,6 +217,10 @@ class _Output:
                 ordered = self.partial.with_suffix(".ordered")  # the lines in hand stay until all of these are written
                 ordered.write_text("".join(_json_line(result) + "\n" for result in results), encoding="utf-8")
                 os.replace(ordered, self.partial)
+            if self.output.suffix.lower() == ".parquet":
+                rows = self.partial.with_suffix(".rows")
+                write_parquet([result.as_dict() for result in results], rows)
+                os.replace(rows, self.partial)
             os.replace(self.partial, self.output)
 
     def __exit__(self, *_: object) -> None:
