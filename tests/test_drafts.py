@@ -1,6 +1,8 @@
 """Decoding with drafts: the same tokens as `generate`, whatever the architecture, the batch and the neighbours."""
 
+import gc
 import random
+from collections import Counter
 
 import pytest
 import torch
@@ -12,7 +14,8 @@ from crimson_core import CrimsonScorer, InputError, JudgeError, ReportPair
 from crimson_core.judges import hf
 from crimson_core.judges.hf import HFJudge
 from crimson_core.judges.hf.cache import RowCache
-from crimson_core.judges.hf.drafts import Text
+from crimson_core.judges.hf.decoding import Row
+from crimson_core.judges.hf.drafts import Drafter, Text
 from crimson_core.judges.hf.packed import PackedModel, Span, why_not_packed
 from crimson_core.prompt import Prompt
 
@@ -238,6 +241,17 @@ def test_a_pair_that_is_done_makes_room_for_the_next_and_no_other_is_read_ahead(
         next(judgements)
         assert len(encoded) <= 4 + done
     judgements.close()
+
+
+def test_nothing_of_a_finished_pair_stays():
+    """However long a run is: only the rows in hand, what prompts are shared from, and a few outputs to look in."""
+    judge = judge_of(model_of("gemma"), "drafts", batch_size=2, max_new_tokens=30)
+    most = {Row: 2, Drafter: 2, RowCache: 2 + hf.decoding._SHARING, Text: 2 * 3 + hf.drafts._FINISHED}
+    for done, _ in enumerate(judge.judge(made_up_pairs(30, most_words=20)), 1):
+        if done == 28:
+            gc.collect()
+            held = Counter(type(thing) for thing in gc.get_objects() if type(thing) in most)
+    assert all(0 < held[kind] <= count for kind, count in most.items()), held
 
 
 def test_memory_bounds_the_rows(judge, monkeypatch):
