@@ -454,6 +454,11 @@ def test_too_long_a_prompt_is_a_failure_with_numbers(tiny_judge):
     assert first.evaluation and third.evaluation
 
 
+def test_only_pairs_with_too_long_prompts(tiny_judge):
+    judgements = run(tiny_judge, [ReportPair("x" * 5000, "")] * 2)
+    assert [judgement.failure.split()[:2] for judgement in judgements] == [["the", "prompt"]] * 2
+
+
 def test_a_long_neighbour_does_not_cut_an_output_short(plain_judge, monkeypatch):
     long = ReportPair("x" * 20, "y" * 700)
     monkeypatch.setattr(

@@ -14,7 +14,14 @@ import transformers
 from huggingface_hub import errors as hub_errors
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma3ForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+)
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from crimson_core.errors import InputError, JudgeError
@@ -139,6 +146,19 @@ def load_tokenizer(checkpoint: Checkpoint, base: Checkpoint | None) -> PreTraine
         with loading(checkpoint):
             tokenizer.chat_template = template.read_text(encoding="utf-8")
     return tokenizer
+
+
+def generation_config(checkpoint: Checkpoint) -> GenerationConfig:
+    """A whole model's generation config; where its folder has none, what its config says, as Transformers takes it.
+
+    Raises:
+        JudgeError: It cannot be read.
+    """
+    with loading(checkpoint):
+        if (checkpoint.folder / "generation_config.json").is_file():
+            return GenerationConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+        return GenerationConfig.from_model_config(config)
 
 
 def load_model(

@@ -1,4 +1,4 @@
-"""The packages that the hf judge runs on, which need not be installed."""
+"""The packages that local judges run on, which need not be installed."""
 
 from importlib import import_module
 from types import ModuleType
@@ -6,9 +6,11 @@ from types import ModuleType
 from crimson_core.errors import JudgeError
 
 
-def missing(package: str) -> JudgeError:
-    """The error for a package that is not there."""
-    return JudgeError(f'The hf judge needs {package}, which is not installed. Run: pip install "crimson-metric[hf]"')
+def missing(package: str, judge: str = "hf") -> JudgeError:
+    """The error for a package that is not there; a judge's extra has its name."""
+    return JudgeError(
+        f'The {judge} judge needs {package}, which is not installed. Run: pip install "crimson-metric[{judge}]"'
+    )
 
 
 def engine(module: str) -> ModuleType:

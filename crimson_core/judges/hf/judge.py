@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 import transformers
@@ -18,6 +18,20 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from crimson_core.errors import InputError, JudgeError
 from crimson_core.evaluation import evaluation_schema
 from crimson_core.judges.base import Judgement
+from crimson_core.judges.hf.asking import (
+    DEFAULT_NEW_TOKENS,
+    MAX_FINDINGS,
+    MAX_TEXT,
+    bounds_of,
+    chat_encoder,
+    check_positive,
+    encode_pair,
+    end_tokens,
+    order,
+    output_limit,
+    prompt_of,
+    read_output,
+)
 from crimson_core.judges.hf.checkpoint import base_of, find_checkpoint, load_model, load_tokenizer, revision_of
 from crimson_core.judges.hf.decoding import Decoder, Row, Work
 from crimson_core.judges.hf.drafts import Drafts
@@ -25,13 +39,11 @@ from crimson_core.judges.hf.encoding import ChatEncoder
 from crimson_core.judges.hf.engine import engine
 from crimson_core.judges.hf.grammar import Grammar, NoGrammar, compile_grammar, evaluation_grammar
 from crimson_core.judges.hf.packed import PackedModel, why_not_packed
-from crimson_core.prompt import PUBLISHED_NAMES, Prompt, prompt_for
+from crimson_core.prompt import Prompt
 from crimson_core.report import ReportPair
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-_DEFAULT_NEW_TOKENS = 8192  # the reference implementation's, where a checkpoint does not say
 _CPU_BATCH, _ACCELERATOR_BATCH = 8, 16
-_MAX_FINDINGS, _MAX_TEXT = 40, 400
 _EXPECTED = 512  # tokens of an output, for which memory should be free
 _DECODING = ("drafts", "plain")
 
@@ -52,7 +64,7 @@ class _Options(NamedTuple):
             if option not in ("constrained", "decoding") and (
                 value is not None or option in ("max_findings", "max_text")
             ):
-                _check_positive(option, value)
+                check_positive(option, value)
         if self.decoding not in (None, *_DECODING):
             raise InputError(f"decoding is {self.decoding!r}. Use one of {', '.join(_DECODING)}, or leave it out.")
         if self.constrained:
@@ -110,8 +122,8 @@ class HFJudge:
         constrained: bool = True,
         guidelines: bool | None = None,
         max_new_tokens: int | None = None,
-        max_findings: int = _MAX_FINDINGS,
-        max_text: int = _MAX_TEXT,
+        max_findings: int = MAX_FINDINGS,
+        max_text: int = MAX_TEXT,
         decoding: str | None = None,
     ) -> None:
         options = _Options(batch_size, constrained, max_new_tokens, max_findings, max_text, decoding).checked()
@@ -120,12 +132,10 @@ class HFJudge:
         device = _check_device(device)
 
         checkpoint = find_checkpoint(model, revision)
-        prompt = prompt_for(
-            checkpoint.name if checkpoint.name in PUBLISHED_NAMES else str(checkpoint.folder), guidelines
-        )
+        prompt = prompt_of(checkpoint, guidelines)
         found = base_of(checkpoint, base)
         tokenizer = load_tokenizer(checkpoint, found)
-        encoder = _encoder(tokenizer, checkpoint.name, prompt)  # before the weights, which take long
+        encoder = chat_encoder(tokenizer, checkpoint.name, prompt)  # before the weights, which take long
         loaded = load_model(checkpoint, found, _DTYPES[dtype], device)
         origin = {"revision": revision_of(checkpoint)}
         if found:
@@ -145,8 +155,8 @@ class HFJudge:
         batch_size: int | None = None,
         constrained: bool = True,
         max_new_tokens: int | None = None,
-        max_findings: int = _MAX_FINDINGS,
-        max_text: int = _MAX_TEXT,
+        max_findings: int = MAX_FINDINGS,
+        max_text: int = MAX_TEXT,
         decoding: str | None = None,
     ) -> Self:
         """A judge around a model in memory, for example one that is being trained.
@@ -173,7 +183,7 @@ class HFJudge:
         """
         options = _Options(batch_size, constrained, max_new_tokens, max_findings, max_text, decoding).checked()
         judge = cls.__new__(cls)
-        encoder = _encoder(tokenizer, name, prompt)
+        encoder = chat_encoder(tokenizer, name, prompt)
         judge._set_up(model, tokenizer, encoder, name, prompt, {"revision": "in-memory"}, options)
         return judge
 
@@ -191,9 +201,9 @@ class HFJudge:
         # LoRA works inside of the model that peft wraps; the wrapper's generate() writes its config into that model.
         self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._tokenizer, self._encoder, self.prompt = tokenizer, encoder, prompt
-        self._ends = _end_tokens(said, tokenizer, name)
+        self._ends = end_tokens(said, tokenizer, name)
         self._pad = next(i for i in (said.pad_token_id, tokenizer.pad_token_id, self._ends[0]) if i is not None)
-        self._max_new_tokens = options.max_new_tokens or said.max_new_tokens or _DEFAULT_NEW_TOKENS
+        self._max_new_tokens = options.max_new_tokens or said.max_new_tokens or DEFAULT_NEW_TOKENS
         config = self._model.config.get_text_config()
         self._context: int | None = getattr(config, "max_position_embeddings", None)
         self.work = Work()
@@ -207,8 +217,7 @@ class HFJudge:
             self._grammar = compile_grammar(engine("xgrammar"), grammar, tokenizer, config.vocab_size, self._ends)
         on_cpu = self._model.device.type == "cpu"
         self.batch_size = options.batch_size or (_CPU_BATCH if on_cpu else _ACCELERATOR_BATCH)
-        bounds = f"xgrammar,findings{options.max_findings},text{options.max_text}"
-        bounds = bounds if options.constrained else "unconstrained"
+        bounds = bounds_of(options.constrained, options.max_findings, options.max_text)
         self._signature = {
             "judge": f"hf:{name}",
             **origin,
@@ -239,7 +248,7 @@ class HFJudge:
         """
         # By characters, which needs no tokenising ahead. Short ones first: memory runs out in the long ones, and by
         # then a halved batch size suits all that follow.
-        queue = deque(sorted(range(len(pairs)), key=lambda index: _order(pairs[index])))
+        queue = deque(sorted(range(len(pairs)), key=lambda index: order(pairs[index])))
         yield from (self._with_drafts if self._packed else self._plainly)(pairs, queue)
 
     def _with_drafts(self, pairs: Sequence[ReportPair], queue: deque[int]) -> Iterator[tuple[int, Judgement]]:
@@ -250,7 +259,7 @@ class HFJudge:
         decoder = Decoder(self._packed, grammar, frozenset(self._ends), work)
         rows: dict[int, Row] = {}
         while queue or rows:
-            _check_positive("batch_size", self.batch_size)
+            check_positive("batch_size", self.batch_size)
             while queue and len(rows) < self.batch_size and self._has_room(rows.values()):
                 index = queue.popleft()
                 try:
@@ -262,6 +271,8 @@ class HFJudge:
                 with work.timed("drafting"):
                     drafter = drafts.row(pairs[index], prompt)
                 rows[index] = Row(prompt, self._limit(len(prompt)), grammar.start(), drafter)
+            if not rows:  # none of those that were left could be encoded
+                continue
             if self._fits(lambda: decoder.step(list(rows.values()))):
                 for index in [index for index, row in rows.items() if row.done]:
                     row = rows.pop(index)
@@ -287,7 +298,7 @@ class HFJudge:
         """Batch by batch with `generate`."""
         alone: list[int] = []
         while queue or alone:
-            _check_positive("batch_size", self.batch_size)
+            check_positive("batch_size", self.batch_size)
             batch = [queue.popleft() for _ in range(min(self.batch_size, len(queue)))] or [alone.pop()]
             prompts: dict[int, list[int]] = {}
             for index in batch:
@@ -315,16 +326,11 @@ class HFJudge:
 
     def _encode(self, pair: ReportPair) -> list[int]:
         """Token ids of a pair's prompt; a ValueError says why the model cannot be asked."""
-        prompt = self._encoder.encode(self.prompt.messages(pair))
-        if self._limit(len(prompt)) < 1:
-            raise ValueError(f"the prompt has {len(prompt)} tokens and the model holds {self._context}")
-        return prompt
+        return encode_pair(self._encoder, self.prompt, pair, self._context)
 
     def _limit(self, prompt_tokens: int) -> int:
         """How many tokens may follow a prompt."""
-        if self._context is None:
-            return self._max_new_tokens
-        return min(self._max_new_tokens, self._context - prompt_tokens)
+        return output_limit(self._max_new_tokens, self._context, prompt_tokens)
 
     def _generate(self, prompts: list[list[int]]) -> list[list[int]] | None:
         """One output per prompt, padded behind its end token; None if memory ran out."""
@@ -368,24 +374,11 @@ class HFJudge:
         return False
 
     def _read(self, prompt_tokens: int, output: list[int], limit: int) -> Judgement:
-        end = next((place for place, token in enumerate(output) if token in self._ends), None)
-        output = output if end is None else output[: end + 1]
-        text = self._tokenizer.decode(output, skip_special_tokens=True)
-        usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(output)}
-        if end is None:
-            return Judgement(failure=f"the output did not end within {limit} tokens", raw_output=text, usage=usage)
-        return Judgement.from_output(text, usage)
+        return read_output(self._tokenizer, self._ends, prompt_tokens, output, limit)
 
 
 def _too_large(prompt: Sequence[int]) -> Judgement:
     return Judgement(failure=f"out of memory on a prompt of {len(prompt)} tokens, alone")
-
-
-def _encoder(tokenizer: PreTrainedTokenizerBase, name: str, prompt: Prompt) -> ChatEncoder:
-    """An encoder whose chat template is known to take the prompt."""
-    encoder = ChatEncoder(tokenizer, name)
-    encoder.prepare([message["role"] for message in prompt.messages(ReportPair("", ""))])
-    return encoder
 
 
 @contextmanager
@@ -403,24 +396,6 @@ def _left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
         model.generation_config = wishes
         for module in training:
             module.training = True
-
-
-def _end_tokens(said: GenerationConfig, tokenizer: PreTrainedTokenizerBase, name: str) -> list[int]:
-    ends = said.eos_token_id if said.eos_token_id is not None else tokenizer.eos_token_id
-    if ends is None or ends == []:
-        raise JudgeError(f"{name} names no end token. Write eos_token_id into its generation_config.json.")
-    return [ends] if isinstance(ends, int) else list(ends)
-
-
-def _order(pair: ReportPair) -> tuple[int, str, int]:
-    """Short ones first, and those with the same reference together, since the start of their prompts is the same."""
-    context = sum(map(len, pair.context.as_dict().values() if pair.context else ()))
-    return len(pair.reference) + context, pair.reference, len(pair.candidate)
-
-
-def _check_positive(option: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{option} is {value!r}. Give a whole number from 1 on.")
 
 
 def _check_device(device: str | None) -> torch.device | None:
