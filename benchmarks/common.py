@@ -20,7 +20,8 @@ from training.command import run as command_line
 CANDIDATES = ("C1", "C2")  # of a RadPref case
 
 JUDGE_HELP = (
-    "Judge spec: offline, offline+minilm, default, hf:<Hub id or folder>, openai:<model> or azure:<deployment>."
+    "Judge spec: offline, offline+minilm, default, hf:<Hub id or folder>, vllm:<Hub id or folder>, "
+    "openai:<model> or azure:<deployment>."
 )
 JudgesOption = Annotated[list[str], typer.Option("--judge", "-j", help=f"{JUDGE_HELP} May be given several times.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file, as JSON.")]

@@ -16,14 +16,14 @@ _ARGUMENTS = {
     "references": "reference_findings",
     "patient_contexts": "patient_context",
 }
-_DEFAULT_MODELS = {"hf": PUBLISHED_MODEL, "openai": "gpt-5.2"}
+_DEFAULT_MODELS = {"hf": PUBLISHED_MODEL, "vllm": PUBLISHED_MODEL, "openai": "gpt-5.2"}
 
 
 class CRIMSONScore:
     """The reference implementation's class, on our judges.
 
     Args:
-        api: `hf` (or `huggingface`), `openai`, `azure` or `offline`.
+        api: `hf` (or `huggingface`), `vllm`, `openai`, `azure` or `offline`.
         model_name: Hub id, folder, API model or deployment; by default the published model, or gpt-5.2 for `openai`.
         device: For `hf`: where the model runs. The reference implementation's default is "cuda"; ours is the best there is.
         **judge_options: For the judge's constructor.

@@ -22,13 +22,15 @@ JUDGES = {
     "offline": "crimson_core.judges.offline:OfflineJudge",
     "offline+minilm": "crimson_core.judges.offline.minilm:MiniLMJudge",
     "hf": "crimson_core.judges.hf:HFJudge",
+    "vllm": "crimson_core.judges.vllm:VLLMJudge",
     "openai": "crimson_core.judges.openai:OpenAIJudge",
     "azure": "crimson_core.judges.openai:AzureJudge",
 }
 
 _HOW = (
-    "Use default (the published model), offline, offline+minilm, hf:<Hub id or folder>, openai:<model> or azure:<deployment>; "
-    "a bare Hub id or folder means hf. Options may follow the model: hf:<adapter>,base=<folder or Hub id>."
+    "Use default (the published model), offline, offline+minilm, hf:<Hub id or folder>, vllm:<Hub id or folder>, "
+    "openai:<model> or azure:<deployment>; a bare Hub id or folder means hf. Options may follow the model: "
+    "hf:<adapter>,base=<folder or Hub id>."
 )
 
 
