@@ -183,7 +183,7 @@ def _memory(judge: str, file: Path, sizes: Sequence[int]) -> list[dict[str, Any]
 def score_many(file: str, judge: str, n: int) -> dict[str, Any]:
     """Score `n` pairs, keep the scores only, and measure this process."""
     scorer = CrimsonScorer(judge)
-    pairs = _endless(radpref_pairs(read_cases(Path(file))))
+    pairs = endless_pairs(radpref_pairs(read_cases(Path(file))))
     scores: list[float] = []
     started = time.perf_counter()
     while len(scores) < n:
@@ -192,7 +192,7 @@ def score_many(file: str, judge: str, n: int) -> dict[str, Any]:
     return {"pairs": n, "seconds": time.perf_counter() - started, "peak_mb": peak_mb()}
 
 
-def _endless(pairs: Sequence[ReportPair]) -> Iterator[ReportPair]:
+def endless_pairs(pairs: Sequence[ReportPair]) -> Iterator[ReportPair]:
     """The pairs over and over, each time with another number, so that a cache that grows with the reports shows."""
     for n, pair in enumerate(cycle(pairs)):
         yield ReportPair(f"{pair.reference} Accession {n}.", f"{pair.candidate} Accession {n}.", pair.context)

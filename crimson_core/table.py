@@ -133,6 +133,20 @@ def align_systems(systems: Mapping[str, Sequence[ReportPair]], *, by_id: bool) -
     return ordered
 
 
+def write_parquet(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write results (`PairResult.as_dict`) as a Parquet file; what is nested is JSON in a string."""
+    import pyarrow
+    import pyarrow.parquet
+
+    kinds = {"index": pyarrow.int64(), "crimson_score": pyarrow.float64()}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in records[0]])
+    rows = [
+        {k: json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v for k, v in record.items()}
+        for record in records
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), path)
+
+
 def check_parquet_size(path: Path, max_rows: int, max_bytes: int) -> None:
     """Refuse a Parquet file that would unpack to too much, before it is unpacked.
 

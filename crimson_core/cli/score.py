@@ -6,17 +6,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from crimson_core.errors import CrimsonError, InputError
+from crimson_core.judges.accelerate import AccelerateJudge, launched
 from crimson_core.report import CONTEXT_FIELDS
 from crimson_core.scorer import CrimsonScorer, PairResult
 from crimson_core.summary import summarize
-from crimson_core.table import column_names, pairs_from_rows, read_rows
+from crimson_core.table import column_names, pairs_from_rows, read_rows, write_parquet
 
 # Exit statuses beside 0 and 2; 1 is Python's own for a crash.
 _UNSCORED, _INTERRUPTED = 3, 130
@@ -31,8 +32,8 @@ def score(
         typer.Option(
             "--judge",
             "-j",
-            help="default (the published model), offline, offline+minilm, hf:<Hub id or folder>, openai:<model> or azure:<deployment>; "
-            "for an adapter whose base model is elsewhere hf:<adapter>,base=<folder or Hub id>.",
+            help="default (the published model), offline, offline+minilm, hf:<Hub id or folder>, vllm:<Hub id or folder>, "
+            "openai:<model> or azure:<deployment>; for an adapter whose base model is elsewhere hf:<adapter>,base=<folder or Hub id>.",
         ),
     ] = "default",
     reference_column: Annotated[str, typer.Option(help="Column of the reference reports.")] = "reference",
@@ -44,18 +45,34 @@ def score(
         str | None, typer.Option(help="Column of indications.  [default: indication, if there]")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write one JSON line per pair to this file.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write one JSON line per pair to this file; if it ends in .parquet, one row per pair.",
+        ),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs per batch (hf judges).")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs per batch (hf and vllm judges).")] = None,
     device: Annotated[
         str | None, typer.Option(help="Where the model runs, for example cuda:0 or cpu (hf judges).")
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 (hf judges).")] = None,
+    dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 (hf and vllm judges).")] = None,
     base_url: Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible server (openai judges).")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests at once (openai and azure judges).")] = None,
     repair: Annotated[
         bool, typer.Option("--repair/--no-repair", help="Make inconsistent evaluations consistent before scoring.")
     ] = True,
+    engine: Annotated[
+        Literal["ray"] | None, typer.Option(help="Judge in several workers with Ray.  [default: in this process]")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of workers (ray).  [default: one per CPU, or as many as have GPUs]"),
+    ] = None,
+    num_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker (ray).")] = 0,
+    address: Annotated[
+        str | None, typer.Option(help="Address of a Ray cluster, or auto.  [default: Ray on this machine alone]")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Score the first rows only.")] = None,
     progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show a progress bar.")] = True,
 ) -> None:
@@ -64,6 +81,9 @@ def score(
     Prints a table of the first pairs, the corpus summary and the signature. Exit status: 0 if every pair was scored, 3 if
     some were not, 2 if the input, the judge or the output was refused, 130 if the run was interrupted. With -o, what was
     judged before a run broke off is kept.
+
+    Started by `accelerate launch -m crimson_core.cli score …` in several processes, each judges its share; the first one reads,
+    prints and writes.
     """
     columns = {"reference": reference_column, "prediction": prediction_column}
     named = {"id": id_column, "age": age_column, "sex": sex_column, "indication": indication_column}
@@ -74,11 +94,27 @@ def score(
         "base_url": base_url,
         "concurrency": concurrency,
     }
+    options = {option: value for option, value in options.items() if value is not None}
+    shared = {"workers": workers, "num_gpus": num_gpus, "address": address}
+    if engine is None and any(shared.values()):
+        raise InputError("--workers, --num-gpus and --address are options of --engine ray. Add it, or leave them out.")
+    if engine and launched():
+        raise InputError("--engine ray starts its workers itself. Leave it out, or run it without a launcher.")
+    if launched() and os.environ["RANK"] != "0":
+        AccelerateJudge(judge, **options).serve()
+        return
     rows = read_rows(file)[:limit]
     have = column_names(rows)
     columns |= {role: name or role for role, name in named.items() if name or role in have}
     pairs = pairs_from_rows(rows, columns, file.name)
-    scorer = CrimsonScorer(judge, repair=repair, **{k: v for k, v in options.items() if v is not None})
+    if engine == "ray":
+        from crimson_core.judges.ray import RayJudge
+
+        scorer = CrimsonScorer(RayJudge(judge, **shared, **options), repair=repair)
+    elif launched():
+        scorer = CrimsonScorer(AccelerateJudge(judge, **options), repair=repair)
+    else:
+        scorer = CrimsonScorer(judge, repair=repair, **options)
 
     results: list[PairResult] = []
     interrupted = False
@@ -93,6 +129,8 @@ def score(
         results.sort(key=lambda result: result.index)
         if not interrupted:
             out.finish(results)
+            if isinstance(scorer.judge, AccelerateJudge):
+                scorer.judge.close()  # where the run broke off, the launcher ends the other processes
 
     _print_results(results, scorer.signature, [column for role, column in columns.items() if role in CONTEXT_FIELDS])
     if interrupted:
@@ -158,6 +196,10 @@ class _Output:
                 ordered = self.partial.with_suffix(".ordered")  # the lines in hand stay until all of these are written
                 ordered.write_text("".join(_json_line(result) + "\n" for result in results), encoding="utf-8")
                 os.replace(ordered, self.partial)
+            if self.output.suffix.lower() == ".parquet":
+                rows = self.partial.with_suffix(".rows")
+                write_parquet([result.as_dict() for result in results], rows)
+                os.replace(rows, self.partial)
             os.replace(self.partial, self.output)
 
     def __exit__(self, *_: object) -> None:
