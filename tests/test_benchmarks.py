@@ -127,3 +127,12 @@ def test_speed(radpref):
     done = run("benchmarks.speed", radpref, "--pairs", 2000)
     assert done.returncode == 0, done.stderr
     assert "pairs/s" in done.stdout
+
+
+def test_rewards(radpref, tmp_path):
+    figures = tmp_path / "figures.json"
+    done = run("benchmarks.rewards", radpref, "--rounds", 2, "--json", figures)
+    assert done.returncode == 0, done.stderr
+    assert "GREEN" in done.stdout
+    assert "0 of 12 completions could not be judged." in done.stdout
+    assert json.loads(figures.read_text())["milliseconds"] > 0
