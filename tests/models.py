@@ -111,3 +111,20 @@ def _tiny_settings(context: int) -> dict:
         "bos_token_id": None,
         "initializer_range": 0.5,
     }
+
+
+def save_tiny_seq2seq(target: Path, *, seed: int = 0) -> Path:
+    """A random encoder-decoder over bytes, as report generators often are."""
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    tokenizer = byte_tokenizer()
+    torch.manual_seed(seed)
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    T5ForConditionalGeneration(config).save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    return target
