@@ -141,7 +141,7 @@ def write_parquet(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    kinds = {"index": pyarrow.int64(), "crimson_score": pyarrow.float64()}
+    kinds = {"index": pyarrow.int64(), "crimson_score": pyarrow.float64(), "from_store": pyarrow.bool_()}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in records[0]])
     rows = [
         {k: json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v for k, v in record.items()}

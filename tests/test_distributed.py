@@ -55,7 +55,7 @@ def run(*arguments, launcher=(), **environment):
         capture_output=True,
         text=True,
         timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CRIMSON_STORE": "off"} | environment,
     )
 
 
