@@ -247,11 +247,16 @@ def test_nothing_of_a_finished_pair_stays():
     """However long a run is: only the rows in hand, what prompts are shared from, and a few outputs to look in."""
     judge = judge_of(model_of("gemma"), "drafts", batch_size=2, max_new_tokens=30)
     most = {Row: 2, Drafter: 2, RowCache: 2 + hf.decoding._SHARING, Text: 2 * 3 + hf.drafts._FINISHED}
+
+    def held():
+        gc.collect()
+        return Counter(type(thing) for thing in gc.get_objects() if type(thing) in most)
+
+    before = held()
     for done, _ in enumerate(judge.judge(made_up_pairs(30, most_words=20)), 1):
         if done == 28:
-            gc.collect()
-            held = Counter(type(thing) for thing in gc.get_objects() if type(thing) in most)
-    assert all(0 < held[kind] <= count for kind, count in most.items()), held
+            now = held()
+    assert all(0 < now[kind] - before[kind] <= count for kind, count in most.items()), (before, now)
 
 
 def test_memory_bounds_the_rows(judge, monkeypatch):
