@@ -302,6 +302,7 @@ _TEXTS: dict[str, Callable[[random.Random], Iterator[str]]] = {
     "random binary debris": _debris,
     "another script": lambda rng: _varied(_OTHER_SCRIPT, rng),
     "one sentence without an end": _unpunctuated,
+    "nothing but blanks": lambda rng: repeat(""),
 }
 
 

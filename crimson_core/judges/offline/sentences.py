@@ -74,7 +74,7 @@ def sections(
 
 def has_findings_section(report: str, lexicon: Lexicon) -> bool:
     """Whether a heading such as "Findings:" stands in a report."""
-    headings = (_HEADING.match(report, match.end()) for match in re.finditer(r"^|\s", report))
+    headings = (_HEADING.match(report, match.end()) for match in re.finditer(r"(?:^|\s)(?=\S)", report))
     return any(heading and heading["name"].lower() in lexicon.findings_sections for heading in headings)
 
 
