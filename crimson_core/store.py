@@ -23,7 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from crimson_core.errors import StoreError
+from crimson_core.errors import InputError, StoreError
 from crimson_core.evaluation import Evaluation, check_evaluation
 from crimson_core.judges.base import Judgement
 from crimson_core.report import ReportPair
@@ -414,9 +414,15 @@ class Store:
         """A selection in SQL."""
         conditions, values = ["true"], []
         if selection.signature is not None:
-            judges = self._db.execute("SELECT id, answered, crimson_core FROM judge").fetchall()
             # the scorer's part of a whole line says nothing of the judge
-            wanted = {part for part in selection.signature.split("|") if part != "crimson" and part[:7] != "repair:"}
+            parts = (part.strip() for part in selection.signature.split("|"))
+            wanted = {part for part in parts if part not in ("", "crimson") and not part.startswith("repair:")}
+            if not wanted:  # it would hold for every judge
+                raise InputError(
+                    f"signature {selection.signature!r} names no field of a judge. Give one, as `crimson store stats` shows "
+                    "them, or leave it out."
+                )
+            judges = self._db.execute("SELECT id, answered, crimson_core FROM judge").fetchall()
             meant = [
                 i for i, answered, version in judges if wanted <= set(_line(json.loads(answered), version).split("|"))
             ]

@@ -557,6 +557,34 @@ def test_prune_deletes_what_is_meant_and_its_text(path):
     assert text not in b"".join(p.read_bytes() for p in path.parent.iterdir())
 
 
+@pytest.mark.parametrize("signature", ["crimson|repair:no", "crimson", "repair:no", "", "|"])
+def test_a_signature_without_a_judge_is_refused_rather_than_meaning_every_judge(tmp_path, path, signature):
+    output = tmp_path / "x.jsonl"
+    for command in (["prune"], ["prune", "--dry-run"], ["export", output]):
+        done = crimson("store", *command, "--store", path, "--signature", signature)
+        assert done.returncode == 2 and "names no field of a judge" in done.stderr
+    assert not output.exists()
+    with Store(path) as store:
+        assert store.verify().judgements == 6
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.parquet"])
+def test_an_export_of_nothing_leaves_the_file_that_is_there(tmp_path, path, name):
+    output = tmp_path / name
+    output.write_text("precious")
+    done = crimson("store", "export", output, "--store", path, "--signature", "judge:none")
+    assert done.returncode == 2 and "holds no such judgements" in done.stderr and "store stats" in done.stderr
+    assert output.read_text() == "precious"
+    assert not output.with_name(name + ".partial").exists()
+
+
+def test_prune_bounds_its_days(path):
+    done = crimson("store", "prune", "--older-than", "999999", "--dry-run", "--store", path)
+    assert done.returncode == 2 and "older-than" in done.stderr
+    done = crimson("store", "prune", "--older-than", "36500", "--dry-run", "--store", path)
+    assert done.stdout.startswith("0 judgements")
+
+
 def test_selections_are_joined_by_and(path):
     with Store(path) as store:
         assert len(list(store.entries(Selection("judge:one", failures=True)))) == 1

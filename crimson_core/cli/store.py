@@ -15,6 +15,7 @@ from crimson_core.store import Selection, Store, default_path
 
 _DAMAGED = 3  # exit status of verify, as that of `crimson score` where something is unscored
 _ROWS_AT_ONCE = 5_000  # of a Parquet file
+_MOST_DAYS = 36_500  # a hundred years; a date must come of it
 
 StoreOption = Annotated[
     Path | None,
@@ -86,6 +87,11 @@ def export(
             # readable by its owner only, like the store
             with os.fdopen(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
                 count = write(opened.entries(Selection(signature, failures)), file)
+            if not count:
+                raise InputError(
+                    f"The store holds no such judgements, and {output} was not written. `crimson store stats` shows what it "
+                    "holds."
+                )
             os.replace(partial, output)
         except OSError as error:
             raise CrimsonError(f"{output} cannot be written: {error.strerror}.") from None
@@ -138,7 +144,7 @@ def prune(
     store: StoreOption = None,
     signature: _SignatureOption = None,
     older_than: Annotated[
-        int | None, typer.Option(min=0, help="Only what was judged more than so many days ago.")
+        int | None, typer.Option(min=0, max=_MOST_DAYS, help="Only what was judged more than so many days ago.")
     ] = None,
     failures: _FailuresOption = None,
     damaged: Annotated[bool, typer.Option("--damaged", help="Only what `crimson store verify` finds damaged.")] = False,
