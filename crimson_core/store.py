@@ -23,7 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from crimson_core.errors import InputError, StoreError
+from crimson_core.errors import DamagedStoreError, InputError, StoreError
 from crimson_core.evaluation import Evaluation, check_evaluation
 from crimson_core.judges.base import Judgement
 from crimson_core.report import ReportPair
@@ -60,13 +60,13 @@ _COLUMNS = (
     *("key", "judge", "reference", "candidate", "context", "evaluation", "failure"),
     *("repairs", "raw_output", "usage", "cost", "seconds", "judged_at"),
 )
-_JSON_COLUMNS = ("asked", "answered", "context", "evaluation", "repairs", "usage")
+_JSON_COLUMNS = ("asked", "answered", "context", "repairs", "usage")  # and evaluation, which may be NULL
 _INSERT = f"""
     INSERT INTO judgement ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{column}" for column in _COLUMNS)})
     ON CONFLICT (key) DO UPDATE SET {", ".join(f"{column} = excluded.{column}" for column in _COLUMNS[1:])}
     WHERE judgement.evaluation IS NULL
 """
-_JOINED = "judgement JOIN judge ON judge.id = judgement.judge"
+_JOINED = "judgement LEFT JOIN judge ON judge.id = judgement.judge"
 _STATS = f"""
     SELECT answered, crimson_core, count(*), count(*) - count(evaluation), total(json_extract(usage, '$.prompt_tokens')),
         total(json_extract(usage, '$.completion_tokens')), sum(cost), total(seconds), min(judged_at), max(judged_at)
@@ -248,6 +248,8 @@ class Store:
                 ).fetchall()
             for key, answered, judged_at, evaluation, failure, repairs, raw_output, usage, cost in rows:
                 try:
+                    if evaluation is None and failure is None:
+                        raise ValueError("neither an evaluation nor a failure")
                     judgement = Judgement(
                         None if evaluation is None else Evaluation.model_validate_json(evaluation),
                         failure,
@@ -258,8 +260,8 @@ class Store:
                         from_store=True,
                     )
                     yield key, StoredJudgement(judgement, json.loads(answered), judged_at)
-                except ValueError:  # its text may hold report text
-                    raise self._damaged(key.hex()) from None
+                except (ValueError, TypeError):  # its text may hold report text
+                    raise self._damaged(f"a judgement ({key.hex()[:12]}…)") from None
 
     def add(
         self,
@@ -313,14 +315,14 @@ class Store:
             try:
                 yield _entry(row)
             except (ValueError, TypeError):
-                raise self._damaged(row["key"]) from None
+                raise self._damaged(f"a judgement ({row['key'][:12]}…)") from None
 
     def stats(self) -> list[JudgeStats]:
         """What the store holds of each judge, in the order in which they came."""
         with self._translated():
             rows = self._db.execute(_STATS).fetchall()
         return [
-            JudgeStats(_line(json.loads(answered), version), n, failures, int(prompt), int(completion), *rest)
+            JudgeStats(self._line(answered, version), n, failures, int(prompt), int(completion), *rest)
             for answered, version, n, failures, prompt, completion, *rest in rows
         ]
 
@@ -329,11 +331,15 @@ class Store:
         with self._translated():
             said = [line for (line,) in self._db.execute("PRAGMA integrity_check")]
         count, damaged = 0, []
-        for row in self._rows(EVERYTHING):
-            count += 1
-            if not _is_sound(row):
-                damaged.append(row["key"])
-        return Soundness(count, damaged, [] if said == ["ok"] else said)
+        file = [] if said == ["ok"] else said
+        try:
+            for row in self._rows(EVERYTHING):
+                count += 1
+                if not _is_sound(row):
+                    damaged.append(row["key"])
+        except DamagedStoreError as error:  # no further row can be had
+            file.append(str(error))
+        return Soundness(count, damaged, file)
 
     def prune(self, selection: Selection, *, dry_run: bool = False) -> int:
         """Delete the judgements that are meant, from the file, too.
@@ -422,10 +428,10 @@ class Store:
                     f"signature {selection.signature!r} names no field of a judge. Give one, as `crimson store stats` shows "
                     "them, or leave it out."
                 )
-            judges = self._db.execute("SELECT id, answered, crimson_core FROM judge").fetchall()
-            meant = [
-                i for i, answered, version in judges if wanted <= set(_line(json.loads(answered), version).split("|"))
-            ]
+            judges = self._db.execute(
+                "SELECT id, answered, crimson_core FROM judge WHERE id IN (SELECT judge FROM judgement)"
+            ).fetchall()
+            meant = [i for i, answered, version in judges if wanted <= set(self._line(answered, version).split("|"))]
             conditions.append(f"judge IN ({', '.join(map(str, meant))})")
         if selection.failures is not None:
             conditions.append("evaluation IS NULL" if selection.failures else "evaluation IS NOT NULL")
@@ -458,7 +464,9 @@ class Store:
             if code == sqlite3.SQLITE_NOTADB:
                 raise self._error("is no SQLite database", _INSTEAD) from None
             if code == sqlite3.SQLITE_CORRUPT:
-                raise self._error("is damaged", "See what `crimson store verify` says, and move it away") from None
+                raise DamagedStoreError(
+                    f"The store {self.path} is damaged: {error}. Move it away; what it held is judged again."
+                ) from None
             if code == sqlite3.SQLITE_BUSY:
                 raise self._error(f"has been in use by another process for {_WAIT:.0f} s", "Run again") from None
             raise self._error(
@@ -466,9 +474,17 @@ class Store:
                 f"Check that the disk has room and that file and folder may be written, {_INSTEAD}",
             ) from None
 
-    def _damaged(self, key: str) -> StoreError:
+    def _line(self, answered: str | None, version: str | None) -> str:
+        """A judge's signature in one line."""
+        try:
+            return _line(json.loads(answered), version)
+        except (ValueError, TypeError):
+            raise self._damaged("judgements of a judge") from None
+
+    def _damaged(self, what: str) -> StoreError:
         return self._error(
-            f"holds a judgement that cannot be read ({key[:12]}…)", "`crimson store prune --damaged` takes it out"
+            f"holds {what} that cannot be read",
+            "`crimson store verify` counts what is damaged, `crimson store prune --damaged` takes it out",
         )
 
     def _error(self, what: str, remedy: str) -> StoreError:
@@ -476,7 +492,15 @@ class Store:
 
 
 def _entry(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {column: json.loads(row[column]) for column in _JSON_COLUMNS if row[column] is not None}
+    """A row with its JSON parsed.
+
+    Raises:
+        ValueError: What a column holds is no JSON.
+        TypeError: It is no text; the columns of the judge are NULL where there is no such judge.
+    """
+    evaluation = row["evaluation"]
+    parsed = {column: json.loads(row[column]) for column in _JSON_COLUMNS}
+    return row | parsed | {"evaluation": None if evaluation is None else json.loads(evaluation)}
 
 
 def _is_sound(row: dict[str, Any]) -> bool:
@@ -484,6 +508,9 @@ def _is_sound(row: dict[str, Any]) -> bool:
         entry = _entry(row)
         if entry["evaluation"] is not None:
             check_evaluation(entry["evaluation"])
+        elif entry["failure"] is None:
+            return False
+        _line(entry["answered"], entry["crimson_core"])
         made = _hash(entry["asked"], entry["reference"], entry["candidate"], entry["context"])
     except (ValueError, TypeError, AttributeError):  # whatever a column holds that should not be there
         return False

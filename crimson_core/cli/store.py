@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from crimson_core.errors import CrimsonError, InputError
+from crimson_core.errors import CrimsonError, DamagedStoreError, InputError
 from crimson_core.store import Selection, Store, default_path
 
 _DAMAGED = 3  # exit status of verify, as that of `crimson score` where something is unscored
@@ -126,8 +126,12 @@ def verify(store: StoreOption = None) -> None:
 
     Exit status: 0 if all is well, 3 if not.
     """
-    with _open(store) as opened:
-        found = opened.verify()
+    try:
+        with _open(store) as opened:
+            found = opened.verify()
+    except DamagedStoreError as error:  # nothing of it can be read
+        print(error)
+        raise typer.Exit(_DAMAGED) from None
     for line in found.file:
         print(f"The file is damaged: {line}")
     for key in found.damaged:
