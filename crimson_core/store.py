@@ -207,6 +207,8 @@ class Store:
         with self._translated():
             # check_same_thread: a generator may be taken on by another thread, though never run by two at once
             self._db = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+            # SQLite's own error for text that is no UTF-8 quotes it, and it may be report text; see `_check_text`
+            self._db.text_factory = lambda text: text.decode(errors="surrogateescape")
             try:
                 self._set_up()
             except BaseException:
@@ -248,6 +250,7 @@ class Store:
                 ).fetchall()
             for key, answered, judged_at, evaluation, failure, repairs, raw_output, usage, cost in rows:
                 try:
+                    _check_text((evaluation, failure, repairs, raw_output, usage))
                     if evaluation is None and failure is None:
                         raise ValueError("neither an evaluation nor a failure")
                     judgement = Judgement(
@@ -495,12 +498,20 @@ def _entry(row: dict[str, Any]) -> dict[str, Any]:
     """A row with its JSON parsed.
 
     Raises:
-        ValueError: What a column holds is no JSON.
+        ValueError: What a column holds is no JSON, or its text no UTF-8.
         TypeError: It is no text; the columns of the judge are NULL where there is no such judge.
     """
+    _check_text(row.values())
     evaluation = row["evaluation"]
     parsed = {column: json.loads(row[column]) for column in _JSON_COLUMNS}
     return row | parsed | {"evaluation": None if evaluation is None else json.loads(evaluation)}
+
+
+def _check_text(values: Iterable[Any]) -> None:
+    """Raise UnicodeEncodeError, a ValueError, for text whose bytes in the file are no UTF-8."""
+    for value in values:
+        if isinstance(value, str):
+            value.encode()
 
 
 def _is_sound(row: dict[str, Any]) -> bool:

@@ -562,6 +562,19 @@ def test_verify_says_that_a_file_was_cut(path):
         assert "is damaged: database disk image is malformed. Move it away" in done.stdout
 
 
+@pytest.mark.parametrize("column", ["reference", "candidate", "evaluation", "repairs", "raw_output", "usage"])
+def test_bytes_that_are_no_text_are_damage_and_not_quoted(path, column):
+    with sqlite3.connect(path) as db:
+        db.execute(f"UPDATE judgement SET {column} = CAST(x'ff' || 'secret' || {column} AS TEXT) WHERE rowid = 1")
+    assert "6 judgements checked, 1 damaged" in crimson("store", "verify", "--store", path).stdout
+    done = crimson("store", "export", path.with_name("x.jsonl"), "--store", path)
+    assert done.returncode == 2 and "holds a judgement" in done.stderr and "secret" not in done.stderr
+    if column not in ("reference", "candidate"):  # which only their key stands for where judgements are read
+        with pytest.raises(StoreError, match="holds a judgement.*prune --damaged") as caught:
+            CrimsonScorer(CountingJudge("one"), store=path).score(PAIRS)
+        assert "secret" not in str(caught.value)
+
+
 def test_verify_finds_a_damaged_file(path):
     content = bytearray(path.read_bytes())
     content[4096 * 3 : 4096 * 4] = os.urandom(4096)
