@@ -184,12 +184,17 @@ def _context(pair: ReportPair) -> list[Any]:
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
+def make_private(path: Path) -> None:
+    """Make an empty file for report text, readable by its owner only; one that is there stays as it is."""
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+
+
 class Store:
     """An open store; a context manager that closes it.
 
     Args:
         path: The file. One that is made is readable by its owner only, and so is the folder if that is made.
-        create: Whether the file may be made.
+        create: Whether the file may be made. If not, one that cannot be written is opened for reading alone.
 
     Raises:
         StoreError: It cannot be used. All methods raise this; the text says what to do.
@@ -205,15 +210,13 @@ class Store:
                 raise StoreError(f"There is no store {self.path}. Give its path with --store.")
             self._make_file()
         with self._translated():
-            # check_same_thread: a generator may be taken on by another thread, though never run by two at once
-            self._db = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
-            # SQLite's own error for text that is no UTF-8 quotes it, and it may be report text; see `_check_text`
-            self._db.text_factory = lambda text: text.decode(errors="surrogateescape")
             try:
-                self._set_up()
-            except BaseException:
-                self._db.close()
-                raise
+                self._connect()
+            except sqlite3.OperationalError as error:
+                log = self.path.with_name(self.path.name + "-wal")  # if there, it belongs to the content
+                if create or log.exists() or _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+                    raise
+                self._connect(read_only=True)
 
     def __enter__(self) -> "Store":
         return self
@@ -359,14 +362,35 @@ class Store:
             self._write("PRAGMA wal_checkpoint(TRUNCATE)")
             return count
 
+    def _connect(self, *, read_only: bool = False) -> None:
+        place = (
+            self.path.as_uri() + "?mode=ro&immutable=1" if read_only else self.path
+        )  # immutable: without further files
+        # check_same_thread: a generator may be taken on by another thread, though never run by two at once
+        self._db = sqlite3.connect(place, timeout=_WAIT, isolation_level=None, check_same_thread=False, uri=read_only)
+        # SQLite's own error for text that is no UTF-8 quotes it, and it may be report text; see `_check_text`
+        self._db.text_factory = lambda text: text.decode(errors="surrogateescape")
+        try:
+            self._set_up(read_only)
+        except BaseException:
+            self._db.close()
+            raise
+
     def _make_file(self) -> None:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its other files the same mode
+            make_private(self.path)
         except OSError as error:
             raise self._error(f"cannot be made: {error.strerror}", _INSTEAD) from None
 
-    def _set_up(self) -> None:
+    def _make_private(self) -> None:
+        """Let only its owner read an empty file that was there; SQLite gives its other files the same mode."""
+        try:
+            self.path.chmod(0o600)
+        except OSError as error:
+            raise self._error(f"cannot be made yours alone: {error.strerror}", _INSTEAD) from None
+
+    def _set_up(self, read_only: bool) -> None:
         """Check that the file is ours, or make an empty one so."""
         tables, version, mark = self._identity()
         if mark == _MARK and version > _VERSION:
@@ -376,6 +400,10 @@ class Store:
             )
         if mark != _MARK and (mark or version or tables):
             raise self._error("is a SQLite database of something else", _INSTEAD)
+        if read_only:
+            return
+        if mark != _MARK:
+            self._make_private()
         if self._write("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise self._error("is where SQLite cannot share it, a network drive perhaps", _INSTEAD)
         self._db.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing; a power cut the last moments, at worst

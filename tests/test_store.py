@@ -333,6 +333,36 @@ def test_a_read_only_folder_is_one_clear_error(locked_folder, name, request):
         CrimsonScorer(CountingJudge(), store=locked_folder / name)
 
 
+def test_a_read_only_folder_can_be_read(locked_folder, request):
+    before = Path(locked_folder, "s").read_bytes()
+    request.getfixturevalue("_no_root")
+    with Store(locked_folder / "s", create=False) as store:
+        assert store.verify() == (3, [], [])
+        assert [judge.judgements for judge in store.stats()] == [3]
+        assert len(list(store.entries())) == 3
+        with pytest.raises(StoreError, match="readonly.*may be written"):
+            store.prune(Selection(failures=False))
+    assert Path(locked_folder, "s").read_bytes() == before
+
+
+def test_a_read_only_folder_with_a_log_is_one_clear_error(locked_folder, request):
+    (locked_folder / "s-wal").write_bytes(b"")  # what stands there is part of the store, and may not be passed over
+    request.getfixturevalue("_no_root")
+    with pytest.raises(StoreError, match="cannot be read or written: .*file and folder may be written"):
+        Store(locked_folder / "s", create=False)
+
+
+def test_an_empty_file_that_becomes_a_store_becomes_the_users_own(tmp_path):
+    path = tmp_path / "s"
+    path.touch(mode=0o644)
+    path.chmod(0o644)
+    with Store(path):
+        assert {stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()} == {0o600}
+    path.chmod(0o640)
+    with Store(path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640  # its owner's decision
+
+
 def limited(size, *arguments):
     """`crimson` that can make no file longer than `size` bytes."""
     code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); import crimson_core.cli as c; c.main()"
