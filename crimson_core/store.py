@@ -72,6 +72,7 @@ _STATS = f"""
         total(json_extract(usage, '$.completion_tokens')), sum(cost), total(seconds), min(judged_at), max(judged_at)
     FROM {_JOINED} GROUP BY answered, crimson_core ORDER BY min(judgement.rowid)
 """
+OFF = "off"  # in the place of a path
 _WAIT = 60.0  # seconds that another process may take to write
 _AT_ONCE = 500  # rows of one query
 _INSTEAD = "give another path (--store), or go without a store (--no-store)"
@@ -156,7 +157,7 @@ def default_path() -> Path | None:
     """Where `crimson score` keeps judgements: CRIMSON_STORE, else a file in the user's cache folder; None where it is `off`."""
     named = os.environ.get("CRIMSON_STORE")
     if named:
-        return None if named == "off" else Path(named)
+        return None if named == OFF else Path(named)
     from platformdirs import user_cache_path
 
     return user_cache_path("crimson", appauthor=False) / "judgements.sqlite"

@@ -516,12 +516,37 @@ def test_stats_counts_per_judge(path):
     assert "6 judgements, 0." in done.stdout and str(path) in done.stdout
 
 
+@pytest.mark.parametrize("none", [["--no-store"], ["--store", "off"]])
+def test_a_run_without_a_store_makes_none_and_has_no_failures_to_retry(tmp_path, csv, monkeypatch, none):
+    monkeypatch.chdir(tmp_path)
+    command = ("score", csv, "-j", "offline", "--no-progress", "--limit", "1", *none)
+    done = crimson(*command)
+    assert done.returncode == 0 and "Store" not in done.stdout
+    done = crimson(*command, "--retry-failures")
+    assert done.returncode == 2 and "--retry-failures needs the store" in done.stderr
+    assert list(tmp_path.iterdir()) == [csv]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_results_are_the_users_own_unless_they_replace_what_was_not(tmp_path, csv, monkeypatch, name):
+    output, modes = tmp_path / name, set()
+    replace_file = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (modes.add(stat.S_IMODE(os.stat(a).st_mode)), replace_file(a, b)))
+    command = ("score", csv, "-j", "offline", "--no-progress", "--limit", "3", "-o", output, "--store", tmp_path / "s")
+    assert crimson(*command).returncode == 0
+    assert modes == {0o600} == {stat.S_IMODE(output.stat().st_mode)}
+    output.chmod(0o644)
+    assert crimson(*command).returncode == 0
+    assert stat.S_IMODE(output.stat().st_mode) == 0o644
+
+
 def test_commands_about_a_store_make_none(tmp_path):
     for command in (["stats"], ["verify"], ["export", tmp_path / "x.jsonl"], ["prune", "--failures"]):
         done = crimson("store", *command, "--store", tmp_path / "none")
         assert done.returncode == 2 and "There is no store" in done.stderr
     assert list(tmp_path.iterdir()) == []
-    assert "CRIMSON_STORE is off" in crimson("store", "stats", CRIMSON_STORE="off").stderr
+    assert "The store is off" in crimson("store", "stats", CRIMSON_STORE="off").stderr
+    assert "The store is off" in crimson("store", "stats", "--store", "off").stderr
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from crimson_core.errors import CrimsonError, DamagedStoreError, InputError
-from crimson_core.store import Selection, Store, default_path
+from crimson_core.store import OFF, Selection, Store, default_path, make_private
 
 _DAMAGED = 3  # exit status of verify, as that of `crimson score` where something is unscored
 _ROWS_AT_ONCE = 5_000  # of a Parquet file
@@ -21,7 +21,7 @@ StoreOption = Annotated[
     Path | None,
     typer.Option(
         "--store",
-        help="File of kept judgements; it holds report text.  [default: CRIMSON_STORE, else judgements.sqlite in the user's "
+        help="File of kept judgements, or off; it holds report text.  [default: CRIMSON_STORE, else judgements.sqlite in the user's "
         "cache folder]",
     ),
 ]
@@ -41,15 +41,20 @@ _FailuresOption = Annotated[bool | None, typer.Option("--failures/--no-failures"
 app = typer.Typer(help="The judgements that are kept: export, stats, verify, prune.", no_args_is_help=True)
 
 
-def store_path(store: Path | None, no_store: bool) -> Path | None:
-    """The store that the two options name; None for none.
+def store_path(store: Path | None, no_store: bool, retry_failures: bool) -> Path | None:
+    """The store that the options name; None for none.
 
     Raises:
         InputError: They contradict each other.
     """
     if store is not None and no_store:
         raise InputError("--store and --no-store are given both. Leave one out.")
-    return None if no_store else store or default_path()
+    path = None if no_store or store == Path(OFF) else store or default_path()
+    if path is None and retry_failures:
+        raise InputError(
+            "--retry-failures needs the store that holds the failures, and the store is off. Leave one out."
+        )
+    return path
 
 
 def shown(path: Path) -> str:
@@ -59,9 +64,9 @@ def shown(path: Path) -> str:
 
 
 def _open(store: Path | None) -> Store:
-    path = store_path(store, no_store=False)
+    path = store_path(store, no_store=False, retry_failures=False)
     if path is None:
-        raise InputError("CRIMSON_STORE is off, so there is no store. Give one with --store.")
+        raise InputError("The store is off (by CRIMSON_STORE or --store). Give the path of one with --store.")
     return Store(path, create=False)
 
 
@@ -84,8 +89,8 @@ def export(
         if output.resolve() == opened.path.resolve():
             raise InputError(f"{output} is the store itself, which would be lost. Give another path.")
         try:
-            # readable by its owner only, like the store
-            with os.fdopen(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
+            make_private(partial)
+            with partial.open("wb") as file:
                 count = write(opened.entries(Selection(signature, failures)), file)
             if not count:
                 raise InputError(
