@@ -329,7 +329,7 @@ class Store:
         with self._translated():
             rows = self._db.execute(_STATS).fetchall()
         return [
-            JudgeStats(self._line(answered, version), n, failures, int(prompt), int(completion), *rest)
+            JudgeStats(self._judge_line(answered, version), n, failures, int(prompt), int(completion), *rest)
             for answered, version, n, failures, prompt, completion, *rest in rows
         ]
 
@@ -344,8 +344,8 @@ class Store:
                 count += 1
                 if not _is_sound(row):
                     damaged.append(row["key"])
-        except DamagedStoreError as error:  # no further row can be had
-            file.append(str(error))
+        except DamagedStoreError as error:
+            file.append(f"no further judgement can be read: {error.__context__}")
         return Soundness(count, damaged, file)
 
     def prune(self, selection: Selection, *, dry_run: bool = False) -> int:
@@ -364,9 +364,8 @@ class Store:
             return count
 
     def _connect(self, *, read_only: bool = False) -> None:
-        place = (
-            self.path.as_uri() + "?mode=ro&immutable=1" if read_only else self.path
-        )  # immutable: without further files
+        # immutable: SQLite makes no files beside it
+        place = f"{self.path.as_uri()}?mode=ro&immutable=1" if read_only else self.path
         # check_same_thread: a generator may be taken on by another thread, though never run by two at once
         self._db = sqlite3.connect(place, timeout=_WAIT, isolation_level=None, check_same_thread=False, uri=read_only)
         # SQLite's own error for text that is no UTF-8 quotes it, and it may be report text; see `_check_text`
@@ -463,7 +462,9 @@ class Store:
             judges = self._db.execute(
                 "SELECT id, answered, crimson_core FROM judge WHERE id IN (SELECT judge FROM judgement)"
             ).fetchall()
-            meant = [i for i, answered, version in judges if wanted <= set(self._line(answered, version).split("|"))]
+            meant = [
+                i for i, answered, version in judges if wanted <= set(self._judge_line(answered, version).split("|"))
+            ]
             conditions.append(f"judge IN ({', '.join(map(str, meant))})")
         if selection.failures is not None:
             conditions.append("evaluation IS NULL" if selection.failures else "evaluation IS NOT NULL")
@@ -499,6 +500,8 @@ class Store:
                 raise DamagedStoreError(
                     f"The store {self.path} is damaged: {error}. Move it away; what it held is judged again."
                 ) from None
+            if str(error) == "malformed JSON":
+                raise self._damaged("a judgement") from None
             if code == sqlite3.SQLITE_BUSY:
                 raise self._error(f"has been in use by another process for {_WAIT:.0f} s", "Run again") from None
             raise self._error(
@@ -506,7 +509,7 @@ class Store:
                 f"Check that the disk has room and that file and folder may be written, {_INSTEAD}",
             ) from None
 
-    def _line(self, answered: str | None, version: str | None) -> str:
+    def _judge_line(self, answered: str | None, version: str | None) -> str:
         """A judge's signature in one line."""
         try:
             return _line(json.loads(answered), version)
@@ -527,11 +530,13 @@ def _entry(row: dict[str, Any]) -> dict[str, Any]:
     """A row with its JSON parsed.
 
     Raises:
-        ValueError: What a column holds is no JSON, or its text no UTF-8.
+        ValueError: What a column holds is no JSON, or its text no UTF-8; or there is neither an evaluation nor a failure.
         TypeError: It is no text; the columns of the judge are NULL where there is no such judge.
     """
     _check_text(row.values())
     evaluation = row["evaluation"]
+    if evaluation is None and row["failure"] is None:
+        raise ValueError("neither an evaluation nor a failure")
     parsed = {column: json.loads(row[column]) for column in _JSON_COLUMNS}
     return row | parsed | {"evaluation": None if evaluation is None else json.loads(evaluation)}
 
@@ -548,8 +553,6 @@ def _is_sound(row: dict[str, Any]) -> bool:
         entry = _entry(row)
         if entry["evaluation"] is not None:
             check_evaluation(entry["evaluation"])
-        elif entry["failure"] is None:
-            return False
         _line(entry["answered"], entry["crimson_core"])
         made = _hash(entry["asked"], entry["reference"], entry["candidate"], entry["context"])
     except (ValueError, TypeError, AttributeError):  # whatever a column holds that should not be there

@@ -604,19 +604,27 @@ def test_a_row_that_is_no_judgement_is_an_error_that_names_the_remedy(path, dama
         db.execute(f"UPDATE {damage} WHERE rowid = 1")
     with pytest.raises(StoreError, match="holds a judgement .*cannot be read.*store verify.*prune --damaged"):
         CrimsonScorer(CountingJudge("one"), store=path).score(PAIRS)
+    done = crimson("store", "export", path.with_name("x.jsonl"), "--store", path)
+    assert done.returncode == 2 and "holds a judgement" in done.stderr
 
 
 @pytest.mark.parametrize(
-    "damage", ["judge SET answered = '{bad'", "judge SET answered = '[]'", "judgement SET judge = 77"]
+    "damage",
+    [
+        "judge SET answered = '{bad'",
+        "judge SET answered = '[]'",
+        "judgement SET judge = 77",
+        "judgement SET usage = '{'",
+    ],
 )
-def test_a_judge_that_cannot_be_read_is_damage(tmp_path, path, damage):
+def test_what_stats_cannot_read_is_damage(tmp_path, path, damage):
     with sqlite3.connect(path) as db:
         db.execute(f"UPDATE {damage} WHERE rowid = 1")
     done = crimson("store", "stats", "--store", path)
     assert done.returncode == 2 and "prune --damaged" in done.stderr
     with Store(path) as store:
         n_damaged = len(store.verify().damaged)
-    assert n_damaged == (1 if "77" in damage else 3)
+    assert n_damaged == (3 if "answered" in damage else 1)
     assert f"{n_damaged} judgements deleted" in crimson("store", "prune", "--damaged", "--store", path).stdout
     assert crimson("store", "stats", "--store", path).returncode == 0
     assert (

@@ -47,9 +47,8 @@ def main() -> None:
         try:
             app()
         except SystemExit as end:
-            if isinstance(
-                end.__context__, BrokenPipeError
-            ):  # typer and rich exit with 1 then, as Python does for a crash
+            # typer and rich make one of it, with the exit status of a crash
+            if isinstance(end.__context__, BrokenPipeError):
                 raise end.__context__ from None
             print(end="", flush=True)  # here, where what goes wrong is told
             raise
