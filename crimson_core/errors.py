@@ -15,3 +15,7 @@ class JudgeError(CrimsonError, RuntimeError):
 
 class StoreError(CrimsonError, RuntimeError):
     """The store of judgements cannot be read or written; the text says what to do."""
+
+
+class DamagedStoreError(StoreError):
+    """The store's file is damaged."""

@@ -23,7 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from crimson_core.errors import StoreError
+from crimson_core.errors import DamagedStoreError, InputError, StoreError
 from crimson_core.evaluation import Evaluation, check_evaluation
 from crimson_core.judges.base import Judgement
 from crimson_core.report import ReportPair
@@ -60,18 +60,19 @@ _COLUMNS = (
     *("key", "judge", "reference", "candidate", "context", "evaluation", "failure"),
     *("repairs", "raw_output", "usage", "cost", "seconds", "judged_at"),
 )
-_JSON_COLUMNS = ("asked", "answered", "context", "evaluation", "repairs", "usage")
+_JSON_COLUMNS = ("asked", "answered", "context", "repairs", "usage")  # and evaluation, which may be NULL
 _INSERT = f"""
     INSERT INTO judgement ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{column}" for column in _COLUMNS)})
     ON CONFLICT (key) DO UPDATE SET {", ".join(f"{column} = excluded.{column}" for column in _COLUMNS[1:])}
     WHERE judgement.evaluation IS NULL
 """
-_JOINED = "judgement JOIN judge ON judge.id = judgement.judge"
+_JOINED = "judgement LEFT JOIN judge ON judge.id = judgement.judge"
 _STATS = f"""
     SELECT answered, crimson_core, count(*), count(*) - count(evaluation), total(json_extract(usage, '$.prompt_tokens')),
         total(json_extract(usage, '$.completion_tokens')), sum(cost), total(seconds), min(judged_at), max(judged_at)
     FROM {_JOINED} GROUP BY answered, crimson_core ORDER BY min(judgement.rowid)
 """
+OFF = "off"  # in the place of a path
 _WAIT = 60.0  # seconds that another process may take to write
 _AT_ONCE = 500  # rows of one query
 _INSTEAD = "give another path (--store), or go without a store (--no-store)"
@@ -156,7 +157,7 @@ def default_path() -> Path | None:
     """Where `crimson score` keeps judgements: CRIMSON_STORE, else a file in the user's cache folder; None where it is `off`."""
     named = os.environ.get("CRIMSON_STORE")
     if named:
-        return None if named == "off" else Path(named)
+        return None if named == OFF else Path(named)
     from platformdirs import user_cache_path
 
     return user_cache_path("crimson", appauthor=False) / "judgements.sqlite"
@@ -184,12 +185,17 @@ def _context(pair: ReportPair) -> list[Any]:
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
+def make_private(path: Path) -> None:
+    """Make an empty file for report text, readable by its owner only; one that is there stays as it is."""
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+
+
 class Store:
     """An open store; a context manager that closes it.
 
     Args:
         path: The file. One that is made is readable by its owner only, and so is the folder if that is made.
-        create: Whether the file may be made.
+        create: Whether the file may be made. If not, one that cannot be written is opened for reading alone.
 
     Raises:
         StoreError: It cannot be used. All methods raise this; the text says what to do.
@@ -205,13 +211,13 @@ class Store:
                 raise StoreError(f"There is no store {self.path}. Give its path with --store.")
             self._make_file()
         with self._translated():
-            # check_same_thread: a generator may be taken on by another thread, though never run by two at once
-            self._db = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
             try:
-                self._set_up()
-            except BaseException:
-                self._db.close()
-                raise
+                self._connect()
+            except sqlite3.OperationalError as error:
+                log = self.path.with_name(self.path.name + "-wal")  # if there, it belongs to the content
+                if create or log.exists() or _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+                    raise
+                self._connect(read_only=True)
 
     def __enter__(self) -> "Store":
         return self
@@ -248,6 +254,9 @@ class Store:
                 ).fetchall()
             for key, answered, judged_at, evaluation, failure, repairs, raw_output, usage, cost in rows:
                 try:
+                    _check_text((evaluation, failure, repairs, raw_output, usage))
+                    if evaluation is None and failure is None:
+                        raise ValueError("neither an evaluation nor a failure")
                     judgement = Judgement(
                         None if evaluation is None else Evaluation.model_validate_json(evaluation),
                         failure,
@@ -258,8 +267,8 @@ class Store:
                         from_store=True,
                     )
                     yield key, StoredJudgement(judgement, json.loads(answered), judged_at)
-                except ValueError:  # its text may hold report text
-                    raise self._damaged(key.hex()) from None
+                except (ValueError, TypeError):  # its text may hold report text
+                    raise self._damaged(f"a judgement ({key.hex()[:12]}…)") from None
 
     def add(
         self,
@@ -313,14 +322,14 @@ class Store:
             try:
                 yield _entry(row)
             except (ValueError, TypeError):
-                raise self._damaged(row["key"]) from None
+                raise self._damaged(f"a judgement ({row['key'][:12]}…)") from None
 
     def stats(self) -> list[JudgeStats]:
         """What the store holds of each judge, in the order in which they came."""
         with self._translated():
             rows = self._db.execute(_STATS).fetchall()
         return [
-            JudgeStats(_line(json.loads(answered), version), n, failures, int(prompt), int(completion), *rest)
+            JudgeStats(self._judge_line(answered, version), n, failures, int(prompt), int(completion), *rest)
             for answered, version, n, failures, prompt, completion, *rest in rows
         ]
 
@@ -329,11 +338,15 @@ class Store:
         with self._translated():
             said = [line for (line,) in self._db.execute("PRAGMA integrity_check")]
         count, damaged = 0, []
-        for row in self._rows(EVERYTHING):
-            count += 1
-            if not _is_sound(row):
-                damaged.append(row["key"])
-        return Soundness(count, damaged, [] if said == ["ok"] else said)
+        file = [] if said == ["ok"] else said
+        try:
+            for row in self._rows(EVERYTHING):
+                count += 1
+                if not _is_sound(row):
+                    damaged.append(row["key"])
+        except DamagedStoreError as error:
+            file.append(f"no further judgement can be read: {error.__context__}")
+        return Soundness(count, damaged, file)
 
     def prune(self, selection: Selection, *, dry_run: bool = False) -> int:
         """Delete the judgements that are meant, from the file, too.
@@ -350,14 +363,34 @@ class Store:
             self._write("PRAGMA wal_checkpoint(TRUNCATE)")
             return count
 
+    def _connect(self, *, read_only: bool = False) -> None:
+        # immutable: SQLite makes no files beside it
+        place = f"{self.path.as_uri()}?mode=ro&immutable=1" if read_only else self.path
+        # check_same_thread: a generator may be taken on by another thread, though never run by two at once
+        self._db = sqlite3.connect(place, timeout=_WAIT, isolation_level=None, check_same_thread=False, uri=read_only)
+        # SQLite's own error for text that is no UTF-8 quotes it, and it may be report text; see `_check_text`
+        self._db.text_factory = lambda text: text.decode(errors="surrogateescape")
+        try:
+            self._set_up(read_only)
+        except BaseException:
+            self._db.close()
+            raise
+
     def _make_file(self) -> None:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its other files the same mode
+            make_private(self.path)
         except OSError as error:
             raise self._error(f"cannot be made: {error.strerror}", _INSTEAD) from None
 
-    def _set_up(self) -> None:
+    def _make_private(self) -> None:
+        """Let only its owner read an empty file that was there; SQLite gives its other files the same mode."""
+        try:
+            self.path.chmod(0o600)
+        except OSError as error:
+            raise self._error(f"cannot be made yours alone: {error.strerror}", _INSTEAD) from None
+
+    def _set_up(self, read_only: bool) -> None:
         """Check that the file is ours, or make an empty one so."""
         tables, version, mark = self._identity()
         if mark == _MARK and version > _VERSION:
@@ -367,6 +400,10 @@ class Store:
             )
         if mark != _MARK and (mark or version or tables):
             raise self._error("is a SQLite database of something else", _INSTEAD)
+        if read_only:
+            return
+        if mark != _MARK:
+            self._make_private()
         if self._write("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise self._error("is where SQLite cannot share it, a network drive perhaps", _INSTEAD)
         self._db.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing; a power cut the last moments, at worst
@@ -414,11 +451,19 @@ class Store:
         """A selection in SQL."""
         conditions, values = ["true"], []
         if selection.signature is not None:
-            judges = self._db.execute("SELECT id, answered, crimson_core FROM judge").fetchall()
             # the scorer's part of a whole line says nothing of the judge
-            wanted = {part for part in selection.signature.split("|") if part != "crimson" and part[:7] != "repair:"}
+            parts = (part.strip() for part in selection.signature.split("|"))
+            wanted = {part for part in parts if part not in ("", "crimson") and not part.startswith("repair:")}
+            if not wanted:  # it would hold for every judge
+                raise InputError(
+                    f"signature {selection.signature!r} names no field of a judge. Give one, as `crimson store stats` shows "
+                    "them, or leave it out."
+                )
+            judges = self._db.execute(
+                "SELECT id, answered, crimson_core FROM judge WHERE id IN (SELECT judge FROM judgement)"
+            ).fetchall()
             meant = [
-                i for i, answered, version in judges if wanted <= set(_line(json.loads(answered), version).split("|"))
+                i for i, answered, version in judges if wanted <= set(self._judge_line(answered, version).split("|"))
             ]
             conditions.append(f"judge IN ({', '.join(map(str, meant))})")
         if selection.failures is not None:
@@ -452,7 +497,11 @@ class Store:
             if code == sqlite3.SQLITE_NOTADB:
                 raise self._error("is no SQLite database", _INSTEAD) from None
             if code == sqlite3.SQLITE_CORRUPT:
-                raise self._error("is damaged", "See what `crimson store verify` says, and move it away") from None
+                raise DamagedStoreError(
+                    f"The store {self.path} is damaged: {error}. Move it away; what it held is judged again."
+                ) from None
+            if str(error) == "malformed JSON":
+                raise self._damaged("a judgement") from None
             if code == sqlite3.SQLITE_BUSY:
                 raise self._error(f"has been in use by another process for {_WAIT:.0f} s", "Run again") from None
             raise self._error(
@@ -460,9 +509,17 @@ class Store:
                 f"Check that the disk has room and that file and folder may be written, {_INSTEAD}",
             ) from None
 
-    def _damaged(self, key: str) -> StoreError:
+    def _judge_line(self, answered: str | None, version: str | None) -> str:
+        """A judge's signature in one line."""
+        try:
+            return _line(json.loads(answered), version)
+        except (ValueError, TypeError):
+            raise self._damaged("judgements of a judge") from None
+
+    def _damaged(self, what: str) -> StoreError:
         return self._error(
-            f"holds a judgement that cannot be read ({key[:12]}…)", "`crimson store prune --damaged` takes it out"
+            f"holds {what} that cannot be read",
+            "`crimson store verify` counts what is damaged, `crimson store prune --damaged` takes it out",
         )
 
     def _error(self, what: str, remedy: str) -> StoreError:
@@ -470,7 +527,25 @@ class Store:
 
 
 def _entry(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {column: json.loads(row[column]) for column in _JSON_COLUMNS if row[column] is not None}
+    """A row with its JSON parsed.
+
+    Raises:
+        ValueError: What a column holds is no JSON, or its text no UTF-8; or there is neither an evaluation nor a failure.
+        TypeError: It is no text; the columns of the judge are NULL where there is no such judge.
+    """
+    _check_text(row.values())
+    evaluation = row["evaluation"]
+    if evaluation is None and row["failure"] is None:
+        raise ValueError("neither an evaluation nor a failure")
+    parsed = {column: json.loads(row[column]) for column in _JSON_COLUMNS}
+    return row | parsed | {"evaluation": None if evaluation is None else json.loads(evaluation)}
+
+
+def _check_text(values: Iterable[Any]) -> None:
+    """Raise UnicodeEncodeError, a ValueError, for text whose bytes in the file are no UTF-8."""
+    for value in values:
+        if isinstance(value, str):
+            value.encode()
 
 
 def _is_sound(row: dict[str, Any]) -> bool:
@@ -478,6 +553,7 @@ def _is_sound(row: dict[str, Any]) -> bool:
         entry = _entry(row)
         if entry["evaluation"] is not None:
             check_evaluation(entry["evaluation"])
+        _line(entry["answered"], entry["crimson_core"])
         made = _hash(entry["asked"], entry["reference"], entry["candidate"], entry["context"])
     except (ValueError, TypeError, AttributeError):  # whatever a column holds that should not be there
         return False

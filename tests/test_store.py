@@ -333,6 +333,36 @@ def test_a_read_only_folder_is_one_clear_error(locked_folder, name, request):
         CrimsonScorer(CountingJudge(), store=locked_folder / name)
 
 
+def test_a_read_only_folder_can_be_read(locked_folder, request):
+    before = Path(locked_folder, "s").read_bytes()
+    request.getfixturevalue("_no_root")
+    with Store(locked_folder / "s", create=False) as store:
+        assert store.verify() == (3, [], [])
+        assert [judge.judgements for judge in store.stats()] == [3]
+        assert len(list(store.entries())) == 3
+        with pytest.raises(StoreError, match="readonly.*may be written"):
+            store.prune(Selection(failures=False))
+    assert Path(locked_folder, "s").read_bytes() == before
+
+
+def test_a_read_only_folder_with_a_log_is_one_clear_error(locked_folder, request):
+    (locked_folder / "s-wal").write_bytes(b"")  # what stands there is part of the store, and may not be passed over
+    request.getfixturevalue("_no_root")
+    with pytest.raises(StoreError, match="cannot be read or written: .*file and folder may be written"):
+        Store(locked_folder / "s", create=False)
+
+
+def test_an_empty_file_that_becomes_a_store_becomes_the_users_own(tmp_path):
+    path = tmp_path / "s"
+    path.touch(mode=0o644)
+    path.chmod(0o644)
+    with Store(path):
+        assert {stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()} == {0o600}
+    path.chmod(0o640)
+    with Store(path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640  # its owner's decision
+
+
 def limited(size, *arguments):
     """`crimson` that can make no file longer than `size` bytes."""
     code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); import crimson_core.cli as c; c.main()"
@@ -486,12 +516,53 @@ def test_stats_counts_per_judge(path):
     assert "6 judgements, 0." in done.stdout and str(path) in done.stdout
 
 
+@pytest.mark.parametrize("none", [["--no-store"], ["--store", "off"]])
+def test_a_run_without_a_store_makes_none_and_has_no_failures_to_retry(tmp_path, csv, monkeypatch, none):
+    monkeypatch.chdir(tmp_path)
+    command = ("score", csv, "-j", "offline", "--no-progress", "--limit", "1", *none)
+    done = crimson(*command)
+    assert done.returncode == 0 and "Store" not in done.stdout
+    done = crimson(*command, "--retry-failures")
+    assert done.returncode == 2 and "--retry-failures needs the store" in done.stderr
+    assert list(tmp_path.iterdir()) == [csv]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_results_are_the_users_own_unless_they_replace_what_was_not(tmp_path, csv, monkeypatch, name):
+    output, modes = tmp_path / name, set()
+    replace_file = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (modes.add(stat.S_IMODE(os.stat(a).st_mode)), replace_file(a, b)))
+    command = ("score", csv, "-j", "offline", "--no-progress", "--limit", "3", "-o", output, "--store", tmp_path / "s")
+    assert crimson(*command).returncode == 0
+    assert modes == {0o600} == {stat.S_IMODE(output.stat().st_mode)}
+    output.chmod(0o644)
+    assert crimson(*command).returncode == 0
+    assert stat.S_IMODE(output.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize(
+    "command", [["store", "stats"], ["score", "p.csv", "-j", "offline", "--no-progress"], ["--help"]]
+)
+def test_a_reader_that_has_seen_enough_is_exit_status_2_without_a_word(tmp_path, csv, path, monkeypatch, command):
+    """As `crimson … | head -1` is; typer and rich would exit with 1, the status of a crash, or Python with 120."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CRIMSON_STORE", str(path))
+    monkeypatch.setattr(sys, "argv", ["crimson", *command])
+    reader, writer = os.pipe()
+    os.close(reader)
+    err = io.StringIO()
+    with os.fdopen(writer, "w") as out, redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
+        cli.main()
+    assert (end.value.code, err.getvalue()) == (2, "")
+
+
 def test_commands_about_a_store_make_none(tmp_path):
     for command in (["stats"], ["verify"], ["export", tmp_path / "x.jsonl"], ["prune", "--failures"]):
         done = crimson("store", *command, "--store", tmp_path / "none")
         assert done.returncode == 2 and "There is no store" in done.stderr
     assert list(tmp_path.iterdir()) == []
-    assert "CRIMSON_STORE is off" in crimson("store", "stats", CRIMSON_STORE="off").stderr
+    assert "The store is off" in crimson("store", "stats", CRIMSON_STORE="off").stderr
+    assert "The store is off" in crimson("store", "stats", "--store", "off").stderr
 
 
 @pytest.mark.parametrize(
@@ -503,6 +574,8 @@ def test_commands_about_a_store_make_none(tmp_path):
         "evaluation = substr(evaluation, 9)",
         "key = zeroblob(32)",
         "usage = ''",
+        "judge = 77",
+        "evaluation = NULL, failure = NULL",
     ],
 )
 def test_verify_finds_what_is_damaged_and_prune_takes_it_out(path, damage):
@@ -525,14 +598,69 @@ def test_a_judgement_that_cannot_be_read_is_an_error_without_report_text(path):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("damage", ["judgement SET judge = 77", "judgement SET evaluation = NULL, failure = NULL"])
+def test_a_row_that_is_no_judgement_is_an_error_that_names_the_remedy(path, damage):
+    with sqlite3.connect(path) as db:
+        db.execute(f"UPDATE {damage} WHERE rowid = 1")
+    with pytest.raises(StoreError, match="holds a judgement .*cannot be read.*store verify.*prune --damaged"):
+        CrimsonScorer(CountingJudge("one"), store=path).score(PAIRS)
+    done = crimson("store", "export", path.with_name("x.jsonl"), "--store", path)
+    assert done.returncode == 2 and "holds a judgement" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "judge SET answered = '{bad'",
+        "judge SET answered = '[]'",
+        "judgement SET judge = 77",
+        "judgement SET usage = '{'",
+    ],
+)
+def test_what_stats_cannot_read_is_damage(tmp_path, path, damage):
+    with sqlite3.connect(path) as db:
+        db.execute(f"UPDATE {damage} WHERE rowid = 1")
+    done = crimson("store", "stats", "--store", path)
+    assert done.returncode == 2 and "prune --damaged" in done.stderr
+    with Store(path) as store:
+        n_damaged = len(store.verify().damaged)
+    assert n_damaged == (3 if "answered" in damage else 1)
+    assert f"{n_damaged} judgements deleted" in crimson("store", "prune", "--damaged", "--store", path).stdout
+    assert crimson("store", "stats", "--store", path).returncode == 0
+    assert (
+        crimson("store", "export", tmp_path / "x.jsonl", "--store", path, "--signature", "judge:one+two").returncode
+        == 0
+    )
+
+
+def test_verify_says_that_a_file_was_cut(path):
+    for end in (path.stat().st_size // 2, 50):
+        os.truncate(path, end)
+        done = crimson("store", "verify", "--store", path)
+        assert (done.returncode, done.stderr) == (3, "")
+        assert "is damaged: database disk image is malformed. Move it away" in done.stdout
+
+
+@pytest.mark.parametrize("column", ["reference", "candidate", "evaluation", "repairs", "raw_output", "usage"])
+def test_bytes_that_are_no_text_are_damage_and_not_quoted(path, column):
+    with sqlite3.connect(path) as db:
+        db.execute(f"UPDATE judgement SET {column} = CAST(x'ff' || 'secret' || {column} AS TEXT) WHERE rowid = 1")
+    assert "6 judgements checked, 1 damaged" in crimson("store", "verify", "--store", path).stdout
+    done = crimson("store", "export", path.with_name("x.jsonl"), "--store", path)
+    assert done.returncode == 2 and "holds a judgement" in done.stderr and "secret" not in done.stderr
+    if column not in ("reference", "candidate"):  # which only their key stands for where judgements are read
+        with pytest.raises(StoreError, match="holds a judgement.*prune --damaged") as caught:
+            CrimsonScorer(CountingJudge("one"), store=path).score(PAIRS)
+        assert "secret" not in str(caught.value)
+
+
 def test_verify_finds_a_damaged_file(path):
     content = bytearray(path.read_bytes())
     content[4096 * 3 : 4096 * 4] = os.urandom(4096)
     path.write_bytes(content)
     done = crimson("store", "verify", "--store", path)
-    assert done.returncode in (2, 3)
-    assert "is damaged" in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "is damaged" in done.stdout
 
 
 def test_prune_deletes_what_is_meant_and_its_text(path):
@@ -555,6 +683,34 @@ def test_prune_deletes_what_is_meant_and_its_text(path):
         db.execute("UPDATE judgement SET judged_at = '2020-01-31T12:00:00+00:00'")
     assert prune("--older-than", "1000", "--no-failures") == (3, 0)
     assert text not in b"".join(p.read_bytes() for p in path.parent.iterdir())
+
+
+@pytest.mark.parametrize("signature", ["crimson|repair:no", "crimson", "repair:no", "", "|"])
+def test_a_signature_without_a_judge_is_refused_rather_than_meaning_every_judge(tmp_path, path, signature):
+    output = tmp_path / "x.jsonl"
+    for command in (["prune"], ["prune", "--dry-run"], ["export", output]):
+        done = crimson("store", *command, "--store", path, "--signature", signature)
+        assert done.returncode == 2 and "names no field of a judge" in done.stderr
+    assert not output.exists()
+    with Store(path) as store:
+        assert store.verify().judgements == 6
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.parquet"])
+def test_an_export_of_nothing_leaves_the_file_that_is_there(tmp_path, path, name):
+    output = tmp_path / name
+    output.write_text("precious")
+    done = crimson("store", "export", output, "--store", path, "--signature", "judge:none")
+    assert done.returncode == 2 and "holds no such judgements" in done.stderr and "store stats" in done.stderr
+    assert output.read_text() == "precious"
+    assert not output.with_name(name + ".partial").exists()
+
+
+def test_prune_bounds_its_days(path):
+    done = crimson("store", "prune", "--older-than", "999999", "--dry-run", "--store", path)
+    assert done.returncode == 2 and "older-than" in done.stderr
+    done = crimson("store", "prune", "--older-than", "36500", "--dry-run", "--store", path)
+    assert done.stdout.startswith("0 judgements")
 
 
 def test_selections_are_joined_by_and(path):

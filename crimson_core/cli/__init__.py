@@ -44,13 +44,19 @@ app.add_typer(store.app, name="store")
 def main() -> None:
     """Run the command line; an error that the user can mend is one line and exit status 2."""
     try:
-        app()
+        try:
+            app()
+        except SystemExit as end:
+            # typer and rich make one of it, with the exit status of a crash
+            if isinstance(end.__context__, BrokenPipeError):
+                raise end.__context__ from None
+            print(end="", flush=True)  # here, where what goes wrong is told
+            raise
     except CrimsonError as error:
         print(f"crimson: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # the reader of our output has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(2)
     except OSError as error:
-        print(f"crimson: standard output cannot be written: {error.strerror}.", file=sys.stderr)
+        if not isinstance(error, BrokenPipeError):  # else the reader of our output has seen enough, as `head` has
+            print(f"crimson: standard output cannot be written: {error.strerror}.", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not tried again
         sys.exit(2)

@@ -90,7 +90,7 @@ def run_and_write(
         typer.Exit: With status 3 where pairs are unscored, 130 where the run was interrupted.
     """
     outputs = list(outputs or [])
-    kept_in = store_path(store, no_store)
+    kept_in = store_path(store, no_store, retry_failures)
     _check_outputs(outputs, [*inputs, *([kept_in] if kept_in else [])])
     if public and not push_to:
         raise InputError("--public says what --push-to-hub shall do. Give both.")

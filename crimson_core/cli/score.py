@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +37,7 @@ from crimson_core.errors import CrimsonError, InputError
 from crimson_core.judges.accelerate import AccelerateJudge, launched
 from crimson_core.report import CONTEXT_FIELDS
 from crimson_core.scorer import CrimsonScorer, PairResult
+from crimson_core.store import make_private
 from crimson_core.summary import summarize
 from crimson_core.table import pairs_from_rows, read_rows, write_parquet
 
@@ -59,7 +61,8 @@ def score(
         typer.Option(
             "--output",
             "-o",
-            help="Write one JSON line per pair to this file; if it ends in .parquet, one row per pair.",
+            help="Write one JSON line per pair to this file, which only you can read unless it is there already; if it ends "
+            "in .parquet, one row per pair.",
         ),
     ] = None,
     batch_size: BatchSize = None,
@@ -115,7 +118,7 @@ def score(
         indication=indication_column,
     )
     pairs = pairs_from_rows(rows, columns, file.name)
-    kept_in = store_path(store, no_store)
+    kept_in = store_path(store, no_store, retry_failures)
     if output and kept_in and output.resolve() == kept_in.expanduser().resolve():
         raise InputError(f"output {output} is the store, which would be lost. Give another path.")
     kept = {"repair": repair, "store": kept_in, "retry_failures": retry_failures}
@@ -159,7 +162,8 @@ class _Output:
     """The JSON lines of a run: written as pairs are done, put in order at the end, kept when the run breaks off.
 
     Until the run is finished they stand in `<output>.partial`, so that a file under the asked name is always whole. What an
-    earlier run has left there is written over only if `stored` yields it: if it is in the store.
+    earlier run has left there is written over only if `stored` yields it: if it is in the store. New files can be read by
+    their owner only, since findings are quotations of reports; a file that is replaced hands on its mode.
     """
 
     def __init__(self, output: Path | None, source: Path, stored: Callable[[], Iterable[PairResult]]) -> None:
@@ -173,6 +177,7 @@ class _Output:
             raise InputError(f"output {output} is the file of the reports, which would be lost. Give another path.")
         self.partial = output.with_name(output.name + ".partial")
         try:
+            make_private(self.partial)
             self.file = self.partial.open("a+", encoding="utf-8")
         except OSError as error:
             raise InputError(f"output {output} cannot be written: {error.strerror}. Give another path.") from None
@@ -215,12 +220,16 @@ class _Output:
         with self._writing():
             if self.order != sorted(self.order):
                 ordered = self.partial.with_suffix(".ordered")  # the lines in hand stay until all of these are written
+                make_private(ordered)
                 ordered.write_text("".join(_json_line(result) + "\n" for result in results), encoding="utf-8")
                 os.replace(ordered, self.partial)
             if self.output.suffix.lower() == ".parquet":
                 rows = self.partial.with_suffix(".rows")
+                make_private(rows)
                 write_parquet([result.as_dict() for result in results], rows)
                 os.replace(rows, self.partial)
+            if self.output.exists():
+                shutil.copymode(self.output, self.partial)
             os.replace(self.partial, self.output)
 
     def __exit__(self, *_: object) -> None:

@@ -10,17 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
-from crimson_core.errors import CrimsonError, InputError
-from crimson_core.store import Selection, Store, default_path
+from crimson_core.errors import CrimsonError, DamagedStoreError, InputError
+from crimson_core.store import OFF, Selection, Store, default_path, make_private
 
 _DAMAGED = 3  # exit status of verify, as that of `crimson score` where something is unscored
 _ROWS_AT_ONCE = 5_000  # of a Parquet file
+_MOST_DAYS = 36_500  # a hundred years; a date must come of it
 
 StoreOption = Annotated[
     Path | None,
     typer.Option(
         "--store",
-        help="File of kept judgements; it holds report text.  [default: CRIMSON_STORE, else judgements.sqlite in the user's "
+        help="File of kept judgements, or off; it holds report text.  [default: CRIMSON_STORE, else judgements.sqlite in the user's "
         "cache folder]",
     ),
 ]
@@ -40,15 +41,20 @@ _FailuresOption = Annotated[bool | None, typer.Option("--failures/--no-failures"
 app = typer.Typer(help="The judgements that are kept: export, stats, verify, prune.", no_args_is_help=True)
 
 
-def store_path(store: Path | None, no_store: bool) -> Path | None:
-    """The store that the two options name; None for none.
+def store_path(store: Path | None, no_store: bool, retry_failures: bool) -> Path | None:
+    """The store that the options name; None for none.
 
     Raises:
         InputError: They contradict each other.
     """
     if store is not None and no_store:
         raise InputError("--store and --no-store are given both. Leave one out.")
-    return None if no_store else store or default_path()
+    path = None if no_store or store == Path(OFF) else store or default_path()
+    if path is None and retry_failures:
+        raise InputError(
+            "--retry-failures needs the store that holds the failures, and the store is off. Leave one out."
+        )
+    return path
 
 
 def shown(path: Path) -> str:
@@ -58,9 +64,9 @@ def shown(path: Path) -> str:
 
 
 def _open(store: Path | None) -> Store:
-    path = store_path(store, no_store=False)
+    path = store_path(store, no_store=False, retry_failures=False)
     if path is None:
-        raise InputError("CRIMSON_STORE is off, so there is no store. Give one with --store.")
+        raise InputError("The store is off (by CRIMSON_STORE or --store). Give the path of one with --store.")
     return Store(path, create=False)
 
 
@@ -83,9 +89,14 @@ def export(
         if output.resolve() == opened.path.resolve():
             raise InputError(f"{output} is the store itself, which would be lost. Give another path.")
         try:
-            # readable by its owner only, like the store
-            with os.fdopen(os.open(partial, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
+            make_private(partial)
+            with partial.open("wb") as file:
                 count = write(opened.entries(Selection(signature, failures)), file)
+            if not count:
+                raise InputError(
+                    f"The store holds no such judgements, and {output} was not written. `crimson store stats` shows what it "
+                    "holds."
+                )
             os.replace(partial, output)
         except OSError as error:
             raise CrimsonError(f"{output} cannot be written: {error.strerror}.") from None
@@ -120,8 +131,12 @@ def verify(store: StoreOption = None) -> None:
 
     Exit status: 0 if all is well, 3 if not.
     """
-    with _open(store) as opened:
-        found = opened.verify()
+    try:
+        with _open(store) as opened:
+            found = opened.verify()
+    except DamagedStoreError as error:  # nothing of it can be read
+        print(error)
+        raise typer.Exit(_DAMAGED) from None
     for line in found.file:
         print(f"The file is damaged: {line}")
     for key in found.damaged:
@@ -138,7 +153,7 @@ def prune(
     store: StoreOption = None,
     signature: _SignatureOption = None,
     older_than: Annotated[
-        int | None, typer.Option(min=0, help="Only what was judged more than so many days ago.")
+        int | None, typer.Option(min=0, max=_MOST_DAYS, help="Only what was judged more than so many days ago.")
     ] = None,
     failures: _FailuresOption = None,
     damaged: Annotated[bool, typer.Option("--damaged", help="Only what `crimson store verify` finds damaged.")] = False,
