@@ -75,6 +75,7 @@ def _section(number: int, section: Section) -> dict[str, Any]:
         "systems": list(section.results),
         "error_rows": figures.error_rows(section) if scored else [],
         "tables": tables.section_tables(section),
+        "compared": any(c.difference.n for c in section.comparisons),
         "pairs": list(_separating(number, section)),
     }
 
