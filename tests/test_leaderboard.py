@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "leaderboard.yaml"
 CHROMIUM = shutil.which("chromium")
 REFERENCES = {"1": "Small left pleural effusion.", "2": "Large right pneumothorax.", "3": "Clear lungs.", "4": "Mass."}
-HOSTILE = '<img src=x onerror="document.title=1"> <script>document.title=1</script> | `$x$` & </style> \x1b[31m'
+HOSTILE = '<img src=x onerror="document.title=1"> <script>document.title=1</script> | `$x$` & </style> \x1b[31m\x00\x07'
 
 
 def rows(**candidates):
@@ -95,6 +95,19 @@ def test_the_example_config_is_read_as_it_says():
             "judges: [offline]\ntest_sets: {rare: x}\nsystems: {A: {data: {rar: y}}}",
             "systems.A.data names the test set 'rar', which is none. Did you mean rare?",
         ),
+        (
+            "judges: [offline]\ntest_sets: {a: x}\nsystems: {1: a, yes: b}",
+            "line 3 .* the key 1 is no text to YAML: quote it",
+        ),
+        (
+            "judges: [offline]\ntest_sets: {2020-01-01: x}\nsystems: {A: a}",
+            "the key 2020-01-01 is no text .*: quote it",
+        ),
+        ("judges: [offline]\ntest_sets: {a: x}\nsystems: {A: {column: 1}}", "valid string. Quote it."),
+        (
+            "judges: [offline]\ntest_sets: {a: x, b: y}\nsystems: {A: {column: c, data: {a: z}}, B: c}",
+            "systems.A and systems.B are the same column 'c' on the test set 'b'",
+        ),
         ("judges: [offline, offline]\ntest_sets: {a: x}\nsystems: {A: a}", "judges has 'offline' twice"),
         ("- a", "must hold the keys judges, test_sets and systems"),
         ("a: [", "line 1 is no YAML"),
@@ -129,6 +142,8 @@ def test_all_that_datasets_reads_gives_the_same_rows(tmp_path):
     assert [row["a"] for row in read_source(Source(path="packed.csv.gz"), tmp_path, wanted)] == [*REFERENCES.values()]
     with pytest.raises(InputError, match="needs a split. It has: train, test"):
         read_source(Source(path="splits"), tmp_path, wanted)
+    with pytest.raises(InputError, match="has no revision 'v1'"):
+        read_source(Source(path="saved", revision="v1"), tmp_path, wanted)
     with pytest.raises(InputError, match="is no file or folder"):
         read_source(Source(path="gone.csv"), tmp_path, wanted)
 
@@ -286,6 +301,8 @@ def test_hostile_text_is_text_in_every_output(tmp_path):
     assert "<img" not in page
     assert page.count("<script>") == 1
     assert "&lt;img src=x" in page
+    assert not {*map(chr, (*range(32), 127))} - {*"\n\r\t"} & {*page}
+    assert "\ufffd[31m\ufffd\ufffd" in page
     assert "<img" not in markdown(found).replace("\\<", "")
     assert "'=A" in as_csv(found)
 
@@ -416,7 +433,9 @@ def test_commands_are_refused_before_anything_is_judged(tmp_path):
     assert "would be lost" in refusal(*both, "-o", file)
     assert "folder is not there" in refusal(*both, "-o", tmp_path / "gone" / "out.md")
     assert "the same file" in refusal(*both, "-o", tmp_path / "out.md", "-o", tmp_path / "." / "out.md")
-    assert "has no column 'c' for the prediction" in refusal("compare", file, "--prediction-column", "a", "--prediction-column", "c")  # fmt: skip
+    said = refusal("compare", file, "--prediction-column", "a", "--prediction-column", "c")
+    assert "has no column 'c' for the prediction" in said
+    assert "Name the right one with --prediction-column." in said
     assert "Give both" in refusal(*both, "--public")
 
 

@@ -14,6 +14,7 @@ from crimson_core.cli.store import shown, store_path
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.leaderboard import exports, tables
 from crimson_core.leaderboard.config import Config
+from crimson_core.leaderboard.data import IN_CONFIG
 from crimson_core.leaderboard.run import Leaderboard, read_test_sets, run_leaderboard
 
 # Exit statuses beside 0 and 2; 1 is Python's own for a crash.
@@ -62,6 +63,7 @@ def run_and_write(
     config: Config,
     folder: Path,
     *,
+    how: str = IN_CONFIG,
     outputs: Sequence[Path] | None,
     hub_files: Path | None,
     push_to: str | None,
@@ -80,6 +82,7 @@ def run_and_write(
     Args:
         config: The leaderboard.
         folder: What its paths are relative to.
+        how: What an error about a missing column says can be done.
         outputs: Files to write.
         hub_files: Folder of the Hub's files.
         push_to: Hub repository.
@@ -103,7 +106,7 @@ def run_and_write(
         from crimson_core.leaderboard.hub import check_hub_files
 
         check_hub_files(list(config.systems), hub_files)
-    test_sets = read_test_sets(config, folder)
+    test_sets = read_test_sets(config, folder, how)
     board = run_leaderboard(config, test_sets, progress=progress, store=kept_in, retry_failures=retry_failures)
     files = {output: output for output in outputs}
     if board.interrupted:
