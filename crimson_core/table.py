@@ -79,7 +79,7 @@ def pairs_from_rows(rows: Rows, columns: Mapping[str, str], source: str, how: st
     context_columns = {field: columns[field] for field in CONTEXT_FIELDS if field in columns}
 
     def where(argument: str, row: int) -> str:
-        role = {"predictions": "prediction", "references": "reference"}.get(argument)
+        role = {"predictions": "prediction", "references": "reference", "ids": "id"}.get(argument)
         return f"{source} row {row + 1}" + (f", column {columns[role]!r}" if role else ", context")
 
     return make_pairs(

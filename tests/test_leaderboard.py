@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,11 @@ from crimson_core.cli import app
 from crimson_core.leaderboard.config import Source, load_config, parse_config
 from crimson_core.leaderboard.data import read_source
 from crimson_core.leaderboard.exports import as_csv, as_json, as_jsonl
-from crimson_core.leaderboard.hub import as_dataset, model_card, write_hub_files
+from crimson_core.leaderboard.hub import as_dataset, merged_card, model_card, write_hub_files
 from crimson_core.leaderboard.page import page_html
 from crimson_core.leaderboard.run import read_test_sets, run_leaderboard
 from crimson_core.leaderboard.tables import all_tables, differences_table, markdown, systems_table
+from crimson_core.statistics import mean_interval
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "leaderboard.yaml"
@@ -182,6 +184,8 @@ def test_duplicate_ids_of_a_test_set_and_empty_patients_are_refused(tmp_path):
     file = write(tmp_path / "set.jsonl", twice)
     command = ["compare", file, "--prediction-column", "a", "--prediction-column", "b", "-j", "offline"]
     assert "test set set row 2 has the id '1' of an earlier row" in refusal(*command)
+    write(file, [row | {"id": row["id"] + "\ud800"} for row in rows(a=REFERENCES, b=REFERENCES)])
+    assert "row 1, column 'id' is not valid Unicode text" in refusal(*command)
     write(file, [row | {"who": ""} for row in rows(a=REFERENCES, b=REFERENCES)])
     assert "row 1, column 'who', is empty" in refusal(*command, "--patient-column", "who")
     assert "no column 'scanner' for the subgroups" in refusal(*command, "--subgroup", "scanner")
@@ -383,6 +387,10 @@ def test_a_model_card_that_is_there_keeps_all_but_the_results_that_are_measured_
     assert (found.data.license, found.data.model_name, found.text) == ("mit", "Mine", "\n# Mine\n\nMy text.\n")
     assert found.data.eval_results[0] == other
     assert found.data.eval_results[1].metric_type == "crimson"
+    undefined = replace(example.sections[0], figures={"A": {"crimson_score": mean_interval([math.nan])}})
+    kept = ModelCard(merged_card(found, replace(example, sections=[undefined]), "A")).data.eval_results
+    scores = [result for result in kept if result.metric_type == "crimson"]
+    assert [result.metric_name for result in scores] == ["CRIMSON score (moody:3)"]
     card.write_text("Text alone.\n")
     write_hub_files(example, tmp_path)
     assert ModelCard.load(card).text.strip() == "Text alone."

@@ -31,7 +31,8 @@ def leaderboard(
     far apart two judges' scores may be to count as close; 0.1).
 
     Exit status: 0 if every pair was scored, 3 if some were not, 2 if the config, the input, a judge or an output was refused,
-    130 if the run was interrupted; then the tables are those of the pairs that were judged for all systems.
+    130 if the run was interrupted; then the tables are those of the pairs that were judged for all systems, and outputs are left
+    as they are: without a store, they are written to files that end in .partial.
     """
     read = load_config(config)
     folder = config.resolve().parent

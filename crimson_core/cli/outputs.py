@@ -49,7 +49,7 @@ HubFiles = Annotated[
     Path | None,
     typer.Option(
         help="Write each system's results to this folder in the Hub's conventions: a model card's model-index block, and "
-        "files as evaluate.save writes them."
+        "files as evaluate.save writes them. A model card that is there keeps its text and its other metadata."
     ),
 ]
 PushToHub = Annotated[
@@ -181,7 +181,8 @@ def _write(file: Path, text: str, *, private: bool) -> None:
         return os.open(path, flags, 0o600 if private else 0o666)
 
     try:
-        with open(file, "w", encoding="utf-8", opener=opener) as out:
+        # a subgroup or a name from JSON may hold half a surrogate pair, which has no UTF-8
+        with open(file, "w", encoding="utf-8", errors="backslashreplace", opener=opener) as out:
             out.write(text)
     except OSError as error:
         raise CrimsonError(f"output {file} cannot be written: {error.strerror}.") from None

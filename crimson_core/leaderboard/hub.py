@@ -87,7 +87,7 @@ def model_card(board: Leaderboard, system: str) -> str:
     """A model card whose `model-index` block holds a system's results; `huggingface_hub.ModelCard` reads them back."""
     from huggingface_hub import ModelCardData
 
-    found = [result for section in board.sections for result in eval_results(board, section, system)]
+    found = [result for result in eval_results(board, system) if _is_defined(result)]
     if not found:  # an empty model-index is refused by the Hub
         return f"# {system}\n\nNo pair was scored.\n"
     data = ModelCardData(model_name=system, eval_results=found)
@@ -96,12 +96,18 @@ def model_card(board: Leaderboard, system: str) -> str:
 
 def merged_card(card: "ModelCard", board: Leaderboard, system: str) -> str:
     """A model card that is there, with a system's results in place of its earlier ones of the same data and metric."""
-    found = {_measured(result): result for section in board.sections for result in eval_results(board, section, system)}
-    kept = [result for result in card.data.eval_results or [] if _measured(result) not in found]
-    if found:
-        card.data.eval_results = kept + list(found.values())
-        card.data.model_name = card.data.model_name or system
+    found = list(eval_results(board, system))
+    measured = {_measured(result) for result in found}
+    results = [result for result in card.data.eval_results or [] if _measured(result) not in measured]
+    results += filter(_is_defined, found)
+    # An empty model-index is refused by the Hub.
+    card.data.eval_results = results or None
+    card.data.model_name = (card.data.model_name or system) if results else None
     return card.content
+
+
+def _is_defined(result: "EvalResult") -> bool:
+    return result.metric_value == result.metric_value
 
 
 def _measured(result: "EvalResult") -> tuple[Any, ...]:
@@ -136,14 +142,14 @@ def _quiet() -> Iterator[None]:
         os.close(kept)
 
 
-def eval_results(board: Leaderboard, section: Section, system: str) -> Iterator["EvalResult"]:
-    """A system's figures in a section that are defined."""
+def eval_results(board: Leaderboard, system: str) -> Iterator["EvalResult"]:
+    """A system's figures in all sections; the value of one that is not defined is NaN."""
     from huggingface_hub import EvalResult
 
-    source = board.config.test_sets[section.test_set].data
     titles = {"crimson_score": "CRIMSON score"} | {key: figure.title for key, figure in CLINICAL_FIGURES.items()}
-    for key, estimate in section.figures[system].items():
-        if estimate.value == estimate.value:
+    for section in board.sections:
+        source = board.config.test_sets[section.test_set].data
+        for key, estimate in section.figures[system].items():
             yield EvalResult(
                 task_type=_TASK,
                 task_name="Chest X-ray report generation",
