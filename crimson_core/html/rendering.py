@@ -9,8 +9,6 @@ import jinja2
 from crimson_core.html import words
 
 FOLDER = Path(__file__).parent
-# Control characters that HTML does not allow, and halves of surrogate pairs, which no file can hold.
-_UNPRINTABLE = {c: "\ufffd" for c in (*range(32), *range(127, 160), *range(0xD800, 0xE000)) if chr(c) not in "\t\n\r"}
 
 
 def renderer(*folders: Path, **filters: Callable) -> Callable[..., str]:
@@ -24,7 +22,6 @@ def renderer(*folders: Path, **filters: Callable) -> Callable[..., str]:
         loader=jinja2.FileSystemLoader([*folders, FOLDER / "templates"]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=lambda value: value.translate(_UNPRINTABLE) if isinstance(value, str) else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
