@@ -174,7 +174,8 @@ def make_pairs(
             context = given or context
         pair_id = columns["ids"][row] if "ids" in columns else None
         pair_id = None if is_missing(pair_id) else str(pair_id)
-        _check_unicode(pair_id or "", where("ids", row))
+        if pair_id is not None:
+            _check_unicode(pair_id, where("ids", row))
         pairs.append(ReportPair(report, candidate, context, pair_id))
     return pairs
 
