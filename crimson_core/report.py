@@ -173,7 +173,10 @@ def make_pairs(
                 )
             context = given or context
         pair_id = columns["ids"][row] if "ids" in columns else None
-        pairs.append(ReportPair(report, candidate, context, None if is_missing(pair_id) else str(pair_id)))
+        pair_id = None if is_missing(pair_id) else str(pair_id)
+        if pair_id is not None:
+            _check_unicode(pair_id, where("ids", row))
+        pairs.append(ReportPair(report, candidate, context, pair_id))
     return pairs
 
 

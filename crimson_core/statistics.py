@@ -35,6 +35,7 @@ class Estimate(NamedTuple):
         n_left_out: Units without a value.
         method: How the interval was made: `BCa` (bias-corrected and accelerated bootstrap), `percentile` where BCa is not
             defined (all values equal, all resamples on one side), or `none`.
+        n_resampled: Units (or groups) that have something to average: what is resampled.
     """
 
     value: float
@@ -43,6 +44,7 @@ class Estimate(NamedTuple):
     n: int
     n_left_out: int
     method: str = "none"
+    n_resampled: int = 0
 
 
 class Comparison(NamedTuple):
@@ -55,7 +57,7 @@ class Comparison(NamedTuple):
             at most 13 units or groups); NaN without units.
         adjusted_p_value: The same after Holm's correction for all comparisons that were made together.
         bootstrap_p_value: Two-sided, by the paired bootstrap: how often a resample's difference is as far from the observed
-            one as that is from 0.
+            one as that is from 0; NaN with fewer than two units or groups.
         effect_size: Paired Cohen's d_z: the mean of the differences in units of their standard deviation; 0 where all are
             0, NaN where it is not defined.
         wins: Units on which the first system's value is higher.
@@ -311,18 +313,26 @@ class _Resampled(NamedTuple):
 
     def estimates(self) -> list[Estimate]:
         return [
-            Estimate(float(value), low, high, round(float(self.n[c])), int(self.n_left_out[c]), method)
+            Estimate(
+                float(value),
+                low,
+                high,
+                round(float(self.n[c])),
+                int(self.n_left_out[c]),
+                method,
+                int(self.units[c]),
+            )
             for c, value in enumerate(self.values)
             for low, high, method in [self._interval(c)]
         ]
 
     def p_values(self) -> "np.ndarray":
-        """How often a resample is as far from the value as that is from 0; NaN where there is no value."""
+        """How often a resample is as far from the value as that is from 0; NaN with fewer than two units."""
         import numpy as np
 
         far = np.abs(self.resampled - self.values) >= np.abs(self.values) - 1e-12
         defined = ~np.isnan(self.resampled)
-        return np.where(np.isnan(self.values), np.nan, ((far & defined).sum(0) + 1) / (defined.sum(0) + 1))
+        return np.where(self.units < 2, np.nan, ((far & defined).sum(0) + 1) / (defined.sum(0) + 1))
 
     def _interval(self, c: int) -> tuple[float, float, str]:
         import numpy as np

@@ -11,6 +11,7 @@ from crimson_core.errors import InputError
 from crimson_core.report import CONTEXT_FIELDS, ReportPair, make_pairs
 
 Rows = list[dict[str, Any]]
+BY_OPTION = "Name the right one with --{role}-column."  # what an error about a missing column says can be done
 
 
 def read_rows(path: Path) -> Rows:
@@ -52,9 +53,7 @@ def column_names(rows: Rows) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
-def pairs_from_rows(
-    rows: Rows, columns: Mapping[str, str], source: str, how: str = "Name the right one with --{role}-column."
-) -> list[ReportPair]:
+def pairs_from_rows(rows: Rows, columns: Mapping[str, str], source: str, how: str = BY_OPTION) -> list[ReportPair]:
     """Report pairs from rows.
 
     Args:
@@ -80,7 +79,7 @@ def pairs_from_rows(
     context_columns = {field: columns[field] for field in CONTEXT_FIELDS if field in columns}
 
     def where(argument: str, row: int) -> str:
-        role = {"predictions": "prediction", "references": "reference"}.get(argument)
+        role = {"predictions": "prediction", "references": "reference", "ids": "id"}.get(argument)
         return f"{source} row {row + 1}" + (f", column {columns[role]!r}" if role else ", context")
 
     return make_pairs(

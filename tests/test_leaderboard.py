@@ -5,10 +5,12 @@ import gzip
 import io
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,16 +23,17 @@ from crimson_core.cli import app
 from crimson_core.leaderboard.config import Source, load_config, parse_config
 from crimson_core.leaderboard.data import read_source
 from crimson_core.leaderboard.exports import as_csv, as_json, as_jsonl
-from crimson_core.leaderboard.hub import as_dataset, model_card, write_hub_files
+from crimson_core.leaderboard.hub import as_dataset, merged_card, model_card, write_hub_files
 from crimson_core.leaderboard.page import page_html
 from crimson_core.leaderboard.run import read_test_sets, run_leaderboard
-from crimson_core.leaderboard.tables import all_tables, markdown
+from crimson_core.leaderboard.tables import all_tables, differences_table, markdown, systems_table
+from crimson_core.statistics import mean_interval
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "leaderboard.yaml"
 CHROMIUM = shutil.which("chromium")
 REFERENCES = {"1": "Small left pleural effusion.", "2": "Large right pneumothorax.", "3": "Clear lungs.", "4": "Mass."}
-HOSTILE = '<img src=x onerror="document.title=1"> <script>document.title=1</script> | `$x$` & </style> \x1b[31m'
+HOSTILE = '<img src=x onerror="document.title=1"> <script>document.title=1</script> | `$x$` & </style> \x1b[31m\x00\x07'
 
 
 def rows(**candidates):
@@ -94,6 +97,19 @@ def test_the_example_config_is_read_as_it_says():
             "judges: [offline]\ntest_sets: {rare: x}\nsystems: {A: {data: {rar: y}}}",
             "systems.A.data names the test set 'rar', which is none. Did you mean rare?",
         ),
+        (
+            "judges: [offline]\ntest_sets: {a: x}\nsystems: {1: a, yes: b}",
+            "line 3 .* the key 1 is no text to YAML: quote it",
+        ),
+        (
+            "judges: [offline]\ntest_sets: {2020-01-01: x}\nsystems: {A: a}",
+            "the key 2020-01-01 is no text .*: quote it",
+        ),
+        ("judges: [offline]\ntest_sets: {a: x}\nsystems: {A: {column: 1}}", "valid string. Quote it."),
+        (
+            "judges: [offline]\ntest_sets: {a: x, b: y}\nsystems: {A: {column: c, data: {a: z}}, B: c}",
+            "systems.A and systems.B are the same column 'c' on the test set 'b'",
+        ),
         ("judges: [offline, offline]\ntest_sets: {a: x}\nsystems: {A: a}", "judges has 'offline' twice"),
         ("- a", "must hold the keys judges, test_sets and systems"),
         ("a: [", "line 1 is no YAML"),
@@ -128,6 +144,8 @@ def test_all_that_datasets_reads_gives_the_same_rows(tmp_path):
     assert [row["a"] for row in read_source(Source(path="packed.csv.gz"), tmp_path, wanted)] == [*REFERENCES.values()]
     with pytest.raises(InputError, match="needs a split. It has: train, test"):
         read_source(Source(path="splits"), tmp_path, wanted)
+    with pytest.raises(InputError, match="has no revision 'v1'"):
+        read_source(Source(path="saved", revision="v1"), tmp_path, wanted)
     with pytest.raises(InputError, match="is no file or folder"):
         read_source(Source(path="gone.csv"), tmp_path, wanted)
 
@@ -166,6 +184,8 @@ def test_duplicate_ids_of_a_test_set_and_empty_patients_are_refused(tmp_path):
     file = write(tmp_path / "set.jsonl", twice)
     command = ["compare", file, "--prediction-column", "a", "--prediction-column", "b", "-j", "offline"]
     assert "test set set row 2 has the id '1' of an earlier row" in refusal(*command)
+    write(file, [row | {"id": row["id"] + "\ud800"} for row in rows(a=REFERENCES, b=REFERENCES)])
+    assert "row 1, column 'id' is not valid Unicode text" in refusal(*command)
     write(file, [row | {"who": ""} for row in rows(a=REFERENCES, b=REFERENCES)])
     assert "row 1, column 'who', is empty" in refusal(*command, "--patient-column", "who")
     assert "no column 'scanner' for the subgroups" in refusal(*command, "--subgroup", "scanner")
@@ -239,13 +259,16 @@ def test_one_pair_equal_systems_and_nothing_scored_are_plainly_marked(tmp_path, 
     config = {"judges": [judge], "test_sets": {"s": "set.jsonl"}, "systems": {"A": "a", "B": "b"}}
     found = board(tmp_path, config)
     text, page = markdown(found), page_html(found)
-    assert "No two systems differ on any pair" in text
     assert "Few pairs" in text
-    assert "None: no two systems differ" in page
     if judge == "offline":
+        assert "No two systems differ on any pair" in text
+        assert "None: no two systems differ" in page
         assert (found.sections[0].comparisons[0].p_value, found.n_unscored) == (1.0, 0)
     else:
         assert "No pair of any system was scored." in text
+        assert "No two systems have a score for the same pair: nothing could be compared." in text
+        assert "No two systems differ" not in text
+        assert "None: no two systems have a score for the same pair." in page
         assert found.n_unscored == 2
         assert "<svg" not in page
     json.loads(as_json(found), parse_constant=lambda constant: pytest.fail(constant))
@@ -262,6 +285,8 @@ def test_patients_are_what_is_resampled(tmp_path):
     assert section.n_units == 1
     assert math.isnan(section.figures["A"]["crimson_score"].low)  # one patient says nothing about the next one
     assert section.comparisons[0].p_value == 1.0
+    assert "1 patient is resampled" in systems_table(section).notes[0]
+    assert differences_table(section).rows[0][5] == "–"
 
 
 def test_hostile_text_is_text_in_every_output(tmp_path):
@@ -280,6 +305,8 @@ def test_hostile_text_is_text_in_every_output(tmp_path):
     assert "<img" not in page
     assert page.count("<script>") == 1
     assert "&lt;img src=x" in page
+    assert not {*map(chr, (*range(32), 127))} - {*"\n\r\t"} & {*page}
+    assert "\ufffd[31m\ufffd\ufffd" in page
     assert "<img" not in markdown(found).replace("\\<", "")
     assert "'=A" in as_csv(found)
 
@@ -339,6 +366,37 @@ def test_the_hubs_own_library_reads_back_what_is_written(example, tmp_path):
     assert {"_timestamp", "_evaluate_version", "signature"} <= saved.keys()
 
 
+def test_a_model_card_that_is_there_keeps_all_but_the_results_that_are_measured_again(
+    example, tmp_path, capfd, monkeypatch
+):
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    other = EvalResult(
+        task_type="image-to-text", dataset_type="x", dataset_name="x", metric_type="bleu", metric_value=3
+    )
+    card = tmp_path / "A" / "README.md"
+    card.parent.mkdir()
+    data = ModelCardData(license="mit", model_name="Mine", eval_results=[other])
+    card.write_text(f"---\n{data.to_yaml()}\n---\n\n# Mine\n\nMy text.\n")
+    monkeypatch.chdir(tmp_path)  # no repository
+    write_hub_files(example, tmp_path)
+    once = card.read_text()
+    write_hub_files(example, tmp_path)
+    assert card.read_text() == once
+    found = ModelCard.load(card)
+    assert (found.data.license, found.data.model_name, found.text) == ("mit", "Mine", "\n# Mine\n\nMy text.\n")
+    assert found.data.eval_results[0] == other
+    assert found.data.eval_results[1].metric_type == "crimson"
+    undefined = replace(example.sections[0], figures={"A": {"crimson_score": mean_interval([math.nan])}})
+    kept = ModelCard(merged_card(found, replace(example, sections=[undefined]), "A")).data.eval_results
+    scores = [result for result in kept if result.metric_type == "crimson"]
+    assert [result.metric_name for result in scores] == ["CRIMSON score (moody:3)"]
+    card.write_text("Text alone.\n")
+    write_hub_files(example, tmp_path)
+    assert ModelCard.load(card).text.strip() == "Text alone."
+    assert "fatal" not in capfd.readouterr().err
+
+
 def test_rows_for_the_hub_hold_every_evaluation(example):
     found = as_dataset(example)
     assert len(found) == 2 * 2 * 8
@@ -383,7 +441,9 @@ def test_commands_are_refused_before_anything_is_judged(tmp_path):
     assert "would be lost" in refusal(*both, "-o", file)
     assert "folder is not there" in refusal(*both, "-o", tmp_path / "gone" / "out.md")
     assert "the same file" in refusal(*both, "-o", tmp_path / "out.md", "-o", tmp_path / "." / "out.md")
-    assert "has no column 'c' for the prediction" in refusal("compare", file, "--prediction-column", "a", "--prediction-column", "c")  # fmt: skip
+    said = refusal("compare", file, "--prediction-column", "a", "--prediction-column", "c")
+    assert "has no column 'c' for the prediction" in said
+    assert "Name the right one with --prediction-column." in said
     assert "Give both" in refusal(*both, "--public")
 
 
@@ -403,10 +463,46 @@ def test_unscored_pairs_and_an_interrupt_have_their_own_exit_status(tmp_path, mo
             yield result
 
     monkeypatch.setattr(CrimsonScorer, "stream", interrupted)
-    done = crimson(*command, "-j", "offline", "--no-progress", "--no-store", "-o", tmp_path / "out.json")
+    whole = tmp_path / "out.jsonl"
+    whole.write_text("whole")
+    command += ["-j", "offline", "--no-progress", "-o", whole, "--hub-files", tmp_path / "hub"]
+    stored = crimson(*command, "--store", tmp_path / "store.sqlite")
+    assert (stored.exit_code, "Interrupted: 2 of 8 pairs were judged." in stored.stdout) == (130, True)
+    assert f"Not written: {whole}, {tmp_path / 'hub'}." in stored.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "store.sqlite"]
+    partial = tmp_path / "out.jsonl.partial"
+    done = crimson(*command, "--no-store")
     assert done.exit_code == 130
-    assert "Interrupted: 2 of 8 pairs were judged." in done.stdout
-    assert json.loads((tmp_path / "out.json").read_text())["sections"][0]["n_pairs"] == 2
+    assert f"Written to {partial}.\nNot written: {tmp_path / 'hub'}." in done.stderr
+    assert len(partial.read_text().splitlines()) == 2 * 2
+    assert partial.stat().st_mode & 0o777 == 0o600
+    assert whole.read_text() == "whole"
+    assert "holds what an interrupted run has judged" in refusal(*command, "--no-store")
+
+
+def test_outputs_are_there_when_nobody_reads_the_tables(tmp_path, monkeypatch):
+    from crimson_core.cli import outputs
+
+    def gone(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(outputs, "print_board", gone)
+    done = crimson("leaderboard", EXAMPLE, "--no-progress", "--no-store", "-o", tmp_path / "out.csv")
+    assert isinstance(done.exception, BrokenPipeError) or done.exit_code
+    assert (tmp_path / "out.csv").stat().st_size
+
+
+def test_what_could_not_be_written_is_refused_before_anything_is_judged(tmp_path, monkeypatch):
+    command = ["leaderboard", EXAMPLE, "--no-store"]
+    monkeypatch.setattr("crimson_core.cli.outputs.run_leaderboard", lambda *_, **__: pytest.fail("judged"))
+    (tmp_path / "file").write_text("")
+    assert "is no folder" in refusal(*command, "--hub-files", tmp_path / "file")
+    (tmp_path / "A").mkdir()
+    (tmp_path / "A" / "README.md").write_text("---\n[\n---\n")
+    assert "is no model card that can be kept" in refusal(*command, "--hub-files", tmp_path)
+    monkeypatch.setattr("os.access", lambda path, mode, **_: mode != os.W_OK)  # nothing is forbidden to root
+    assert "there is no permission" in refusal(*command, "-o", tmp_path / "out.md")
+    assert "there is no permission" in refusal(*command, "--hub-files", tmp_path / "new" / "hub")
 
 
 def test_a_second_comparison_reads_what_the_first_one_has_judged(tmp_path):

@@ -33,6 +33,16 @@ def test_the_interval_is_about_that_of_the_normal_distribution_where_that_holds(
     assert mean_interval(scores) == estimate  # the same every time
 
 
+def test_one_unit_or_one_group_says_nothing_about_others():
+    for count, groups in ((1, None), (6, ["a"] * 6)):
+        (found,) = compare_systems({"A": [0.9] * count, "B": [0.2] * count}, groups)
+        assert (found.p_value, found.difference.n, found.difference.n_resampled) == (1.0, count, 1)
+        assert math.isnan(found.bootstrap_p_value)
+    (found,) = compare_systems({"A": [0.9, 0.8, 0.7], "B": [0.2, 0.2, NAN]}, ["a", "b", "c"])
+    assert found.difference.n_resampled == 2
+    assert found.bootstrap_p_value < 0.01
+
+
 def test_95_percent_intervals_cover_the_true_mean_in_95_percent_of_2000_trials():
     trials = np.random.default_rng(1).uniform(-1, 1, (100, 2000))
     found = ratio_intervals(trials, np.ones_like(trials), resamples=2999)

@@ -26,6 +26,7 @@ from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption
 from crimson_core.errors import InputError
 from crimson_core.leaderboard.config import parse_config
 from crimson_core.leaderboard.data import name_systems
+from crimson_core.table import BY_OPTION
 
 
 def compare(
@@ -126,6 +127,7 @@ def compare(
     run_and_write(
         parse_config(config, "the command line"),
         Path(),
+        how=BY_OPTION,
         store=store,
         no_store=no_store,
         retry_failures=retry_failures,

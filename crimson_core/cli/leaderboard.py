@@ -27,10 +27,12 @@ def leaderboard(
     judges: judge specs; with two or more, how they agree is told. test_sets: name -> {data, columns, subgroups}, where data is a
     file (relative to the config), a folder or a Hub id, or {path, split, name, revision}; columns names those of reference, id,
     age, sex, indication and patient; subgroups are age_band, sex or columns. systems: name -> the column of its candidate
-    reports, or {column, data: {test set: a table of its own}}, joined by id. Also title, seed and within.
+    reports, or {column, data: {test set: a table of its own}}, joined by id. Also title, seed (of resampling) and within (how
+    far apart two judges' scores may be to count as close; 0.1).
 
     Exit status: 0 if every pair was scored, 3 if some were not, 2 if the config, the input, a judge or an output was refused,
-    130 if the run was interrupted; then the tables are those of the pairs that were judged for all systems.
+    130 if the run was interrupted; then the tables are those of the pairs that were judged for all systems, and outputs are left
+    as they are: without a store, they are written to files that end in .partial.
     """
     read = load_config(config)
     folder = config.resolve().parent

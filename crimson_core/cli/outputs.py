@@ -1,5 +1,6 @@
 """What `crimson compare` and `crimson leaderboard` share: where a leaderboard is written, and how it is shown."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from crimson_core.cli.store import shown, store_path
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.leaderboard import exports, tables
 from crimson_core.leaderboard.config import Config
+from crimson_core.leaderboard.data import IN_CONFIG
 from crimson_core.leaderboard.run import Leaderboard, read_test_sets, run_leaderboard
 
 # Exit statuses beside 0 and 2; 1 is Python's own for a crash.
@@ -32,6 +34,7 @@ _WRITERS: dict[str, Callable[[Leaderboard], str]] = {
     ".json": exports.as_json,
     ".jsonl": exports.as_jsonl,
 }
+_WITH_REPORTS = {".html", ".jsonl"}  # endings of files with report text: new ones are readable by their owner only
 
 Outputs = Annotated[
     list[Path] | None,
@@ -46,7 +49,7 @@ HubFiles = Annotated[
     Path | None,
     typer.Option(
         help="Write each system's results to this folder in the Hub's conventions: a model card's model-index block, and "
-        "files as evaluate.save writes them."
+        "files as evaluate.save writes them. A model card that is there keeps its text and its other metadata."
     ),
 ]
 PushToHub = Annotated[
@@ -60,6 +63,7 @@ def run_and_write(
     config: Config,
     folder: Path,
     *,
+    how: str = IN_CONFIG,
     outputs: Sequence[Path] | None,
     hub_files: Path | None,
     push_to: str | None,
@@ -70,11 +74,15 @@ def run_and_write(
     no_store: bool,
     retry_failures: bool,
 ) -> None:
-    """Judge, print the tables, write what was asked for.
+    """Judge, write what was asked for, print the tables.
+
+    What an interrupted run has judged never takes the place of a whole output. It is in the store; without one it is written to
+    `<output>.partial`. Nothing of it goes to the Hub.
 
     Args:
         config: The leaderboard.
         folder: What its paths are relative to.
+        how: What an error about a missing column says can be done.
         outputs: Files to write.
         hub_files: Folder of the Hub's files.
         push_to: Hub repository.
@@ -91,30 +99,41 @@ def run_and_write(
     """
     outputs = list(outputs or [])
     kept_in = store_path(store, no_store, retry_failures)
-    _check_outputs(outputs, [*inputs, *([kept_in] if kept_in else [])])
+    _check_outputs(outputs, [*inputs, *([kept_in] if kept_in else [])], stored=kept_in is not None)
     if public and not push_to:
         raise InputError("--public says what --push-to-hub shall do. Give both.")
-    test_sets = read_test_sets(config, folder)
-    board = run_leaderboard(config, test_sets, progress=progress, store=kept_in, retry_failures=retry_failures)
-    print_board(board, kept_in)
-    for output in outputs:
-        try:
-            output.write_text(_WRITERS[output.suffix.lower()](board), encoding="utf-8")
-        except OSError as error:
-            raise CrimsonError(f"output {output} cannot be written: {error.strerror}.") from None
     if hub_files:
-        from crimson_core.leaderboard.hub import write_hub_files
+        from crimson_core.leaderboard.hub import check_hub_files
 
-        write_hub_files(board, hub_files)
+        check_hub_files(list(config.systems), hub_files)
+    test_sets = read_test_sets(config, folder, how)
+    board = run_leaderboard(config, test_sets, progress=progress, store=kept_in, retry_failures=retry_failures)
+    files = {output: output for output in outputs}
+    if board.interrupted:
+        files = {} if kept_in else {output: _partial(output) for output in outputs}
+    try:  # before the tables are printed, since the reader of standard output may go away
+        for output, file in files.items():
+            _write(file, _WRITERS[output.suffix.lower()](board), private=output.suffix.lower() in _WITH_REPORTS)
+        if hub_files and not board.interrupted:
+            from crimson_core.leaderboard.hub import write_hub_files
+
+            write_hub_files(board, hub_files)
+        if push_to and not board.interrupted:
+            from crimson_core.leaderboard.hub import push_to_hub
+
+            push_to_hub(board, push_to, private=not public)
+    finally:
+        print_board(board, kept_in)
     if board.interrupted:
         print("Interrupted: what is shown is for the pairs that were judged for all systems.", file=sys.stderr)
+        for file in files.values():
+            print(f"Written to {file}.", file=sys.stderr)
+        left = [*(output for output in outputs if output not in files), *filter(None, (hub_files, push_to))]
+        if left:
+            print(f"Not written: {', '.join(map(str, left))}.", file=sys.stderr)
         if kept_in:
             print("What was judged is in the store: run the same command again to go on.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
-    if push_to:
-        from crimson_core.leaderboard.hub import push_to_hub
-
-        push_to_hub(board, push_to, private=not public)
     if board.n_unscored:
         raise typer.Exit(UNSCORED)
 
@@ -153,7 +172,23 @@ def print_board(board: Leaderboard, store: Path | None) -> None:
     out.print(tables.RESEARCH_ONLY)
 
 
-def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+def _partial(output: Path) -> Path:
+    return output.with_name(output.name + ".partial")
+
+
+def _write(file: Path, text: str, *, private: bool) -> None:
+    def opener(path: str, flags: int) -> int:
+        return os.open(path, flags, 0o600 if private else 0o666)
+
+    try:
+        # a subgroup or a name from JSON may hold half a surrogate pair, which has no UTF-8
+        with open(file, "w", encoding="utf-8", errors="backslashreplace", opener=opener) as out:
+            out.write(text)
+    except OSError as error:
+        raise CrimsonError(f"output {file} cannot be written: {error.strerror}.") from None
+
+
+def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, stored: bool) -> None:
     """Refuse what could not be written in the end, before anything is judged."""
     for output in outputs:
         if output.suffix.lower() not in _WRITERS:
@@ -168,6 +203,12 @@ def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
                 ) from None
         if output.is_dir() or not output.resolve().parent.is_dir():
             raise InputError(f"output {output} cannot be written: its folder is not there, or it is a folder itself.")
+        if not os.access(output if output.exists() else output.resolve().parent, os.W_OK):
+            raise InputError(f"output {output} cannot be written: there is no permission. Give another path.")
+        if not stored and _partial(output).exists():
+            raise InputError(
+                f"{_partial(output)} holds what an interrupted run has judged. Move it away or delete it, then run again."
+            )
         if any(_same(output, file) for file in inputs):
             raise InputError(
                 f"output {output} is a file of reports or the store, which would be lost. Give another path."

@@ -2,6 +2,8 @@
 
 import difflib
 from collections.abc import Hashable
+from datetime import date
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from crimson_core.errors import InputError
 
+_NOT_QUOTED = (bool, int, float, date)  # what YAML takes a word for that is not in quotes
 SECRET_OPTIONS = frozenset({"api_key"})  # never shown
 
 
@@ -116,7 +119,7 @@ class Config(_Part):
         test_sets: By name.
         systems: By name.
         seed: Of resampling.
-        within: How close two judges' scores must be to count as close.
+        within: How far apart two judges' scores of a pair may be to count as close; the agreement of judges tells their share.
     """
 
     title: str = "CRIMSON leaderboard"
@@ -168,6 +171,16 @@ def parse_config(data: Any, source: str) -> Config:
                     f"{source}: systems.{name}.data names the test set {test_set!r}, which is none."
                     + _meant(test_set, config.test_sets)
                 )
+    for (name, system), (other, same) in combinations(config.systems.items(), 2):
+        for test_set, shared in config.test_sets.items():
+            if (system.column, system.data.get(test_set, shared.data)) == (
+                same.column,
+                same.data.get(test_set, shared.data),
+            ):
+                raise InputError(
+                    f"{source}: systems.{name} and systems.{other} are the same column {system.column!r} on the test set "
+                    f"{test_set!r}: it would be compared with itself. Leave one out."
+                )
     specs = [(judge.spec, judge.options, judge.repair) for judge in config.judges]
     for spec in specs:
         if specs.count(spec) > 1:
@@ -178,7 +191,8 @@ def parse_config(data: Any, source: str) -> Config:
 def _problem(error: dict[str, Any]) -> str:
     where = ".".join(map(str, error["loc"]))
     if error["type"] != "extra_forbidden":
-        return f"{where}: {error['msg'][:1].lower()}{error['msg'][1:]}."
+        quote = " Quote it." if error["type"] == "string_type" and isinstance(error["input"], _NOT_QUOTED) else ""
+        return f"{where}: {error['msg'][:1].lower()}{error['msg'][1:]}.{quote}"
     *parents, key = error["loc"]
     known = _fields(parents)
     return f"{where} is an unknown key." + (_meant(str(key), known) or f" The keys are {', '.join(known)}.")
@@ -199,11 +213,19 @@ def _meant(name: str, known: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key that is given twice is an error: else the last one would win, and a system be lost."""
+    """YAML in which a key that is given twice is an error: else the last one would win, and a system be lost.
+
+    So is one that is no text, such as a number or a yes: the config has none of these, and 1 and yes are equal.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+        for key, (written, _) in zip(keys, node.value, strict=True):
+            problem = None
+            if isinstance(key, _NOT_QUOTED):
+                problem = f"the key {written.value} is no text to YAML: quote it"
+            elif keys.count(key) > 1:
+                problem = f"the key {key!r} is given twice"
+            if problem:
+                raise yaml.constructor.ConstructorError(None, None, problem, written.start_mark)
         return super().construct_mapping(node, deep)

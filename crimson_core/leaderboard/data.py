@@ -15,7 +15,8 @@ from crimson_core.table import READABLE, Rows, align_systems, column_names, pair
 
 # Subgroups that are made from the patient context; all others are columns.
 _FROM_CONTEXT = {"age_band": ("age", summary.age_band), "sex": ("sex", summary.sex)}
-_HOW = "Name the right one in the config: the columns of a test set under columns, of a system under column."
+# What an error about a missing column says can be done.
+IN_CONFIG = "Name the right one in the config: the columns of a test set under columns, of a system under column."
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,14 @@ def name_systems(tables: Sequence[str], predictions: Sequence[str]) -> dict[str,
     return named
 
 
-def read_systems(config: Config, test_set: str, folder: Path) -> Systems:
+def read_systems(config: Config, test_set: str, folder: Path, how: str = IN_CONFIG) -> Systems:
     """The report pairs of all systems on a test set.
 
     Args:
         config: The leaderboard.
         test_set: The name of the test set.
         folder: What the config's paths are relative to.
+        how: What an error about a missing column says can be done.
 
     Raises:
         InputError: A table or a column is missing, a cell is no report, or the systems differ in their pairs.
@@ -100,13 +102,13 @@ def read_systems(config: Config, test_set: str, folder: Path) -> Systems:
     rows, source = read_source(asked.data, folder, [*_wanted(asked), *shared]), f"{test_set} ({_short(asked.data)})"
     columns = _columns(asked.columns, rows)
     # The reference stands in for the candidate, so that what is wrong with the test set itself is told first.
-    own = pairs_from_rows(rows, columns | {"prediction": columns["reference"]}, source, _HOW)
+    own = pairs_from_rows(rows, columns | {"prediction": columns["reference"]}, source, how)
     pairs = {}
     for name, system in config.systems.items():
         if test_set in system.data:
-            pairs[name] = _own_pairs(name, system, test_set, asked.columns, own, folder)
+            pairs[name] = _own_pairs(name, system, test_set, asked.columns, own, folder, how)
         else:
-            pairs[name] = pairs_from_rows(rows, columns | {"prediction": system.column}, source, _HOW)
+            pairs[name] = pairs_from_rows(rows, columns | {"prediction": system.column}, source, how)
     # The test set comes first: it gives the order, and errors say what a system lacks of it.
     aligned = align_systems(
         {f"test set {test_set}": own, **{f"system {name}": theirs for name, theirs in pairs.items()}},
@@ -132,9 +134,13 @@ def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
         wanted: The columns that may be needed; `datasets` reads no others.
 
     Raises:
-        InputError: There is no such table, or the split has to be named.
+        InputError: There is no such table, the split has to be named, or a revision is given of what is not on the Hub.
     """
     path = folder / source.path
+    if source.revision and path.exists():
+        raise InputError(
+            f"{source.path!r} is a file or folder, and so has no revision {source.revision!r}. Leave it out, or give a Hub id."
+        )
     if path.is_file() and path.suffix.lower() in READABLE:
         return read_rows(path)
     if not path.exists() and (
@@ -184,14 +190,14 @@ def _columns(asked: Columns, rows: Rows) -> dict[str, str]:
 
 
 def _own_pairs(
-    name: str, system: System, test_set: str, asked: Columns, own: Sequence[ReportPair], folder: Path
+    name: str, system: System, test_set: str, asked: Columns, own: Sequence[ReportPair], folder: Path, how: str
 ) -> list[ReportPair]:
     """The pairs of a system that has a table of its own for a test set."""
     table = system.data[test_set]
     rows = read_source(table, folder, [asked.reference, asked.id or "id", system.column, *CONTEXT_FIELDS, *asked.model_dump().values()])  # fmt: skip
     source, columns = f"{name} ({_short(table)})", _columns(asked, rows)
     if asked.reference in column_names(rows):
-        return pairs_from_rows(rows, columns | {"prediction": system.column}, source, _HOW)
+        return pairs_from_rows(rows, columns | {"prediction": system.column}, source, how)
     if "id" not in columns:
         raise InputError(
             f"{source} has neither a column {asked.reference!r} of references nor a column 'id' to find them by. Give one."
@@ -202,7 +208,7 @@ def _own_pairs(
         rows,
         {"prediction": system.column, "reference": system.column, "id": columns["id"]},
         source,
-        _HOW,
+        how,
     )
     return [
         replace(pair, reference=by_id[pair.id].reference, context=by_id[pair.id].context) if pair.id in by_id else pair

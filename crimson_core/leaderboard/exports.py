@@ -43,7 +43,7 @@ def _write(
 
 def safe_cell(text: str) -> str:
     """Text from a user's file; a spreadsheet would run one that starts like a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
 
 
 def as_json(board: Leaderboard) -> str:

@@ -1,8 +1,11 @@
 """A leaderboard in the Hub's conventions: files as `evaluate.save` writes them, model cards' metadata, a data set."""
 
 import json
+import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +19,7 @@ from crimson_core.summary import CLINICAL_FIGURES
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from huggingface_hub import EvalResult
+    from huggingface_hub import EvalResult, ModelCard
 
 _TASK = "image-to-text"
 
@@ -24,8 +27,9 @@ _TASK = "image-to-text"
 def write_hub_files(board: Leaderboard, folder: Path) -> list[Path]:
     """Write what the Hub reads: no report text in any of it.
 
-    For each system a model card with its results as a `model-index` block, `<system>/README.md`, to be put at the head of the
-    model's own card; and for each section a file of its figures as `evaluate.save` writes them, `<system>/<test set>-<judge>.json`.
+    For each system a model card with its results as a `model-index` block, `<system>/README.md`; a card that is there keeps its
+    text, its other metadata and its results of other kinds. And for each section a file of its figures as `evaluate.save` writes
+    them, `<system>/<number>-<test set>-<judge>.json`.
 
     Args:
         board: The leaderboard.
@@ -35,50 +39,117 @@ def write_hub_files(board: Leaderboard, folder: Path) -> list[Path]:
         The files.
 
     Raises:
-        InputError: Two systems would share a folder.
+        InputError: As `check_hub_files`.
         CrimsonError: The folder cannot be written.
     """
     from evaluate import save
 
-    names = list(board.sections[0].results)
-    folders = {name: folder / _slug(name) for name in names}
-    if len(set(folders.values())) < len(folders):
-        raise InputError("Two systems have names that make the same folder. Tell them apart by letters or digits.")
+    folders = check_hub_files(list(board.sections[0].results), folder)
     written = []
     try:
         for name, own in folders.items():
             own.mkdir(parents=True, exist_ok=True)
             card = own / "README.md"
-            card.write_text(model_card(board, name), encoding="utf-8")
+            kept = _card(card)
+            card.write_text(merged_card(kept, board, name) if kept else model_card(board, name), encoding="utf-8")
             written.append(card)
             for number, section in enumerate(board.sections, 1):
                 file = own / f"{number}-{_slug(section.test_set)}-{_slug(section.judge)}.json"
-                save(file, **_result(section, name))
+                with _quiet():
+                    save(file, **_result(section, name))
                 written.append(file)
     except OSError as error:
         raise CrimsonError(f"{folder} cannot be written: {error.strerror}.") from None
     return written
 
 
+def check_hub_files(systems: Sequence[str], folder: Path) -> dict[str, Path]:
+    """The folder of each system's files; made by `write_hub_files` only.
+
+    Raises:
+        InputError: Two systems would share a folder, a folder cannot be written, a model card in one cannot be read, or git, which
+            `evaluate.save` asks for the commit, is not installed.
+    """
+    folders = {name: folder / _slug(name) for name in systems}
+    if len(set(folders.values())) < len(folders):
+        raise InputError("Two systems have names that make the same folder. Tell them apart by letters or digits.")
+    if not shutil.which("git"):
+        raise InputError("The Hub's files are written by evaluate.save, which needs git. Install it.")
+    for own in folders.values():
+        there = next(path for path in (own, *own.resolve().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise InputError(f"{own} cannot be written: {there} is no folder, or there is no permission.")
+        _card(own / "README.md")
+    return folders
+
+
 def model_card(board: Leaderboard, system: str) -> str:
     """A model card whose `model-index` block holds a system's results; `huggingface_hub.ModelCard` reads them back."""
     from huggingface_hub import ModelCardData
 
-    found = [result for section in board.sections for result in eval_results(board, section, system)]
+    found = [result for result in eval_results(board, system) if _is_defined(result)]
     if not found:  # an empty model-index is refused by the Hub
         return f"# {system}\n\nNo pair was scored.\n"
     data = ModelCardData(model_name=system, eval_results=found)
     return f"---\n{data.to_yaml()}\n---\n\n# {system}\n\n{_about(board)}\n"
 
 
-def eval_results(board: Leaderboard, section: Section, system: str) -> Iterator["EvalResult"]:
-    """A system's figures in a section that are defined."""
+def merged_card(card: "ModelCard", board: Leaderboard, system: str) -> str:
+    """A model card that is there, with a system's results in place of its earlier ones of the same data and metric."""
+    found = list(eval_results(board, system))
+    measured = {_measured(result) for result in found}
+    results = [result for result in card.data.eval_results or [] if _measured(result) not in measured]
+    results += filter(_is_defined, found)
+    # An empty model-index is refused by the Hub.
+    card.data.eval_results = results or None
+    card.data.model_name = (card.data.model_name or system) if results else None
+    return card.content
+
+
+def _is_defined(result: "EvalResult") -> bool:
+    return result.metric_value == result.metric_value
+
+
+def _measured(result: "EvalResult") -> tuple[Any, ...]:
+    """What tells a result from others; not its value."""
+    return result.unique_identifier, result.metric_type, result.metric_name
+
+
+def _card(file: Path) -> "ModelCard | None":
+    """The model card of a file; None if there is none."""
+    from huggingface_hub import ModelCard
+
+    if not file.exists():
+        return None
+    try:
+        return ModelCard.load(file)
+    except Exception as error:  # the library lets many kinds through
+        raise InputError(
+            f"{file} is there and is no model card that can be kept ({type(error).__name__}). Move it away."
+        ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps standard error from child processes: outside a repository, evaluate's call of git would complain there."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def eval_results(board: Leaderboard, system: str) -> Iterator["EvalResult"]:
+    """A system's figures in all sections; the value of one that is not defined is NaN."""
     from huggingface_hub import EvalResult
 
-    source = board.config.test_sets[section.test_set].data
     titles = {"crimson_score": "CRIMSON score"} | {key: figure.title for key, figure in CLINICAL_FIGURES.items()}
-    for key, estimate in section.figures[system].items():
-        if estimate.value == estimate.value:
+    for section in board.sections:
+        source = board.config.test_sets[section.test_set].data
+        for key, estimate in section.figures[system].items():
             yield EvalResult(
                 task_type=_TASK,
                 task_name="Chest X-ray report generation",
@@ -146,7 +217,7 @@ def _result(section: Section, system: str) -> dict[str, Any]:
 
 def _interval(estimate: Estimate) -> dict[str, Any]:
     ends = {"low": estimate.low, "high": estimate.high} if estimate.low == estimate.low else {}
-    return ends | {"n": estimate.n}
+    return ends | {"n": estimate.n, "n_resampled": estimate.n_resampled}
 
 
 def _about(board: Leaderboard) -> str:

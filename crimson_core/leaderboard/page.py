@@ -16,6 +16,8 @@ from crimson_core.leaderboard.run import JudgeAgreement, Leaderboard, Section
 from crimson_core.summary import CLINICAL_FIGURES
 
 MOST_PAIRS = 5  # shown in full, of each section
+# Control characters, which HTML does not allow, and halves of surrogate pairs, which no file can hold.
+_FORBIDDEN = {c: "\ufffd" for c in (*range(32), *range(127, 160), *range(0xD800, 0xE000)) if chr(c) not in "\t\n\r"}
 _HERE = Path(__file__).parent
 _render = rendering.renderer(_HERE / "templates", number=tables.number)
 
@@ -41,7 +43,7 @@ def page_html(board: Leaderboard) -> str:
     script = (rendering.FOLDER / "point.js").read_text(encoding="utf-8") + (_HERE / "page.js").read_text(
         encoding="utf-8"
     )
-    return _render(
+    page = _render(
         "leaderboard.html",
         title=board.config.title,
         style=(rendering.FOLDER / "style.css").read_text(encoding="utf-8")
@@ -56,6 +58,7 @@ def page_html(board: Leaderboard) -> str:
         clinical_figures=list(CLINICAL_FIGURES.values()),
         seed=board.config.seed,
     )
+    return page.translate(_FORBIDDEN)
 
 
 def _section(number: int, section: Section) -> dict[str, Any]:
@@ -75,6 +78,7 @@ def _section(number: int, section: Section) -> dict[str, Any]:
         "systems": list(section.results),
         "error_rows": figures.error_rows(section) if scored else [],
         "tables": tables.section_tables(section),
+        "compared": any(c.difference.n for c in section.comparisons),
         "pairs": list(_separating(number, section)),
     }
 

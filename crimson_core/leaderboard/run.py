@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from crimson_core.errors import InputError
 from crimson_core.leaderboard.config import Config, JudgeChoice
-from crimson_core.leaderboard.data import Systems, read_systems
+from crimson_core.leaderboard.data import IN_CONFIG, Systems, read_systems
 from crimson_core.scorer import CrimsonScorer, PairResult
 from crimson_core.statistics import Agreement, Comparison, Estimate, agreement, compare_systems, corrected
 from crimson_core.summary import clinical_figures, spread_first, summarize
@@ -129,17 +129,18 @@ class Leaderboard:
         return sum(summary["n_unscored"] for section in self.sections for summary in section.summaries.values())
 
 
-def read_test_sets(config: Config, folder: Path) -> dict[str, Systems]:
+def read_test_sets(config: Config, folder: Path, how: str = IN_CONFIG) -> dict[str, Systems]:
     """The report pairs of every test set.
 
     Args:
         config: The leaderboard.
         folder: What the config's paths are relative to.
+        how: What an error about a missing column says can be done.
 
     Raises:
         InputError: As `read_systems`.
     """
-    return {name: read_systems(config, name, folder) for name in config.test_sets}
+    return {name: read_systems(config, name, folder, how) for name in config.test_sets}
 
 
 def run_leaderboard(

@@ -63,7 +63,8 @@ def systems_table(section: Section) -> Table:
     if section.n_asked > len(section.positions):
         notes.append(f"Interrupted: {len(section.positions)} of {section.n_asked} pairs were judged.")
     if section.systems.patients:
-        notes.append(f"{section.n_units} patients are resampled, not the pairs.")
+        patients = "patient is" if section.n_units == 1 else "patients are"
+        notes.append(f"{section.n_units} {patients} resampled, not the pairs.")
     if section.n_units < FEW:
         notes.append(_FEW)
     if section.systems.joined_by == "order" and len(rows) > 1:
@@ -89,8 +90,11 @@ def differences_table(section: Section) -> Table:
         ]
         for c in section.comparisons
     ]
-    level = all(c.wins == c.losses == 0 for c in section.comparisons)
-    notes = ["No two systems differ on any pair that both have a score for."] if level else []
+    notes = []
+    if not any(c.difference.n for c in section.comparisons):
+        notes.append("No two systems have a score for the same pair: nothing could be compared.")
+    elif all(c.wins == c.losses == 0 for c in section.comparisons):
+        notes.append("No two systems differ on any pair that both have a score for.")
     columns = ["Systems", "Difference", "95 % interval", "p", "p, Holm", "p, bootstrap", "d_z", "Won/tied/lost"]
     return Table(section.name, "Paired differences", [*columns, "Pairs", "Left out"], rows, notes, section.signature)
 
