@@ -76,15 +76,11 @@ def measure(
     if not ways:
         raise InputError(f"--way {', '.join(wanted)} is none of the ways. Leave it out to measure all.")
     with ExitStack() as stack:
-        runs = [
-            (way, batch_size, stack.enter_context(_ready(way, spec, judge, max_new_tokens)), [])
-            for way in ways
-            for batch_size in batch_sizes
-        ]
+        ready = [(way, stack.enter_context(_ready(way, spec, judge, max_new_tokens))) for way in ways]
+        runs = [(way, batch_size, means, []) for way, means in ready for batch_size in batch_sizes]
         bar = tqdm(total=len(runs) * (rounds + 1), desc="measuring", unit="run", disable=not sys.stderr.isatty())
-        for number_of_round in range(
-            rounds + 1
-        ):  # one after the other, since a machine is faster at some times than at others
+        # In turns, since a machine is faster at some times than at others.
+        for number_of_round in range(rounds + 1):
             for way, batch_size, (ask, layers), timed in runs:
                 bar.set_postfix_str(f"{way.name}, {way.prompt}, batch {batch_size}", refresh=True)
                 if number_of_round:
