@@ -35,10 +35,7 @@ from crimson_core.errors import CrimsonError
 from crimson_core.judges import parse_spec
 from crimson_core.report import ReportPair
 
-_ROUNDS = 5
 _CHUNK = 1_000  # pairs in memory at once
-_WORDS = (1_000, 5_000, 10_000, 50_000)
-_LENGTH_ROUNDS = 3
 _LONGEST = 60.0  # seconds; a kind of text that took this long is not tried any longer
 _SENTENCES = (
     "There is a {} mm nodule in the right upper lobe.",
@@ -85,7 +82,13 @@ def main(
     pairs: Annotated[
         int | None, typer.Option(min=1, help="Pairs of the long memory run (100,000), or of an hf judge's runs (16).")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of an hf judge's runs.")] = 3,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Times that all is measured (5), or an hf judge's runs (3).")
+    ] = None,
+    words: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Words of each report, to see time grow.  [default: 1,000, 5,000, 10,000, 50,000]"),
+    ] = None,
     batch_size: Annotated[
         list[int] | None, typer.Option(min=1, help="Batch sizes of an hf judge's runs.  [default: 1, 4, 8, 16]")
     ] = None,
@@ -104,17 +107,18 @@ def main(
             judge,
             reports[: pairs or 16],
             batch_sizes=batch_size or (1, 4, 8, 16),
-            rounds=rounds,
+            rounds=rounds or 3,
             max_new_tokens=max_new_tokens,
             wanted=way or (),
         )
     else:
+        rounds = rounds or 5
         figures = {
-            "throughput": _throughput(judge, reports),
-            "store": _store(judge, reports),
-            "cold_start": _cold_start(judge, first),
+            "throughput": _throughput(judge, reports, rounds),
+            "store": _store(judge, reports, rounds),
+            "cold_start": _cold_start(judge, first, rounds),
             "memory": _memory(judge, file, (1_000, pairs or 100_000)),
-            "length": _length(judge),
+            "length": _length(judge, words or (1_000, 5_000, 10_000, 50_000), rounds),
         }
     write_json(json_file, {"judge": judge, **figures})
 
@@ -122,31 +126,31 @@ def main(
 # Throughput
 
 
-def _throughput(judge: str, pairs: Sequence[ReportPair]) -> dict[str, Any]:
+def _throughput(judge: str, pairs: Sequence[ReportPair], rounds: int) -> dict[str, Any]:
     scorer = CrimsonScorer(judge)
     scorer.score(pairs[:1])  # what a judge does once only is part of the cold start
-    seconds = [_timed(lambda: scorer.score(pairs)) for _ in range(_ROUNDS)]
+    seconds = [_timed(lambda: scorer.score(pairs)) for _ in range(rounds)]
     rate = len(pairs) / median(seconds)
-    console.print(f"Throughput: {rate:.0f} pairs/s (median of {_ROUNDS} rounds over {len(pairs)} pairs, one process)\n")
+    console.print(f"Throughput: {rate:.0f} pairs/s (median of {rounds} rounds over {len(pairs)} pairs, one process)\n")
     return {"pairs": len(pairs), "seconds": seconds, "pairs_per_second": rate, "signature": scorer.signature}
 
 
 # Store
 
 
-def _store(judge: str, pairs: Sequence[ReportPair]) -> dict[str, Any]:
+def _store(judge: str, pairs: Sequence[ReportPair], rounds: int) -> dict[str, Any]:
     """Seconds per round without a store, with one that is filled, and with one that is read; in turns, since timings wander."""
     pairs = list(islice(endless_pairs(pairs), _CHUNK))
     seconds: dict[str, list[float]] = {"without a store": [], "a new store is filled": [], "the store is read": []}
     with tempfile.TemporaryDirectory() as folder:
-        for n in range(_ROUNDS):
+        for n in range(rounds):
             plain, kept = CrimsonScorer(judge), CrimsonScorer(judge, store=Path(folder, f"{n}.sqlite"))
             for name, scorer in zip(seconds, (plain, kept, kept), strict=True):
                 seconds[name].append(_timed(lambda scorer=scorer: scorer.score(pairs)))
         size = Path(folder, "0.sqlite").stat().st_size / len(pairs)
 
     without = median(seconds["without a store"])
-    made = table(f"Store: {len(pairs):,} pairs, {_ROUNDS} rounds", ("", "median s", "of that without"))
+    made = table(f"Store: {len(pairs):,} pairs, {rounds} rounds", ("", "median s", "of that without"))
     for name, values in seconds.items():
         made.add_row(name, number(median(values)), number(median(values) / without))
     console.print(made)
@@ -163,19 +167,19 @@ def _timed(work: Callable[[], Any]) -> float:
 # Cold start
 
 
-def _cold_start(judge: str, pair: ReportPair) -> dict[str, Any]:
+def _cold_start(judge: str, pair: ReportPair, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "pair.csv")
         with file.open("w", newline="", encoding="utf-8") as out:
             csv.writer(out).writerows([("reference", "prediction"), (pair.reference, pair.candidate)])
         command = ("-m", "crimson_core.cli", "score", str(file), "--judge", judge, "--no-progress", "--store")
-        stores = (str(Path(folder, f"{n}.sqlite")) for n in range(_ROUNDS))  # a new one each time, so that it is judged
-        cli = [_timed(lambda: _python(*command, next(stores))) for _ in range(_ROUNDS)]
+        stores = (str(Path(folder, f"{n}.sqlite")) for n in range(rounds))  # a new one each time, so that it is judged
+        cli = [_timed(lambda: _python(*command, next(stores))) for _ in range(rounds)]
     arguments = (str(_METRIC), judge, pair.candidate, pair.reference)
-    imports, loads = zip(*(_fresh_python(_LOAD_AND_COMPUTE, *arguments) for _ in range(_ROUNDS)), strict=True)
+    imports, loads = zip(*(_fresh_python(_LOAD_AND_COMPUTE, *arguments) for _ in range(rounds)), strict=True)
     figures = {"crimson score": cli, "import evaluate": imports, "evaluate.load and compute": loads}
 
-    made = table(f"Cold start: one pair, {_ROUNDS} fresh processes", ("", "median s", "least s", "most s"))
+    made = table(f"Cold start: one pair, {rounds} fresh processes", ("", "median s", "least s", "most s"))
     for name, seconds in figures.items():
         made.add_row(name, *(number(value) for value in (median(seconds), min(seconds), max(seconds))))
     console.print(made)
@@ -240,25 +244,25 @@ def peak_mb() -> float:
 # Length
 
 
-def _length(judge: str) -> list[dict[str, Any]]:
+def _length(judge: str, lengths: Sequence[int], rounds: int) -> list[dict[str, Any]]:
     scorer = CrimsonScorer(judge)
-    rows = [{"text": kind, "seconds": _seconds_by_words(scorer, kind)} for kind in _TEXTS]
-    made = table("Length: seconds (ms per 1,000 words)", ("text", *(f"{n_words:,} words" for n_words in _WORDS)))
+    rows = [{"text": kind, "seconds": _seconds_by_words(scorer, kind, lengths, rounds)} for kind in _TEXTS]
+    made = table("Length: seconds (ms per 1,000 words)", ("text", *(f"{n_words:,} words" for n_words in lengths)))
     for row in rows:
-        made.add_row(row["text"], *(_length_cell(n, row["seconds"].get(n, math.nan)) for n in _WORDS))
+        made.add_row(row["text"], *(_length_cell(n, row["seconds"].get(n, math.nan)) for n in lengths))
     console.print(made)
     console.print(
-        f"Reference and candidate have that many words each. The fastest of {_LENGTH_ROUNDS} runs. –: unscored, or left out after a "
+        f"Reference and candidate have that many words each. The fastest of {rounds} runs. –: unscored, or left out after a "
         f"length that took {_LONGEST:.0f} s.\n"
     )
     return rows
 
 
-def _seconds_by_words(scorer: CrimsonScorer, kind: str) -> dict[int, float]:
+def _seconds_by_words(scorer: CrimsonScorer, kind: str, lengths: Sequence[int], rounds: int) -> dict[int, float]:
     seconds: dict[int, float] = {}
-    for n_words in _WORDS:
+    for n_words in lengths:
         # A new text each time, since a judge may remember words. The least counts, since other work on the machine only adds.
-        texts = [_text(kind, n_words, seed) for seed in range(2 * _LENGTH_ROUNDS)]
+        texts = [_text(kind, n_words, seed) for seed in range(2 * rounds)]
         runs = [_timed_pair(scorer, ReportPair(*pair)) for pair in zip(texts[::2], texts[1::2], strict=True)]
         seconds[n_words] = min(runs)
         if seconds[n_words] > _LONGEST:
@@ -278,8 +282,8 @@ def _length_cell(n_words: int, seconds: float) -> str:
 
 
 def _text(kind: str, n_words: int, seed: int) -> str:
-    """A text of exactly so many words."""
-    words = (word for piece in _TEXTS[kind](random.Random(seed)) for word in piece.split())
+    """A text of exactly so many words; a blank more between two words counts as a word."""
+    words = (word for piece in _TEXTS[kind](random.Random(seed)) for word in piece.split(" "))
     return " ".join(islice(words, n_words))
 
 
@@ -296,13 +300,17 @@ def _unpunctuated(rng: random.Random) -> Iterator[str]:
     return (re.sub(r"[^\w\s]", "", sentence) + " and" for sentence in _varied(_SENTENCES, rng))
 
 
+def _blanks(rng: random.Random) -> Iterator[str]:
+    return (piece for sentence in _varied(_SENTENCES, rng) for piece in (sentence, *repeat("", 500)))
+
+
 _TEXTS: dict[str, Callable[[random.Random], Iterator[str]]] = {
     "report sentences, numbers vary": lambda rng: _varied(_SENTENCES, rng),
     "one sentence over and over": lambda rng: repeat(_SENTENCES[0].format(8)),
     "random binary debris": _debris,
     "another script": lambda rng: _varied(_OTHER_SCRIPT, rng),
     "one sentence without an end": _unpunctuated,
-    "nothing but blanks": lambda rng: repeat(""),
+    "a sentence, then blanks": _blanks,
 }
 
 

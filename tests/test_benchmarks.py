@@ -124,9 +124,11 @@ def test_mutations(samples, tmp_path):
 
 
 def test_speed(radpref):
-    done = run("benchmarks.speed", radpref, "--pairs", 2000)
+    done = run("benchmarks.speed", radpref, "--pairs", 1500, "--rounds", 1, "--words", 100, "--words", 1000)
     assert done.returncode == 0, done.stderr
     assert "pairs/s" in done.stdout
+    assert "1,500" in done.stdout
+    assert "1,000 words" in done.stdout
 
 
 def test_rewards(radpref, tmp_path):
