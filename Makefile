@@ -17,7 +17,7 @@ app: $(APP_VENV)/.done  ## Start the Space in a browser, with the offline judge 
 	$(APP_VENV)/bin/python app.py
 
 test: $(TEST_VENV)/.done lint  ## Check the style and run all tests (real small weights, no GPU, no Hub).
-	$(TEST_VENV)/bin/python -m pytest
+	$(TEST_VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 20
 
 lint: $(TEST_VENV)/.done  ## Check style and format.
 	$(TEST_VENV)/bin/ruff check .

@@ -142,11 +142,13 @@ def write_parquet(records: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     kinds = {"index": pyarrow.int64(), "crimson_score": pyarrow.float64(), "from_store": pyarrow.bool_()}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in records[0]])
-    rows = [
-        {k: json.dumps(v, ensure_ascii=False) if isinstance(v, (dict, list)) else v for k, v in record.items()}
-        for record in records
-    ]
+    rows = [{name: parquet_cell(value) for name, value in record.items()} for record in records]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), path)
+
+
+def parquet_cell(value: Any) -> Any:
+    """The value, or its JSON if it is nested: files of one and the same schema, whatever an evaluation holds."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
 
 
 def check_parquet_size(path: Path, max_rows: int, max_bytes: int) -> None:

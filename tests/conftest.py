@@ -1,11 +1,16 @@
 """Model folders that several tests share. The real weights are built once and kept in the repository's `.cache`."""
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from models import save_tiny
 
 from training.base import build_gemma
+
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # before torch counts the cores: more threads than cores wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,8 +25,10 @@ def _own_store(tmp_path_factory):
 def gemma_folder() -> Path:
     """Gemma 3 270M, real weights of the base model, with Gemma's chat template."""
     target = Path(__file__).parent.parent / ".cache" / "gemma3-270m-1"  # count up when the recipe changes
-    if not target.is_dir():
-        build_gemma(target)
+    target.parent.mkdir(exist_ok=True)
+    with FileLock(target.with_suffix(".lock")):
+        if not target.is_dir():
+            build_gemma(target)
     return target
 
 

@@ -16,7 +16,7 @@ REFERENCE = "Small left pleural effusion. Cardiomegaly. No pneumothorax."
 
 def run(*arguments):
     done = subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
     assert "Traceback" not in done.stderr
     return done

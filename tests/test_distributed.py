@@ -54,7 +54,7 @@ def run(*arguments, launcher=(), **environment):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env=os.environ | {"OMP_NUM_THREADS": "1", "CRIMSON_STORE": "off"} | environment,
     )
 
@@ -195,7 +195,7 @@ print(json.dumps(result and result["scores"]))
         )
         for rank in (0, 1)
     ]
-    (first, error), (second, other) = (process.communicate(timeout=100) for process in processes)
+    (first, error), (second, other) = (process.communicate(timeout=300) for process in processes)
     assert second.strip() == "null", other + error
     pairs = make_pairs(
         [row["prediction"] for row in rows], [{"report": row["reference"], "age": row["age"]} for row in rows]

@@ -282,7 +282,7 @@ def test_two_processes_share_the_work(settings, tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("effective batch 4 = 2 per device x 1 accumulated x 2 processes") == 1

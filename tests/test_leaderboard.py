@@ -144,8 +144,17 @@ def test_all_that_datasets_reads_gives_the_same_rows(tmp_path):
     assert [row["a"] for row in read_source(Source(path="packed.csv.gz"), tmp_path, wanted)] == [*REFERENCES.values()]
     with pytest.raises(InputError, match="needs a split. It has: train, test"):
         read_source(Source(path="splits"), tmp_path, wanted)
-    with pytest.raises(InputError, match="has no revision 'v1'"):
-        read_source(Source(path="saved", revision="v1"), tmp_path, wanted)
+    (tmp_path / "table.csv").write_text(made.to_pandas().to_csv(index=False))
+    for path, option in (
+        ("saved", "revision"),
+        ("saved", "name"),
+        ("saved", "split"),
+        ("splits", "name"),
+        ("table.csv", "split"),
+        ("packed.csv.gz", "name"),
+    ):
+        with pytest.raises(InputError, match=f"has no {option} 'v1'"):
+            read_source(Source(path=path, **{option: "v1"}), tmp_path, wanted)
     with pytest.raises(InputError, match="is no file or folder"):
         read_source(Source(path="gone.csv"), tmp_path, wanted)
 

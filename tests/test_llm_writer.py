@@ -404,7 +404,7 @@ def test_closing_early_stops_the_requests():
         assert next(drafts)[0] == 0
         began = time.monotonic()
         drafts.close()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
     assert len(server.requests) <= 4
 
 

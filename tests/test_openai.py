@@ -467,7 +467,7 @@ def test_closing_early_cancels_what_is_in_flight():
         assert len(threads()) == 1
         began = time.monotonic()
         results.close()
-        assert time.monotonic() - began < 2 and not threads()
+        assert time.monotonic() - began < 10 and not threads()
     assert pairs.taken <= 5 and len(server.requests) <= 5
 
 

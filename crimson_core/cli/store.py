@@ -12,6 +12,7 @@ import typer
 
 from crimson_core.errors import CrimsonError, DamagedStoreError, InputError
 from crimson_core.store import OFF, Selection, Store, default_path, make_private
+from crimson_core.table import parquet_cell
 
 _DAMAGED = 3  # exit status of verify, as that of `crimson score` where something is unscored
 _ROWS_AT_ONCE = 5_000  # of a Parquet file
@@ -191,14 +192,10 @@ def _write_parquet(entries: Iterator[dict[str, Any]], file: Any) -> int:
     count = 0
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
         while some := list(islice(entries, _ROWS_AT_ONCE)):
-            rows = [{name: _cell(entry[name]) for name in names} for entry in some]
+            rows = [{name: parquet_cell(entry[name]) for name in names} for entry in some]
             writer.write_table(pyarrow.Table.from_pylist(rows, schema))
             count += len(some)
     return count
-
-
-def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
 
 
 _WRITERS = {".jsonl": _write_jsonl, ".parquet": _write_parquet}

@@ -134,14 +134,18 @@ def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
         wanted: The columns that may be needed; `datasets` reads no others.
 
     Raises:
-        InputError: There is no such table, the split has to be named, or a revision is given of what is not on the Hub.
+        InputError: There is no such table, the split has to be named, or a split, name or revision is given that such a table has not.
     """
     path = folder / source.path
-    if source.revision and path.exists():
-        raise InputError(
-            f"{source.path!r} is a file or folder, and so has no revision {source.revision!r}. Leave it out, or give a Hub id."
-        )
-    if path.is_file() and path.suffix.lower() in READABLE:
+    ours = path.is_file() and path.suffix.lower() in READABLE
+    one = (path / "dataset_info.json").is_file()  # of `save_to_disk`: one split
+    saved = one or (path / "dataset_dict.json").is_file()
+    for option, idle in {"revision": path.exists(), "name": path.is_file() or saved, "split": ours or one}.items():
+        if idle and (value := getattr(source, option)):
+            raise InputError(
+                f"{source.path!r} is a file or folder of this disk, and so has no {option} {value!r}. Leave it out, or give a Hub id."
+            )
+    if ours:
         return read_rows(path)
     if not path.exists() and (
         Path(source.path).suffix.lower() in READABLE or source.path.count("/") > 1 or source.path.startswith(".")
@@ -151,7 +155,7 @@ def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
 
     with TemporaryDirectory() as cache:
         try:
-            if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
+            if saved:
                 found = datasets.load_from_disk(path)
             elif path.is_file():
                 found = datasets.load_dataset(str(path.parent), data_files=path.name, cache_dir=cache)
