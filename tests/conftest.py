@@ -9,7 +9,8 @@ from models import save_tiny
 
 from training.base import build_gemma
 
-if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # before torch counts the cores: more threads than cores wait for each other
+# Before torch counts the cores: threads beyond them only wait for each other.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 
