@@ -61,7 +61,7 @@ def texts(judge, pairs):
 def _threads(request):
     """One thread for tiny models: on a busy machine, threads that wait for each other take twenty times as long."""
     threads = torch.get_num_threads()
-    if not {"free_judge", "strict_judge"} & set(request.fixturenames):
+    if not {"free_judge", "strict_judge", "strict_judgements"} & set(request.fixturenames):
         torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
@@ -92,7 +92,7 @@ def test_free_text_is_the_reference_implementations(free_judge):
     with redirect_stdout(io.StringIO()):
         reference = CRIMSONScore(api="hf", model_name=str(folder))
     reference.pipe.model.float()
-    pairs = PAIRS[:3]
+    pairs = PAIRS[:2]
     expected = reference._chat_completion_batch(
         [judge.prompt.messages(pair)[1]["content"] for pair in pairs], batch_size=2
     )
@@ -112,9 +112,14 @@ def test_cut_output_is_a_failure_that_keeps_its_text(free_judge):
     assert 1000 < judgement.usage["prompt_tokens"] < 3000
 
 
-def test_constrained_output_always_parses(strict_judge):
+@pytest.fixture(scope="session")
+def strict_judgements(strict_judge):
     strict_judge.batch_size = len(PAIRS)
-    for judgement in run(strict_judge, PAIRS):
+    return run(strict_judge, PAIRS)
+
+
+def test_constrained_output_always_parses(strict_judgements):
+    for judgement in strict_judgements:
         assert judgement.failure is None
         assert judgement.repairs == []
         assert list(json.loads(judgement.raw_output)) == list(evaluation_schema()["properties"])
@@ -122,12 +127,10 @@ def test_constrained_output_always_parses(strict_judge):
         assert len(judgement.evaluation.reference_findings) <= 1
 
 
-def test_evaluation_does_not_depend_on_neighbours(strict_judge):
-    strict_judge.batch_size = 4
-    together = run(strict_judge, PAIRS[:4])
-    assert len({judgement.raw_output for judgement in together}) > 1, "outputs that are all the same prove nothing"
+def test_evaluation_does_not_depend_on_neighbours(strict_judge, strict_judgements):
+    assert len({judgement.raw_output for judgement in strict_judgements}) > 1, "outputs all the same prove nothing"
     strict_judge.batch_size = 2
-    assert run(strict_judge, [PAIRS[3], PAIRS[1]]) == [together[3], together[1]]
+    assert run(strict_judge, [PAIRS[3], PAIRS[1]]) == [strict_judgements[3], strict_judgements[1]]
 
 
 # --- Tokenising: report text is data ------------------------------------------------------------------------------

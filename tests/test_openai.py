@@ -649,6 +649,7 @@ def real_server(gemma_folder, tmp_path_factory):
         port = free.getsockname()[1]
     command = [sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    command += ["--dtype", "float32"]  # few CPUs have units for bf16
     log = tmp_path_factory.mktemp("server") / "log"
     with log.open("w") as output:
         server = subprocess.Popen(
@@ -712,7 +713,7 @@ def greedy(folder, conversations):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     done = []
     for messages in conversations:
         inputs = tokenizer.apply_chat_template(
