@@ -124,3 +124,14 @@ def _plain(value: Any) -> Any:
 def run(command: Callable[..., None]) -> None:
     """Run a function as a command line; what the user can mend is one line and exit status 2."""
     command_line(command, "benchmark")
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process."""
+    try:  # Linux's getrusage would also count the process that started this one
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    except FileNotFoundError:
+        from resource import RUSAGE_SELF, getrusage
+
+        return getrusage(RUSAGE_SELF).ru_maxrss / 2**20  # in bytes on macOS

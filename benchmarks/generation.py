@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm.auto import tqdm
 
-from benchmarks.common import console, number, ratio, table
+from benchmarks.common import console, number, peak_mb, ratio, table
 from crimson_core.errors import InputError
 from crimson_core.evaluation import parse_evaluation
 from crimson_core.judges import load_judge, parse_spec
@@ -251,6 +251,4 @@ def _reset_peak() -> float:
 
 def _peak_mb() -> float:
     """Since `_reset_peak`: of the GPU, else of this process (since its start, where that cannot be reset)."""
-    from benchmarks.speed import peak_mb
-
     return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else peak_mb()

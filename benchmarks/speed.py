@@ -25,6 +25,7 @@ from benchmarks.common import (
     JsonOption,
     console,
     number,
+    peak_mb,
     report_pairs,
     run,
     table,
@@ -230,17 +231,6 @@ def endless_pairs(pairs: Sequence[ReportPair]) -> Iterator[ReportPair]:
         yield ReportPair(f"{pair.reference} Accession {n}.", f"{pair.candidate} Accession {n}.", pair.context)
 
 
-def peak_mb() -> float:
-    """Peak resident memory of this process."""
-    try:  # Linux's getrusage would also count the process that started this one
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    except FileNotFoundError:
-        from resource import RUSAGE_SELF, getrusage
-
-        return getrusage(RUSAGE_SELF).ru_maxrss / 2**20  # in bytes on macOS
-
-
 # Length
 
 
@@ -310,7 +300,7 @@ _TEXTS: dict[str, Callable[[random.Random], Iterator[str]]] = {
     "random binary debris": _debris,
     "another script": lambda rng: _varied(_OTHER_SCRIPT, rng),
     "one sentence without an end": _unpunctuated,
-    "a sentence, then blanks": _blanks,
+    "sentences far apart": _blanks,
 }
 
 

@@ -61,7 +61,7 @@ def texts(judge, pairs):
 def _threads(request):
     """One thread for tiny models: on a busy machine, threads that wait for each other take twenty times as long."""
     threads = torch.get_num_threads()
-    if not {"free_judge", "strict_judge", "strict_judgements"} & set(request.fixturenames):
+    if not {"free_judge", "strict_judge"} & set(request.fixturenames):
         torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
