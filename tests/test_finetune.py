@@ -3,8 +3,11 @@
 import json
 import math
 import os
+import shutil
+import statistics
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +29,7 @@ from training.encoding import IGNORED, Examples, RecordEncoder, answer_loss, col
 from training.finetune import finetune, last_checkpoint
 from training.records import Context, Included, Record, answer_of
 from training.settings import FinetuneConfig
-from training.trainer import MetricsLog, read_metrics
+from training.trainer import LengthGroups, MetricsLog, read_metrics
 from training.vocabulary import SampledHead
 from training.writers import ERROR_KINDS, Task
 from training.writers.rules import RuleWriter
@@ -180,7 +183,23 @@ def test_long_records_are_left_out_whole_and_counted(encoder):
     lengths = sorted(len(p) + len(a) for p, a in map(encoder.encode, records))
     examples = Examples(records, encoder, lengths[4])
     assert len(examples) >= 5 and examples.left_out == 8 - len(examples) > 0
-    assert all(examples[n]["length"] <= lengths[4] for n in range(len(examples)))
+    assert all(length <= lengths[4] for length in examples.lengths)
+    assert examples.lengths == [len(examples[n]["input_ids"]) for n in range(len(examples))]
+
+
+def test_steps_of_like_length_come_in_no_order_of_length():
+    lengths = torch.randint(100, 500, (803,), generator=torch.Generator().manual_seed(1)).tolist()
+    groups = LengthGroups(lengths, step=4, seed=7)
+    order = list(groups)
+    assert sorted(order) == list(range(803)) and len(groups) == 803
+    steps = [[lengths[n] for n in order[at : at + 4]] for at in range(0, 800, 4)]
+    # Four of 400 drawn at random lie some 240 tokens apart; two steps in a row, some 130.
+    assert statistics.mean(max(step) - min(step) for step in steps) < 30
+    means = [statistics.mean(step) for step in steps]
+    assert statistics.mean(abs(a - b) for a, b in pairwise(means)) > 100
+    assert list(groups) == order
+    groups.set_epoch(1)
+    assert list(groups) != order
 
 
 # Runs
@@ -226,6 +245,21 @@ def test_a_run_with_a_sampled_output_layer(settings):
     HFJudge(str(adapter), dtype="float32", max_new_tokens=8)
 
 
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="there is no C++ compiler")
+def test_compiled_layers_learn_the_same(settings, tmp_path):
+    settings |= {"lora": {"dropout": 0}, "max_steps": 3, "learning_rate": 1e-3}
+    settings["evaluation"] = {"steps": 3, "generate": 2}
+    logged = {}
+    for compiled in (False, True):
+        output = tmp_path / f"compiled-{compiled}"
+        train(settings | {"compile": compiled, "output": str(output)})
+        logged[compiled] = read_metrics(output / "metrics.jsonl")
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for key in ("loss", "eval_loss", "eval_parsed"):
+        plain, compiled = ([m[key] for m in logged[c] if key in m] for c in (False, True))
+        assert plain and compiled == pytest.approx(plain, rel=1e-4)
+
+
 def test_the_best_checkpoint_is_kept(settings):
     settings |= {"max_steps": 9, "learning_rate": 3.0, "schedule": "constant_with_warmup"}  # so that it gets worse
     train(settings)
@@ -235,7 +269,9 @@ def test_the_best_checkpoint_is_kept(settings):
     assert run["best_step"] == min(losses, key=losses.get)
 
 
-def test_a_run_that_was_killed_ends_like_one_that_was_not(settings, tmp_path, monkeypatch):
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_run_that_was_killed_ends_like_one_that_was_not(grouped, settings, tmp_path, monkeypatch):
+    settings["group_by_length"] = grouped
     whole = load_file(train(settings) / "adapter_model.safetensors")
     settings["output"] = str(tmp_path / "killed")
 
@@ -315,6 +351,12 @@ def test_what_is_wrong_is_one_message(settings, data, tmp_path):
             train(settings | change | {"output": str(tmp_path / words[:5])})
     with pytest.raises(JudgeError, match="no folder"):
         train(settings | {"base": "./nowhere", "output": str(tmp_path / "o")})
+
+
+def test_layers_are_not_compiled_without_a_compiler(settings, monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    with pytest.raises(InputError, match="compile needs a C\\+\\+ compiler"):
+        train(settings | {"compile": True})
 
 
 def test_a_run_is_not_continued_with_other_settings(settings):

@@ -78,9 +78,14 @@ class Examples(Dataset):
         """The tokens that occur in the records."""
         return {int(token) for tokens, _ in self._encoded for token in tokens.unique()}
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each record."""
+        return [len(tokens) for tokens, _ in self._encoded]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         tokens, answer = self._encoded[index]
-        return {"input_ids": tokens.tolist(), "answer_tokens": answer, "length": len(tokens)}
+        return {"input_ids": tokens.tolist(), "answer_tokens": answer}
 
 
 def collate(examples: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from crimson_core.errors import InputError
 from crimson_core.scorer import CrimsonScorer
 from training.agreement import agreement
 from training.command import run
@@ -22,10 +23,16 @@ def main(
     records: Annotated[Path, typer.Argument(metavar="FILE", help="Records of a held-out split, such as test.jsonl.")],
     judge: Annotated[str, typer.Option("--judge", "-j", help="Judge spec.")] = "offline",
     limit: Annotated[int | None, typer.Option(min=1, help="The first records only.")] = None,
+    regime: Annotated[
+        list[int] | None,
+        typer.Option(min=0, max=len(REGIMES) - 1, help="Only records of this regime, by number; can be given again."),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
 ) -> None:
     """Print the agreement of a judge with the labels of records, over all and by regime."""
-    truth = read_records(records)[:limit]
+    truth = [record for record in read_records(records) if not regime or record.regime in regime][:limit]
+    if not truth:
+        raise InputError(f"{records} holds no records of the regimes that --regime asks for.")
     scorer = CrimsonScorer(judge)
     began = time.perf_counter()
     results = scorer.score([record.pair for record in truth], progress=sys.stderr.isatty())

@@ -16,6 +16,7 @@ import torch
 import transformers
 import typer
 from accelerate import PartialState
+from peft.helpers import disable_input_dtype_casting
 from safetensors import SafetensorError
 from transformers import TrainingArguments
 
@@ -86,6 +87,8 @@ def finetune(config: FinetuneConfig) -> None:
         model.lm_head = SampledHead(model.get_output_embeddings(), train.words, config.output_sample, config.seed)
         places = model.lm_head.places
     model = _adapted(model, config)
+    if config.compile:
+        _compile(model)
 
     effective = config.batch_size * config.accumulation * state.num_processes
     state.print(
@@ -116,7 +119,9 @@ def finetune(config: FinetuneConfig) -> None:
     if last:
         state.print(f"Going on from {last.name}.")
     try:
-        trainer.train(resume_from_checkpoint=last and str(last))
+        # Autocast decides in which type a product is made; peft would make a float32 copy of its input before.
+        with disable_input_dtype_casting(model):
+            trainer.train(resume_from_checkpoint=last and str(last))
     except (OSError, SafetensorError, RuntimeError) as error:
         # Optimizer states are written by torch, whose complaint is a RuntimeError like any other.
         if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
@@ -146,6 +151,22 @@ def _adapted(model: transformers.PreTrainedModel, config: FinetuneConfig) -> pef
         task_type="CAUSAL_LM",
     )
     return peft.get_peft_model(model, settings)
+
+
+def _compile(model: peft.PeftModel) -> None:
+    """Let torch compile the layers, each by itself: like layers share what was compiled, for all lengths."""
+    if not torch.accelerator.is_available():
+        from torch._inductor.cpp_builder import get_cpp_compiler  # not at the top: it takes a second
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler:
+            raise InputError(
+                "compile needs a C++ compiler, and none works (g++, or $CXX). Install one, or --set compile=false."
+            ) from None
+    for layer in model.get_base_model().get_decoder().layers:
+        layer.compile(dynamic=True)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -183,7 +204,6 @@ def _arguments(config: FinetuneConfig, records: int, processes: int) -> Training
         activation_checkpointing=config.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         train_sampling_strategy="group_by_length" if config.group_by_length else "random",
-        length_column_name="length",
         seed=config.seed,
         data_seed=config.seed,
         logging_steps=config.log_steps,

@@ -141,6 +141,10 @@ class FinetuneConfig(BaseModel):
     lora: LoraSettings = Field(default_factory=LoraSettings)
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     gradient_checkpointing: bool = True
+    compile: bool = Field(
+        False,
+        description="Whether torch compiles the layers before training: takes a minute, and needs a C++ compiler on a CPU.",
+    )
     output_sample: int | None = Field(
         None,
         ge=0,

@@ -3,12 +3,15 @@
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import gather_object
+from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from crimson_core.judges.hf import HFJudge
 from crimson_core.scorer import CrimsonScorer
@@ -25,6 +28,12 @@ class JudgeTrainer(Trainer):
     judge: HFJudge | None = None
     generated: Sequence[Record] = ()
 
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroups((train_dataset or self.train_dataset).lengths, step, self.args.data_seed)
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As ever, and the agreement of what the model writes with the labels."""
         metrics = super().evaluate(*args, **kwargs)
@@ -40,10 +49,43 @@ class JudgeTrainer(Trainer):
         rank, processes = self.args.process_index, self.args.world_size
         share = list(range(rank, len(self.generated), processes))
         pairs = [self.generated[i].pair for i in share]
-        with self.autocast_smart_context_manager():  # the judge goes around the wrapper that does it in training
+        # The judge goes around the wrapper that casts in training, and its shapes are not those that layers are compiled for.
+        with self.autocast_smart_context_manager(), torch.compiler.set_stance("force_eager"):
             results = CrimsonScorer(self.judge).score(pairs) if share else []
         done = dict(gather_object(list(zip(share, results, strict=True))))
         return agreement(self.generated, [done[i] for i in range(len(self.generated))])
+
+
+class LengthGroups(Sampler[int]):
+    """The order of an epoch: records of like length share a step, and the steps are shuffled.
+
+    `transformers` has them from long to short, fifty at a time. A model that learns from ever shorter records for fifty steps
+    gets used to their having few findings, however many the next report has.
+
+    Args:
+        lengths: In tokens, of each record.
+        step: Records of a step, over all processes.
+        seed: Decides the order, with the epoch.
+    """
+
+    def __init__(self, lengths: Sequence[int], step: int, seed: int) -> None:
+        self._lengths, self._step, self._seed = lengths, step, seed
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate before each epoch."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        random = torch.Generator().manual_seed(self._seed + self._epoch)
+        grouped = get_length_grouped_indices(self._lengths, self._step, generator=random)
+        whole = len(grouped) // self._step
+        for place in torch.randperm(whole, generator=random).tolist():
+            yield from grouped[place * self._step : (place + 1) * self._step]
+        yield from grouped[whole * self._step :]
 
 
 class MetricsLog(TrainerCallback):
