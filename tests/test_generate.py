@@ -407,30 +407,20 @@ def test_the_agreement_of_a_judge_with_the_labels(settings, tmp_path, capsys):
 
     settings["candidates"] = {"train": 24}
     records = made(settings)
-    main(
-        records=Path(settings["output"], "train.jsonl"),
-        judge="offline",
-        limit=None,
-        regime=None,
-        json_file=tmp_path / "f.json",
-    )
-    figures = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
-    assert figures["signature"].startswith("crimson|judge:offline") and figures["signature"] in capsys.readouterr().out
-    assert figures["agreement"]["all"]["pairs"] == len(records) and figures["agreement"]["all"]["parsed"] == 1.0
-    assert figures["agreement"]["all"]["score_mae"] < 0.1
-    regimes = {record.regime for record in records}
-    assert set(figures["agreement"]) == {"all", *(REGIMES[number] for number in regimes)}
 
-    some = sorted(regimes)[:2]
-    main(
-        records=Path(settings["output"], "train.jsonl"),
-        judge="offline",
-        limit=None,
-        regime=some,
-        json_file=tmp_path / "f.json",
-    )
-    figures = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
-    assert set(figures["agreement"]) == {"all", *(REGIMES[number] for number in some)}
-    assert figures["agreement"]["all"]["pairs"] == sum(record.regime in some for record in records)
+    def figures(regimes=None):
+        main(Path(settings["output"], "train.jsonl"), "offline", None, regimes, tmp_path / "f.json")
+        return json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
+
+    whole = figures()
+    assert whole["signature"].startswith("crimson|judge:offline") and whole["signature"] in capsys.readouterr().out
+    assert whole["agreement"]["all"]["pairs"] == len(records) and whole["agreement"]["all"]["parsed"] == 1.0
+    assert whole["agreement"]["all"]["score_mae"] < 0.1
+    regimes = sorted({record.regime for record in records})
+    assert set(whole["agreement"]) == {"all", *(REGIMES[number] for number in regimes)}
+
+    some = figures(regimes[:2])["agreement"]
+    assert set(some) == {"all", *(REGIMES[number] for number in regimes[:2])}
+    assert some["all"]["pairs"] == sum(record.regime in regimes[:2] for record in records)
     with pytest.raises(InputError, match="--regime"):
-        main(records=Path(settings["output"], "train.jsonl"), judge="offline", limit=None, regime=[9], json_file=None)
+        figures([9])
