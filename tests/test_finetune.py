@@ -357,6 +357,7 @@ def test_layers_are_not_compiled_without_a_compiler(settings, monkeypatch):
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     with pytest.raises(InputError, match="compile needs a C\\+\\+ compiler"):
         train(settings | {"compile": True})
+    train(settings | {"compile": False, "max_steps": 6})  # as the message says, into the same folder
 
 
 def test_a_run_is_not_continued_with_other_settings(settings):

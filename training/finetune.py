@@ -228,7 +228,7 @@ def _arguments(config: FinetuneConfig, records: int, processes: int) -> Training
 def _check_same_run(config: FinetuneConfig, state: PartialState) -> None:
     """Refuse to go on with a run that was begun with other settings."""
     path = config.output / "config.json"
-    now = config.model_dump(mode="json", exclude={"output"})
+    now = config.model_dump(mode="json", exclude={"output", "compile"})  # compiled or not, it learns the same
     try:
         if path.is_file():
             begun = json.loads(path.read_text(encoding="utf-8"))

@@ -143,7 +143,7 @@ class FinetuneConfig(BaseModel):
     gradient_checkpointing: bool = True
     compile: bool = Field(
         False,
-        description="Whether torch compiles the layers before training: takes a minute, and needs a C++ compiler on a CPU.",
+        description="Whether torch compiles the layers before training: takes up to a minute, and needs a C++ compiler on a CPU.",
     )
     output_sample: int | None = Field(
         None,
