@@ -18,6 +18,8 @@ import typer
 from accelerate import PartialState
 from peft.helpers import disable_input_dtype_casting
 from safetensors import SafetensorError
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import InvalidCxxCompiler
 from transformers import TrainingArguments
 
 from crimson_core.errors import CrimsonError, InputError
@@ -156,9 +158,6 @@ def _adapted(model: transformers.PreTrainedModel, config: FinetuneConfig) -> pef
 def _compile(model: peft.PeftModel) -> None:
     """Let torch compile the layers, each by itself: like layers share what was compiled, for all lengths."""
     if not torch.accelerator.is_available():
-        from torch._inductor.cpp_builder import get_cpp_compiler  # not at the top: it takes a second
-        from torch._inductor.exc import InvalidCxxCompiler
-
         try:
             get_cpp_compiler()
         except InvalidCxxCompiler:

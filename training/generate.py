@@ -1,7 +1,7 @@
 """Corpus -> candidates -> labels -> training records: `python -m training.generate CONFIG`.
 
-Everything that costs time or money is written to `<output>/work/` as it comes, so that a run can be killed at any point
-and the same command goes on; what is drawn depends on the seed only. The records are written at the end:
+Everything that costs time or money is written to the output's folder `work` as it comes, so that a run can be killed at
+any point and the same command goes on; what is drawn depends on the seed only. The records are written at the end:
 `train.jsonl`, `validation.jsonl` and `test.jsonl`, with a data card.
 """
 

@@ -1,4 +1,4 @@
-"""The trainer: the loss of `transformers`, figures on what the model writes, and a log of everything."""
+"""The trainer: the loop of `transformers`, its own order of records, figures on what the model writes, a log of everything."""
 
 import json
 import math
