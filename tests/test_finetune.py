@@ -25,7 +25,7 @@ from crimson_core.prompt import Prompt
 from crimson_core.scorer import PairResult
 from crimson_core.scoring import score_evaluation
 from training.agreement import agreement
-from training.encoding import IGNORED, Examples, RecordEncoder, answer_loss, collate
+from training.encoding import HEAVY, IGNORED, Examples, RecordEncoder, answer_loss, collate
 from training.finetune import finetune, last_checkpoint
 from training.records import Context, Included, Record, answer_of
 from training.settings import FinetuneConfig
@@ -108,19 +108,20 @@ def encoder():
 def test_the_prompt_is_the_judges_and_the_answer_ends(encoder, tiny_folder):
     judge = HFJudge(str(tiny_folder), dtype="float32", constrained=False)
     one = record(3, REPORTS[0])
-    prompt, answer = encoder.encode(one)
+    prompt, answer, errors = encoder.encode(one)
     assert prompt == judge._encode(one.pair)
     tokenizer = byte_tokenizer()
     assert answer[-1] == encoder.end == tokenizer.convert_tokens_to_ids("<|im_end|>")
     evaluation, repairs = parse_evaluation(tokenizer.decode(answer[:-1]))
     assert not repairs
     assert answer_of(evaluation.model_dump()) == answer_of(one.raw_evaluation)
+    assert tokenizer.decode(answer[-errors:-1]).startswith(',"matched_findings":[')
 
 
 def test_a_control_token_in_a_finding_is_text(encoder):
     one = record(2, REPORTS[0])
     label = json.loads(json.dumps(one.raw_evaluation).replace("rib fracture", "rib fracture<|im_end|>"))
-    _, answer = encoder.encode(one.model_copy(update={"raw_evaluation": label}))
+    _, answer, _ = encoder.encode(one.model_copy(update={"raw_evaluation": label}))
     assert answer.count(encoder.end) == 1 and "<|im_end|>" in byte_tokenizer().decode(answer[:-1])
 
 
@@ -129,7 +130,7 @@ def test_batches_end_with_their_answers(encoder):
     batch = collate([examples[n] for n in range(4)], pad=258)
     assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape
     for row in range(4):
-        prompt, answer = encoder.encode(examples.records[row])
+        prompt, answer, _ = encoder.encode(examples.records[row])
         counted = batch["labels"][row] != IGNORED
         assert batch["labels"][row][counted].tolist() == answer
         assert batch["input_ids"][row][batch["attention_mask"][row] == 1].tolist() == prompt + answer
@@ -153,6 +154,26 @@ def test_the_loss_is_that_of_transformers_on_the_answers(encoder, tiny_folder):
             one_by_one.append((answer_loss(model(**single), own, 1), (own != IGNORED).sum()))
     assert torch.isclose(ours, theirs, rtol=1e-5)
     assert torch.isclose(ours, sum(loss for loss, _ in one_by_one) / sum(n for _, n in one_by_one), rtol=1e-5)
+
+
+def test_matches_and_errors_can_weigh_more_than_findings(encoder, tiny_folder):
+    records = [record(n, REPORTS[n]) for n in range(3)]
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder).eval()
+
+    def loss(labels, **options):
+        with torch.no_grad():
+            return answer_loss(model(**batch), labels, **options)
+
+    batch = collate([Examples(records, encoder, 4048)[n] for n in range(3)], pad=258)
+    labels = batch.pop("labels")
+    told = collate([Examples(records, encoder, 4048, heavy_errors=True)[n] for n in range(3)], pad=258)["labels"]
+    heavy = told >= HEAVY
+    assert [sum(row) for row in heavy.tolist()] == [encoder.encode(one)[2] for one in records]
+    assert torch.equal(torch.where(heavy, told - HEAVY, told), labels)
+    assert torch.isclose(loss(told, heavy=1.0), loss(labels))
+    errors = labels.where(heavy, IGNORED)  # the others count in no loss
+    share = (errors != IGNORED).sum() / (labels != IGNORED).sum()
+    assert torch.isclose(loss(told, heavy=5.0), loss(labels) + 4 * share * loss(errors), rtol=1e-5)
 
 
 def test_a_sampled_output_layer_stands_for_the_whole_one():
@@ -180,7 +201,7 @@ def test_a_sampled_output_layer_stands_for_the_whole_one():
 
 def test_long_records_are_left_out_whole_and_counted(encoder):
     records = [record(n, REPORTS[n % 4]) for n in range(8)]
-    lengths = sorted(len(p) + len(a) for p, a in map(encoder.encode, records))
+    lengths = sorted(len(p) + len(a) for p, a, _ in map(encoder.encode, records))
     examples = Examples(records, encoder, lengths[4])
     assert len(examples) >= 5 and examples.left_out == 8 - len(examples) > 0
     assert all(length <= lengths[4] for length in examples.lengths)
@@ -243,6 +264,19 @@ def test_a_run_with_a_sampled_output_layer(settings):
     assert losses[-1] < 0.7 * losses[0] and held_out[-1] < 0.7 * losses[0]
     assert all("lora_" in key for key in load_file(adapter / "adapter_model.safetensors"))
     HFJudge(str(adapter), dtype="float32", max_new_tokens=8)
+
+
+def test_a_run_in_which_errors_weigh_more(settings, tmp_path):
+    settings |= {"lora": {"dropout": 0}, "max_steps": 1, "evaluation": {"steps": 1, "generate": 0}}
+    plain, weighed = {}, {}
+    for logged, more in ((plain, {}), (weighed, {"errors_weight": 5, "output": str(tmp_path / "weighed")})):
+        adapter = train(settings | more)
+        for metrics in read_metrics(adapter.parent / "metrics.jsonl"):
+            logged |= metrics
+        assert f"| errors weight | {5 if more else 1} |" in (adapter / "README.md").read_text()
+    assert 2 * plain["loss"] < weighed["loss"] < 5 * plain["loss"]
+    # The first step of a warm-up learns nothing, and a held-out loss weighs all alike.
+    assert weighed["eval_loss"] == pytest.approx(plain["eval_loss"])
 
 
 @pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="there is no C++ compiler")

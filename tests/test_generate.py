@@ -409,10 +409,11 @@ def test_the_agreement_of_a_judge_with_the_labels(settings, tmp_path, capsys):
     records = made(settings)
 
     def figures(regimes=None):
-        main(Path(settings["output"], "train.jsonl"), "offline", None, regimes, tmp_path / "f.json")
+        main(Path(settings["output"], "train.jsonl"), "offline", None, regimes, tmp_path / "f.json", card=False)
         return json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
 
     whole = figures()
+    assert whole["records"] == f"{Path(settings['output']).name}/train.jsonl" and whole["regimes"] is None
     assert whole["signature"].startswith("crimson|judge:offline") and whole["signature"] in capsys.readouterr().out
     assert whole["agreement"]["all"]["pairs"] == len(records) and whole["agreement"]["all"]["parsed"] == 1.0
     assert whole["agreement"]["all"]["score_mae"] < 0.1
@@ -424,3 +425,6 @@ def test_the_agreement_of_a_judge_with_the_labels(settings, tmp_path, capsys):
     assert some["all"]["pairs"] == sum(record.regime in regimes[:2] for record in records)
     with pytest.raises(InputError, match="--regime"):
         figures([9])
+    for judge in ("offline", f"hf:{tmp_path}", "openai:gpt-5"):
+        with pytest.raises(InputError, match=r"--card needs a judge whose folder holds training_run\.json"):
+            main(Path(settings["output"], "train.jsonl"), judge, None, None, None, card=True)

@@ -696,6 +696,9 @@ def test_folder_digest_follows_the_weights(tiny_folder, tmp_path):
     shutil.copytree(tiny_folder, copy)
     same = digest(copy)
     assert same == digest(tiny_folder)
+    for name in ("training_run.json", "README.md"):  # what is told of a model later changes no evaluation
+        (copy / name).write_text("{}", encoding="utf-8")
+    assert digest(copy) == same
     tensors = load_file(copy / "model.safetensors")
     tensors["model.layers.1.mlp.up_proj.weight"] += 0.01
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from crimson_core import InputError, JudgeError, ReportPair
 from crimson_core.judges.hf import HFJudge
 from training import merge as merging
-from training.card import SECTIONS, model_card
+from training.card import RECORD_FILE, SECTIONS, enter_test, model_card
 from training.merge import merge
 from training.records import REGIMES
 
@@ -312,6 +312,35 @@ def test_card_tells_the_run(merged):
     assert "\n\n\n" not in card
     noted = model_card(RUN | {"note": "Not a judge yet."}, name="somebody/judge", merged=merged)
     assert noted.replace("**Not a judge yet.**\n\n", "") == card
+
+
+def test_figures_of_a_test_are_entered(tmp_path):
+    """Once for the same records, and beside those of other records."""
+
+    def test_of(records, f1, **more):
+        agreement = {"all": {"pairs": 30, "parsed": 1.0, "score_mae": 0.25, "score_tau": None, "false_f1": f1}}
+        told = {"records": records, "regimes": None, "limit": None, "signature": "crimson|judge:hf:x"}
+        return told | {"pairs_per_second": 2.5, "agreement": agreement} | more
+
+    (tmp_path / RECORD_FILE).write_text(json.dumps(RUN))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    for f1 in (0.5, 0.75):
+        enter_test(tmp_path, test_of("d/test.jsonl", f1))
+    enter_test(tmp_path, test_of("d/test.jsonl", 0.875, regimes=[3, 4], limit=20))
+    run = json.loads((tmp_path / RECORD_FILE).read_text())
+    assert run.pop("tests") == [test_of("d/test.jsonl", 0.75), test_of("d/test.jsonl", 0.875, regimes=[3, 4], limit=20)]
+    assert run == RUN
+    card = (tmp_path / "README.md").read_text()
+    table = card[card.index("| records | regimes |") :].split("\n\n", 1)[0].splitlines()
+    assert table[1:] == [
+        "|---|---|" + "---:|" * 8,
+        "| d/test.jsonl | all | 30 | 1 | 0.25 | – | 0.75 | – | – | 2.5 |",
+        "| d/test.jsonl, the first 20 | 3, 4 | 30 | 1 | 0.25 | – | 0.875 | – | – | 2.5 |",
+    ]
+    assert card.count("- Signature: `crimson|judge:hf:x`") == 1 and "\n\n\n" not in card
+    assert "library_name: peft" in card and f"# {tmp_path.name}\n" in card
+    only = model_card({"tests": [test_of("d/test.jsonl", 0.75)]}, name="judge", merged=True)
+    assert "No evaluation is recorded" not in only and "| d/test.jsonl | all |" in only and "\n\n\n" not in only
 
 
 def test_card_of_a_run_without_a_record():

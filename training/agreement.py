@@ -31,7 +31,7 @@ def agreement(records: Sequence[Record], results: Sequence[PairResult]) -> dict[
     ours = [result.crimson_score for _, result in scored]
     labels = [record.crimson_score for record, _ in scored]
     figures = {
-        "pairs": float(len(records)),
+        "pairs": len(records),
         "parsed": len(scored) / len(records) if records else float("nan"),
         "score_mae": float(np.mean(np.abs(np.subtract(ours, labels)))) if scored else float("nan"),
         "score_tau": float(kendalltau(ours, labels).statistic) if len(scored) > 1 else float("nan"),

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from crimson_core.errors import InputError
+from training.journal import write_whole
 
 RECORD_FILE = "training_run.json"
 
@@ -35,13 +36,13 @@ _REGIMES = {
 _FIGURES = {  # key of an evaluation -> column
     "step": "step",
     "loss": "loss",
+    "pairs": "pairs",
     "parsed": "outputs that parse",
     "score_mae": "score, mean absolute error",
     "score_tau": "score, Kendall tau",
     "false_f1": "false findings, F1",
     "missing_f1": "missing findings, F1",
     "attribute_f1": "attribute errors, F1",
-    "pairs": "pairs",
 }
 # Part of a base model's name -> the terms that its weights, and all that is made from them, come with.
 _TERMS = {
@@ -88,10 +89,32 @@ def model_card(run: dict[str, Any], *, name: str, merged: bool) -> str:
             regimes=_REGIMES,
             figures={key: _FIGURES[key] for key in figures},
             evaluation=evaluation,
+            test_figures={key: column for key, column in _FIGURES.items() if key not in ("step", "loss")},
+            tests=list(run.get("tests") or ()),
             duration=_duration(run.get("seconds")),
         )
     except (AttributeError, TypeError, ValueError, jinja2.TemplateError) as error:
         raise InputError(f"{RECORD_FILE} cannot be put into a model card: {error}.") from None
+
+
+def enter_test(folder: Path, test: dict[str, Any]) -> None:
+    """Enter figures of `training.evaluate` into the record and the card of a model; those of the same records make way.
+
+    Args:
+        folder: Of an adapter or a whole model, with its record.
+        test: What `training.evaluate --json` writes.
+
+    Raises:
+        InputError: The record cannot be read.
+        CrimsonError: The folder cannot be written.
+    """
+    run = read_run(folder)
+    same = ("records", "regimes", "limit")
+    kept = [earlier for earlier in run.get("tests") or () if any(earlier.get(key) != test[key] for key in same)]
+    run["tests"] = [*kept, test]
+    card = model_card(run, name=folder.resolve().name, merged=not (folder / "adapter_config.json").is_file())
+    write_whole(folder / RECORD_FILE, [json.dumps(run, indent=1) + "\n"])
+    write_whole(folder / "README.md", [card])
 
 
 def read_run(folder: Path) -> dict[str, Any]:

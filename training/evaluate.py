@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from crimson_core.errors import InputError
+from crimson_core.judges import parse_spec
 from crimson_core.scorer import CrimsonScorer
 from training.agreement import agreement
+from training.card import RECORD_FILE, enter_test
 from training.command import run
 from training.journal import write_whole
 from training.records import REGIMES, read_records
@@ -28,8 +30,13 @@ def main(
         typer.Option(min=0, max=len(REGIMES) - 1, help="Only records of this regime, by number; can be given again."),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    card: Annotated[
+        bool,
+        typer.Option("--card", help="Also enter the figures into the record and the model card in the judge's folder."),
+    ] = False,
 ) -> None:
     """Print the agreement of a judge with the labels of records, over all and by regime."""
+    folder = _folder_of(judge) if card else None
     truth = [record for record in read_records(records) if not regime or record.regime in regime][:limit]
     if not truth:
         raise InputError(f"{records} holds no records of the regimes that --regime asks for.")
@@ -38,10 +45,10 @@ def main(
     results = scorer.score([record.pair for record in truth], progress=sys.stderr.isatty())
     seconds = time.perf_counter() - began
     figures = {"all": agreement(truth, results)}
-    for number, regime in enumerate(REGIMES):
+    for number, name in enumerate(REGIMES):
         own = [place for place, record in enumerate(truth) if record.regime == number]
         if own:
-            figures[regime] = agreement([truth[i] for i in own], [results[i] for i in own])
+            figures[name] = agreement([truth[i] for i in own], [results[i] for i in own])
 
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
@@ -55,10 +62,31 @@ def main(
     console.print(table)
     console.print(f"{len(truth) / seconds:.2f} pairs/s")
     console.print(scorer.signature, soft_wrap=True)
+    told = {
+        "records": f"{records.parent.name}/{records.name}".lstrip("/"),  # not where they are on somebody's disk
+        "regimes": sorted(set(regime)) if regime else None,
+        "limit": limit,
+        "signature": scorer.signature,
+        "pairs_per_second": len(truth) / seconds,
+        "agreement": {k: {n: None if math.isnan(v) else v for n, v in found.items()} for k, found in figures.items()},
+    }
     if json_file:
-        shown = {k: {n: None if math.isnan(v) else v for n, v in found.items()} for k, found in figures.items()}
-        whole = {"signature": scorer.signature, "pairs_per_second": len(truth) / seconds, "agreement": shown}
-        write_whole(json_file, [json.dumps(whole, indent=1) + "\n"])
+        write_whole(json_file, [json.dumps(told, indent=1) + "\n"])
+    if folder:
+        enter_test(folder, told)
+
+
+def _folder_of(judge: str) -> Path:
+    """The folder of a judge that training has made.
+
+    Raises:
+        InputError: The judge has none.
+    """
+    spec = parse_spec(judge)
+    folder = Path(spec.model or "").expanduser()
+    if spec.prefix != "hf" or not (folder / RECORD_FILE).is_file():
+        raise InputError(f"--card needs a judge whose folder holds {RECORD_FILE}: --judge hf:<folder of the adapter>.")
+    return folder
 
 
 def _number(value: float, digits: int) -> str:

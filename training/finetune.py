@@ -68,7 +68,7 @@ def finetune(config: FinetuneConfig) -> None:
     tokenizer = load_tokenizer(checkpoint, None)
     prompt = Prompt(config.prompt.style, config.prompt.guidelines)
     encoder = RecordEncoder(tokenizer, checkpoint.name, prompt)
-    train = Examples(train_records, encoder, config.max_length)
+    train = Examples(train_records, encoder, config.max_length, heavy_errors=config.errors_weight != 1)
     validation = Examples(held_out, encoder, config.max_length)
     for name, examples in (("train", train), ("validation", validation)):
         if not len(examples):
@@ -105,7 +105,7 @@ def finetune(config: FinetuneConfig) -> None:
         train_dataset=train,
         eval_dataset=validation,
         data_collator=partial(collate, pad=tokenizer.pad_token_id or 0),
-        compute_loss_func=partial(answer_loss, places=places),
+        compute_loss_func=partial(answer_loss, places=places, heavy=config.errors_weight),
         callbacks=[MetricsLog(folder / METRICS_FILE)],
     )
     trainer.generated = validation.records[: config.evaluation.generate]

@@ -133,6 +133,12 @@ class FinetuneConfig(BaseModel):
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps.")
     weight_decay: float = Field(0.05, ge=0)
+    errors_weight: float = Field(
+        1,
+        gt=0,
+        description="What a token that tells matches and errors weighs in the training loss; one that tells a finding weighs 1. "
+        "Held-out losses weigh all alike.",
+    )
     max_length: int = Field(4048, ge=16, description="Tokens of prompt and answer; longer records are left out.")
     seed: int = 42
     adapter: str | None = Field(

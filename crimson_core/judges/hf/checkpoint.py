@@ -31,6 +31,7 @@ from crimson_core.prompt import PUBLISHED_NAMES
 # What a checkpoint consists of: top-level files only, since subfolders hold copies in other formats.
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 _UNWANTED = ["*/*", "consolidated*"]
+_TOLD = "training_run.json"  # how it was trained and tested, for its card: no judge reads it
 
 
 class Checkpoint(NamedTuple):
@@ -227,11 +228,13 @@ def _adapts_multimodal(folder: Path) -> bool:
 
 
 def revision_of(checkpoint: Checkpoint) -> str:
-    """The commit of a Hub model; for a folder, a digest that is cheap to make."""
+    """The commit of a Hub model; for a folder, a digest of what the judge reads there, cheap to make."""
     if checkpoint.revision:
         return checkpoint.revision
     digest = hashlib.sha256()
     for path in sorted(checkpoint.folder.iterdir()):
+        if path.name == _TOLD:
+            continue
         if path.suffix in (".json", ".jinja", ".model", ".txt"):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
         elif path.suffix == ".safetensors":
