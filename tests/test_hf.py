@@ -26,6 +26,7 @@ from crimson_core.judges.hf.checkpoint import find_checkpoint
 from crimson_core.judges.hf.encoding import ChatEncoder
 from crimson_core.judges.hf.grammar import evaluation_grammar
 from crimson_core.prompt import PUBLISHED_MODEL, Prompt
+from training.card import RECORD_FILE
 
 PAIRS = [
     ReportPair(
@@ -696,7 +697,7 @@ def test_folder_digest_follows_the_weights(tiny_folder, tmp_path):
     shutil.copytree(tiny_folder, copy)
     same = digest(copy)
     assert same == digest(tiny_folder)
-    for name in ("training_run.json", "README.md"):  # what is told of a model later changes no evaluation
+    for name in (RECORD_FILE, "README.md"):  # what is told of a model later changes no evaluation
         (copy / name).write_text("{}", encoding="utf-8")
     assert digest(copy) == same
     tensors = load_file(copy / "model.safetensors")

@@ -68,7 +68,7 @@ def finetune(config: FinetuneConfig) -> None:
     tokenizer = load_tokenizer(checkpoint, None)
     prompt = Prompt(config.prompt.style, config.prompt.guidelines)
     encoder = RecordEncoder(tokenizer, checkpoint.name, prompt)
-    train = Examples(train_records, encoder, config.max_length, heavy_errors=config.errors_weight != 1)
+    train = Examples(train_records, encoder, config.max_length, heavy_errors=True)
     validation = Examples(held_out, encoder, config.max_length)
     for name, examples in (("train", train), ("validation", validation)):
         if not len(examples):
