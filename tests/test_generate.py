@@ -428,3 +428,6 @@ def test_the_agreement_of_a_judge_with_the_labels(settings, tmp_path, capsys):
     for judge in ("offline", f"hf:{tmp_path}", "openai:gpt-5"):
         with pytest.raises(InputError, match=r"--card needs a judge whose folder holds training_run\.json"):
             main(Path(settings["output"], "train.jsonl"), judge, None, None, None, card=True)
+    (tmp_path / "training_run.json").write_text('{"tests": [3]}')
+    with pytest.raises(InputError, match="is no record of a training run"):  # before the judge is loaded: there is none
+        main(Path(settings["output"], "train.jsonl"), f"hf:{tmp_path}", None, None, None, card=True)

@@ -195,8 +195,9 @@ def test_what_cannot_be_merged(adapter, tiny_folder, tmp_path):
     refused(tmp_path, "adapter exists already. Give another folder", adapter, adapter)
     other = save_tiny(tmp_path / "other", hidden_size=64)
     refused(tmp_path, "adapter cannot be loaded", adapter, output, base=other, kind=JudgeError)
-    (adapter / "training_run.json").write_text("[]")
-    refused(tmp_path, "training_run.json is no record of a training run", adapter, output)
+    for record in ("[]", '{"tests": 3}', '{"tests": [3]}'):
+        (adapter / "training_run.json").write_text(record)
+        refused(tmp_path, "training_run.json is no record of a training run", adapter, output)
     (adapter / "training_run.json").write_text('{"data": 3, "evaluation": [4]}')
     refused(tmp_path, "training_run.json cannot be put into a model card", adapter, output)
     (adapter / "training_run.json").unlink()

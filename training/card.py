@@ -126,12 +126,12 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = folder / RECORD_FILE
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(run, dict):
+        if not isinstance(run, dict) or not all(isinstance(test, dict) for test in run.get("tests") or ()):
             raise ValueError
         return run
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError):
+    except (OSError, TypeError, ValueError):
         raise InputError(f"{path} is no record of a training run. Put the file back, or remove it.") from None
 
 

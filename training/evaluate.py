@@ -15,7 +15,7 @@ from crimson_core.errors import InputError
 from crimson_core.judges import parse_spec
 from crimson_core.scorer import CrimsonScorer
 from training.agreement import agreement
-from training.card import RECORD_FILE, enter_test
+from training.card import RECORD_FILE, enter_test, read_run
 from training.command import run
 from training.journal import write_whole
 from training.records import REGIMES, read_records
@@ -80,12 +80,13 @@ def _folder_of(judge: str) -> Path:
     """The folder of a judge that training has made.
 
     Raises:
-        InputError: The judge has none.
+        InputError: The judge has none, or its record cannot be read.
     """
     spec = parse_spec(judge)
     folder = Path(spec.model or "").expanduser()
     if spec.prefix != "hf" or not (folder / RECORD_FILE).is_file():
         raise InputError(f"--card needs a judge whose folder holds {RECORD_FILE}: --judge hf:<folder of the adapter>.")
+    read_run(folder)  # what is wrong with it is told before hours of judging
     return folder
 
 
