@@ -33,7 +33,7 @@ from training.encoding import Examples, RecordEncoder, answer_loss, collate
 from training.journal import write_whole
 from training.records import read_records
 from training.settings import FinetuneConfig
-from training.trainer import METRICS_FILE, JudgeTrainer, MetricsLog
+from training.trainer import METRICS_FILE, STATE_FILE, JudgeTrainer, MetricsLog, was_evaluated
 from training.vocabulary import SampledHead
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -99,9 +99,12 @@ def finetune(config: FinetuneConfig) -> None:
         f"process{'es' if state.num_processes > 1 else ''}"
     )
     folder = Path(config.output)
+    last = last_checkpoint(folder / "checkpoints")
+    arguments = _arguments(config, len(train), state.num_processes)
+    arguments.eval_on_start = last is not None and not was_evaluated(last)
     trainer = JudgeTrainer(
         model=model,
-        args=_arguments(config, len(train), state.num_processes),
+        args=arguments,
         train_dataset=train,
         eval_dataset=validation,
         data_collator=partial(collate, pad=tokenizer.pad_token_id or 0),
@@ -117,7 +120,6 @@ def finetune(config: FinetuneConfig) -> None:
             prompt=prompt,
             batch_size=config.evaluation.batch_size,
         )
-    last = last_checkpoint(folder / "checkpoints")
     if last:
         state.print(f"Going on from {last.name}.")
     try:
@@ -179,7 +181,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
     for path in sorted(folder.glob("checkpoint-*"), key=step, reverse=True):
         try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         return path

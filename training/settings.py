@@ -108,7 +108,7 @@ class EvaluationSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    steps: int = Field(500, ge=1, description="Every how many steps; a checkpoint is written each time.")
+    steps: int = Field(500, ge=1, description="Every how many steps; a checkpoint is written before each.")
     records: int = Field(1000, ge=1, description="Records of the validation split for the loss, the first ones.")
     generate: int = Field(200, ge=0, description="Of these, for how many the model writes its evaluations.")
     batch_size: int | None = Field(None, ge=1, description="Pairs that are generated together.")

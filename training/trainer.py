@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from accelerate.utils import gather_object
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from crimson_core.judges.hf import HFJudge
@@ -20,10 +22,15 @@ from training.journal import write_whole
 from training.records import Record
 
 METRICS_FILE = "metrics.jsonl"
+STATE_FILE = TRAINER_STATE_NAME  # of a checkpoint
 
 
 class JudgeTrainer(Trainer):
-    """A trainer that also lets the model write evaluations for held-out records."""
+    """A trainer that also lets the model write evaluations for held-out records.
+
+    A checkpoint is written before the evaluation of its step, so that nothing that happens there costs a step, and its state
+    again after it. A run that goes on from a checkpoint without that (`was_evaluated`) wants `eval_on_start`.
+    """
 
     judge: HFJudge | None = None
     generated: Sequence[Record] = ()
@@ -33,6 +40,41 @@ class JudgeTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroups((train_dataset or self.train_dataset).lengths, step, self.args.data_seed)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # From the last checkpoint on, `transformers` would take a step more.
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+
+    def _maybe_log_save_evaluate(
+        self,
+        tr_loss: torch.Tensor,
+        grad_norm: Any,
+        model: torch.nn.Module,
+        trial: Any,
+        epoch: float,
+        ignore_keys_for_eval: list[str] | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        evaluating, self.control.should_evaluate = self.control.should_evaluate, False
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, *args, **kwargs)
+        if evaluating:
+            self._evaluate(trial, ignore_keys_for_eval)
+
+    def _evaluate(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate the checkpoint of this step, and write into its state what was found."""
+        checkpoint = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        metrics = super()._evaluate(trial, *args, **kwargs)
+        if self._determine_best_metric(metrics, trial):
+            self.state.best_model_checkpoint = str(checkpoint)
+        if self.is_world_process_zero():
+            temporary = checkpoint / f"{STATE_FILE}.new"
+            self.state.save_to_json(str(temporary))
+            os.replace(temporary, checkpoint / STATE_FILE)
+        # An evaluation draws random numbers; a run that goes on from here later has not drawn them.
+        self._load_rng_state(str(checkpoint))
+        return metrics
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As ever, and the agreement of what the model writes with the labels."""
@@ -49,8 +91,9 @@ class JudgeTrainer(Trainer):
         rank, processes = self.args.process_index, self.args.world_size
         share = list(range(rank, len(self.generated), processes))
         pairs = [self.generated[i].pair for i in share]
-        # The judge goes around the wrapper that casts in training, and its shapes are not those that layers are compiled for.
-        with self.autocast_smart_context_manager(), torch.compiler.set_stance("force_eager"):
+        # The judge goes around the wrapper that casts in training, without which bfloat16 states meet the adapter's float32;
+        # and its shapes are not those that layers are compiled for.
+        with self.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
             results = CrimsonScorer(self.judge).score(pairs) if share else []
         done = dict(gather_object(list(zip(share, results, strict=True))))
         return agreement(self.generated, [done[i] for i in range(len(self.generated))])
@@ -89,7 +132,10 @@ class LengthGroups(Sampler[int]):
 
 
 class MetricsLog(TrainerCallback):
-    """Writes what is logged as JSON lines; those after the checkpoint from which a run goes on are taken away."""
+    """Writes what is logged as JSON lines; those after the checkpoint from which a run goes on are taken away.
+
+    So are those of an evaluation that came to no end, which is then done again.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -100,6 +146,8 @@ class MetricsLog(TrainerCallback):
         if state.is_world_process_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             kept = [m for m in read_metrics(self.path) if m["step"] <= state.global_step]
+            if args.eval_on_start:
+                kept = [m for m in kept if m["step"] < state.global_step or "loss" in m]
             write_whole(self.path, (json.dumps(metrics) + "\n" for metrics in kept))
             # Of all starts of the run together.
             self.began = time.monotonic() - max((m["seconds"] for m in kept if "seconds" in m), default=0.0)
@@ -110,6 +158,12 @@ class MetricsLog(TrainerCallback):
             with self.path.open("a", encoding="utf-8") as file:
                 done = {"step": state.global_step, "epoch": state.epoch, "seconds": time.monotonic() - self.began}
                 print(json.dumps(done | logs), file=file)
+
+
+def was_evaluated(checkpoint: Path) -> bool:
+    """Whether the evaluation of a whole checkpoint's step came to its end."""
+    state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    return any(logged["step"] == state["global_step"] and "eval_loss" in logged for logged in state["log_history"])
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
