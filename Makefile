@@ -3,9 +3,11 @@ PYTHON ?= python3.11
 SCORE_VENV := .venv-score
 APP_VENV := .venv-app
 TEST_VENV := .venv-test
+BUNDLE_VENV ?= $(SCORE_VENV)
+BUNDLE_OPTIONS ?=
 PIP_OPTIONS := --quiet --disable-pip-version-check
 
-.PHONY: help score app test lint space clean
+.PHONY: help score app test lint space bundle clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -33,6 +35,10 @@ dist/space/crimson:
 	cp -r README.md pyproject.toml app.py space crimson_core examples $@/
 	sed '/^# judges that ask a language model/,$$d' requirements.txt >$@/requirements.txt
 	find $@ -name __pycache__ -prune -exec rm -rf {} +
+
+# a model's Hub id among the options needs torch: BUNDLE_VENV=.venv-test
+bundle: $(BUNDLE_VENV)/.done  ## Write dist/bundle for machines without a network; options in BUNDLE_OPTIONS (docs/air-gapped.md).
+	$(BUNDLE_VENV)/bin/python -m bundle.make $(BUNDLE_OPTIONS)
 
 # requirements.txt pins everything that was tested; as constraints it pins what the offline judge needs without installing the rest.
 $(SCORE_VENV)/.done: requirements.txt pyproject.toml
