@@ -4,6 +4,7 @@ The same command goes on from the last checkpoint. The adapter, with all that th
 `<output>/adapter`; `<output>/metrics.jsonl` holds every logged figure.
 """
 
+import dataclasses
 import json
 import math
 from functools import partial
@@ -191,6 +192,9 @@ def last_checkpoint(folder: Path) -> Path | None:
 def _arguments(config: FinetuneConfig, records: int, processes: int) -> TrainingArguments:
     per_epoch = math.ceil(records / (config.batch_size * config.accumulation * processes))
     steps = config.max_steps or math.ceil(config.epochs * per_epoch)
+    # What newer versions of transformers call activation checkpointing was gradient checkpointing before.
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    again = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
     return TrainingArguments(
         output_dir=str(config.output / "checkpoints"),
         max_steps=steps,
@@ -202,8 +206,7 @@ def _arguments(config: FinetuneConfig, records: int, processes: int) -> Training
         warmup_steps=math.ceil(config.warmup * steps),
         weight_decay=config.weight_decay,
         bf16=config.dtype == "bfloat16",
-        activation_checkpointing=config.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
+        **{again: config.gradient_checkpointing, f"{again}_kwargs": {"use_reentrant": False}},
         train_sampling_strategy="group_by_length" if config.group_by_length else "random",
         seed=config.seed,
         data_seed=config.seed,
