@@ -226,8 +226,11 @@ def _clear(output: Path, files: Sequence[File]) -> None:
     """Remove what an earlier run with other options left in the bundle's own folders."""
     keep = {output / file.path for file in files}
     for folder in ("wheels", "weights", "hub"):
-        for path in (output / folder).rglob("*"):
-            if path.is_file() and path not in keep:
+        for path in sorted((output / folder).rglob("*"), reverse=True):  # a folder after what it holds
+            if path.is_dir():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path not in keep:
                 path.unlink()
 
 

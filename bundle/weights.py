@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from crimson_core.errors import InputError
+from crimson_core.errors import InputError, JudgeError
 
 _ENDINGS = (".safetensors", ".json", ".jinja", ".model", ".txt")  # what judges read
 _TERMS = ("README", "LICENSE", "NOTICE", "USE_POLICY")  # what must go along with a copy
@@ -127,7 +127,7 @@ def _folder(folder: Path) -> Weights:
 def _hub(name: str) -> Weights:
     try:
         from crimson_core.judges.hf.checkpoint import find_checkpoint
-    except ImportError:
+    except (ImportError, JudgeError):
         raise InputError(
             f"weights {name} is no folder here, and a download from the Hub needs the hf extra, which this Python lacks. "
             'Run: pip install "crimson-metric[hf]"'
