@@ -1,77 +1,216 @@
-"""Keys and values of what a row has read, one row apart from the others, so that rows come and go at any time."""
+"""Keys and values of what rows have read, in one arena for each kind of layers; every row has its own stretch of slots.
 
-from typing import NamedTuple
+Rows come and go at any time: a row that is done gives its slots back. Layers with a sliding window keep what a later position
+can see and no more.
+"""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
 from torch import Tensor
 
-_SPARE = 128  # slots that are added beyond need, so that a row rarely has to move
+_SPARE = 128  # slots that a row gets beyond need when it has to move, so that it rarely does
+_GROWTH = 1.5
 
 
-class _Slots(NamedTuple):
-    """Of one layer; slot i holds position `first + i`. Tensors of (heads, slots, head size)."""
+@dataclass
+class Stretch:
+    """Consecutive slots of an arena.
 
-    keys: Tensor
-    values: Tensor
-    first: int
+    Attributes:
+        start: The first of them.
+        slots: How many.
+        first: The position that is stored in the first slot; the next slots hold the next positions.
+    """
+
+    start: int
+    slots: int
+    first: int = 0
 
 
+@dataclass
 class RowCache:
-    """The keys and values of one row, by layer and position.
+    """Where the keys and values of one row are.
 
-    A position has one slot, and a token that is rejected leaves its slot to the token that is written in its place.
-    Layers with a sliding window drop what no later position can see.
+    A position has one slot in each arena, and a token that is rejected leaves its slot to the token that is written in its
+    place.
 
     Attributes:
         length: How many positions count; what is stored behind them is to be overwritten.
+        stretches: By arena.
     """
 
-    def __init__(self) -> None:
-        self.length = 0
-        self._layers: dict[int, _Slots] = {}
+    length: int = 0
+    stretches: list[Stretch] = field(default_factory=list)
 
-    def write(self, layer: int, keys: Tensor, values: Tensor, window: int | None = None) -> tuple[Tensor, Tensor, int]:
-        """Put the next positions, from `length` on, into a layer, without counting them yet.
 
-        Args:
-            layer: Its number.
-            keys: (heads, new positions, head size).
-            values: Likewise.
-            window: Positions that a position of this layer sees, itself included; None for all before it.
+class Arena:
+    """Slots for the keys and values of some layers.
 
-        Returns:
-            Keys and values of every position that one of the new ones sees, and the first of these positions.
-        """
-        end = self.length + keys.shape[1]
-        low = max(0, self.length - window + 1) if window else 0
-        slots = self._layers.get(layer)
-        if slots is None or end - slots.first > slots.keys.shape[1]:
-            slots = self._layers[layer] = _moved(slots, low, self.length, end, keys, values)
-        new = slice(self.length - slots.first, end - slots.first)
-        slots.keys[:, new], slots.values[:, new] = keys, values
-        seen = slice(low - slots.first, new.stop)
-        return slots.keys[:, seen], slots.values[:, seen], low
+    Args:
+        layers: Their numbers in the model.
+        heads: Key heads.
+        size: Of a head.
+        window: Positions that a position of these layers sees, itself included; None for all before it.
+        dtype: Of keys and values.
+        device: Where they are.
 
-    def copy_start(self, other: "RowCache", length: int) -> bool:
-        """Take over the first `length` positions of another row with the same tokens there; False if it has dropped some."""
-        if any(slots.first for slots in other._layers.values()):
+    Attributes:
+        store: (layers, 2, slots, heads, size); keys and values. Slot 0 is nobody's.
+    """
+
+    def __init__(
+        self, layers: Sequence[int], heads: int, size: int, window: int | None, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.window = window
+        self.store = torch.zeros(len(layers), 2, 1, heads, size, dtype=dtype, device=device)
+        self._places = {layer: place for place, layer in enumerate(layers)}
+        self._free: list[tuple[int, int]] = []  # from, to (exclusive), ascending
+
+    def layer(self, number: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer, each (slots, heads, size)."""
+        both = self.store[self._places[number]]
+        return both[0], both[1]
+
+    @property
+    def slot_bytes(self) -> int:
+        """What a slot takes."""
+        return self.store[:, :, 0].numel() * self.store.itemsize
+
+    @property
+    def slots(self) -> int:
+        """How many there are."""
+        return self.store.shape[2]
+
+    def take(self, slots: int) -> int | None:
+        """The first of so many free slots in a row, which are no longer free; None if there are not so many."""
+        for place, (start, end) in enumerate(self._free):
+            if end - start >= slots:
+                self._free[place : place + 1] = [(start + slots, end)] if end - start > slots else []
+                return start
+        return None
+
+    def give(self, start: int, slots: int) -> None:
+        """Free some slots again."""
+        gaps: list[tuple[int, int]] = []
+        for low, high in sorted([*self._free, (start, start + slots)]):
+            if gaps and gaps[-1][1] == low:
+                gaps[-1] = gaps[-1][0], high
+            else:
+                gaps.append((low, high))
+        self._free = gaps
+
+    def grow(self, slots: int) -> None:
+        """Add free slots at the end."""
+        layers, two, before, heads, size = self.store.shape
+        store = self.store.new_empty(layers, two, before + slots, heads, size)
+        store[:, :, :before] = self.store
+        self.store = store
+        self.give(before, slots)
+
+
+class Cache:
+    """The arenas of a model, and which slots are whose.
+
+    Args:
+        windows: Of each layer: positions that a position sees, itself included; None for all before it.
+        heads: Key heads.
+        size: Of a head.
+        dtype: Of keys and values.
+        device: Where they are.
+        chunk: Most positions of a row that are written in one pass.
+    """
+
+    def __init__(
+        self,
+        windows: Sequence[int | None],
+        heads: int,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        chunk: int,
+    ) -> None:
+        self._chunk = chunk
+        kinds = sorted(set(windows), key=lambda window: window or 0)
+        self.arenas = [
+            Arena([n for n, one in enumerate(windows) if one == window], heads, size, window, dtype, device)
+            for window in kinds
+        ]
+        self.arena_of = [kinds.index(window) for window in windows]
+        self.rows = 0
+
+    def row_bytes(self, tokens: int) -> int:
+        """What a row of so many tokens takes."""
+        return sum(self._wanted(arena, tokens) * arena.slot_bytes for arena in self.arenas)
+
+    def lacking_bytes(self, tokens: int) -> int:
+        """What the arenas would have to grow by for one more row of so many tokens; 0 if it has room in them."""
+        lacking = 0
+        for arena in self.arenas:
+            wanted = self._wanted(arena, tokens)
+            start = arena.take(wanted)
+            if start is None:
+                lacking += wanted * arena.slot_bytes
+            else:
+                arena.give(start, wanted)
+        return lacking
+
+    def reserve(self, rows: int, tokens: int) -> None:
+        """Room for so many rows of so many tokens at once, since growing has to copy."""
+        for arena in self.arenas:
+            arena.grow(rows * self._wanted(arena, tokens))
+
+    def open(self, tokens: int) -> RowCache:
+        """Room for a row of so many tokens; arenas grow where they have to."""
+        row = RowCache()
+        for arena in self.arenas:
+            wanted = self._wanted(arena, tokens)
+            row.stretches.append(Stretch(self._take(arena, wanted), wanted))
+        self.rows += 1
+        return row
+
+    def close(self, row: RowCache) -> None:
+        """Give a row's slots back."""
+        for arena, stretch in zip(self.arenas, row.stretches, strict=True):
+            arena.give(stretch.start, stretch.slots)
+        row.stretches = []
+        self.rows -= 1
+
+    def make_room(self, row: RowCache, tokens: int) -> None:
+        """Slots for a row's next tokens: what no position sees any more is dropped, and a row that is too long moves."""
+        for arena, stretch in zip(self.arenas, row.stretches, strict=True):
+            low = max(0, row.length - arena.window + 1) if arena.window else 0
+            needed = row.length + tokens
+            if needed - stretch.first <= stretch.slots:
+                continue
+            kept = slice(stretch.start + low - stretch.first, stretch.start + row.length - stretch.first)
+            values = arena.store[:, :, kept].clone()
+            if needed - low > stretch.slots:
+                slots = needed - low + max(_SPARE, (needed - low) // 4)
+                arena.give(stretch.start, stretch.slots)  # first, so that a row may grow into what is free behind it
+                stretch.start, stretch.slots = self._take(arena, slots), slots
+            stretch.first = low
+            arena.store[:, :, stretch.start : stretch.start + row.length - low] = values
+
+    def copy_start(self, row: RowCache, other: RowCache, length: int) -> bool:
+        """Take over the first positions of another row with the same tokens there; False if that row has dropped some."""
+        pairs = list(zip(self.arenas, row.stretches, other.stretches, strict=True))
+        if any(theirs.first or length > ours.slots for _, ours, theirs in pairs):
             return False
-        self._layers = {
-            layer: _moved(slots, 0, length, length, slots.keys, slots.values) for layer, slots in other._layers.items()
-        }
-        self.length = length
+        for arena, ours, theirs in pairs:
+            arena.store[:, :, ours.start : ours.start + length] = arena.store[
+                :, :, theirs.start : theirs.start + length
+            ]
+        row.length = length
         return True
 
+    def _wanted(self, arena: Arena, tokens: int) -> int:
+        return min(tokens, arena.window + self._chunk) if arena.window else tokens
 
-def _moved(old: _Slots | None, low: int, length: int, end: int, keys: Tensor, values: Tensor) -> _Slots:
-    """Room for positions up to `end`, holding those from `low` to `length` of the old slots."""
-    slots = end - low + max(_SPARE, (end - low) // 4)
-    # Zeros, since what a mask hides is multiplied by zero, and memory as it comes may hold infinities.
-    new = _Slots(
-        keys.new_zeros(keys.shape[0], slots, keys.shape[2]),
-        values.new_zeros(values.shape[0], slots, values.shape[2]),
-        low,
-    )
-    if old is not None:
-        kept = slice(low - old.first, length - old.first)
-        new.keys[:, : length - low], new.values[:, : length - low] = old.keys[:, kept], old.values[:, kept]
-    return new
+    def _take(self, arena: Arena, slots: int) -> int:
+        start = arena.take(slots)
+        if start is None:
+            arena.grow(max(slots, int((_GROWTH - 1) * arena.slots)))
+            start = arena.take(slots)
+        return start

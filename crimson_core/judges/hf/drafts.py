@@ -19,7 +19,10 @@ _LONGEST = 24  # tokens of an ending that are compared
 _PLACES = 16  # of one ending in one text that are looked at
 _FINISHED = 8  # outputs that are kept to look in
 _MOST = 32  # guesses at a time
-_PASS = 8, 256  # tokens whose way through the layers costs as much as a pass itself: on a CPU, on an accelerator
+# What a pass costs itself, and what it costs to have one row more in it, whose cache has to be read; as tokens on their way
+# through the layers, on a CPU and on an accelerator.
+_PASS = 8, 256
+_ROW = 0, 6
 _LAYOUTS = ({"separators": (",", ":")}, {}, {"indent": 2}, {"indent": 4})  # of JSON, as models write it
 _START = -1  # stands for the start of an output
 
@@ -68,7 +71,7 @@ class Drafts:
 
     def __init__(self, encode: Callable[[str], list[int]], decode: Callable[[list[int]], str], on_cpu: bool) -> None:
         self._encode, self._decode = encode, decode
-        self._pass = _PASS[0 if on_cpu else 1]
+        self._pass, self._row = (costs[0 if on_cpu else 1] for costs in (_PASS, _ROW))
         self._layout = _LAYOUTS[0]
         self.finished: deque[Text] = deque(maxlen=_FINISHED)
         self._tried: dict[tuple[int, int], tuple[float, float]] = {}
@@ -92,7 +95,7 @@ class Drafts:
 
         It costs a token's way through the layers, and saves the row its share of a pass and a token of the next one.
         """
-        return chance * (self._pass / rows + 1) > 1
+        return chance * (self._pass / rows + self._row + 1) > 1
 
     def chance(self, source: int, length: int) -> float:
         """How likely a guess comes true, from a kind of text in which so many tokens were found together."""

@@ -5,7 +5,7 @@ is an evaluation.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import NamedTuple, Self
@@ -18,6 +18,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from crimson_core.errors import InputError, JudgeError
 from crimson_core.evaluation import evaluation_schema
 from crimson_core.judges.base import IN_MEMORY, Judgement
+from crimson_core.judges.hf import decoding
 from crimson_core.judges.hf.asking import (
     DEFAULT_NEW_TOKENS,
     MAX_FINDINGS,
@@ -33,7 +34,7 @@ from crimson_core.judges.hf.asking import (
     read_output,
 )
 from crimson_core.judges.hf.checkpoint import base_of, find_checkpoint, load_model, load_tokenizer, revision_of
-from crimson_core.judges.hf.decoding import Decoder, Row, Work
+from crimson_core.judges.hf.decoding import Decoder, Flight, Row, Work
 from crimson_core.judges.hf.drafts import Drafts
 from crimson_core.judges.hf.encoding import ChatEncoder
 from crimson_core.judges.hf.engine import engine
@@ -43,8 +44,8 @@ from crimson_core.prompt import Prompt
 from crimson_core.report import ReportPair
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-_CPU_BATCH, _ACCELERATOR_BATCH = 8, 16
-_EXPECTED = 512  # tokens of an output, for which memory should be free
+_CPU_BATCH, _CUDA_BATCH = 8, 256  # the latter as far as memory allows
+_PLAIN_BATCH = 16  # on an accelerator with generate, which takes what memory it wants
 _DECODING = ("drafts", "plain")
 
 
@@ -83,8 +84,8 @@ class HFJudge:
             base model that its config names.
         base: Folder or Hub id of an adapter's base model; None takes the one that the adapter names.
         revision: Branch, tag or commit of a Hub id.
-        batch_size: Pairs that are generated together; None starts with 16 on an accelerator and 8 without one. It is
-            halved when memory runs out, and stays so.
+        batch_size: Pairs that are generated together; None starts with 8 on a CPU and on an accelerator with as many, up
+            to 256, as its free memory holds (16 with `plain`). It is halved when memory runs out, and stays so.
         device: For example `cpu`, `cuda` or `cuda:1`; None takes the accelerators that exist, else the CPU.
         dtype: `bfloat16`, `float16` or `float32`. In float32 a pair's evaluation does not depend on its batch; in the
             shorter types rounding differs with the shape of a batch, which can tip a close choice between two tokens.
@@ -216,7 +217,8 @@ class HFJudge:
             grammar = evaluation_grammar(evaluation_schema(options.max_findings, options.max_text))
             self._grammar = compile_grammar(engine("xgrammar"), grammar, tokenizer, config.vocab_size, self._ends)
         on_cpu = self._model.device.type == "cpu"
-        self.batch_size = options.batch_size or (_CPU_BATCH if on_cpu else _ACCELERATOR_BATCH)
+        usual = _CPU_BATCH if on_cpu else _CUDA_BATCH if self._packed else _PLAIN_BATCH
+        self.batch_size = options.batch_size or usual
         bounds = bounds_of(options.constrained, options.max_findings, options.max_text)
         self._signature = {
             "judge": f"hf:{name}",
@@ -253,46 +255,80 @@ class HFJudge:
 
     def _with_drafts(self, pairs: Sequence[ReportPair], queue: deque[int]) -> Iterator[tuple[int, Judgement]]:
         """A pair that is done makes room for the next one at once."""
-        work, device = self.work, self._model.device
-        grammar = Grammar(engine("xgrammar"), self._grammar, device) if self._grammar else NoGrammar()
-        drafts = Drafts(self._encoder.encode_text, self._tokenizer.decode, device.type == "cpu")
-        decoder = Decoder(self._packed, grammar, frozenset(self._ends), work)
-        rows: dict[int, Row] = {}
-        while queue or rows:
-            check_positive("batch_size", self.batch_size)
-            while queue and len(rows) < self.batch_size and self._has_room(rows.values()):
-                index = queue.popleft()
-                try:
-                    with work.timed("tokenising"):
-                        prompt = self._encode(pairs[index])
-                except ValueError as error:
-                    yield index, Judgement(failure=str(error))
-                    continue
-                with work.timed("drafting"):
-                    drafter = drafts.row(pairs[index], prompt)
-                rows[index] = Row(prompt, self._limit(len(prompt)), grammar.start(), drafter)
-            if not rows:  # none of those that were left could be encoded
-                continue
-            if self._fits(lambda: decoder.step(list(rows.values()))):
-                for index in [index for index, row in rows.items() if row.done]:
-                    row = rows.pop(index)
-                    with work.timed("drafting"):
+        pace = decoding.CPU_PACE if self._model.device.type == "cpu" else decoding.CUDA_PACE
+        grammar = Grammar(engine("xgrammar"), self._grammar, self._model.device) if self._grammar else NoGrammar()
+        drafts = Drafts(self._encoder.encode_text, self._tokenizer.decode, self._model.device.type == "cpu")
+        hand = _Hand(pace.crews)
+        turn = 0
+        with _left_as_it_was(self._model):
+            while queue or hand.rows:
+                check_positive("batch_size", self.batch_size)
+                if hand.decoder is None:
+                    hand.decoder = Decoder(self._packed, grammar, frozenset(self._ends), self.work, pace)
+                turn = (turn + 1) % pace.crews
+                done: list[tuple[int, Row]] = []
+                refused: list[tuple[int, Judgement]] = []
+
+                def go_on() -> None:
+                    done.extend(hand.land(turn))  # noqa: B023 (called at once)
+                    self._take_up(pairs, queue, hand, turn, drafts, refused)  # noqa: B023
+                    hand.launch(turn)  # noqa: B023
+
+                fits = self._fits(go_on)
+                for index, row in done:
+                    with self.work.timed("drafting"):
                         drafts.finish(row.output, pairs[index])
-                    with work.timed("parsing"):
+                    with self.work.timed("parsing"):
                         judgement = self._read(len(row.prompt), row.output, row.limit)
                     yield index, judgement
-            else:  # begin again with what was in hand, in smaller batches
-                if len(rows) == 1:
-                    ((index, row),) = rows.items()
-                    yield index, _too_large(row.prompt)
-                else:
-                    self.batch_size = len(rows) // 2
-                    queue.extendleft(reversed(rows))
-                rows.clear()
-                decoder.forget()
+                yield from refused
+                if not fits:
+                    yield from self._begin_again(pairs, queue, hand)
 
-    def _has_room(self, rows: Collection[Row]) -> bool:
-        return not rows or self._packed.has_room((row.cache, len(row.prompt) + _EXPECTED) for row in rows)
+    def _take_up(
+        self,
+        pairs: Sequence[ReportPair],
+        queue: deque[int],
+        hand: "_Hand",
+        turn: int,
+        drafts: Drafts,
+        refused: list[tuple[int, Judgement]],
+    ) -> None:
+        """Add rows to a crew, as far as the next pass has room for their prompts; pairs that cannot be asked are refused."""
+        crew, decoder = hand.crews[turn], hand.decoder
+        others = len(hand.rows) - len(crew)
+        most = min(self.batch_size - others, -(-self.batch_size // len(hand.crews)))
+        while queue and len(crew) < most and decoder.wants_more(crew.values()):
+            index = queue[0]
+            if index not in hand.next:
+                try:
+                    with self.work.timed("tokenising"):
+                        hand.next = {index: self._encode(pairs[index])}
+                except ValueError as error:
+                    refused.append((queue.popleft(), Judgement(failure=str(error))))
+                    continue
+            prompt = hand.next[index]
+            if not decoder.has_room(len(prompt), others + len(crew)):
+                break
+            if not others + len(crew):
+                decoder.reserve(len(prompt), min(self.batch_size, len(queue)))
+            with self.work.timed("drafting"):
+                drafter = drafts.row(pairs[index], prompt)
+            crew[index] = decoder.start(prompt, self._limit(len(prompt)), drafter)
+            queue.popleft()
+
+    def _begin_again(
+        self, pairs: Sequence[ReportPair], queue: deque[int], hand: "_Hand"
+    ) -> Iterator[tuple[int, Judgement]]:
+        """After memory has run out: with what was in hand, in smaller batches."""
+        rows = hand.rows
+        if len(rows) > 1:
+            self.batch_size = len(rows) // 2
+            queue.extendleft(reversed(rows))
+        else:
+            index = next(iter(rows)) if rows else queue.popleft()
+            yield index, _too_large(rows[index].prompt if rows else self._encode(pairs[index]))
+        hand.drop()
 
     def _plainly(self, pairs: Sequence[ReportPair], queue: deque[int]) -> Iterator[tuple[int, Judgement]]:
         """Batch by batch with `generate`."""
@@ -357,13 +393,13 @@ class HFJudge:
             )
             outputs.extend(output[:, width:].tolist())
 
-        return outputs if self._fits(generate) else None
+        with _left_as_it_was(self._model):
+            return outputs if self._fits(generate) else None
 
     def _fits(self, work: Callable[[], None]) -> bool:
         """Let the model work, and say whether memory was enough."""
         try:
-            with _left_as_it_was(self._model):
-                work()
+            work()
             return True
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
@@ -375,6 +411,53 @@ class HFJudge:
 
     def _read(self, prompt_tokens: int, output: list[int], limit: int) -> Judgement:
         return read_output(self._tokenizer, self._ends, prompt_tokens, output, limit)
+
+
+class _Hand:
+    """The rows that are being written, in one or two crews, and the passes that the device has been given.
+
+    With two crews the device always has a pass to do while the host reads what it said of the other crew's rows.
+
+    Args:
+        crews: How many.
+
+    Attributes:
+        crews: Rows by the index of their pair.
+        decoder: Of all crews; None where a new one is to be made.
+        next: The pair that is waiting for room, and its prompt, if it has been encoded.
+    """
+
+    def __init__(self, crews: int) -> None:
+        self.crews: list[dict[int, Row]] = [{} for _ in range(crews)]
+        self.decoder: Decoder | None = None
+        self.next: dict[int, list[int]] = {}
+        self._flights: list[Flight | None] = [None] * crews
+
+    @property
+    def rows(self) -> dict[int, Row]:
+        """Those of all crews."""
+        return {index: row for crew in self.crews for index, row in crew.items()}
+
+    def land(self, turn: int) -> list[tuple[int, Row]]:
+        """Wait for a crew's pass; the rows that are done leave the crew."""
+        flight, self._flights[turn] = self._flights[turn], None
+        if flight is not None:
+            self.decoder.land(flight)
+        crew = self.crews[turn]
+        done = [(index, row) for index, row in crew.items() if row.done]
+        for index, row in done:
+            self.decoder.finish(row)
+            del crew[index]
+        return done
+
+    def launch(self, turn: int) -> None:
+        """Give the device a pass over a crew's rows, if there are any."""
+        if crew := self.crews[turn]:
+            self._flights[turn] = self.decoder.launch(list(crew.values()))
+
+    def drop(self) -> None:
+        """Let go of everything."""
+        self.__init__(len(self.crews))
 
 
 def _too_large(prompt: Sequence[int]) -> Judgement:

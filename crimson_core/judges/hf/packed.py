@@ -2,13 +2,16 @@
 
 The tokens of all rows run through the model's own layers as one sequence. Only attention tells the rows apart: each row
 sees its own cache, by position. Rows of any length, prompts and drafts alike, share a pass, and a row's numbers do not
-depend on its neighbours but for rounding.
+depend on its neighbours but for rounding. On a CUDA device in half precision one kernel does the attention of all rows of a
+layer; elsewhere rows take turns.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor, nn
@@ -18,11 +21,12 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from crimson_core.judges.hf.cache import RowCache
+from crimson_core.judges.hf.cache import Cache, RowCache
 
 _NAME = "crimson_packed"
 _FEW = 128  # positions of a pass
-_SHARE = 0.7  # of the free memory, which the tensors of a pass need as well
+_ALIGNED = 16  # a pass on a GPU has a multiple of so many positions: matrix products prefer it
+_MOST_COMPILED = 64  # variants of a layer's code; two or four are made
 
 # Architectures whose forward pass was read, and is checked against generate() in the tests: what tells positions apart is
 # attention and rotary embedding only, attention goes through the AttentionInterface, and logits are lm_head's (and soft-capped).
@@ -35,7 +39,7 @@ class Span(NamedTuple):
     """Some next tokens of one row.
 
     Attributes:
-        cache: The row's; the tokens follow what it counts.
+        cache: The row's, with room for them; the tokens follow what it counts.
         tokens: Their ids.
     """
 
@@ -43,22 +47,65 @@ class Span(NamedTuple):
     tokens: Sequence[int]
 
 
-class _Packed:
-    """What attention has to know of a pass."""
+class _Places(NamedTuple):
+    """Where the keys and values of a pass are in one arena, in a form that the kernel takes.
 
-    def __init__(self, spans: Sequence[Span]) -> None:
-        self.rows: list[tuple[RowCache, slice]] = []
-        place = 0
-        for span in spans:
-            self.rows.append((span.cache, slice(place, place := place + len(span.tokens))))
+    Attributes:
+        slots: (tokens,); where each token's are written.
+        starts: (rows + 1,); the first slot of each row, and one value more that is not used.
+        seen: (rows,); how many slots from there on hold something.
+    """
+
+    slots: Tensor
+    starts: Tensor
+    seen: Tensor
+
+
+class _Pass:
+    """What attention has to know of a pass.
+
+    Attributes:
+        ids: (1, tokens).
+        positions: (1, tokens).
+    """
+
+    def __init__(self, cache: Cache, spans: Sequence[Span], device: torch.device, kernel: bool) -> None:
+        self.cache, self.spans, self.kernel = cache, spans, kernel
+        lengths = np.fromiter((len(span.tokens) for span in spans), np.int64, len(spans))
+        before = np.fromiter((span.cache.length for span in spans), np.int64, len(spans))
+        self.ends = np.cumsum(lengths)
+        n = int(self.ends[-1])
+        self.tokens = -(-n // _ALIGNED) * _ALIGNED if kernel else n
+        ids, positions = np.zeros(self.tokens, np.int64), np.zeros(self.tokens, np.int64)
+        ids[:n] = np.concatenate([np.asarray(span.tokens, np.int64) for span in spans])
+        positions[:n] = np.arange(n) - np.repeat(self.ends - lengths - before, lengths)
+        columns = [ids, positions, np.concatenate([[0], self.ends])]
+        for place in range(len(cache.arenas)):
+            stretches = [span.cache.stretches[place] for span in spans]
+            starts = np.array([stretch.start for stretch in stretches])
+            firsts = np.array([stretch.first for stretch in stretches])
+            slots = np.zeros(self.tokens, np.int64)  # what is only there to fill up is written to slot 0
+            slots[:n] = positions[:n] + np.repeat(starts - firsts, lengths)
+            columns += [slots, np.append(starts, 0), before + lengths - firsts]
+        self.longest = int(lengths.max()), int((before + lengths).max())
+        sent = torch.from_numpy(np.concatenate(columns))
+        if device.type == "cuda":
+            sent = sent.pin_memory()  # else the copy would wait for all that the device still has to do
+        parts = sent.to(device, non_blocking=True).split([len(column) for column in columns])
+        self.ids, self.positions = parts[0][None], parts[1][None]
+        whole = parts if not kernel else [part.int() for part in parts]
+        self.query_starts = whole[2]
+        self.places = [
+            _Places(parts[at], whole[at + 1], whole[at + 2]) for at in range(3, 3 + 3 * len(cache.arenas), 3)
+        ]
         self._masks: dict[tuple[Any, ...], Tensor | None] = {}
 
     def mask(self, row: int, low: int, window: int | None, like: Tensor) -> Tensor | None:
         """What is added to the scores of a row's new positions against those from `low` on: 0 or minus infinity."""
-        key = row, low, window, like.device
+        key = row, low, window
         if key not in self._masks:
-            cache, place = self.rows[row]
-            start, end = cache.length, cache.length + place.stop - place.start
+            span = self.spans[row]
+            start, end = span.cache.length, span.cache.length + len(span.tokens)
             mask = None
             if end - start > 1:  # a single position sees all that it is given
                 query = torch.arange(start, end, device=like.device)[:, None]
@@ -69,6 +116,9 @@ class _Packed:
         return self._masks[key]
 
 
+_now = threading.local()  # .pass_: what this thread's attention works on; None outside of packed passes
+
+
 def _attention(
     module: nn.Module,
     query: Tensor,
@@ -77,7 +127,6 @@ def _attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    packed: _Packed | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Attention of a packed pass; in any other pass, that of Transformers.
@@ -89,29 +138,77 @@ def _attention(
         value: Likewise.
         attention_mask: Of no use in a packed pass.
         scaling: Of the scores.
-        sliding_window: As of `RowCache.write`.
-        packed: The rows.
+        sliding_window: Positions that a position sees, itself included; None for all before it.
         **options: For Transformers.
 
     Returns:
         (1, tokens, heads, head size), and no weights.
     """
-    if packed is None:
+    now: _Pass | None = getattr(_now, "pass_", None)
+    if now is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, sliding_window=sliding_window, **options
         )
-    heads, size, key_heads = query.shape[1], value.shape[3], key.shape[1]
-    output = query.new_empty(1, query.shape[2], heads, size)
-    for row, (cache, place) in enumerate(packed.rows):
-        keys, values, low = cache.write(module.layer_idx, key[0, :, place], value[0, :, place], sliding_window)
-        groups = query[0, :, place].unflatten(0, (key_heads, -1))
+    place = now.cache.arena_of[module.layer_idx]
+    arena = now.cache.arenas[place]
+    if arena.window != sliding_window:
+        raise AssertionError(f"layer {module.layer_idx} has a window of {sliding_window}, not of {arena.window}")
+    keys, values = arena.layer(module.layer_idx)
+    query, key, value = (states.to(keys.dtype) for states in (query, key, value))  # autocast may have changed it
+    keys.index_copy_(0, now.places[place].slots, key[0].transpose(0, 1))
+    values.index_copy_(0, now.places[place].slots, value[0].transpose(0, 1))
+    attend = _attend_at_once if now.kernel else _attend_in_turns
+    return attend(now, place, query, keys, values, scaling)[None], None
+
+
+def _attend_at_once(
+    now: _Pass, place: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None
+) -> Tensor:
+    """All rows in one kernel, which is told where in the arena each row's slots are."""
+    window = now.cache.arenas[place].window
+    _, starts, seen = now.places[place]
+    output, *_ = torch.ops.aten._flash_attention_forward(
+        query[0].transpose(0, 1),
+        keys,
+        values,
+        now.query_starts,
+        starts,
+        *now.longest,
+        0.0,
+        True,
+        False,
+        scale=scaling,
+        window_size_left=window - 1 if window else None,
+        window_size_right=0 if window else None,
+        seqused_k=seen,
+    )
+    return output
+
+
+def _attend_in_turns(
+    now: _Pass, place: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None
+) -> Tensor:
+    """Row after row."""
+    arena, key_heads = now.cache.arenas[place], keys.shape[1]
+    output = query.new_empty(query.shape[2], query.shape[1], values.shape[2])
+    start = 0
+    for row, (span, end) in enumerate(zip(now.spans, now.ends.tolist(), strict=True)):
+        stretch, length = span.cache.stretches[place], span.cache.length
+        low = max(0, length - arena.window + 1) if arena.window else 0
+        base = stretch.start - stretch.first
+        seen = slice(base + low, base + length + end - start)
+        groups = query[0, :, start:end].unflatten(0, (key_heads, -1))
         shared = (-1, groups.shape[1], -1, -1)  # queries that share a key head
-        mask = packed.mask(row, low, sliding_window, query)
         answer = scaled_dot_product_attention(
-            groups, keys[:, None].expand(shared), values[:, None].expand(shared), mask, scale=scaling
+            groups,
+            keys[seen].transpose(0, 1)[:, None].expand(shared),
+            values[seen].transpose(0, 1)[:, None].expand(shared),
+            now.mask(row, low, arena.window, query),
+            scale=scaling,
         )
-        output[0, place] = answer.flatten(0, 1).transpose(0, 1)
-    return output, None
+        output[start:end] = answer.flatten(0, 1).transpose(0, 1)
+        start = end
+    return output
 
 
 AttentionInterface.register(_NAME, _attention)
@@ -156,15 +253,34 @@ class PackedModel:
         head = model.get_output_embeddings()
         self._plain_head = head if type(head) is nn.Linear else None  # LoRA may have wrapped it
 
-    def has_room(self, caches: Iterable[tuple[RowCache, int]]) -> bool:
-        """Whether memory is free for the caches of some rows, with the tokens that each is to hold, and of one row more."""
+    def compile(self) -> None:
+        """Let torch compile the layers, which all share what it makes; takes some seconds at the first pass."""
+        import torch._dynamo
+
+        # Compiled code stops at attention: it is one kernel, whose operands change with every pass.
+        AttentionInterface.register(_NAME, torch.compiler.disable(_attention))
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_COMPILED)
+        for layer in self._model.model.layers:
+            layer.compile(dynamic=True)
+
+    def cache(self, chunk: int) -> Cache:
+        """An empty cache for rows of which at most `chunk` positions are written in a pass."""
         config = self._model.config
+        kinds = getattr(config, "layer_types", None)
+        window = getattr(config, "sliding_window", None)
+        if not kinds:  # Mistral's layers are all of one kind
+            windows = [window if config.model_type == "mistral" else None] * config.num_hidden_layers
+        else:
+            windows = [window if kind == "sliding_attention" else None for kind in kinds]
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        each = 2 * config.num_hidden_layers * heads * size * self._model.dtype.itemsize  # bytes of a token
-        wanted = [(cache.length, tokens) for cache, tokens in caches]
-        coming = sum(max(0, tokens - length) for length, tokens in wanted) + max((t for _, t in wanted), default=0)
-        return coming * each < _free_memory(self.device) * _SHARE
+        return Cache(windows, heads, size, self._model.dtype, self.device, chunk)
+
+    def pass_bytes(self, tokens: int, asked: int) -> int:
+        """About what the tensors of a pass take, beside weights and cache."""
+        config = self._model.config
+        each = 3 * config.intermediate_size + 8 * config.hidden_size
+        return tokens * each * self._model.dtype.itemsize + asked * config.vocab_size * (self._model.dtype.itemsize + 4)
 
     @contextmanager
     def attention(self) -> Iterator[None]:
@@ -178,23 +294,23 @@ class PackedModel:
         finally:
             config._attn_implementation = before
 
-    def hidden_states(self, spans: Sequence[Span]) -> Tensor:
+    def hidden_states(self, cache: Cache, spans: Sequence[Span]) -> Tensor:
         """The last hidden states of all tokens of all spans, one behind the other; their caches are written.
 
         Returns:
-            (tokens, hidden size).
+            (tokens or some more, hidden size).
         """
-        ids = [token for span in spans for token in span.tokens]
-        positions = [at for span in spans for at in range(span.cache.length, span.cache.length + len(span.tokens))]
-        return self._model.model(
-            input_ids=torch.tensor([ids], device=self.device),
-            position_ids=torch.tensor([positions], device=self.device),
-            attention_mask=torch.empty(
-                1, 1, 1, 1, device=self.device
-            ),  # four dimensions: Transformers makes none of its own
-            use_cache=False,
-            packed=_Packed(spans),
-        ).last_hidden_state[0]
+        _now.pass_ = now = _Pass(cache, spans, self.device, self._has_kernel())
+        try:
+            return self._model.model(
+                input_ids=now.ids,
+                position_ids=now.positions,
+                # Of four dimensions, so that Transformers makes none of its own.
+                attention_mask=torch.empty(1, 1, 1, 1, device=self.device),
+                use_cache=False,
+            ).last_hidden_state[0]
+        finally:
+            _now.pass_ = None
 
     def logits(self, hidden: Tensor, only: Tensor | None = None) -> Tensor:
         """Logits as `generate` sees them.
@@ -204,7 +320,7 @@ class PackedModel:
             only: Token ids; None for the whole vocabulary.
 
         Returns:
-            (n, vocabulary or number of ids), in float32.
+            (n, vocabulary or number of ids), in the model's type.
         """
         if self._plain_head is None or (only is None and self.device.type != "cpu"):
             logits = self._model.lm_head(hidden)
@@ -217,7 +333,20 @@ class PackedModel:
         cap = getattr(self._model.config, "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
-        return logits.float()
+        return logits
+
+    def _has_kernel(self) -> bool:
+        """Whether attention over slots of many rows is one kernel here."""
+        config = self._model.config
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return (
+            self.device.type == "cuda"
+            and torch.version.hip is None
+            and self._model.dtype in (torch.bfloat16, torch.float16)
+            and size % 8 == 0
+            and size <= 256
+            and torch.cuda.get_device_capability(self.device) >= (8, 0)
+        )
 
 
 class _WeightInFront(TorchFunctionMode):
@@ -236,7 +365,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return (weight @ x.T if bias is None else torch.addmm(bias[:, None], weight, x.T)).T.contiguous()
 
 
-def _free_memory(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
     """In bytes; what torch has reserved and does not use counts as free."""
     if device.type != "cuda":
         return psutil.virtual_memory().available

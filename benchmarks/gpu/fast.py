@@ -1,0 +1,254 @@
+"""How fast an hf judge of the published model's size is on a GPU: `python -m benchmarks.gpu.fast --tokenizer FOLDER`.
+
+The model has the published checkpoint's shape and random weights, the prompt is the reference prompt, and what is written is
+scripted (`benchmarks.gpu.scripted`), so that the time is real and the text is typical. Figures that are in the output file are not
+measured again.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import transformers
+import typer
+from transformers import AutoTokenizer
+
+from benchmarks.common import console, number, run, table
+from benchmarks.gpu.common import ENDS, SHAPES, Results, cuda_or_cpu, random_model
+from benchmarks.gpu.scripted import ScriptedProcessor, next_tokens, replaced, tagged, target, typical_pairs
+from crimson_core.judges.hf import HFJudge, decoding
+from crimson_core.judges.hf.packed import PackedModel
+from crimson_core.prompt import PUBLISHED_MODEL, Prompt
+from crimson_core.report import ReportPair
+
+WAYS = ("prompt pass", "crimson-score", "generate", "drafts")
+_PROMPT = Prompt(guidelines=False)
+Targets = dict[tuple[int, ...], list[int]]
+
+
+def main(
+    tokenizer: Annotated[
+        Path, typer.Option(help="Folder with Gemma's tokenizer, as `python -m training.base` writes it.")
+    ],
+    output: Annotated[Path, typer.Option(help="JSON file of the figures; what is in it is not measured again.")],
+    way: Annotated[list[str] | None, typer.Option(help=f"One of: {', '.join(WAYS)}.  [default: all]")] = None,
+    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="[default: 16, 64, 128, 256]")] = None,
+    surprises: Annotated[
+        list[float] | None, typer.Option(help="Share of tokens that no draft guesses.  [default: 0.15]")
+    ] = None,
+    n_pairs: Annotated[
+        int, typer.Option("--pairs", min=1, help="Report pairs, at least the batch size of them.")
+    ] = 256,
+    shape: Annotated[str, typer.Option(help=f"One of: {', '.join(SHAPES)}.")] = "4b",
+    device: Annotated[str | None, typer.Option(help="[default: cuda]")] = None,
+) -> None:
+    """Measure pairs per second of each way to judge, beside the prompt pass, which none can do without."""
+    where = cuda_or_cpu(device)
+    results = Results(output)
+    words = AutoTokenizer.from_pretrained(tokenizer)
+    model = random_model(shape, where)
+    judge = HFJudge.from_model(model, words, name="random", prompt=_PROMPT, decoding="drafts")
+    plain = HFJudge.from_model(model, words, name="random", prompt=_PROMPT, decoding="plain")
+    rows = []
+    for one in way or WAYS:
+        sizes = [4] if one == "prompt pass" else batch_size or [16, 64, 128, 256]
+        for share in surprises or [0.15]:
+            for size in sizes:
+                n = n_pairs if one == "drafts" else size if one != "prompt pass" else 32
+                name = f"{one}, batch {size}" + (f", {share:.0%} surprises" if one != "prompt pass" else "")
+                measure = _MEASURES[one]
+                rows.append(
+                    results.once(
+                        name,
+                        lambda m=measure, n=n, size=size, share=share, one=one: _figures(
+                            one, size, share, m(judge if one == "drafts" else plain, typical_pairs(n), size, share)
+                        ),
+                    )
+                )
+                _show(rows)
+
+
+def _figures(way: str, batch_size: int, surprises: float, measured: dict[str, Any]) -> dict[str, Any]:
+    return {"way": way, "batch_size": batch_size, "surprises": surprises} | measured
+
+
+def _targets(judge: HFJudge, pairs: Sequence[ReportPair], surprises: float) -> Targets:
+    """The output of each pair's prompt."""
+    return {
+        tuple(judge._encode(pair)): target(judge._encoder, judge._tokenizer, ENDS[1], pair, surprises, seed)
+        for seed, pair in enumerate(pairs)
+    }
+
+
+def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, dict[str, float]]:
+    """What some work gives, its seconds, and the peak of memory above what was held."""
+    on_cuda = device.type == "cuda"
+    if on_cuda:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+    started = time.perf_counter()
+    made = work()
+    if on_cuda:
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - started
+    peak = (torch.cuda.max_memory_allocated() - held) / 2**30 if on_cuda else 0.0
+    return made, {"seconds": seconds, "peak_gib": peak}
+
+
+@torch.no_grad()
+def _prompt_pass(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, _: float) -> dict[str, Any]:
+    """The model's own layers over prompts, padded to the longest of a batch, and nothing else."""
+    prompts = sorted((judge._encode(pair) for pair in pairs), key=len)
+    device = judge._model.device
+
+    def read() -> None:
+        for start in range(0, len(prompts), batch_size):
+            batch = prompts[start : start + batch_size]
+            width = max(map(len, batch))
+            ids = torch.tensor([prompt + [0] * (width - len(prompt)) for prompt in batch], device=device)
+            judge._model.model(input_ids=ids, use_cache=False)
+
+    read()
+    _, figures = _timed(read, device)
+    return figures | {
+        "pairs": len(prompts),
+        "pairs_per_second": len(prompts) / figures["seconds"],
+        "prompt_tokens": sum(map(len, prompts)),
+    }
+
+
+def _crimson_score(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
+    """The reference implementation's own code around a pipeline of Transformers, as its constructor makes it."""
+    from CRIMSON import CRIMSONScore
+
+    scorer = object.__new__(CRIMSONScore)  # its constructor would load a model from the Hub
+    scorer.api, scorer.model_name, scorer._has_generation_config = "hf", PUBLISHED_MODEL, False
+    scorer.pipe = transformers.pipeline("text-generation", model=judge._model, tokenizer=judge._tokenizer)
+    scorer.pipe.tokenizer.padding_side = "left"
+    prompts = [_PROMPT.messages(pair)[1]["content"] for pair in pairs]
+    targets = _targets(judge, pairs, surprises)
+    with _scripted_generate(judge, targets):
+        texts, figures = _timed(
+            lambda: scorer._chat_completion_batch(prompts, batch_size=batch_size), judge._model.device
+        )
+    wrong = sum(text != _text(judge, ids) for text, ids in zip(texts, targets.values(), strict=True))
+    return _of_outputs(figures, targets, wrong)
+
+
+def _generate(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
+    """`generate` of Transformers inside of our grammar."""
+    targets = _targets(judge, pairs, surprises)
+    judge.batch_size = batch_size
+    with _scripted_generate(judge, targets):
+        done, figures = _timed(lambda: sorted(judge.judge(pairs), key=lambda item: item[0]), judge._model.device)
+    wrong = sum(one.raw_output != _text(judge, ids) for (_, one), ids in zip(done, targets.values(), strict=True))
+    return _of_outputs(figures, targets, wrong)
+
+
+def _text(judge: HFJudge, ids: Sequence[int]) -> str:
+    return judge._tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def _of_outputs(figures: dict[str, float], targets: Targets, wrong: int) -> dict[str, Any]:
+    tokens = sum(map(len, targets.values()))
+    return figures | {
+        "pairs": len(targets),
+        "pairs_per_second": len(targets) / figures["seconds"],
+        "prompt_tokens": sum(map(len, targets)),
+        "output_tokens": tokens,
+        "tokens_per_second": tokens / figures["seconds"],
+        "wrong_outputs": wrong,
+    }
+
+
+@contextmanager
+def _scripted_generate(judge: HFJudge, targets: Targets) -> Iterator[None]:
+    """Let `generate` write the targets, behind all other processors."""
+    generate = judge._model.generate
+    processor = ScriptedProcessor(targets, judge._pad)
+
+    def scripted(*args: Any, logits_processor: Sequence[Any] | None = None, **options: Any) -> Any:
+        return generate(*args, logits_processor=[*(logits_processor or []), processor], **options)
+
+    judge._model.generate = scripted
+    try:
+        yield
+    finally:
+        del judge._model.generate
+
+
+def _drafts(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
+    """The hf judge as it is."""
+    targets = _targets(judge, pairs, surprises)
+    judge.batch_size = batch_size
+    judge.work = decoding.Work()
+    with _scripted_drafts(judge, targets):
+        done, figures = _timed(lambda: sorted(judge.judge(pairs), key=lambda item: item[0]), judge._model.device)
+    wrong = sum(one.raw_output != _text(judge, ids) for (_, one), ids in zip(done, targets.values(), strict=True))
+    work = judge.work
+    return _of_outputs(figures, targets, wrong) | {
+        "batch_size_at_the_end": judge.batch_size,
+        "passes": work.passes,
+        "passes_per_token": work.row_passes / work.tokens,
+        "accepted_drafts": work.agreed / work.drafted,
+        "drafted_per_token": work.drafted / work.tokens,
+        "seconds_by_part": dict(work.seconds),
+    }
+
+
+@contextmanager
+def _scripted_drafts(judge: HFJudge, targets: Targets) -> Iterator[None]:
+    """Let the decoder write the targets."""
+    packed, step = judge._packed, decoding.Decoder.step
+    scripts: dict[int, tuple[int, list[int]]] = {}
+
+    class Scripted(PackedModel):
+        def hidden_states(self, spans):
+            tokens = []
+            for span in spans:
+                prompt, output = scripts[id(span.cache)]
+                tokens += next_tokens(prompt, span.cache.length, len(span.tokens), output)
+            return tagged(super().hidden_states(spans), torch.tensor(tokens, device=self.device))
+
+        def logits(self, hidden, only=None):
+            return replaced(hidden, super().logits(hidden, only), only)
+
+    def noted(decoder, rows):
+        scripts.update({id(row.cache): (len(row.prompt), targets[tuple(row.prompt)]) for row in rows})
+        return step(decoder, rows)
+
+    judge._packed, decoding.Decoder.step = Scripted(judge._model), noted
+    try:
+        yield
+    finally:
+        judge._packed, decoding.Decoder.step = packed, step
+
+
+_MEASURES = {"prompt pass": _prompt_pass, "crimson-score": _crimson_score, "generate": _generate, "drafts": _drafts}
+
+
+def _show(rows: Sequence[dict[str, Any]]) -> None:
+    headers = ("", "batch", "surprises", "pairs/s", "tokens/s", "passes/token", "accepted", "peak GiB", "wrong")
+    made = table("", headers)
+    for row in rows:
+        made.add_row(
+            row["way"],
+            str(row["batch_size"]),
+            f"{row['surprises']:.0%}",
+            number(row["pairs_per_second"]),
+            number(row.get("tokens_per_second", float("nan")), 0),
+            number(row.get("passes_per_token", float("nan"))),
+            number(row.get("accepted_drafts", float("nan"))),
+            number(row["peak_gib"], 1),
+            str(row.get("wrong_outputs", "–")),
+        )
+    console.print(made)
+
+
+if __name__ == "__main__":
+    run(main)

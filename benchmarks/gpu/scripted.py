@@ -1,0 +1,139 @@
+"""Outputs that are known beforehand, at the full price: the model computes all that it would, then its choice is replaced.
+
+A model with random weights writes noise, which says nothing about speed on evaluations. Here every pair has a target, an
+evaluation in which a given share of the tokens are words that no draft can guess, and whatever decodes it gets the target's
+next token as its likeliest one, after the layers and the output layer have done their work.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+from benchmarks.exactness import made_up_pairs
+from crimson_core.judges.offline.judge import evaluate_pair
+from crimson_core.report import ReportPair
+
+_SURE = 1e4  # a logit above all others
+_DIGIT = 128  # whole numbers below it are exact in bfloat16
+WORDS = 60, 130  # of a report: with the reference prompt some 1,900 tokens
+
+
+def typical_pairs(n: int) -> list[ReportPair]:
+    """Report pairs of usual length with two to five findings."""
+    pairs = [pair for pair in made_up_pairs(n * 16, most_words=WORDS[1] * 6) if _is_typical(pair)]
+    if len(pairs) < n:
+        raise AssertionError(f"{n} pairs were asked for and {len(pairs)} are typical")
+    return pairs[:n]
+
+
+def _is_typical(pair: ReportPair) -> bool:
+    words = [len(report.split()) for report in (pair.reference, pair.candidate)]
+    evaluation = evaluate_pair(pair)
+    findings = [len(evaluation.reference_findings), len(evaluation.predicted_findings)]
+    return all(WORDS[0] <= n <= WORDS[1] for n in words) and all(1 <= n <= 5 for n in findings)
+
+
+def target(encoder: Any, tokenizer: Any, end: int, pair: ReportPair, surprises: float, seed: int) -> list[int]:
+    """Token ids of an evaluation of a pair, of which about the share `surprises` are words that stand in no other text."""
+    evaluation = evaluate_pair(pair).model_dump()
+    for side in ("reference_findings", "predicted_findings"):
+        evaluation[side] = [
+            {key: f[key] for key in ("id", "finding", "clinical_significance")} for f in evaluation[side]
+        ]
+    ids = encoder.encode_text(json.dumps(evaluation, ensure_ascii=False))
+    rng = random.Random(seed)
+    places = [i for i in range(1, len(ids)) if _is_word(tokenizer, ids[i]) and _in_text(tokenizer.decode(ids[:i]))]
+    words = _words(tokenizer)
+    replaced = rng.sample(places, min(len(places), round(surprises * len(ids))))
+    for i in replaced:
+        ids[i] = rng.choice(words)
+    # A short evaluation has too few words: more of them make its findings longer.
+    more = max(0, round((surprises * len(ids) - len(replaced)) / (1 - surprises)))
+    for i in sorted((rng.choice(places) for _ in range(more)), reverse=True) if places else ():
+        ids.insert(i + 1, rng.choice(words))
+    return [*ids, end]
+
+
+def _is_word(tokenizer: Any, token: int) -> bool:
+    text = tokenizer.convert_ids_to_tokens(token)
+    return text.startswith("▁") and text[1:].isascii() and text[1:].isalpha()
+
+
+def _words(tokenizer: Any) -> list[int]:
+    found = getattr(tokenizer, "_scripted_words", None)
+    if found is None:
+        rng = random.Random(0)
+        ids = rng.sample(range(len(tokenizer)), 30_000)
+        found = tokenizer._scripted_words = [i for i in ids if _is_word(tokenizer, i) and len(tokenizer.decode(i)) < 9]
+    return found
+
+
+def _in_text(before: str) -> bool:
+    """Whether what follows is inside of a finding's or an explanation's text."""
+    if before.count('"') % 2 == 0:
+        return False
+    return before.rpartition('"')[0].endswith(('"finding": ', '"explanation": '))
+
+
+class ScriptedProcessor(LogitsProcessor):
+    """For `generate`: the next token of each row's target, found by its prompt.
+
+    Args:
+        targets: Token ids of outputs by token ids of prompts.
+        pad: What stands in front of shorter prompts.
+    """
+
+    def __init__(self, targets: dict[tuple[int, ...], list[int]], pad: int) -> None:
+        self._targets, self._pad = targets, pad
+        self._rows: Tensor | None = None
+        self._width = 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self._rows is None or input_ids.shape[1] <= self._width:
+            self._width = input_ids.shape[1]
+            found = []
+            for ids in input_ids.tolist():
+                start = next(i for i, token in enumerate(ids) if token != self._pad)
+                found.append(self._targets[tuple(ids[start:])])
+            most = max(map(len, found))
+            self._rows = torch.tensor([ids + [ids[-1]] * (most - len(ids)) for ids in found]).to(input_ids.device)
+        at = min(input_ids.shape[1] - self._width, self._rows.shape[1] - 1)
+        return scores.scatter(1, self._rows[:, at : at + 1], _SURE)
+
+
+def tagged(hidden: Tensor, tokens: Tensor) -> Tensor:
+    """Hidden states whose first three numbers tell the token to come.
+
+    Args:
+        hidden: (positions, hidden size).
+        tokens: (positions,)
+    """
+    digits = torch.stack([tokens % _DIGIT, tokens // _DIGIT % _DIGIT, tokens // _DIGIT**2], 1)
+    hidden = hidden.clone()
+    hidden[:, :3] = digits.to(hidden.dtype)
+    return hidden
+
+
+def told(hidden: Tensor) -> Tensor:
+    """The tokens that hidden states tell, (positions, 1)."""
+    a, b, c = hidden[:, :3].float().round().long().unbind(1)
+    return (a + _DIGIT * b + _DIGIT**2 * c)[:, None]
+
+
+def replaced(hidden: Tensor, logits: Tensor, only: Tensor | None = None) -> Tensor:
+    """Logits in which the told token is the likeliest; those of `only`, where that is among them."""
+    tokens = told(hidden)
+    if only is None:
+        return logits.scatter(1, tokens, _SURE)
+    return torch.where(only[None] == tokens, _SURE, logits)
+
+
+def next_tokens(prompt: int, start: int, n: int, output: Sequence[int]) -> list[int]:
+    """What follows each of `n` positions from `start` on, in a row with so long a prompt and this output."""
+    places = range(start + 1 - prompt, start + 1 - prompt + n)
+    return [output[min(i, len(output) - 1)] if i >= 0 else 0 for i in places]
