@@ -23,7 +23,7 @@ from crimson_core.report import ReportPair
 from training.merge import merge
 
 _PROMPTS = {"reference": Prompt(guidelines=False), "compact": Prompt("compact")}
-_MODEL = ("prompt pass", "decoding", "output layer")  # seconds that are the model's; the others are ours
+_MODEL = ("prompt pass", "decoding", "output layer", "waiting")  # seconds that are the model's; the others are ours
 _OURS = ("tokenising", "grammar", "drafting", "parsing")
 
 
@@ -44,11 +44,12 @@ class Way(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What became of the pairs: output texts, output tokens, and seconds by what they were spent on."""
+    """What became of the pairs: output texts, output tokens, seconds by what they were spent on, and passes if they are known."""
 
     texts: list[str]
     tokens: int
     seconds: dict[str, float]
+    passes: int | None = None
 
 
 Ask = Callable[[Sequence[ReportPair], int], Run]
@@ -101,7 +102,7 @@ def _timed(ask: Ask, layers: torch.nn.Module, pairs: Sequence[ReportPair], batch
     """One run over the pairs: its seconds, forward passes and peak of memory, and what became of the pairs."""
     passes = [0]
     hook = layers.register_forward_pre_hook(
-        lambda _, args, options: passes.__setitem__(0, passes[0] + _rows(options)), with_kwargs=True
+        lambda _, args, options: passes.__setitem__(0, passes[0] + len(options["input_ids"])), with_kwargs=True
     )
     gc.collect()
     before = _reset_peak()
@@ -109,7 +110,8 @@ def _timed(ask: Ask, layers: torch.nn.Module, pairs: Sequence[ReportPair], batch
     run = ask(pairs, batch_size)
     seconds = time.perf_counter() - started
     hook.remove()
-    return {"seconds": seconds, "passes": passes[0], "peak_mb": _peak_mb() - before, "run": run}
+    counted = passes[0] if run.passes is None else run.passes
+    return {"seconds": seconds, "passes": counted, "peak_mb": _peak_mb() - before, "run": run}
 
 
 def _row(way: Way, batch_size: int, timed: Sequence[dict[str, Any]], n: int) -> dict[str, Any]:
@@ -131,11 +133,6 @@ def _row(way: Way, batch_size: int, timed: Sequence[dict[str, Any]], n: int) -> 
     }
 
 
-def _rows(options: dict[str, Any]) -> int:
-    """Rows in a pass."""
-    return len(options["packed"].rows) if "packed" in options else len(options["input_ids"])
-
-
 @contextmanager
 def _ready(way: Way, spec: str, judge: HFJudge, max_new_tokens: int) -> Iterator[tuple[Ask, torch.nn.Module]]:
     """What judges pairs at a batch size, and the model's layers."""
@@ -154,11 +151,12 @@ def _ready(way: Way, spec: str, judge: HFJudge, max_new_tokens: int) -> Iterator
 
     def ask(pairs: Sequence[ReportPair], batch_size: int) -> Run:
         one.batch_size = batch_size
-        before = dict(one.work.seconds)
+        before, passes = dict(one.work.seconds), one.work.row_passes
         done = [judgement for _, judgement in sorted(one.judge(pairs), key=lambda item: item[0])]
         seconds = {what: spent - before.get(what, 0.0) for what, spent in one.work.seconds.items()}
         tokens = sum(judgement.usage.get("completion_tokens", 0) for judgement in done)
-        return Run([judgement.raw_output or "" for judgement in done], tokens, seconds)
+        packed = one.work.row_passes - passes if way.decoding == "drafts" else None
+        return Run([judgement.raw_output or "" for judgement in done], tokens, seconds, packed)
 
     yield ask, judge._model.model
 

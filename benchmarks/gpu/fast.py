@@ -6,11 +6,13 @@ measured again.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import transformers
 import typer
@@ -19,13 +21,16 @@ from transformers import AutoTokenizer
 from benchmarks.common import console, number, run, table
 from benchmarks.gpu.common import ENDS, SHAPES, Results, cuda_or_cpu, random_model
 from benchmarks.gpu.scripted import ScriptedProcessor, next_tokens, replaced, tagged, target, typical_pairs
+from crimson_core.errors import InputError
 from crimson_core.judges.hf import HFJudge, decoding
-from crimson_core.judges.hf.packed import PackedModel
+from crimson_core.judges.hf.packed import PackedModel, Span
 from crimson_core.prompt import PUBLISHED_MODEL, Prompt
 from crimson_core.report import ReportPair
 
-WAYS = ("prompt pass", "crimson-score", "generate", "drafts")
+# Those that are compiled come last, since the layers stay compiled.
+WAYS = ("prompt pass", "crimson-score", "generate", "prompt pass, compiled", "drafts", "profile")
 _PROMPT = Prompt(guidelines=False)
+_PROMPTS = 64  # of the prompt pass
 Targets = dict[tuple[int, ...], list[int]]
 
 
@@ -50,29 +55,40 @@ def main(
     results = Results(output)
     words = AutoTokenizer.from_pretrained(tokenizer)
     model = random_model(shape, where)
-    judge = HFJudge.from_model(model, words, name="random", prompt=_PROMPT, decoding="drafts")
     plain = HFJudge.from_model(model, words, name="random", prompt=_PROMPT, decoding="plain")
+    judge = None
     rows = []
     for one in way or WAYS:
-        sizes = [4] if one == "prompt pass" else batch_size or [16, 64, 128, 256]
-        for share in surprises or [0.15]:
-            for size in sizes:
-                n = n_pairs if one == "drafts" else size if one != "prompt pass" else 32
-                name = f"{one}, batch {size}" + (f", {share:.0%} surprises" if one != "prompt pass" else "")
-                measure = _MEASURES[one]
-                rows.append(
-                    results.once(
-                        name,
-                        lambda m=measure, n=n, size=size, share=share, one=one: _figures(
-                            one, size, share, m(judge if one == "drafts" else plain, typical_pairs(n), size, share)
-                        ),
-                    )
-                )
-                _show(rows)
+        if one not in WAYS:
+            raise InputError(f"--way {one} is none. Use one of: {', '.join(WAYS)}.")
+        if one in WAYS[-3:] and judge is None:
+            compiled = where.type == "cuda"
+            judge = HFJudge.from_model(model, words, name="random", prompt=_PROMPT, compile=compiled)
+        for share, size in _settings(one, surprises or [0.15], batch_size or [16, 64, 128, 256]):
+            n = _PROMPTS if one.startswith("prompt pass") else n_pairs if one in ("drafts", "profile") else size
+            name = one if one == "profile" else f"{one}, batch {size}"
+            name += "" if one.startswith("prompt pass") else f", {share:.0%} surprises"
+
+            def measured(
+                one: str = one, n: int = n, size: int = size, share: float = share, judge: HFJudge = judge or plain
+            ) -> dict[str, Any]:
+                figures = _MEASURES[one](judge, typical_pairs(n), size, share)
+                return {"way": one, "batch_size": size, "surprises": share} | figures
+
+            figures = results.once(name, measured)
+            if one != "profile":
+                rows.append(figures)
+                _show(rows[-1:])
+    _show(rows)
 
 
-def _figures(way: str, batch_size: int, surprises: float, measured: dict[str, Any]) -> dict[str, Any]:
-    return {"way": way, "batch_size": batch_size, "surprises": surprises} | measured
+def _settings(way: str, surprises: Sequence[float], sizes: Sequence[int]) -> list[tuple[float, int]]:
+    """Shares of surprises and batch sizes at which a way is measured."""
+    if way.startswith("prompt pass"):
+        return [(0.0, 4)]
+    if way == "profile":
+        return [(surprises[0], sizes[-1])]
+    return [(share, size) for share in surprises for size in sizes]
 
 
 def _targets(judge: HFJudge, pairs: Sequence[ReportPair], surprises: float) -> Targets:
@@ -115,6 +131,30 @@ def _prompt_pass(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, _
 
     read()
     _, figures = _timed(read, device)
+    return figures | {
+        "pairs": len(prompts),
+        "pairs_per_second": len(prompts) / figures["seconds"],
+        "prompt_tokens": sum(map(len, prompts)),
+    }
+
+
+@torch.no_grad()
+def _compiled_prompt_pass(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, _: float) -> dict[str, Any]:
+    """The judge's own passes over whole prompts, and nothing else: the floor of what a pair can cost."""
+    prompts = sorted((judge._encode(pair) for pair in pairs), key=len)
+    packed = judge._packed
+    cache = packed.cache(max(map(len, prompts)))
+
+    def read() -> None:
+        for start in range(0, len(prompts), batch_size):
+            rows = [Span(cache.open(len(prompt)), prompt) for prompt in prompts[start : start + batch_size]]
+            with packed.attention():
+                packed.hidden_states(cache, rows)
+            for row in rows:
+                cache.close(row.cache)
+
+    read()
+    _, figures = _timed(read, judge._model.device)
     return figures | {
         "pairs": len(prompts),
         "pairs_per_second": len(prompts) / figures["seconds"],
@@ -204,32 +244,79 @@ def _drafts(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, surpri
 @contextmanager
 def _scripted_drafts(judge: HFJudge, targets: Targets) -> Iterator[None]:
     """Let the decoder write the targets."""
-    packed, step = judge._packed, decoding.Decoder.step
+    packed, start = judge._packed, decoding.Decoder.start
     scripts: dict[int, tuple[int, list[int]]] = {}
 
     class Scripted(PackedModel):
-        def hidden_states(self, spans):
-            tokens = []
-            for span in spans:
-                prompt, output = scripts[id(span.cache)]
-                tokens += next_tokens(prompt, span.cache.length, len(span.tokens), output)
-            return tagged(super().hidden_states(spans), torch.tensor(tokens, device=self.device))
+        def hidden_states(self, cache, spans):
+            tokens = np.concatenate(
+                [next_tokens(*scripts[id(span.cache)], span.cache.length, len(span.tokens)) for span in spans]
+            )
+            return tagged(super().hidden_states(cache, spans), tokens)
 
         def logits(self, hidden, only=None):
             return replaced(hidden, super().logits(hidden, only), only)
 
-    def noted(decoder, rows):
-        scripts.update({id(row.cache): (len(row.prompt), targets[tuple(row.prompt)]) for row in rows})
-        return step(decoder, rows)
+    def noted(decoder, prompt, *args):
+        row = start(decoder, prompt, *args)
+        scripts[id(row.cache)] = len(prompt), targets[tuple(prompt)]
+        return row
 
-    judge._packed, decoding.Decoder.step = Scripted(judge._model), noted
+    judge._packed, decoding.Decoder.start = Scripted(judge._model), noted
     try:
         yield
     finally:
-        judge._packed, decoding.Decoder.step = packed, step
+        judge._packed, decoding.Decoder.start = packed, start
 
 
-_MEASURES = {"prompt pass": _prompt_pass, "crimson-score": _crimson_score, "generate": _generate, "drafts": _drafts}
+def _profile(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
+    """Where the device's time goes in ten passes amid a run, in milliseconds a pass."""
+    if judge._model.device.type != "cuda":
+        return {}
+    passes, first, n = 0, 40, 10
+    profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+    window: list[float] = []
+    forward = PackedModel.hidden_states
+
+    def watched(packed: PackedModel, cache: Any, spans: Any) -> torch.Tensor:
+        nonlocal passes
+        passes += 1
+        if passes in (first, first + n):
+            torch.cuda.synchronize()
+            window.append(time.perf_counter())
+            (profiler.start if passes == first else profiler.stop)()
+        return forward(packed, cache, spans)
+
+    PackedModel.hidden_states = watched
+    try:
+        _drafts(judge, pairs, batch_size, surprises)
+    finally:
+        PackedModel.hidden_states = forward
+    spent: dict[str, float] = defaultdict(float)
+    for event in profiler.key_averages():
+        kind = next(
+            (kind for kind, words in _KERNELS.items() if any(word in event.key.lower() for word in words)), "others"
+        )
+        spent[kind] += event.self_device_time_total / 1000 / n
+    wall = 1000 * (window[1] - window[0]) / n
+    return {"ms_a_pass": wall, "device_ms_a_pass": sum(spent.values()), "by_kernel": dict(spent)}
+
+
+_KERNELS = {
+    "attention": ("flash",),
+    "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "splitk"),
+    "compiled pointwise": ("triton",),
+    "copies": ("memcpy", "memset", "copy"),
+    "argmax": ("reduce",),
+}
+_MEASURES = {
+    "prompt pass": _prompt_pass,
+    "crimson-score": _crimson_score,
+    "generate": _generate,
+    "prompt pass, compiled": _compiled_prompt_pass,
+    "drafts": _drafts,
+    "profile": _profile,
+}
 
 
 def _show(rows: Sequence[dict[str, Any]]) -> None:

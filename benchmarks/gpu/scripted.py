@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
@@ -94,6 +95,7 @@ class ScriptedProcessor(LogitsProcessor):
         self._width = 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores in which the target's token is the likeliest."""
         if self._rows is None or input_ids.shape[1] <= self._width:
             self._width = input_ids.shape[1]
             found = []
@@ -106,34 +108,31 @@ class ScriptedProcessor(LogitsProcessor):
         return scores.scatter(1, self._rows[:, at : at + 1], _SURE)
 
 
-def tagged(hidden: Tensor, tokens: Tensor) -> Tensor:
+def tagged(hidden: Tensor, tokens: np.ndarray) -> Tensor:
     """Hidden states whose first three numbers tell the token to come.
 
     Args:
-        hidden: (positions, hidden size).
+        hidden: (positions or some more, hidden size).
         tokens: (positions,)
     """
-    digits = torch.stack([tokens % _DIGIT, tokens // _DIGIT % _DIGIT, tokens // _DIGIT**2], 1)
+    digits = torch.from_numpy(np.stack([tokens % _DIGIT, tokens // _DIGIT % _DIGIT, tokens // _DIGIT**2], 1))
+    if hidden.device.type == "cuda":
+        digits = digits.pin_memory()  # so that the copy does not wait for the device
     hidden = hidden.clone()
-    hidden[:, :3] = digits.to(hidden.dtype)
+    hidden[: len(tokens), :3] = digits.to(hidden.device, non_blocking=True).to(hidden.dtype)
     return hidden
-
-
-def told(hidden: Tensor) -> Tensor:
-    """The tokens that hidden states tell, (positions, 1)."""
-    a, b, c = hidden[:, :3].float().round().long().unbind(1)
-    return (a + _DIGIT * b + _DIGIT**2 * c)[:, None]
 
 
 def replaced(hidden: Tensor, logits: Tensor, only: Tensor | None = None) -> Tensor:
     """Logits in which the told token is the likeliest; those of `only`, where that is among them."""
-    tokens = told(hidden)
+    a, b, c = hidden[:, :3].float().round().long().unbind(1)
+    tokens = (a + _DIGIT * b + _DIGIT**2 * c)[:, None]
     if only is None:
-        return logits.scatter(1, tokens, _SURE)
+        return logits.scatter_(1, tokens, _SURE)
     return torch.where(only[None] == tokens, _SURE, logits)
 
 
-def next_tokens(prompt: int, start: int, n: int, output: Sequence[int]) -> list[int]:
+def next_tokens(prompt: int, output: Sequence[int], start: int, n: int) -> np.ndarray:
     """What follows each of `n` positions from `start` on, in a row with so long a prompt and this output."""
-    places = range(start + 1 - prompt, start + 1 - prompt + n)
-    return [output[min(i, len(output) - 1)] if i >= 0 else 0 for i in places]
+    places = np.arange(start + 1 - prompt, start + 1 - prompt + n)
+    return np.where(places >= 0, np.asarray(output)[places.clip(0, len(output) - 1)], 0)

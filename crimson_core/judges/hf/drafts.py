@@ -32,24 +32,32 @@ class Text:
 
     def __init__(self, tokens: Sequence[int] = ()) -> None:
         self.tokens: list[int] = []
-        self._places: dict[int | tuple[int, int], deque[int]] = {}
+        self._places: dict[int, list[int]] = {}  # behind each token and, by a number for both, each two tokens
         self.extend(tokens)
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Add what follows."""
+        places, place = self._places, len(self.tokens)
+        before = self.tokens[-1] if self.tokens else None
+        self.tokens += tokens
         for token in tokens:
-            before = self.tokens[-1] if self.tokens else None
-            self.tokens.append(token)
-            for ending in (token, (before, token)):
-                self._places.setdefault(ending, deque(maxlen=_PLACES)).append(len(self.tokens))
+            place += 1
+            for ending in (token, _two(before, token)) if before is not None else (token,):
+                found = places.get(ending)
+                if found is None:
+                    places[ending] = [place]
+                else:
+                    found.append(place)
+            before = token
 
     def find(self, ending: Sequence[int]) -> tuple[int, int]:
         """How many of the last tokens of `ending` stand together in this text, and the place behind the last time they do."""
         best = 0, 0
         if not ending:
             return best
-        places = self._places.get(tuple(ending[-2:])) or self._places.get(ending[-1]) or ()
-        for place in reversed(places):
+        two = self._places.get(_two(ending[-2], ending[-1])) if len(ending) > 1 else None
+        places = two or self._places.get(ending[-1]) or ()
+        for place in reversed(places[-_PLACES:]):
             if place == len(self.tokens):
                 continue
             length, most = 1, min(_LONGEST, place, len(ending))
@@ -58,6 +66,11 @@ class Text:
             if length > best[0]:
                 best = length, place
         return best
+
+
+def _two(before: int, token: int) -> int:
+    """A number for two tokens that no single one has."""
+    return (before + 2) << 32 | token + 2
 
 
 class Drafts:
@@ -78,17 +91,20 @@ class Drafts:
 
     def row(self, pair: ReportPair, prompt: Sequence[int]) -> "Drafter":
         """Who guesses for a pair."""
+        guess = _plain(evaluate_pair(pair))
         try:
-            guess = self._encode(json.dumps(_plain(evaluate_pair(pair)), ensure_ascii=False, **self._layout))
+            tokens = self._encode(json.dumps(guess, ensure_ascii=False, **self._layout))
         except ValueError:  # control tokens: nothing that an output may hold
-            guess = []
-        return Drafter(self, [Text([_START, *guess]), Text([_START]), Text(prompt)])
+            tokens = []
+        return Drafter(self, guess, [Text([_START, *tokens]), Text([_START]), Text(prompt)])
 
-    def finish(self, output: Sequence[int], pair: ReportPair) -> None:
+    def finish(self, drafter: "Drafter", output: Sequence[int]) -> None:
         """Keep an output to look in, and learn its layout."""
         self.finished.append(Text([_START, *output]))
-        text, guess = self._decode(list(output)), _plain(evaluate_pair(pair))
-        self._layout = max(_LAYOUTS, key=lambda layout: _common(text, json.dumps(guess, ensure_ascii=False, **layout)))
+        text = self._decode(list(output))
+        self._layout = max(
+            _LAYOUTS, key=lambda layout: _common(text, json.dumps(drafter.guess, ensure_ascii=False, **layout))
+        )
 
     def worth(self, chance: float, rows: int) -> bool:
         """Whether a guess that comes true with this chance saves more than it costs.
@@ -109,9 +125,14 @@ class Drafts:
 
 
 class Drafter:
-    """Guesses for one row."""
+    """Guesses for one row.
 
-    def __init__(self, drafts: Drafts, texts: list[Text]) -> None:
+    Attributes:
+        guess: What the offline rules say of its pair.
+    """
+
+    def __init__(self, drafts: Drafts, guess: dict[str, Any], texts: list[Text]) -> None:
+        self.guess = guess
         self._drafts, self._texts = drafts, texts
         self._own = texts[1]
         self._followed: list[tuple[int, int]] = []

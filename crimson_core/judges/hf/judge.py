@@ -4,6 +4,7 @@ Decoding is greedy, by default inside a grammar made from the evaluation's JSON 
 is an evaluation.
 """
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,9 +38,9 @@ from crimson_core.judges.hf.checkpoint import base_of, find_checkpoint, load_mod
 from crimson_core.judges.hf.decoding import Decoder, Flight, Row, Work
 from crimson_core.judges.hf.drafts import Drafts
 from crimson_core.judges.hf.encoding import ChatEncoder
-from crimson_core.judges.hf.engine import engine
+from crimson_core.judges.hf.engine import engine, first_line
 from crimson_core.judges.hf.grammar import Grammar, NoGrammar, compile_grammar, evaluation_grammar
-from crimson_core.judges.hf.packed import PackedModel, why_not_packed
+from crimson_core.judges.hf.packed import PackedModel, why_not_compiled, why_not_packed
 from crimson_core.prompt import Prompt
 from crimson_core.report import ReportPair
 
@@ -58,11 +59,12 @@ class _Options(NamedTuple):
     max_findings: int
     max_text: int
     decoding: str | None
+    compile: bool | None
 
     def checked(self) -> Self:
         """Itself, before anything is loaded."""
         for option, value in self._asdict().items():
-            if option not in ("constrained", "decoding") and (
+            if option not in ("constrained", "decoding", "compile") and (
                 value is not None or option in ("max_findings", "max_text")
             ):
                 check_positive(option, value)
@@ -100,6 +102,9 @@ class HFJudge:
             the same: equal in float32 but for tokens that tie within rounding. `plain` is `generate` of Transformers,
             one token at a time. None takes drafts where the model's architecture is known to allow it (Gemma 3, Llama,
             Mistral, Qwen 2 and 3, on one device), else plain, which then stands in the signature.
+        compile: Let torch compile the model's layers, which takes some seconds before the first pair and makes passes on a
+            GPU about twice as fast. None does so on a CUDA device in half precision, where a C compiler is there. It
+            stands in the signature.
 
     Attributes:
         prompt: How a pair is put to the model; may be replaced by another `Prompt` of the same style.
@@ -126,8 +131,9 @@ class HFJudge:
         max_findings: int = MAX_FINDINGS,
         max_text: int = MAX_TEXT,
         decoding: str | None = None,
+        compile: bool | None = None,
     ) -> None:
-        options = _Options(batch_size, constrained, max_new_tokens, max_findings, max_text, decoding).checked()
+        options = _Options(batch_size, constrained, max_new_tokens, max_findings, max_text, decoding, compile).checked()
         if dtype not in _DTYPES:
             raise InputError(f"dtype is {dtype!r}. Use one of {', '.join(_DTYPES)}.")
         device = _check_device(device)
@@ -159,6 +165,7 @@ class HFJudge:
         max_findings: int = MAX_FINDINGS,
         max_text: int = MAX_TEXT,
         decoding: str | None = None,
+        compile: bool = False,
     ) -> Self:
         """A judge around a model in memory, for example one that is being trained.
 
@@ -177,12 +184,13 @@ class HFJudge:
             max_findings: As of the class.
             max_text: As of the class.
             decoding: As of the class.
+            compile: As of the class; the model's layers stay compiled.
 
         Raises:
             InputError: An option has no possible value; the text names it.
             JudgeError: The model cannot be used; the text says what to do.
         """
-        options = _Options(batch_size, constrained, max_new_tokens, max_findings, max_text, decoding).checked()
+        options = _Options(batch_size, constrained, max_new_tokens, max_findings, max_text, decoding, compile).checked()
         judge = cls.__new__(cls)
         encoder = chat_encoder(tokenizer, name, prompt)
         judge._set_up(model, tokenizer, encoder, name, prompt, {"revision": IN_MEMORY}, options)
@@ -212,6 +220,7 @@ class HFJudge:
         if obstacle and options.decoding == "drafts":
             raise JudgeError(f"{name} cannot be decoded with drafts: {obstacle} is not known here. Leave decoding out.")
         self._packed = None if obstacle or options.decoding == "plain" else PackedModel(self._model)
+        compiled = self._compile(name, options.compile)
         self._grammar = None
         if options.constrained:
             grammar = evaluation_grammar(evaluation_schema(options.max_findings, options.max_text))
@@ -224,12 +233,35 @@ class HFJudge:
             "judge": f"hf:{name}",
             **origin,
             "prompt": "",
-            "decoding": f"greedy,max{self._max_new_tokens},{bounds}{'' if self._packed else ',plain'}",
+            "decoding": f"greedy,max{self._max_new_tokens},{bounds}"
+            f"{'' if self._packed else ',plain'}{',compiled' if compiled else ''}",
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             **({"xgrammar": version("xgrammar")} if options.constrained else {}),
         }
+
+    def _compile(self, name: str, wanted: bool | None) -> bool:
+        """Compile the model's layers, if that is wanted or, where nothing is said, possible; whether they are compiled."""
+        if wanted is False or (wanted is None and not self._packed):
+            return False
+        obstacle = why_not_compiled(self._model) if self._packed else "it is decoded plainly"
+        if obstacle and wanted:
+            raise JudgeError(f"{name} cannot be compiled: {obstacle}. Leave compile out.")
+        if obstacle:
+            return False
+        try:
+            self._packed.compile()
+            return True
+        except Exception as error:  # of the compiler and of all that it calls
+            if wanted:
+                raise JudgeError(f"{name} cannot be compiled: {first_line(error)}. Give compile=False.") from None
+            warnings.warn(
+                f"The layers of {name} could not be compiled ({first_line(error)}). They run as they are, which takes "
+                "about twice the time; compile=False does so without this warning.",
+                stacklevel=4,
+            )
+            return False
 
     def signature(self) -> dict[str, str]:
         """Model, revision, prompt, decoding, dtype and versions.
@@ -277,7 +309,7 @@ class HFJudge:
                 fits = self._fits(go_on)
                 for index, row in done:
                     with self.work.timed("drafting"):
-                        drafts.finish(row.output, pairs[index])
+                        drafts.finish(row.drafter, row.output)
                     with self.work.timed("parsing"):
                         judgement = self._read(len(row.prompt), row.output, row.limit)
                     yield index, judgement

@@ -6,6 +6,8 @@ depend on its neighbours but for rounding. On a CUDA device in half precision on
 layer; elsewhere rows take turns.
 """
 
+import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -235,6 +237,17 @@ def why_not_packed(model: PreTrainedModel) -> str | None:
     return None
 
 
+def why_not_compiled(model: PreTrainedModel) -> str | None:
+    """Why a model's layers are better not compiled; None if they may be."""
+    if model.device.type != "cuda":
+        return "the model is on no CUDA device"
+    if model.dtype not in (torch.bfloat16, torch.float16):
+        return f"the model is in {str(model.dtype).removeprefix('torch.')}, which is for exactness"
+    if not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+        return "there is no C compiler (gcc, clang or $CC)"
+    return None
+
+
 _CLASSES = frozenset(
     {"Gemma3ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
 )
@@ -253,8 +266,13 @@ class PackedModel:
         head = model.get_output_embeddings()
         self._plain_head = head if type(head) is nn.Linear else None  # LoRA may have wrapped it
 
+    @torch.no_grad()
     def compile(self) -> None:
-        """Let torch compile the layers, which all share what it makes; takes some seconds at the first pass."""
+        """Let torch compile the layers, which all share what it makes, and take a first pass, in which it does.
+
+        Raises:
+            Exception: Whatever the compiler has to say; the layers are then as they were.
+        """
         import torch._dynamo
 
         # Compiled code stops at attention: it is one kernel, whose operands change with every pass.
@@ -262,6 +280,14 @@ class PackedModel:
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_COMPILED)
         for layer in self._model.model.layers:
             layer.compile(dynamic=True)
+        try:
+            cache = self.cache(_FEW)
+            with self.attention():
+                self.hidden_states(cache, [Span(cache.open(_FEW), [0] * _FEW)])
+        except Exception:
+            for layer in self._model.model.layers:
+                layer._compiled_call_impl = None
+            raise
 
     def cache(self, chunk: int) -> Cache:
         """An empty cache for rows of which at most `chunk` positions are written in a pass."""
