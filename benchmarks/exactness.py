@@ -46,15 +46,21 @@ def made_up_pairs(n: int, seed: int = 0, most_words: int = 600) -> list[ReportPa
     rng = random.Random(seed)
     pairs = [ReportPair("", ""), ReportPair("", _FINDINGS[0]), ReportPair(_FINDINGS[1], "")][:n]
     while len(pairs) < n:
-        findings = [sentence.format(rng.randrange(3, 12)) for sentence in rng.sample(_FINDINGS, len(pairs) % 13)]
-        reports = []
-        for _ in range(2):
-            words = most_words if len(pairs) % 6 == 0 else rng.randrange(most_words // 6 + 1)
-            kept = [sentence for sentence in findings if rng.random() < 0.8]
-            reports.append(_padded(kept, words, rng))
-        context = PatientContext(str(rng.randrange(1, 99)), rng.choice("FM"), "cough") if rng.random() < 0.5 else None
-        pairs.append(ReportPair(*reports, context))
+        long = len(pairs) % 6 == 0
+        pairs.append(made_up_pair(rng, len(pairs) % 13, most_words if long else most_words // 6, exactly=long))
     return pairs
+
+
+def made_up_pair(rng: random.Random, n_findings: int, words: int, exactly: bool = True) -> ReportPair:
+    """Two reports that share most of their findings, each of so many words, or of at most as many."""
+    findings = [sentence.format(rng.randrange(3, 12)) for sentence in rng.sample(_FINDINGS, n_findings)]
+    reports = []
+    for _ in range(2):
+        length = words if exactly else rng.randrange(words + 1)
+        kept = [sentence for sentence in findings if rng.random() < 0.8]
+        reports.append(_padded(kept, length, rng))
+    context = PatientContext(str(rng.randrange(1, 99)), rng.choice("FM"), "cough") if rng.random() < 0.5 else None
+    return ReportPair(*reports, context)
 
 
 def _padded(sentences: list[str], words: int, rng: random.Random) -> str:

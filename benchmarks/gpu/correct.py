@@ -6,7 +6,7 @@ the output file are not measured again.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
@@ -16,9 +16,11 @@ from benchmarks.exactness import compare, made_up_pairs, outputs
 from benchmarks.forged import FORGED
 from benchmarks.gpu.common import Results, cuda_or_cpu
 from crimson_core import ReportPair, load_judge
+from crimson_core.errors import InputError
 from crimson_core.judges.hf import HFJudge
 
-_DTYPES = ("float32", "bfloat16")
+_LONG = 5000  # characters of a forged report; with `generate` a longer one would make a batch of as long rows
+_SPARE = 2**30  # bytes beside the weights: the caches of some rows, not of all
 
 
 def main(
@@ -36,38 +38,63 @@ def main(
     pairs = made_up_pairs(n_pairs, most_words=most_words)
     sizes = batch_size or [8, 60]
     options = {"max_new_tokens": max_new_tokens, "device": str(where)}
-    for dtype in _DTYPES:
-        results.once(
-            f"made-up pairs, {dtype}", lambda dtype=dtype: _against_generate(judge, pairs, sizes, dtype, options)
-        )
-    forged = [ReportPair(text, "Clear.") for text in FORGED] + [ReportPair("Clear.", text) for text in FORGED]
-    results.once("forged reports, float32", lambda: _against_generate(judge, forged, sizes[-1:], "float32", options))
+    forged = [
+        ReportPair(*both) for text in FORGED if len(text) < _LONG for both in ((text, "Clear."), ("Clear.", text))
+    ]
+    ready: dict[str, Judges] = {}
+
+    def judges(dtype: str) -> Judges:
+        if dtype not in ready:
+            ready.clear()
+            ready[dtype] = _judges(judge, dtype, options)
+        return ready[dtype]
+
+    results.once("made-up pairs, float32", lambda: _against_generate(judges("float32"), pairs, sizes))
+    results.once("forged reports, float32", lambda: _against_generate(judges("float32"), forged, sizes[-1:]))
     if where.type == "cuda":
-        results.once("memory runs out", lambda: _out_of_memory(judge, pairs, options))
+        results.once("memory runs out", lambda: _out_of_memory(judges("float32").drafts, pairs))
+    results.once("made-up pairs, bfloat16", lambda: _against_generate(judges("bfloat16"), pairs, sizes))
     _show(results.figures)
 
 
-def _against_generate(
-    judge: str, pairs: Sequence[ReportPair], sizes: Sequence[int], dtype: str, options: dict[str, Any]
-) -> dict[str, Any]:
-    """For each batch size the share of same outputs and evaluations, and the margins of the tokens in which others differ."""
-    plain = load_judge(judge, decoding="plain", dtype=dtype, batch_size=32, **options)
-    if not isinstance(plain, HFJudge):
-        raise TypeError(f"{judge} is no hf judge")
-    drafts = load_judge(judge, decoding="drafts", dtype=dtype, **options)
-    return {"signature": drafts.signature(), "rows": compare(plain, drafts, pairs, sizes)}
+class Judges(NamedTuple):
+    """The same checkpoint twice: with `generate`, and as it is by default. Layers of the second may be compiled."""
+
+    plain: HFJudge
+    drafts: HFJudge
 
 
-def _out_of_memory(judge: str, pairs: Sequence[ReportPair], options: dict[str, Any]) -> dict[str, Any]:
+def _judges(judge: str, dtype: str, options: dict[str, Any]) -> Judges:
+    drafts = load_judge(judge, dtype=dtype, **options)
+    if not isinstance(drafts, HFJudge):
+        raise InputError(f"--judge {judge}: only hf judges decode here. Give hf:<Hub id or folder>.")
+    other = load_judge(judge, dtype=dtype, constrained=False, decoding="plain", **options)
+    plain = HFJudge.from_model(
+        other._model,
+        drafts._tokenizer,
+        name="generate",
+        prompt=drafts.prompt,
+        decoding="plain",
+        batch_size=64,
+        max_new_tokens=options["max_new_tokens"],
+    )
+    return Judges(plain, drafts)
+
+
+def _against_generate(judges: Judges, pairs: Sequence[ReportPair], sizes: Sequence[int]) -> dict[str, Any]:
+    """For each batch size the number of same outputs, and the margins of the tokens in which the others differ."""
+    return {"signature": judges.drafts.signature(), "rows": compare(*judges, pairs, sizes)}
+
+
+def _out_of_memory(made: HFJudge, pairs: Sequence[ReportPair]) -> dict[str, Any]:
     """The outputs of a judge that is given little more memory than its weights take, beside those with plenty of it."""
-    made = load_judge(judge, dtype="float32", batch_size=len(pairs), **options)
+    made.batch_size = len(pairs)
     expected = outputs(made, pairs)
     device = made._model.device
     torch.cuda.empty_cache()
     whole = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, torch.cuda.memory_allocated() / whole + 1.2 * 2**30 / whole))
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + _SPARE) / whole)
     try:
-        made.batch_size = len(pairs)
         got = outputs(made, pairs)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -5,6 +5,7 @@ scripted (`benchmarks.gpu.scripted`), so that the time is real and the text is t
 measured again.
 """
 
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 import transformers
 import typer
+from tqdm.auto import tqdm
 from transformers import AutoTokenizer
 
 from benchmarks.common import console, number, run, table
@@ -31,6 +33,7 @@ from crimson_core.report import ReportPair
 WAYS = ("prompt pass", "crimson-score", "generate", "prompt pass, compiled", "drafts", "profile")
 _PROMPT = Prompt(guidelines=False)
 _PROMPTS = 64  # of the prompt pass
+_LONG = 1000  # characters of a text, which surprises make longer
 Targets = dict[tuple[int, ...], list[int]]
 
 
@@ -55,24 +58,27 @@ def main(
     results = Results(output)
     words = AutoTokenizer.from_pretrained(tokenizer)
     model = random_model(shape, where)
-    plain = HFJudge.from_model(model, words, name="random", prompt=_PROMPT, decoding="plain")
-    judge = None
+    judges: dict[bool, HFJudge] = {}
+
+    def judge_for(one: str) -> HFJudge:
+        """The judge as it is, or, for the ways that need no more, with `generate` and layers that are not compiled."""
+        whole = one in WAYS[-3:]
+        if whole not in judges:
+            options = {"compile": where.type == "cuda"} if whole else {"decoding": "plain"}
+            judges[whole] = HFJudge.from_model(model, words, name="random", prompt=_PROMPT, max_text=_LONG, **options)
+        return judges[whole]
+
     rows = []
     for one in way or WAYS:
         if one not in WAYS:
             raise InputError(f"--way {one} is none. Use one of: {', '.join(WAYS)}.")
-        if one in WAYS[-3:] and judge is None:
-            compiled = where.type == "cuda"
-            judge = HFJudge.from_model(model, words, name="random", prompt=_PROMPT, compile=compiled)
         for share, size in _settings(one, surprises or [0.15], batch_size or [16, 64, 128, 256]):
             n = _PROMPTS if one.startswith("prompt pass") else n_pairs if one in ("drafts", "profile") else size
             name = one if one == "profile" else f"{one}, batch {size}"
             name += "" if one.startswith("prompt pass") else f", {share:.0%} surprises"
 
-            def measured(
-                one: str = one, n: int = n, size: int = size, share: float = share, judge: HFJudge = judge or plain
-            ) -> dict[str, Any]:
-                figures = _MEASURES[one](judge, typical_pairs(n), size, share)
+            def measured(one: str = one, n: int = n, size: int = size, share: float = share) -> dict[str, Any]:
+                figures = _MEASURES[one](judge_for(one), typical_pairs(n), size, share)
                 return {"way": one, "batch_size": size, "surprises": share} | figures
 
             figures = results.once(name, measured)
@@ -228,7 +234,8 @@ def _drafts(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, surpri
     judge.batch_size = batch_size
     judge.work = decoding.Work()
     with _scripted_drafts(judge, targets):
-        done, figures = _timed(lambda: sorted(judge.judge(pairs), key=lambda item: item[0]), judge._model.device)
+        bar = tqdm(judge.judge(pairs), total=len(pairs), unit="pair", mininterval=3, file=sys.stdout)
+        done, figures = _timed(lambda: sorted(bar, key=lambda item: item[0]), judge._model.device)
     wrong = sum(one.raw_output != _text(judge, ids) for (_, one), ids in zip(done, targets.values(), strict=True))
     work = judge.work
     return _of_outputs(figures, targets, wrong) | {
@@ -288,8 +295,12 @@ def _profile(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, surpr
         return forward(packed, cache, spans)
 
     PackedModel.hidden_states = watched
+    judge.batch_size = batch_size
     try:
-        _drafts(judge, pairs, batch_size, surprises)
+        with _scripted_drafts(judge, _targets(judge, pairs, surprises)):
+            for _ in judge.judge(pairs):
+                if len(window) == 2:
+                    break
     finally:
         PackedModel.hidden_states = forward
     spent: dict[str, float] = defaultdict(float)

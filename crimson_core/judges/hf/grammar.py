@@ -1,6 +1,7 @@
 """The evaluation's JSON schema as a grammar that keeps a model's output inside it."""
 
 import json
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from types import ModuleType
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 _MAX_WHITESPACE = 24
 _MAX_ESCAPES = 8
 _FEW = 2048  # tokens: so few are cheaper to ask the output layer about than all
+_COMPILED = 4  # grammars that are kept
 _REMEMBERED = 256  # sets of allowed tokens; inside a text it is the same one most of the time
 
 
@@ -57,10 +59,20 @@ def _literal(value: str) -> str:
 
 
 def compile_grammar(
-    xgrammar: ModuleType, grammar: str, tokenizer: PreTrainedTokenizerBase, vocab_size: int, ends: list[int]
+    xgrammar: ModuleType, grammar: str, tokenizer: PreTrainedTokenizerBase, vocab_size: int, ends: Sequence[int]
 ) -> Any:
-    """A grammar against a tokenizer's vocabulary, which may be padded to `vocab_size`; it ends with one of `ends`."""
-    info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=vocab_size, stop_token_ids=ends)
+    """A grammar against a tokenizer's vocabulary, which may be padded to `vocab_size`; it ends with one of `ends`.
+
+    It takes seconds, so judges that share a tokenizer share it.
+    """
+    return _compiled(xgrammar, grammar, tokenizer, vocab_size, tuple(ends))
+
+
+@lru_cache(_COMPILED)
+def _compiled(
+    xgrammar: ModuleType, grammar: str, tokenizer: PreTrainedTokenizerBase, vocab_size: int, ends: tuple[int, ...]
+) -> Any:
+    info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=vocab_size, stop_token_ids=list(ends))
     return xgrammar.GrammarCompiler(info).compile_grammar(grammar)
 
 
