@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 _SPARE = 128  # slots that a row gets beyond need when it has to move, so that it rarely does
-_GROWTH = 1.5
 
 
 @dataclass
@@ -211,6 +210,6 @@ class Cache:
     def _take(self, arena: Arena, slots: int) -> int:
         start = arena.take(slots)
         if start is None:
-            arena.grow(max(slots, int((_GROWTH - 1) * arena.slots)))
+            arena.grow(slots)
             start = arena.take(slots)
         return start

@@ -23,6 +23,7 @@ _KEPT = 4  # rows whose prompts are kept to share
 _WORTH_SHARING = 16  # tokens
 _MOST = 64  # tokens of a draft, where the grammar leaves no choice at all
 _EXPECTED = 512  # tokens of an output, for which memory should be free
+_ROUND = 256  # rows of much the same length get slots of the same number, so that one fits where another was
 _SHARE = 0.7, 0.9  # of the free memory that caches may take: of a CPU, which others use too; of an accelerator
 
 
@@ -183,6 +184,7 @@ class Decoder:
     ) -> None:
         self._model, self._grammar, self._ends, self._work, self._pace = model, grammar, ends, work, pace
         self._kept: deque[Row] = deque()
+        self._reserved = False
         self.cache = model.cache(pace.chunk)
 
     def wants_more(self, rows: Iterable[Row]) -> bool:
@@ -191,21 +193,21 @@ class Decoder:
 
     def has_room(self, prompt_tokens: int, rows: int) -> bool:
         """Whether memory is free for a row more, beside so many; a row alone is always tried."""
-        tokens = prompt_tokens + _EXPECTED
-        while lacking := self.cache.lacking_bytes(tokens):
+        tokens = _room(prompt_tokens)
+        while (lacking := self.cache.lacking_bytes(tokens)) and lacking > self._budget():
             if not self._drop_kept():
-                break
-        return not rows or not lacking or lacking < self._budget() - self._model.pass_bytes(*self._most_of_pass())
+                return not rows
+        return True
 
     def reserve(self, prompt_tokens: int, rows: int) -> None:
-        """Take memory for so many rows at once, or for as many as fit."""
-        tokens = prompt_tokens + _EXPECTED
-        budget = self._budget() - self._model.pass_bytes(*self._most_of_pass())
-        self.cache.reserve(max(1, min(rows, budget // self.cache.row_bytes(tokens))), tokens)
+        """Before the first row: take memory for so many at once, or for as many as fit, and for those that are kept."""
+        if not self._reserved:
+            self._reserved, tokens = True, _room(prompt_tokens)
+            self.cache.reserve(max(1, min(rows + _KEPT, self._budget() // self.cache.row_bytes(tokens))), tokens)
 
     def start(self, prompt: list[int], limit: int, drafter: Drafter) -> Row:
         """A new row. What the prompt has in common with one that was read is not read again."""
-        row = Row(prompt, limit, self._grammar.start(), drafter, self.cache.open(len(prompt) + min(limit, _EXPECTED)))
+        row = Row(prompt, limit, self._grammar.start(), drafter, self.cache.open(_room(len(prompt))))
         same = [(_common(prompt[:-1], other.prompt[: other.cache.length]), other) for other in self._kept]
         length, other = max(same, key=lambda item: item[0], default=(0, None))
         if length >= _WORTH_SHARING:
@@ -440,11 +442,15 @@ class Decoder:
 
     def _budget(self) -> int:
         """Bytes that caches may still take."""
-        return int(free_memory(self._model.device) * _SHARE[0 if self._model.device.type == "cpu" else 1])
+        pace, on_cpu = self._pace, self._model.device.type == "cpu"
+        # Twice the tokens, since drafts come on top of prompts; logits stay until the pass of each crew has been read.
+        passes = self._model.pass_bytes(2 * pace.tokens, pace.head * (1 if pace.allowed_first else 2 * pace.crews))
+        return int(free_memory(self._model.device) * _SHARE[0 if on_cpu else 1]) - passes
 
-    def _most_of_pass(self) -> tuple[int, int]:
-        """Tokens of a pass, and positions whose logits are there at once."""
-        return self._pace.tokens * 2, self._pace.head * (1 if self._pace.allowed_first else 2 * self._pace.crews)
+
+def _room(prompt_tokens: int) -> int:
+    """Slots for a prompt and the output to come; an output that needs more moves."""
+    return -(-(prompt_tokens + _EXPECTED) // _ROUND) * _ROUND
 
 
 def _unknown(question: Question, known: dict[int, int]) -> list[int]:

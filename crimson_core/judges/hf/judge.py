@@ -342,8 +342,7 @@ class HFJudge:
             prompt = hand.next[index]
             if not decoder.has_room(len(prompt), others + len(crew)):
                 break
-            if not others + len(crew):
-                decoder.reserve(len(prompt), min(self.batch_size, len(queue)))
+            decoder.reserve(len(prompt), min(self.batch_size, len(queue)))
             with self.work.timed("drafting"):
                 drafter = drafts.row(pairs[index], prompt)
             crew[index] = decoder.start(prompt, self._limit(len(prompt)), drafter)
