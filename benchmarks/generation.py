@@ -2,11 +2,13 @@
 
 import gc
 import io
+import math
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +20,8 @@ from crimson_core.errors import InputError
 from crimson_core.evaluation import parse_evaluation
 from crimson_core.judges import load_judge, parse_spec
 from crimson_core.judges.hf import HFJudge
+from crimson_core.judges.hf.decoding import Work
+from crimson_core.judges.hf.drafts import Drafter, Drafts, Text
 from crimson_core.prompt import Prompt
 from crimson_core.report import ReportPair
 from training.merge import merge
@@ -35,21 +39,28 @@ class Way(NamedTuple):
         prompt: A key of `_PROMPTS`.
         decoding: Of the hf judge; None for `crimson-score`.
         dtype: Of `crimson-score`'s weights; None leaves bfloat16, which it asks for.
+        rules: Whether the offline rules guess, and finished outputs are looked in; else guesses come out of the prompt and
+            the row's own output alone.
     """
 
     name: str
     prompt: str
     decoding: str | None
     dtype: torch.dtype | None = None
+    rules: bool = True
 
 
 class Run(NamedTuple):
-    """What became of the pairs: output texts, output tokens, seconds by what they were spent on, and passes if they are known."""
+    """What became of the pairs: output texts, output tokens, seconds by what they were spent on.
+
+    Of drafts also the passes, and the share of guesses that came true.
+    """
 
     texts: list[str]
     tokens: int
     seconds: dict[str, float]
     passes: int | None = None
+    accepted: float = math.nan
 
 
 Ask = Callable[[Sequence[ReportPair], int], Run]
@@ -73,6 +84,7 @@ def measure(
     ways += [Way("crimson-score in float32", "reference", None, same)] if same else []
     ways += [Way("generate", prompt, "plain") for prompt in _PROMPTS]
     ways += [Way("drafts", prompt, "drafts") for prompt in _PROMPTS]
+    ways += [Way("drafts without rules", prompt, "drafts", rules=False) for prompt in _PROMPTS]
     ways = [way for way in ways if not wanted or f"{way.name}, {way.prompt}" in wanted]
     if not ways:
         raise InputError(f"--way {', '.join(wanted)} is none of the ways. Leave it out to measure all.")
@@ -127,6 +139,7 @@ def _row(way: Way, batch_size: int, timed: Sequence[dict[str, Any]], n: int) -> 
         "tokens_per_second": run.tokens / seconds,
         "tokens": run.tokens,
         "passes_per_token": ratio(middle["passes"], run.tokens),
+        "accepted_drafts": run.accepted,
         "peak_mb": max(one["peak_mb"] for one in timed),
         "split": {what: spent / seconds for what, spent in run.seconds.items()},
         "texts": run.texts,
@@ -151,14 +164,34 @@ def _ready(way: Way, spec: str, judge: HFJudge, max_new_tokens: int) -> Iterator
 
     def ask(pairs: Sequence[ReportPair], batch_size: int) -> Run:
         one.batch_size = batch_size
-        before, passes = dict(one.work.seconds), one.work.row_passes
-        done = [judgement for _, judgement in sorted(one.judge(pairs), key=lambda item: item[0])]
-        seconds = {what: spent - before.get(what, 0.0) for what, spent in one.work.seconds.items()}
+        one.work = Work()
+        with nullcontext() if way.rules else _own_text_only():
+            done = [judgement for _, judgement in sorted(one.judge(pairs), key=lambda item: item[0])]
         tokens = sum(judgement.usage.get("completion_tokens", 0) for judgement in done)
-        packed = one.work.row_passes - passes if way.decoding == "drafts" else None
-        return Run([judgement.raw_output or "" for judgement in done], tokens, seconds, packed)
+        texts, work = [judgement.raw_output or "" for judgement in done], one.work
+        if way.decoding != "drafts":
+            return Run(texts, tokens, {})
+        return Run(texts, tokens, dict(work.seconds), work.row_passes, ratio(work.agreed, work.drafted))
 
     yield ask, judge._model.model
+
+
+@contextmanager
+def _own_text_only() -> Iterator[None]:
+    """Guess from the prompt and the row's own output alone."""
+    row = Drafts.row
+
+    def without_rules(drafts: Drafts, pair: ReportPair, prompt: Sequence[int]) -> Drafter:
+        drafts.finished = deque(maxlen=0)
+        drafter = row(drafts, pair, prompt)
+        drafter._texts[0] = Text()
+        return drafter
+
+    Drafts.row = without_rules
+    try:
+        yield
+    finally:
+        Drafts.row = row
 
 
 @contextmanager
@@ -205,7 +238,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def _show(rows: Sequence[dict[str, Any]], judge: HFJudge, n: int, rounds: int, most: int) -> None:
-    headers = ("", "prompt", "batch", "pairs/s", "times", "tokens/s", "passes/token", "peak MB", "same")
+    headers = ("", "prompt", "batch", "pairs/s", "times", "tokens/s", "passes/token", "accepted", "peak MB", "same")
     made = table(f"Generation: {n} pairs, at most {most} tokens each, median of {rounds}", headers, left=2)
     theirs = [row for row in rows if row["way"].startswith("crimson-score")]
     base = {row["batch_size"]: row["pairs_per_second"] for row in theirs}  # in the judge's own type, which comes last
@@ -218,13 +251,14 @@ def _show(rows: Sequence[dict[str, Any]], judge: HFJudge, n: int, rounds: int, m
             number(ratio(row["pairs_per_second"], base.get(row["batch_size"], 0.0)), 1),
             number(row["tokens_per_second"], 1),
             number(row["passes_per_token"]),
+            number(row["accepted_drafts"]),
             number(row["peak_mb"], 0),
             number(row["same"]),
         )
     console.print(made)
     console.print(
         f"times: pairs/s over those of {theirs[-1]['way'] if theirs else 'crimson-score'} at the same batch size. passes/token: forward "
-        "passes, counted for each row in them, per output token. peak MB: above what weights and all else held before. same: pairs with "
+        "passes, counted for each row in them, per output token. accepted: share of guesses that came true. peak MB: above what weights and all else held before. same: pairs with "
         "the evaluation that generate writes for this prompt.\n"
     )
     made = table("Share of the time, drafts", ("prompt", "batch", *_MODEL, *_OURS, "outside the model"))

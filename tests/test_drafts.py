@@ -2,6 +2,7 @@
 
 import gc
 import random
+import shutil
 from collections import Counter
 
 import pytest
@@ -199,11 +200,13 @@ def test_drafts_write_what_generate_writes(kind, constrained, pace):
 
 
 def test_reports_longer_than_the_window_and_a_token_at_a_time(pace, monkeypatch):
-    """Seven tokens a chunk, so that a prompt is read in many passes, and room for one row in each."""
+    """Seven tokens a chunk, so that a prompt is read in many passes, room for one row in each, and rows that outgrow theirs."""
     model = model_of("gemma")
     plain, drafts = judge_of(model, "plain"), judge_of(model, "drafts")
     pairs = [pair for pair in made_up_pairs(24) if len(pair.reference) > 2000][:2] + made_up_pairs(2)
     monkeypatch.setattr(hf.decoding, "CPU_PACE", pace._replace(tokens=7, chunk=7, head=1))
+    monkeypatch.setattr(hf.decoding, "_EXPECTED", 1)
+    monkeypatch.setattr(hf.decoding, "_ROUND", 1)
     assert outputs(drafts, pairs) == outputs(plain, pairs)
 
 
@@ -214,6 +217,47 @@ def test_real_weights(gemma_folder, tmp_path):
     plain, drafts = (HFJudge(str(folder), decoding=decoding, **options) for decoding in ("plain", "drafts"))
     (row,) = compare(plain, drafts, made_up_pairs(3, most_words=30), (3,))
     assert row["same"] == 3
+
+
+# --- Compiled layers
+
+
+def test_layers_are_compiled_only_where_it_pays(monkeypatch):
+    model = model_of("gemma")
+    with pytest.raises(JudgeError, match="m cannot be compiled: the model is on no CUDA device. Leave compile out"):
+        judge_of(model, "drafts", compile=True)
+    with pytest.raises(JudgeError, match="m cannot be compiled: it is decoded plainly"):
+        judge_of(model, "plain", compile=True)
+    assert "compiled" not in judge_of(model, "drafts", compile=None).signature()["decoding"]
+
+
+def test_a_compiler_that_fails_is_told_and_nothing_is_compiled(monkeypatch):
+    model = model_of("gemma")
+    monkeypatch.setattr(hf.judge, "why_not_compiled", lambda _: None)
+
+    def broken(*_):
+        raise RuntimeError("no Python.h\nin sight")
+
+    monkeypatch.setattr(PackedModel, "hidden_states", broken)
+    with pytest.raises(JudgeError, match="m cannot be compiled: no Python.h. Give compile=False"):
+        judge_of(model, "drafts", compile=True)
+    with pytest.warns(UserWarning, match="layers of m could not be compiled .no Python.h.. They run as they are"):
+        judge = judge_of(model, "drafts", compile=None)
+    assert "compiled" not in judge.signature()["decoding"]
+    assert all(layer._compiled_call_impl is None for layer in model.model.layers)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="compiling for a CPU needs g++")
+def test_compiled_layers_write_the_same(monkeypatch):
+    monkeypatch.setattr(hf.judge, "why_not_compiled", lambda _: None)
+    model, pairs = model_of("gemma"), made_up_pairs(6, most_words=60)
+    expected = outputs(judge_of(model, "drafts"), pairs)
+    judge = judge_of(model, "drafts", compile=True)
+    assert judge.signature()["decoding"].endswith(",compiled")
+    assert outputs(judge, pairs) == expected
+    made = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    outputs(judge, made_up_pairs(12, most_words=90)[6:])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == made, "passes of all sizes share code"
 
 
 # --- What holds for any decoding ----------------------------------------------------------------------------------

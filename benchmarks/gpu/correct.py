@@ -4,6 +4,7 @@ In float32 and bfloat16, with made-up pairs and with forged reports; then with m
 the output file are not measured again.
 """
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -14,12 +15,14 @@ import typer
 from benchmarks.common import console, run, table
 from benchmarks.exactness import compare, made_up_pairs, outputs
 from benchmarks.forged import FORGED
-from benchmarks.gpu.common import Results, cuda_or_cpu
+from benchmarks.gpu.common import Results, cuda_or_cpu, random_model
 from crimson_core import ReportPair, load_judge
 from crimson_core.errors import InputError
 from crimson_core.judges.hf import HFJudge
+from crimson_core.judges.hf.packed import PackedModel, Span
 
 _LONG = 5000  # characters of a forged report; with `generate` a longer one would make a batch of as long rows
+_CHUNK = 100  # tokens of a row in a pass, at most
 _SPARE = 2**30  # bytes beside the weights: the caches of some rows, not of all
 
 
@@ -49,12 +52,62 @@ def main(
             ready[dtype] = _judges(judge, dtype, options)
         return ready[dtype]
 
+    results.once("packed passes, bfloat16", lambda: _packed_passes(where))
     results.once("made-up pairs, float32", lambda: _against_generate(judges("float32"), pairs, sizes))
     results.once("forged reports, float32", lambda: _against_generate(judges("float32"), forged, sizes[-1:]))
     if where.type == "cuda":
         results.once("memory runs out", lambda: _out_of_memory(judges("float32").drafts, pairs))
     results.once("made-up pairs, bfloat16", lambda: _against_generate(judges("bfloat16"), pairs, sizes))
     _show(results.figures)
+
+
+@torch.no_grad()
+def _packed_passes(device: torch.device) -> dict[str, float]:
+    """Relative errors against float32 of what bfloat16 passes of a random model give: packed ones, and those of Transformers.
+
+    Rows of very unequal length share passes, come and go, and outgrow their slots, prompts longer than the window among them.
+    """
+    shape = {
+        "hidden_size": 256,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+        "sliding_window": 64,
+    }
+    model = random_model("tiny", device, vocab_size=3000, **shape)
+    exact = random_model("tiny", device, torch.float32, vocab_size=3000, **shape)
+    exact.load_state_dict({key: value.float() for key, value in model.state_dict().items()})
+    rng = random.Random(0)
+    texts = [[rng.randrange(3000) for _ in range(n)] for n in (300, 1, 40, 90, 700, 33, 120)]
+    packed = PackedModel(model)
+    cache = packed.cache(_CHUNK)
+    waiting, rows = list(enumerate(texts)), {}
+    got: list[list[torch.Tensor]] = [[] for _ in texts]
+    while waiting or rows:
+        while waiting and len(rows) < 4:
+            rows[waiting.pop(0)[0]] = cache.open(rng.randrange(1, _CHUNK))
+        spans = [Span(row, texts[n][row.length :][: rng.randrange(1, _CHUNK)]) for n, row in rows.items()]
+        for span in spans:
+            cache.make_room(span.cache, len(span.tokens))
+        with packed.attention():
+            hidden = packed.hidden_states(cache, spans)
+        place = 0
+        for n, span in zip(list(rows), spans, strict=True):
+            got[n].append(hidden[place : place + len(span.tokens)])
+            place += len(span.tokens)
+            span.cache.length += len(span.tokens)
+            if span.cache.length == len(texts[n]):
+                cache.close(rows.pop(n))
+    errors = {"packed": 0.0, "transformers": 0.0}
+    for text, ours in zip(texts, got, strict=True):
+        ids = torch.tensor([text], device=device)
+        right = exact.model(input_ids=ids).last_hidden_state[0]
+        for name, found in (
+            ("packed", torch.cat(ours)),
+            ("transformers", model.model(input_ids=ids).last_hidden_state[0]),
+        ):
+            errors[name] = max(errors[name], float((found.float() - right).norm() / right.norm()))
+    return errors
 
 
 class Judges(NamedTuple):
@@ -115,6 +168,11 @@ def _show(figures: dict[str, Any]) -> None:
             widest = f"{max(row['margins']):.2g}" if row["margins"] else "–"
             made.add_row(name, str(row["batch_size"]), str(row["pairs"]), str(row["same"]), widest)
     console.print(made)
+    errors = figures["packed passes, bfloat16"]
+    console.print(
+        f"Hidden states in bfloat16, largest relative error against float32: packed {errors['packed']:.4f}, "
+        f"Transformers' own {errors['transformers']:.4f}."
+    )
     if found := figures.get("memory runs out"):
         console.print(
             f"Memory ran out: batch size {found['batch_size_before']} became {found['batch_size_after']}, and "

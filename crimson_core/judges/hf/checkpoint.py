@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from crimson_core.errors import InputError, JudgeError
+from crimson_core.judges.hf.device import check_fits
 from crimson_core.judges.hf.engine import engine, first_line
 from crimson_core.prompt import PUBLISHED_NAMES
 
@@ -174,11 +176,12 @@ def load_model(
         device: Where to; None spreads it over the accelerators, or stays on the CPU.
 
     Raises:
-        JudgeError: It cannot be loaded.
+        JudgeError: It cannot be loaded, or does not fit into memory.
     """
     placed: dict[str, Any] = {}
     if device is None and torch.accelerator.is_available():
         placed["device_map"] = "auto"
+    check_fits((base or checkpoint).name, _parameters((base or checkpoint).folder) * dtype.itemsize, dtype, device)
     with loading(base or checkpoint), quiet():
         # No attention implementation is asked for: it is sdpa for every model that has it.
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -206,6 +209,19 @@ def load_model(
                     if getattr(own, key) is not None:
                         setattr(model.generation_config, key, getattr(own, key))
     return model if device is None else model.to(device)
+
+
+def _parameters(folder: Path) -> int:
+    """How many numbers the safetensors of a folder hold; 0 where that cannot be read, which loading will say."""
+    try:
+        count = 0
+        for path in folder.glob("*.safetensors"):
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            count += sum(prod(tensor["shape"]) for key, tensor in header.items() if key != "__metadata__")
+        return count
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
+        return 0
 
 
 def language_model(model: PreTrainedModel) -> PreTrainedModel:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from crimson_core.judges.hf.cache import RowCache
+from crimson_core.judges.hf.device import free_memory
 from crimson_core.judges.hf.drafts import Drafter, Guesses
 from crimson_core.judges.hf.grammar import Allowed, Grammar, Matcher, NoGrammar
-from crimson_core.judges.hf.packed import PackedModel, Span, free_memory
+from crimson_core.judges.hf.packed import PackedModel, Span
 
 _KEPT = 4  # rows whose prompts are kept to share
 _WORTH_SHARING = 16  # tokens

@@ -36,6 +36,7 @@ from crimson_core.judges.hf.asking import (
 )
 from crimson_core.judges.hf.checkpoint import base_of, find_checkpoint, load_model, load_tokenizer, revision_of
 from crimson_core.judges.hf.decoding import Decoder, Flight, Row, Work
+from crimson_core.judges.hf.device import chosen_device, is_out_of_memory
 from crimson_core.judges.hf.drafts import Drafts
 from crimson_core.judges.hf.encoding import ChatEncoder
 from crimson_core.judges.hf.engine import engine, first_line
@@ -136,7 +137,7 @@ class HFJudge:
         options = _Options(batch_size, constrained, max_new_tokens, max_findings, max_text, decoding, compile).checked()
         if dtype not in _DTYPES:
             raise InputError(f"dtype is {dtype!r}. Use one of {', '.join(_DTYPES)}.")
-        device = _check_device(device)
+        device = chosen_device(device)
 
         checkpoint = find_checkpoint(model, revision)
         prompt = prompt_of(checkpoint, guidelines)
@@ -433,7 +434,7 @@ class HFJudge:
             work()
             return True
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         # Out here, since the exception holds on to the tensors of the failed call.
         if torch.accelerator.is_available():
@@ -510,21 +511,3 @@ def _left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
         model.generation_config = wishes
         for module in training:
             module.training = True
-
-
-def _check_device(device: str | None) -> torch.device | None:
-    if device is None:
-        return None
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    count = torch.accelerator.device_count() if accelerator else 0
-    known = ["cpu", *([accelerator.type] if accelerator else []), *(f"{accelerator.type}:{n}" for n in range(count))]
-    if device not in known:
-        raise InputError(f"device is {device!r}. This machine has {', '.join(known)}; leave it out to take the best.")
-    return torch.device(device)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """The CPU's and Apple's allocators raise plain RuntimeErrors."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
-        words in str(error) for words in ("DefaultCPUAllocator", "out of memory")
-    )

@@ -14,7 +14,6 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
@@ -389,11 +388,3 @@ class _WeightInFront(TorchFunctionMode):
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear` on (positions, in); with the weight in front, a CPU takes two thirds of the time for a few."""
     return (weight @ x.T if bias is None else torch.addmm(bias[:, None], weight, x.T)).T.contiguous()
-
-
-def free_memory(device: torch.device) -> int:
-    """In bytes; what torch has reserved and does not use counts as free."""
-    if device.type != "cuda":
-        return psutil.virtual_memory().available
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + unused
