@@ -67,6 +67,18 @@ def test_a_model_that_is_too_large_is_refused_before_it_is_loaded(tiny_folder, m
         load_judge(f"hf:{tiny_folder}", dtype="float32")
 
 
+def test_one_gpu_is_taken_where_the_model_fits_and_all_where_not(monkeypatch):
+    free = {0: 10e9, 1: 40e9, 2: 40e9}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
+    monkeypatch.setattr(device, "free_memory", lambda one: free[one.index])
+    assert device.roomiest_device(8 * 10**9) == torch.device("cuda", 1)
+    assert device.roomiest_device(39 * 10**9) is None, "spread over all, which hold 90 GB"
+    device.check_fits("m", 80 * 10**9, torch.bfloat16, None)
+    with pytest.raises(JudgeError, match="m takes 95.0 GB in bfloat16, and cuda:0 and cuda:1 and cuda:2 have 90.0 GB"):
+        device.check_fits("m", 95 * 10**9, torch.bfloat16, None)
+
+
 def test_which_errors_are_lack_of_memory():
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
     assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))

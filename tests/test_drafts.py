@@ -16,7 +16,7 @@ from crimson_core.judges import hf
 from crimson_core.judges.hf import HFJudge
 from crimson_core.judges.hf.cache import Arena, Cache, RowCache
 from crimson_core.judges.hf.decoding import CPU_PACE, CUDA_PACE, Row
-from crimson_core.judges.hf.drafts import Drafter, Text
+from crimson_core.judges.hf.drafts import Drafter, Drafts, Text
 from crimson_core.judges.hf.packed import PackedModel, Span, why_not_packed
 from crimson_core.prompt import Prompt
 
@@ -342,7 +342,7 @@ def test_nothing_of_a_finished_pair_stays():
         Row: 2 + hf.decoding._KEPT,
         Drafter: 2 + hf.decoding._KEPT,
         RowCache: 2 + hf.decoding._KEPT,
-        Text: (2 + hf.decoding._KEPT) * 3 + hf.drafts._FINISHED,
+        Text: (2 + hf.decoding._KEPT) * 4 + 1 + hf.drafts._FINISHED,
     }
 
     def held():
@@ -405,3 +405,17 @@ def test_endings_are_found_where_most_of_them_stands():
     assert text.find([3]) == (1, 7)
     assert text.find([7]) == text.find([]) == (0, 0)
     assert text.find([2, 3, 5]) == (0, 0), "nothing follows"
+
+
+def test_instructions_behind_the_reports_are_made_ready_once():
+    drafts = Drafts(lambda text: [ord(c) for c in text], lambda ids: "", True)
+    instructions = list(range(1000, 1300))
+    pair = ReportPair("Clear.", "Clear.")
+    first = drafts.row(pair, [1, 2, 3, *instructions])
+    second = drafts.row(pair, [1, 2, 9, 3, *instructions])  # ends as the first, a word of the report included
+    third = drafts.row(pair, [7, 8, *instructions])
+    fourth = drafts.row(pair, [5, 6, *instructions])
+    assert [len(one._texts[2].tokens) for one in (first, second, third, fourth)] == [303, 3, 2, 2]
+    assert second._texts[3].tokens == [3, *instructions]
+    assert third._texts[3] is fourth._texts[3] and third._texts[3].tokens == instructions
+    assert drafts.row(pair, [5, 6])._texts[2].tokens == [5, 6]

@@ -29,6 +29,16 @@ def test_every_way_writes_the_targets_and_is_measured_once(gemma_folder, tmp_pat
     assert 0.3 <= drafts["passes_per_token"] < 0.9, "three of ten tokens cannot be guessed, most others can"
     assert figures["prompt pass, batch 4"]["prompt_tokens"] > 3000
 
+    assert figures["passes, batch 2"]["1 rows that write, 4 chunks of prompts"]["tokens"] == 7 + 4 * 512
+
+    def too_much(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(fast, "_MEASURES", {"generate": too_much})
+    fast.main(gemma_folder, file, way=["generate"], surprises=[0.3], **options | {"batch_size": [3]})
+    figures = json.loads(file.read_text())
+    assert figures["generate, batch 3, 30% surprises"]["out_of_memory"]
+
     monkeypatch.setattr(fast, "_MEASURES", {})
     fast.main(gemma_folder, file, surprises=[0.3], **options)  # all is there
     assert json.loads(file.read_text()) == figures

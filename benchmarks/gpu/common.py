@@ -84,14 +84,15 @@ class Results:
 
     Args:
         file: Read if it is there.
+        **about: What else its figures depend on.
 
     Raises:
         InputError: It is there and was made on another machine or with other versions.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, **about: str) -> None:
         self._file = file
-        here = machine()
+        here = machine() | about
         self.figures: dict[str, Any] = {"machine": here}
         if file.is_file():
             self.figures = json.loads(file.read_text(encoding="utf-8"))

@@ -30,9 +30,11 @@ from crimson_core.prompt import PUBLISHED_MODEL, Prompt
 from crimson_core.report import ReportPair
 
 # Those that are compiled come last, since the layers stay compiled.
-WAYS = ("prompt pass", "crimson-score", "generate", "prompt pass, compiled", "drafts", "profile")
+WAYS = ("prompt pass", "crimson-score", "generate", "prompt pass, compiled", "passes", "drafts", "profile")
+_SCRIPTED = ("crimson-score", "generate", "drafts", "profile")  # those that write
 _PROMPT = Prompt(guidelines=False)
 _PROMPTS = 64  # of the prompt pass
+_CHUNK, _DRAFT, _TIMES = 512, 7, 5  # tokens of a row in a pass: of a prompt, of an output; repetitions
 _LONG = 1000  # characters of a text, which surprises make longer
 Targets = dict[tuple[int, ...], list[int]]
 
@@ -55,14 +57,14 @@ def main(
 ) -> None:
     """Measure pairs per second of each way to judge, beside the prompt pass, which none can do without."""
     where = cuda_or_cpu(device)
-    results = Results(output)
+    results = Results(output, shape=shape)
     words = AutoTokenizer.from_pretrained(tokenizer)
     model = random_model(shape, where)
     judges: dict[bool, HFJudge] = {}
 
     def judge_for(one: str) -> HFJudge:
         """The judge as it is, or, for the ways that need no more, with `generate` and layers that are not compiled."""
-        whole = one in WAYS[-3:]
+        whole = one in WAYS[3:]
         if whole not in judges:
             options = {"compile": where.type == "cuda"} if whole else {"decoding": "plain"}
             judges[whole] = HFJudge.from_model(model, words, name="random", prompt=_PROMPT, max_text=_LONG, **options)
@@ -74,15 +76,20 @@ def main(
             raise InputError(f"--way {one} is none. Use one of: {', '.join(WAYS)}.")
         for share, size in _settings(one, surprises or [0.15], batch_size or [16, 64, 128, 256]):
             n = _PROMPTS if one.startswith("prompt pass") else n_pairs if one in ("drafts", "profile") else size
-            name = one if one == "profile" else f"{one}, batch {size}"
-            name += "" if one.startswith("prompt pass") else f", {share:.0%} surprises"
+            name = f"{one}, batch {size}"
+            name += f", {share:.0%} surprises" if one in _SCRIPTED else ""
 
             def measured(one: str = one, n: int = n, size: int = size, share: float = share) -> dict[str, Any]:
-                figures = _MEASURES[one](judge_for(one), typical_pairs(n), size, share)
-                return {"way": one, "batch_size": size, "surprises": share} | figures
+                about = {"way": one, "batch_size": size, "surprises": share}
+                try:
+                    return about | _MEASURES[one](judge_for(one), typical_pairs(n), size, share)
+                except torch.OutOfMemoryError:
+                    return about | {"out_of_memory": True}
 
             figures = results.once(name, measured)
-            if one != "profile":
+            if one in ("passes", "profile"):
+                console.print_json(data=figures)
+            else:
                 rows.append(figures)
                 _show(rows[-1:])
     _show(rows)
@@ -92,7 +99,7 @@ def _settings(way: str, surprises: Sequence[float], sizes: Sequence[int]) -> lis
     """Shares of surprises and batch sizes at which a way is measured."""
     if way.startswith("prompt pass"):
         return [(0.0, 4)]
-    if way == "profile":
+    if way in ("passes", "profile"):
         return [(surprises[0], sizes[-1])]
     return [(share, size) for share in surprises for size in sizes]
 
@@ -166,6 +173,41 @@ def _compiled_prompt_pass(judge: HFJudge, pairs: Sequence[ReportPair], batch_siz
         "pairs_per_second": len(prompts) / figures["seconds"],
         "prompt_tokens": sum(map(len, prompts)),
     }
+
+
+@torch.no_grad()
+def _passes(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, _: float) -> dict[str, Any]:
+    """Milliseconds of passes of several make-ups, and how many of them the host needs to hand one over."""
+    packed, device, prompt = judge._packed, judge._model.device, len(judge._encode(pairs[0]))
+    cache = packed.cache(_CHUNK)
+    figures: dict[str, Any] = {}
+    for writing, reading in ((batch_size // 4, 0), (batch_size // 2, 0), (batch_size // 2, 4), (0, 8)):
+        rows = [Span(cache.open(prompt + _CHUNK), [0] * _DRAFT) for _ in range(writing)]
+        rows += [Span(cache.open(prompt + _CHUNK), [0] * _CHUNK) for _ in range(reading)]
+        for span in rows[:writing]:
+            # What was read does not matter to the time that it takes to look at it.
+            span.cache.length = prompt
+            for arena, stretch in zip(cache.arenas, span.cache.stretches, strict=True):
+                stretch.first = max(0, prompt - arena.window + 1) if arena.window else 0
+        with packed.attention():
+            packed.hidden_states(cache, rows)
+            handing_over, _ = _timed(lambda rows=rows: _hand_over(packed, cache, rows), device)
+            _, whole = _timed(lambda rows=rows: [packed.hidden_states(cache, rows) for _ in range(_TIMES)], device)
+        for span in rows:
+            cache.close(span.cache)
+        figures[f"{writing} rows that write, {reading} chunks of prompts"] = {
+            "tokens": sum(len(span.tokens) for span in rows),
+            "ms": 1000 * whole["seconds"] / _TIMES,
+            "ms_of_the_host": handing_over,
+        }
+    return figures
+
+
+def _hand_over(packed: PackedModel, cache: Any, rows: Sequence[Span]) -> float:
+    """Milliseconds until a pass is on its way to an idle device."""
+    started = time.perf_counter()
+    packed.hidden_states(cache, rows)
+    return 1000 * (time.perf_counter() - started)
 
 
 def _crimson_score(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
@@ -325,6 +367,7 @@ _MEASURES = {
     "crimson-score": _crimson_score,
     "generate": _generate,
     "prompt pass, compiled": _compiled_prompt_pass,
+    "passes": _passes,
     "drafts": _drafts,
     "profile": _profile,
 }
@@ -338,11 +381,11 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
             row["way"],
             str(row["batch_size"]),
             f"{row['surprises']:.0%}",
-            number(row["pairs_per_second"]),
+            "no memory" if row.get("out_of_memory") else number(row["pairs_per_second"]),
             number(row.get("tokens_per_second", float("nan")), 0),
             number(row.get("passes_per_token", float("nan"))),
             number(row.get("accepted_drafts", float("nan"))),
-            number(row["peak_gib"], 1),
+            number(row.get("peak_gib", float("nan")), 1),
             str(row.get("wrong_outputs", "–")),
         )
     console.print(made)

@@ -10,6 +10,7 @@ from crimson_core.cli.options import (
     AgeColumn,
     BaseUrl,
     BatchSize,
+    Compile,
     Concurrency,
     Device,
     Dtype,
@@ -69,6 +70,7 @@ def compare(
     batch_size: BatchSize = None,
     device: Device = None,
     dtype: Dtype = None,
+    compile: Compile = None,
     base_url: BaseUrl = None,
     concurrency: Concurrency = None,
     repair: Repair = True,
@@ -97,7 +99,14 @@ def compare(
             "`crimson score` scores one."
         )
     test_set = files[0].stem
-    options = given(batch_size=batch_size, device=device, dtype=dtype, base_url=base_url, concurrency=concurrency)
+    options = given(
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        compile=compile,
+        base_url=base_url,
+        concurrency=concurrency,
+    )
     paths = [str(file.resolve()) for file in files]
     config: dict[str, Any] = {
         "title": "Comparison of " + ", ".join(systems),

@@ -17,6 +17,10 @@ JudgeSpec = Annotated[str, typer.Option("--judge", "-j", help=JUDGE_HELP)]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Pairs per batch (hf and vllm judges).")]
 Device = Annotated[str | None, typer.Option(help="Where the model runs, for example cuda:0 or cpu (hf judges).")]
 Dtype = Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 (hf and vllm judges).")]
+Compile = Annotated[
+    bool | None,
+    typer.Option("--compile/--no-compile", help="Compile the model's layers first; by default on a GPU (hf judges)."),
+]
 BaseUrl = Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible server (openai judges).")]
 Concurrency = Annotated[int | None, typer.Option(min=1, help="Requests at once (openai and azure judges).")]
 Repair = Annotated[

@@ -16,6 +16,7 @@ from crimson_core.cli.options import (
     AgeColumn,
     BaseUrl,
     BatchSize,
+    Compile,
     Concurrency,
     Device,
     Dtype,
@@ -68,6 +69,7 @@ def score(
     batch_size: BatchSize = None,
     device: Device = None,
     dtype: Dtype = None,
+    compile: Compile = None,
     base_url: BaseUrl = None,
     concurrency: Concurrency = None,
     repair: Repair = True,
@@ -99,7 +101,14 @@ def score(
     Started by `accelerate launch -m crimson_core.cli score …` in several processes, each judges its share; the first one reads,
     prints and writes.
     """
-    options = given(batch_size=batch_size, device=device, dtype=dtype, base_url=base_url, concurrency=concurrency)
+    options = given(
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        compile=compile,
+        base_url=base_url,
+        concurrency=concurrency,
+    )
     shared = {"workers": workers, "num_gpus": num_gpus, "address": address}
     if engine is None and any(shared.values()):
         raise InputError("--workers, --num-gpus and --address are options of --engine ray. Add it, or leave them out.")

@@ -26,7 +26,7 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from crimson_core.errors import InputError, JudgeError
-from crimson_core.judges.hf.device import check_fits
+from crimson_core.judges.hf.device import check_fits, roomiest_device
 from crimson_core.judges.hf.engine import engine, first_line
 from crimson_core.prompt import PUBLISHED_NAMES
 
@@ -173,15 +173,18 @@ def load_model(
         checkpoint: The model, or an adapter.
         base: The adapter's base model.
         dtype: Of the weights.
-        device: Where to; None spreads it over the accelerators, or stays on the CPU.
+        device: Where to; None takes the accelerator with the most free memory, spreads a model over several that is too
+            large for one, or stays on the CPU.
 
     Raises:
         JudgeError: It cannot be loaded, or does not fit into memory.
     """
-    placed: dict[str, Any] = {}
+    size = _parameters((base or checkpoint).folder) * dtype.itemsize
+    check_fits((base or checkpoint).name, size, dtype, device)
+    device = device or roomiest_device(size)
+    placed: dict[str, Any] = {"device_map": device} if device is not None and device.type != "cpu" else {}
     if device is None and torch.accelerator.is_available():
         placed["device_map"] = "auto"
-    check_fits((base or checkpoint).name, _parameters((base or checkpoint).folder) * dtype.itemsize, dtype, device)
     with loading(base or checkpoint), quiet():
         # No attention implementation is asked for: it is sdpa for every model that has it.
         model, info = AutoModelForCausalLM.from_pretrained(

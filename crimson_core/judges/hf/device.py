@@ -10,6 +10,7 @@ from crimson_core.errors import InputError, JudgeError
 from crimson_core.judges.hf.engine import first_line
 
 _NO_GPU = ("no nvidia driver", "no cuda gpus", "no cuda-capable device")  # there is none, or it is hidden on purpose
+_FOR_WEIGHTS = 0.8  # of a device's free memory; the rest is for caches and passes
 _GPU_FILES = ("/proc/driver/nvidia/version", "/dev/nvidia0")
 
 
@@ -54,9 +55,18 @@ def check_fits(name: str, size: int, dtype: torch.dtype, device: torch.device | 
         kind = str(dtype).removeprefix("torch.")
         smaller = " dtype='bfloat16' takes half of it;" if dtype == torch.float32 else ""
         raise JudgeError(
-            f"{name} takes {size / 1e9:.1f} GB in {kind}, and {' and '.join(map(str, devices))} has "
-            f"{free / 1e9:.1f} GB free.{smaller} end what else uses the memory, or give another device or a smaller model."
+            f"{name} takes {size / 1e9:.1f} GB in {kind}, and {' and '.join(map(str, devices))} "
+            f"{'have' if len(devices) > 1 else 'has'} {free / 1e9:.1f} GB free.{smaller} end what else uses the memory, or give another device or a smaller model."
         )
+
+
+def roomiest_device(size: int) -> torch.device | None:
+    """The CUDA device with the most free memory, if weights of so many bytes leave some of it for caches; else None."""
+    if not torch.cuda.is_available():
+        return None
+    free = {n: free_memory(torch.device("cuda", n)) for n in range(torch.cuda.device_count())}
+    best = max(free, key=lambda n: (free[n], -n))
+    return torch.device("cuda", best) if size <= free[best] * _FOR_WEIGHTS else None
 
 
 def free_memory(device: torch.device) -> int:

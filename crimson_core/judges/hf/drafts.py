@@ -18,6 +18,7 @@ from crimson_core.report import ReportPair
 _LONGEST = 24  # tokens of an ending that are compared
 _PLACES = 16  # of one ending in one text that are looked at
 _FINISHED = 8  # outputs that are kept to look in
+_INSTRUCTIONS = 256  # tokens that prompts have in common at their end, from which on they are kept apart
 _MOST = 32  # guesses at a time
 # What a pass costs itself, and what it costs to have one row more in it, whose cache has to be read; as tokens on their way
 # through the layers, on a CPU and on an accelerator.
@@ -32,7 +33,7 @@ class Text:
 
     def __init__(self, tokens: Sequence[int] = ()) -> None:
         self.tokens: list[int] = []
-        self._places: dict[int, list[int]] = {}  # behind each token and, by a number for both, each two tokens
+        self._places: dict[int | None, list[int]] = {}  # behind each token and, by a number for both, each two tokens
         self.extend(tokens)
 
     def extend(self, tokens: Sequence[int]) -> None:
@@ -42,7 +43,8 @@ class Text:
         self.tokens += tokens
         for token in tokens:
             place += 1
-            for ending in (token, _two(before, token)) if before is not None else (token,):
+            both = None if before is None else _two(before, token)
+            for ending in (token, both):  # nobody looks for what ends with None
                 found = places.get(ending)
                 if found is None:
                     places[ending] = [place]
@@ -86,6 +88,8 @@ class Drafts:
         self._encode, self._decode = encode, decode
         self._pass, self._row = (costs[0 if on_cpu else 1] for costs in (_PASS, _ROW))
         self._layout = _LAYOUTS[0]
+        self._before: Sequence[int] = ()
+        self._instructions = Text()
         self.finished: deque[Text] = deque(maxlen=_FINISHED)
         self._tried: dict[tuple[int, int], tuple[float, float]] = {}
 
@@ -96,7 +100,19 @@ class Drafts:
             tokens = self._encode(json.dumps(guess, ensure_ascii=False, **self._layout))
         except ValueError:  # control tokens: nothing that an output may hold
             tokens = []
-        return Drafter(self, guess, [Text([_START, *tokens]), Text([_START]), Text(prompt)])
+        return Drafter(self, guess, [Text([_START, *tokens]), Text([_START]), *self._texts_of(prompt)])
+
+    def _texts_of(self, prompt: Sequence[int]) -> list[Text]:
+        """A prompt to look in. The instructions at its end, which are those of the prompt before, are made ready once."""
+        known = self._instructions.tokens
+        if not known or prompt[-len(known) :] != known:
+            other = known or self._before
+            most = min(len(prompt), len(other))
+            same = next((n for n in range(most) if prompt[-1 - n] != other[-1 - n]), most)
+            self._instructions = Text(prompt[len(prompt) - same :] if same >= _INSTRUCTIONS else ())
+        self._before = prompt
+        own = len(prompt) - len(self._instructions.tokens)
+        return [Text(prompt[:own]), self._instructions]
 
     def finish(self, drafter: "Drafter", output: Sequence[int]) -> None:
         """Keep an output to look in, and learn its layout."""
