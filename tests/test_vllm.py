@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -457,6 +458,50 @@ def test_ctrl_c_on_the_real_engine_keeps_what_was_judged(folder, tmp_path):
         for _ in range(60):
             os.killpg(process.pid, 0)
             time.sleep(0.5)
+
+
+SHARED = """
+import json
+import os
+import pickle
+import sys
+from test_vllm import ENGINE, LIMITS, MANY
+from crimson_core.judges.accelerate import AccelerateJudge
+from crimson_core.judges.hf import grammar
+
+if __name__ == "__main__":
+    grammar._MAX_WHITESPACE = 1
+    judge = AccelerateJudge(sys.argv[1], engine=ENGINE, **LIMITS)
+    own = []
+    inner = judge._judge.judge
+    judge._judge.judge = lambda pairs: own.append(len(pairs)) or inner(pairs)
+    if judge.is_main:
+        said = dict(judge.judge(MANY))
+        judge.close()
+        with open(sys.argv[2] + "/said", "wb") as file:
+            pickle.dump([said[index] for index in range(len(MANY))], file)
+    else:
+        judge.serve()
+    with open(sys.argv[2] + "/judged" + os.environ["RANK"], "w") as file:
+        json.dump(own, file)
+    judge._judge._engine.engine_core.shutdown()
+"""
+
+
+@with_vllm
+def test_two_processes_with_real_engines_write_what_one_writes(folder, real_judge, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(SHARED)
+    tests = Path(__file__).parent
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script), f"vllm:{folder}", str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": f"{tests}:{tests.parent}", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert pickle.loads((tmp_path / "said").read_bytes()) == run(real_judge, MANY)
+    assert [json.loads((tmp_path / f"judged{rank}").read_text()) for rank in (0, 1)] == [[31], [30]]
 
 
 def drafted(judge):

@@ -89,7 +89,8 @@ class VLLMJudge:
         dtype: `bfloat16`, `float16` or `float32`.
         tensor_parallel_size: GPUs that share one copy of the model.
         data_parallel_size: As vLLM has it, which refuses more than 1 in one process. For copies of the model on several GPUs
-            score with `--engine ray`, where each worker has one.
+            start several processes with `accelerate launch` (`AccelerateJudge`), or score with `--engine ray`: each process or
+            worker has one.
         max_model_len: Longest prompt and output together in tokens; None takes the model's own, for which vLLM must find memory.
         gpu_memory_utilization: Share of a GPU's memory that vLLM takes; None leaves it to vLLM.
         batch_size: Most pairs that vLLM has in hand, waiting ones included: enough that it never waits for tokenising. How
