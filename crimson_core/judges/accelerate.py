@@ -292,7 +292,8 @@ def _device(asked: str | None) -> str | None:
 def _for_vllm(each: int) -> dict[str, str | None]:
     """The environment in which vLLM finds this process's GPUs and no launcher; without GPUs, no launcher.
 
-    vLLM would else take the first GPUs in every process, and wait for the launcher's other processes where it makes a group.
+    vLLM would else take the first GPUs in every process. The launcher is hidden since torch's process groups look for its store,
+    and vLLM makes one for the GPUs that share a model, to which no other process belongs.
 
     Raises:
         InputError: There are too few GPUs, or `each` is no number of GPUs.
