@@ -181,7 +181,8 @@ def _passes(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, _: flo
     packed, device, prompt = judge._packed, judge._model.device, len(judge._encode(pairs[0]))
     cache = packed.cache(_CHUNK)
     figures: dict[str, Any] = {}
-    for writing, reading in ((batch_size // 4, 0), (batch_size // 2, 0), (batch_size // 2, 4), (0, 8)):
+    quarter, half = max(1, batch_size // 4), max(1, batch_size // 2)
+    for writing, reading in ((quarter, 0), (half, 0), (half, 4), (0, 8)):
         rows = [Span(cache.open(prompt + _CHUNK), [0] * _DRAFT) for _ in range(writing)]
         rows += [Span(cache.open(prompt + _CHUNK), [0] * _CHUNK) for _ in range(reading)]
         for span in rows[:writing]:

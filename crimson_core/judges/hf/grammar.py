@@ -111,7 +111,9 @@ class _AllowedByGrammar(Allowed):
         return bool(self._words[token // 32] >> (token % 32) & 1)
 
     def best(self, logits: Tensor) -> int:
-        return int(logits.masked_fill(self._others, -torch.inf).argmax())
+        # What is no number, or no finite one, must not let a token in that is not allowed.
+        finite = logits.float().nan_to_num(nan=torch.finfo(torch.float32).min)
+        return int(finite.masked_fill(self._others, -torch.inf).argmax())
 
     @cached_property
     def _others(self) -> Tensor:

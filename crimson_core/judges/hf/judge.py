@@ -6,13 +6,14 @@ is an evaluation.
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import NamedTuple, Self
 
 import torch
 import transformers
+from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -292,31 +293,32 @@ class HFJudge:
         grammar = Grammar(engine("xgrammar"), self._grammar, self._model.device) if self._grammar else NoGrammar()
         drafts = Drafts(self._encoder.encode_text, self._tokenizer.decode, self._model.device.type == "cpu")
         hand = _Hand(pace.crews)
+        modules = list(self._model.modules())
         turn = 0
-        with _left_as_it_was(self._model):
-            while queue or hand.rows:
-                check_positive("batch_size", self.batch_size)
-                if hand.decoder is None:
-                    hand.decoder = Decoder(self._packed, grammar, frozenset(self._ends), self.work, pace)
-                turn = (turn + 1) % pace.crews
-                done: list[tuple[int, Row]] = []
-                refused: list[tuple[int, Judgement]] = []
+        while queue or hand.rows:
+            check_positive("batch_size", self.batch_size)
+            if hand.decoder is None:
+                hand.decoder = Decoder(self._packed, grammar, frozenset(self._ends), self.work, pace)
+            turn = (turn + 1) % pace.crews
+            done: list[tuple[int, Row]] = []
+            refused: list[tuple[int, Judgement]] = []
 
-                def go_on() -> None:
-                    done.extend(hand.land(turn))  # noqa: B023 (called at once)
-                    self._take_up(pairs, queue, hand, turn, drafts, refused)  # noqa: B023
-                    hand.launch(turn)  # noqa: B023
+            def go_on() -> None:
+                done.extend(hand.land(turn))  # noqa: B023 (called at once)
+                self._take_up(pairs, queue, hand, turn, drafts, refused)  # noqa: B023
+                hand.launch(turn)  # noqa: B023
 
+            with _left_as_it_was(self._model, modules):
                 fits = self._fits(go_on)
-                for index, row in done:
-                    with self.work.timed("drafting"):
-                        drafts.finish(row.drafter, row.output)
-                    with self.work.timed("parsing"):
-                        judgement = self._read(len(row.prompt), row.output, row.limit)
-                    yield index, judgement
-                yield from refused
-                if not fits:
-                    yield from self._begin_again(pairs, queue, hand)
+            for index, row in done:
+                with self.work.timed("drafting"):
+                    drafts.finish(row.drafter, row.output)
+                with self.work.timed("parsing"):
+                    judgement = self._read(len(row.prompt), row.output, row.limit)
+                yield index, judgement
+            yield from refused
+            if not fits:
+                yield from self._begin_again(pairs, queue, hand)
 
     def _take_up(
         self,
@@ -343,7 +345,8 @@ class HFJudge:
             prompt = hand.next[index]
             if not decoder.has_room(len(prompt), others + len(crew)):
                 break
-            decoder.reserve(len(prompt), min(self.batch_size, len(queue)))
+            if hand.alone != index:
+                decoder.reserve(len(prompt), min(self.batch_size, len(queue)))
             with self.work.timed("drafting"):
                 drafter = drafts.row(pairs[index], prompt)
             crew[index] = decoder.start(prompt, self._limit(len(prompt)), drafter)
@@ -352,15 +355,19 @@ class HFJudge:
     def _begin_again(
         self, pairs: Sequence[ReportPair], queue: deque[int], hand: "_Hand"
     ) -> Iterator[tuple[int, Judgement]]:
-        """After memory has run out: with what was in hand, in smaller batches."""
-        rows = hand.rows
+        """After memory has run out: with what was in hand, in smaller batches, at last one pair with nothing beside it."""
+        rows, alone = hand.rows, hand.alone
+        hand.drop()
+        queue.extendleft(reversed(rows))
         if len(rows) > 1:
             self.batch_size = len(rows) // 2
-            queue.extendleft(reversed(rows))
+        elif not rows and self.batch_size > 1:  # nothing but room for rows was asked for
+            self.batch_size //= 2
+        elif alone == queue[0]:
+            index = queue.popleft()
+            yield index, _too_large(self._encode(pairs[index]))
         else:
-            index = next(iter(rows)) if rows else queue.popleft()
-            yield index, _too_large(rows[index].prompt if rows else self._encode(pairs[index]))
-        hand.drop()
+            self.batch_size, hand.alone = 1, queue[0]
 
     def _plainly(self, pairs: Sequence[ReportPair], queue: deque[int]) -> Iterator[tuple[int, Judgement]]:
         """Batch by batch with `generate`."""
@@ -425,7 +432,7 @@ class HFJudge:
             )
             outputs.extend(output[:, width:].tolist())
 
-        with _left_as_it_was(self._model):
+        with _left_as_it_was(self._model, self._model.modules()):
             return outputs if self._fits(generate) else None
 
     def _fits(self, work: Callable[[], None]) -> bool:
@@ -457,12 +464,14 @@ class _Hand:
         crews: Rows by the index of their pair.
         decoder: Of all crews; None where a new one is to be made.
         next: The pair that is waiting for room, and its prompt, if it has been encoded.
+        alone: A pair for which memory ran out with nothing but what was kept or reserved beside it: it is tried without.
     """
 
     def __init__(self, crews: int) -> None:
         self.crews: list[dict[int, Row]] = [{} for _ in range(crews)]
         self.decoder: Decoder | None = None
         self.next: dict[int, list[int]] = {}
+        self.alone: int | None = None
         self._flights: list[Flight | None] = [None] * crews
 
     @property
@@ -497,14 +506,19 @@ def _too_large(prompt: Sequence[int]) -> Judgement:
 
 
 @contextmanager
-def _left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
+def _left_as_it_was(model: PreTrainedModel, modules: Iterable[nn.Module]) -> Iterator[None]:
     """Generate without dropout and without the model's own wishes, and put both back.
 
     What a checkpoint wants sampled, penalised or suppressed would be merged into every generate() call.
+
+    Args:
+        model: Whose wishes.
+        modules: All of the model's. Walking through a model takes longer than through a list of them.
     """
-    wishes, training = model.generation_config, [module for module in model.modules() if module.training]
+    wishes, training = model.generation_config, [module for module in modules if module.training]
     model.generation_config = GenerationConfig()
-    model.eval()
+    for module in training:
+        module.training = False
     try:
         yield
     finally:

@@ -117,6 +117,10 @@ class _Pass:
         return self._masks[key]
 
 
+_users: dict[
+    int, tuple[int, str]
+] = {}  # by id of a model's config: threads in a packed pass, and what is to be put back
+_users_lock = threading.Lock()
 _now = threading.local()  # .pass_: what this thread's attention works on; None outside of packed passes
 
 
@@ -311,13 +315,20 @@ class PackedModel:
     def attention(self) -> Iterator[None]:
         """Let the model's attention tell rows apart, and put back what was there."""
         config = self._model.config
-        before = config._attn_implementation
-        config._attn_implementation = _NAME
+        with _users_lock:
+            users, before = _users.get(id(config), (0, config._attn_implementation))
+            _users[id(config)] = users + 1, before
+            config._attn_implementation = _NAME
         try:
             with _WeightInFront() if self.device.type == "cpu" else nullcontext():
                 yield
         finally:
-            config._attn_implementation = before
+            with _users_lock:  # the last thread puts it back
+                users, before = _users.pop(id(config))
+                if users > 1:
+                    _users[id(config)] = users - 1, before
+                else:
+                    config._attn_implementation = before
 
     def hidden_states(self, cache: Cache, spans: Sequence[Span]) -> Tensor:
         """The last hidden states of all tokens of all spans, one behind the other; their caches are written.
