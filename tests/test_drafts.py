@@ -186,7 +186,7 @@ def pace(request, monkeypatch):
 def test_drafts_write_what_generate_writes(kind, constrained, pace):
     """In float32, so that only a tie could make a difference."""
     model = model_of(kind)
-    n = 60 if kind == "gemma" else 24
+    n = 60 if kind == "gemma" and pace is CPU_PACE else 24
     options = {"max_new_tokens": 160} if constrained else {"constrained": False, "max_new_tokens": 24}
     plain, drafts = (judge_of(model, decoding, **options) for decoding in ("plain", "drafts"))
     pairs = made_up_pairs(n, most_words=60)
@@ -307,6 +307,49 @@ def test_a_pair_that_does_not_fit_alone_fails_and_the_run_goes_on(judge, monkeyp
     results = CrimsonScorer(judge).score([ReportPair("Clear.", "Clear."), long, ReportPair("", "")])
     assert ["out of memory on a prompt of" in (result.failure or "") for result in results] == [False, True, False]
     assert judge.batch_size == 1
+
+
+def test_memory_that_does_not_suffice_for_many_rows_suffices_for_one(judge, monkeypatch):
+    """No row is in hand when memory runs out: it was to be taken for all of them at once."""
+    pairs, grow = made_up_pairs(6, most_words=20), Arena.grow
+    expected = outputs(judge, pairs)
+
+    def small_memory(arena, slots):
+        if slots > 1500:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        grow(arena, slots)
+
+    monkeypatch.setattr(Arena, "grow", small_memory)
+    judge.batch_size = 8
+    assert outputs(judge, pairs) == expected
+    assert judge.batch_size < 8
+
+
+@pytest.mark.parametrize("value", [-torch.inf, torch.nan])
+def test_numbers_that_are_none_let_no_forbidden_token_in_and_end(judge, monkeypatch, value):
+    brace, logits = judge._tokenizer.convert_tokens_to_ids("{"), judge._packed.logits
+
+    def broken(hidden, only=None):
+        found = logits(hidden, only)
+        found[:, brace if only is None else only == brace] = value
+        return found
+
+    monkeypatch.setattr(judge._packed, "logits", broken)
+    (output,) = outputs(judge, made_up_pairs(1))
+    assert output.startswith("{"), "the only token that the grammar allows at first"
+
+
+def test_two_runs_in_turns_leave_each_other_alone(judge):
+    """The model is in training, and is so between the answers of both."""
+    judge._model.train()
+    one, other = made_up_pairs(2, most_words=20), made_up_pairs(8, most_words=20)[2:]
+    expected = outputs(judge, other)
+    first, second = judge.judge(one), judge.judge(other)
+    got = [next(first), next(second)]
+    list(first)
+    assert judge._model.training
+    got = dict([got[1], *second])
+    assert [got[i].raw_output for i in range(len(other))] == expected
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory_and_the_model_is_left_as_it_was(judge, monkeypatch):
