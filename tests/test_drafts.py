@@ -4,6 +4,7 @@ import gc
 import random
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -337,6 +338,26 @@ def test_numbers_that_are_none_let_no_forbidden_token_in_and_end(judge, monkeypa
     monkeypatch.setattr(judge._packed, "logits", broken)
     (output,) = outputs(judge, made_up_pairs(1))
     assert output.startswith("{"), "the only token that the grammar allows at first"
+
+
+def test_a_single_pair_that_does_not_fit_leaves_the_batch_size_alone(judge, monkeypatch):
+    def small_memory(_, tokens):
+        raise MemoryError
+
+    look_at_passes(judge, monkeypatch, small_memory)
+    (result,) = CrimsonScorer(judge).score([ReportPair("Clear.", "Clear.")])
+    assert "out of memory on a prompt of" in result.failure and judge.batch_size == 8
+
+
+def test_two_threads_leave_each_other_and_the_model_alone(judge):
+    model = judge._model.train()
+    wishes, pairs = model.generation_config, made_up_pairs(8, most_words=20)[2:]
+    expected = outputs(judge, pairs)
+    with ThreadPoolExecutor(2) as threads:
+        got = list(threads.map(lambda _: outputs(judge, pairs), range(2)))
+    assert got == [expected] * 2
+    assert model.generation_config is wishes and all(module.training for module in model.modules())
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_two_runs_in_turns_leave_each_other_alone(judge):

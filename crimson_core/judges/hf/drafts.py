@@ -183,7 +183,7 @@ class Guesses:
 
     def peek(self) -> int | None:
         """The next guess, if one is worth it."""
-        if len(self.grounds) == _MOST:
+        if len(self.grounds) >= _MOST:
             return None
         if not self._length or self._place == len(self._texts[self._text].tokens):
             found = [text.find(self._ending[-_LONGEST:]) for text in self._texts]

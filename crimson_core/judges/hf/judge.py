@@ -8,7 +8,9 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
+from threading import Lock
 from typing import NamedTuple, Self
 
 import torch
@@ -332,7 +334,8 @@ class HFJudge:
         """Add rows to a crew, as far as the next pass has room for their prompts; pairs that cannot be asked are refused."""
         crew, decoder = hand.crews[turn], hand.decoder
         others = len(hand.rows) - len(crew)
-        most = min(self.batch_size - others, -(-self.batch_size // len(hand.crews)))
+        batch_size = self.batch_size if hand.alone is None else 1
+        most = min(batch_size - others, -(-batch_size // len(hand.crews)))
         while queue and len(crew) < most and decoder.wants_more(crew.values()):
             index = queue[0]
             if index not in hand.next:
@@ -367,7 +370,7 @@ class HFJudge:
             index = queue.popleft()
             yield index, _too_large(self._encode(pairs[index]))
         else:
-            self.batch_size, hand.alone = 1, queue[0]
+            hand.alone = queue[0]
 
     def _plainly(self, pairs: Sequence[ReportPair], queue: deque[int]) -> Iterator[tuple[int, Judgement]]:
         """Batch by batch with `generate`."""
@@ -489,6 +492,7 @@ class _Hand:
         for index, row in done:
             self.decoder.finish(row)
             del crew[index]
+            self.alone = None if index == self.alone else self.alone
         return done
 
     def launch(self, turn: int) -> None:
@@ -515,13 +519,41 @@ def _left_as_it_was(model: PreTrainedModel, modules: Iterable[nn.Module]) -> Ite
         model: Whose wishes.
         modules: All of the model's. Walking through a model takes longer than through a list of them.
     """
-    wishes, training = model.generation_config, [module for module in modules if module.training]
-    model.generation_config = GenerationConfig()
-    for module in training:
-        module.training = False
+    key = id(model)
+    with _held_lock:
+        if key not in _held:
+            _held[key] = _Held(model.generation_config, [module for module in modules if module.training])
+            model.generation_config = GenerationConfig()
+            for module in _held[key].training:
+                module.training = False
+        _held[key].users += 1
     try:
         yield
     finally:
-        model.generation_config = wishes
-        for module in training:
-            module.training = True
+        with _held_lock:
+            held = _held[key]
+            held.users -= 1
+            if not held.users:  # the last thread puts things back
+                del _held[key]
+                model.generation_config = held.wishes
+                for module in held.training:
+                    module.training = True
+
+
+@dataclass
+class _Held:
+    """What is to be put back when no thread generates with a model any more.
+
+    Attributes:
+        wishes: The model's own generation config.
+        training: Modules in training mode.
+        users: Threads that generate.
+    """
+
+    wishes: GenerationConfig
+    training: list[nn.Module]
+    users: int = 0
+
+
+_held: dict[int, _Held] = {}  # by id of a model
+_held_lock = Lock()
