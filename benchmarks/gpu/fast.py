@@ -142,13 +142,7 @@ def _prompt_pass(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, _
             ids = torch.tensor([prompt + [0] * (width - len(prompt)) for prompt in batch], device=device)
             judge._model.model(input_ids=ids, use_cache=False)
 
-    read()
-    _, figures = _timed(read, device)
-    return figures | {
-        "pairs": len(prompts),
-        "pairs_per_second": len(prompts) / figures["seconds"],
-        "prompt_tokens": sum(map(len, prompts)),
-    }
+    return _of_prompts(read, prompts, device)
 
 
 @torch.no_grad()
@@ -166,8 +160,13 @@ def _compiled_prompt_pass(judge: HFJudge, pairs: Sequence[ReportPair], batch_siz
             for row in rows:
                 cache.close(row.cache)
 
+    return _of_prompts(read, prompts, judge._model.device)
+
+
+def _of_prompts(read: Callable[[], None], prompts: Sequence[Sequence[int]], device: torch.device) -> dict[str, Any]:
+    """The figures of reading some prompts, which is done once beforehand."""
     read()
-    _, figures = _timed(read, judge._model.device)
+    _, figures = _timed(read, device)
     return figures | {
         "pairs": len(prompts),
         "pairs_per_second": len(prompts) / figures["seconds"],

@@ -117,9 +117,8 @@ class _Pass:
         return self._masks[key]
 
 
-_users: dict[
-    int, tuple[int, str]
-] = {}  # by id of a model's config: threads in a packed pass, and what is to be put back
+# By id of a model's config: threads in a packed pass, and what is to be put back.
+_users: dict[int, tuple[int, str]] = {}
 _users_lock = threading.Lock()
 _now = threading.local()  # .pass_: what this thread's attention works on; None outside of packed passes
 
@@ -302,8 +301,7 @@ class PackedModel:
         else:
             windows = [window if kind == "sliding_attention" else None for kind in kinds]
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return Cache(windows, heads, size, self._model.dtype, self.device, chunk)
+        return Cache(windows, heads, self._head_size, self._model.dtype, self.device, chunk)
 
     def pass_bytes(self, tokens: int, asked: int) -> int:
         """About what the tensors of a pass take, beside weights and cache."""
@@ -371,16 +369,19 @@ class PackedModel:
             logits = torch.tanh(logits / cap) * cap
         return logits
 
+    @property
+    def _head_size(self) -> int:
+        config = self._model.config
+        return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
     def _has_kernel(self) -> bool:
         """Whether attention over slots of many rows is one kernel here."""
-        config = self._model.config
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return (
             self.device.type == "cuda"
             and torch.version.hip is None
             and self._model.dtype in (torch.bfloat16, torch.float16)
-            and size % 8 == 0
-            and size <= 256
+            and self._head_size % 8 == 0
+            and self._head_size <= 256
             and torch.cuda.get_device_capability(self.device) >= (8, 0)
         )
 
