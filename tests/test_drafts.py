@@ -18,7 +18,7 @@ from crimson_core.judges.hf import HFJudge
 from crimson_core.judges.hf.cache import Arena, Cache, RowCache
 from crimson_core.judges.hf.decoding import CPU_PACE, CUDA_PACE, Row
 from crimson_core.judges.hf.drafts import Drafter, Drafts, Text
-from crimson_core.judges.hf.packed import PackedModel, Span, why_not_packed
+from crimson_core.judges.hf.packed import PackedModel, Span, _Pass, why_not_packed
 from crimson_core.prompt import Prompt
 
 TIGHT = {"max_findings": 2, "max_text": 12, "max_new_tokens": 300}
@@ -119,6 +119,16 @@ def test_packed_passes_give_the_models_own_logits(kind):
         torch.testing.assert_close(packed.logits(torch.cat(hidden), few), logits[:, few], atol=1e-3, rtol=1e-4)
     assert model.config._attn_implementation == "sdpa"
     assert cache.rows == 0 and all(arena._free == [(1, arena.slots)] for arena in cache.arenas), "slots are given back"
+
+
+def test_rows_of_one_token_take_the_kernels_usual_way():
+    """Told that no row has more, the kernel would expect as many tokens as rows, and a pass is filled up (seen on an H200)."""
+    cache = PackedModel(model_of("gemma")).cache(chunk=40)
+    spans = [Span(cache.open(10), [5]) for _ in range(2)]
+    for span in spans:
+        cache.make_room(span.cache, 1)
+    for_kernel = _Pass(cache, spans, torch.device("cpu"), True)
+    assert for_kernel.ids.shape[1] > len(spans) and for_kernel.longest[0] > 1
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ import torch
 import yaml
 from models import byte_tokenizer
 from safetensors.torch import load_file
+from torch._inductor import config as inductor_config
 from transformers import AutoModelForCausalLM
 
 from crimson_core.errors import InputError, JudgeError
@@ -390,10 +391,11 @@ def test_what_is_wrong_is_one_message(settings, data, tmp_path):
         train(settings | {"base": "./nowhere", "output": str(tmp_path / "o")})
 
 
-def test_layers_are_not_compiled_without_a_compiler(settings, monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    with pytest.raises(InputError, match="compile needs a C\\+\\+ compiler"):
-        train(settings | {"compile": True})
+def test_layers_are_not_compiled_without_a_compiler(settings):
+    # monkeypatch would leave the setting deleted, since torch makes it anew at each look.
+    with inductor_config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        with pytest.raises(InputError, match="compile needs a C\\+\\+ compiler"):
+            train(settings | {"compile": True})
     train(settings | {"compile": False})  # as the message says, into the same folder
 
 

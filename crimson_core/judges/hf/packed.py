@@ -88,7 +88,8 @@ class _Pass:
             slots = np.zeros(self.tokens, np.int64)  # what is only there to fill up is written to slot 0
             slots[:n] = positions[:n] + np.repeat(starts - firsts, lengths)
             columns += [slots, np.append(starts, 0), before + lengths - firsts]
-        self.longest = int(lengths.max()), int((before + lengths).max())
+        # For rows of one token each the kernel would take another way, on which no padding may follow them.
+        self.longest = max(2, int(lengths.max())), int((before + lengths).max())
         sent = torch.from_numpy(np.concatenate(columns))
         if device.type == "cuda":
             sent = sent.pin_memory()  # else the copy would wait for all that the device still has to do
