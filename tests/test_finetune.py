@@ -393,9 +393,9 @@ def test_what_is_wrong_is_one_message(settings, data, tmp_path):
 
 def test_layers_are_not_compiled_without_a_compiler(settings):
     # monkeypatch would leave the setting deleted, since torch makes it anew at each look.
-    with inductor_config.patch({"cpp.cxx": ("no-such-compiler",)}):
-        with pytest.raises(InputError, match="compile needs a C\\+\\+ compiler"):
-            train(settings | {"compile": True})
+    without_one = inductor_config.patch({"cpp.cxx": ("no-such-compiler",)})
+    with without_one, pytest.raises(InputError, match="compile needs a C\\+\\+ compiler"):
+        train(settings | {"compile": True})
     train(settings | {"compile": False})  # as the message says, into the same folder
 
 
