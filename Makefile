@@ -23,7 +23,7 @@ test: $(TEST_VENV)/.done lint  ## Check the style and run all tests (real small 
 	$(TEST_VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 20
 
 test-vllm: $(VLLM_VENV)/.done  ## Test the vllm judge with vLLM itself, on the CPU.
-	$(VLLM_VENV)/bin/python -m pytest tests/test_vllm.py --durations 10
+	$(VLLM_VENV)/bin/python -m pytest tests/judges/test_vllm.py --durations 10
 
 lint: $(TEST_VENV)/.done  ## Check style and format.
 	$(TEST_VENV)/bin/ruff check .

@@ -71,7 +71,7 @@ _CITATION = """\
 }
 """
 
-_RECORD = {key: datasets.Value("string") for key in ("report", *crimson_core.report.CONTEXT_FIELDS)}
+_RECORD = {key: datasets.Value("string") for key in ("report", *crimson_core.protocol.pair.CONTEXT_FIELDS)}
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
@@ -193,7 +193,7 @@ def _columns(predictions: Any, references: Any, where: Any = "{}[{}]".format) ->
     """
     pairs = crimson_core.make_pairs(predictions, references, where=where)
     contexts = [pair.context or crimson_core.PatientContext() for pair in pairs]
-    fields = crimson_core.report.CONTEXT_FIELDS
+    fields = crimson_core.protocol.pair.CONTEXT_FIELDS
     return {
         "predictions": [pair.candidate for pair in pairs],
         "references": [

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from benchmarks.common import JsonOption, console, run, table, write_json
 from crimson_core import PatientContext, ReportPair, load_judge
 from crimson_core.errors import InputError
-from crimson_core.judges.hf import HFJudge
+from crimson_core.judges.engines.hf import HFJudge
 
 _FINDINGS = (
     "There is a small left pleural effusion.",

@@ -18,7 +18,7 @@ import yaml
 from rich.table import Table
 
 from benchmarks.common import JsonOption, console, run, write_json
-from crimson_core.judges.offline.extraction import ReportFinding, read_report
+from crimson_core.judges.rules.extraction import ReportFinding, read_report
 from training.corpus import radlabels_samples
 
 STATUSES = ("present", "uncertain", "absent")

@@ -17,13 +17,13 @@ from tqdm.auto import tqdm
 
 from benchmarks.common import console, number, peak_mb, ratio, table
 from crimson_core.errors import InputError
-from crimson_core.evaluation import parse_evaluation
 from crimson_core.judges import load_judge, parse_spec
-from crimson_core.judges.hf import HFJudge
-from crimson_core.judges.hf.decoding import Work
-from crimson_core.judges.hf.drafts import Drafter, Drafts, Text
-from crimson_core.prompt import Prompt
-from crimson_core.report import ReportPair
+from crimson_core.judges.engines.hf import HFJudge
+from crimson_core.judges.engines.hf.decoding import Work
+from crimson_core.judges.engines.hf.drafts import Drafter, Drafts, Text
+from crimson_core.protocol.evaluation import parse_evaluation
+from crimson_core.protocol.pair import ReportPair
+from crimson_core.protocol.prompt import Prompt
 from training.merge import merge
 
 _PROMPTS = {"reference": Prompt(guidelines=False), "compact": Prompt("compact")}

@@ -34,8 +34,8 @@ from benchmarks.common import (
     write_json,
 )
 from crimson_core.errors import InputError
-from crimson_core.report import ReportPair
-from crimson_core.scorer import PairResult
+from crimson_core.protocol.pair import ReportPair
+from crimson_core.run.scorer import PairResult
 from training.corpus import radlabels_samples
 
 _TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))

@@ -38,9 +38,9 @@ from benchmarks.common import (
     table,
     write_json,
 )
-from crimson_core.evaluation import ERROR_TYPES, SIGNIFICANCE_LEVELS
-from crimson_core.report import ReportPair
-from crimson_core.scorer import PairResult
+from crimson_core.protocol.evaluation import ERROR_TYPES, SIGNIFICANCE_LEVELS
+from crimson_core.protocol.pair import ReportPair
+from crimson_core.run.scorer import PairResult
 
 MIN_OVERLAP = 0.3
 MAJORITY = 2  # of three radiologists

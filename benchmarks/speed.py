@@ -34,7 +34,7 @@ from benchmarks.common import (
 from crimson_core import CrimsonScorer
 from crimson_core.errors import CrimsonError
 from crimson_core.judges import parse_spec
-from crimson_core.report import ReportPair
+from crimson_core.protocol.pair import ReportPair
 
 _CHUNK = 1_000  # pairs in memory at once
 _LONGEST = 60.0  # seconds; a kind of text that took this long is not tried any longer

@@ -31,7 +31,7 @@ def main(
     json_file: JsonOption = None,
 ) -> None:
     """Time the pairs of RadPref, over and over with another number each, by way of judging."""
-    from crimson_core.judges.ray import RayJudge  # and with it Ray
+    from crimson_core.run.ray import RayJudge  # and with it Ray
 
     wanted = list(islice(endless_pairs(radpref_pairs(read_cases(file))), pairs))
     scorer = CrimsonScorer(judge)

@@ -1,13 +1,13 @@
 """CRIMSON: scores AI-written chest X-ray reports against a radiologist's report. Research use only."""
 
+from crimson_core.compare.summary import summarize
 from crimson_core.dropin import CRIMSONScore
 from crimson_core.errors import CrimsonError, InputError, JudgeError, StoreError
 from crimson_core.judges import Judge, Judgement, load_judge
-from crimson_core.report import PatientContext, ReportPair, make_pairs
-from crimson_core.scorer import CrimsonScorer, PairResult
-from crimson_core.scoring import score_evaluation
-from crimson_core.store import Store
-from crimson_core.summary import summarize
+from crimson_core.protocol.pair import PatientContext, ReportPair, make_pairs
+from crimson_core.protocol.scoring import score_evaluation
+from crimson_core.run.scorer import CrimsonScorer, PairResult
+from crimson_core.run.store import Store
 from crimson_core.version import __version__
 
 __all__ = [

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from crimson_core.errors import InputError
-from crimson_core.prompt import PUBLISHED_MODEL
-from crimson_core.report import ReportPair, check_report, make_pairs
-from crimson_core.scorer import CrimsonScorer, PairResult
+from crimson_core.protocol.pair import ReportPair, check_report, make_pairs
+from crimson_core.protocol.prompt import PUBLISHED_MODEL
+from crimson_core.run.scorer import CrimsonScorer, PairResult
 
 # make_pairs' names of what this class calls otherwise, for errors
 _ARGUMENTS = {

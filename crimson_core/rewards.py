@@ -5,8 +5,8 @@ from typing import Any
 
 from crimson_core.errors import InputError
 from crimson_core.judges import Judge
-from crimson_core.report import CONTEXT_FIELDS, ReportPair, make_pairs
-from crimson_core.scorer import CrimsonScorer, PairResult
+from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair, make_pairs
+from crimson_core.run.scorer import CrimsonScorer, PairResult
 
 Reward = Callable[..., list[float | None]]
 

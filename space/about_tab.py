@@ -5,9 +5,9 @@ from pathlib import Path
 
 import gradio as gr
 
-from crimson_core.evaluation import ERROR_TYPES
-from crimson_core.html.rendering import exact
-from crimson_core.scoring import GRADE_WEIGHTS, SIGNIFICANCE_WEIGHTS
+from crimson_core.compare.html.rendering import exact
+from crimson_core.protocol.evaluation import ERROR_TYPES
+from crimson_core.protocol.scoring import GRADE_WEIGHTS, SIGNIFICANCE_WEIGHTS
 from space.parts import privacy_text
 from space.settings import Settings
 

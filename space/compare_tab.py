@@ -6,8 +6,8 @@ from functools import partial
 import gradio as gr
 
 from crimson_core import CrimsonError
-from crimson_core.leaderboard.data import Systems
-from crimson_core.statistics import compare_systems, mean_interval
+from crimson_core.compare.leaderboard.data import Systems
+from crimson_core.compare.statistics import compare_systems, mean_interval
 from space import exports, figures, words
 from space.comparison import MOST_SYSTEMS, systems_of
 from space.comparison_view import comparison_html, differing_html

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from crimson_core.compare.leaderboard.data import Systems, name_systems
 from crimson_core.errors import InputError
-from crimson_core.leaderboard.data import Systems, name_systems
-from crimson_core.table import align_systems
+from crimson_core.run.tables import align_systems
 from space.settings import Settings
 from space.uploads import Table, checked_pairs
 

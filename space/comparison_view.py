@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from crimson_core import PairResult, summarize
-from crimson_core.leaderboard.data import Systems
-from crimson_core.statistics import Comparison, Estimate
-from crimson_core.summary import spread_first
+from crimson_core.compare.leaderboard.data import Systems
+from crimson_core.compare.statistics import Comparison, Estimate
+from crimson_core.compare.summary import spread_first
 from space.judging import Run
 from space.rendering import render
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from crimson_core import PairResult, ReportPair, summarize
-from crimson_core.statistics import mean_interval
+from crimson_core.compare.statistics import mean_interval
 from space.judging import Run
 from space.rendering import render
 from space.uploads import Table

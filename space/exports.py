@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 
 from crimson_core import PairResult
-from crimson_core.leaderboard.exports import safe_cell
-from crimson_core.scoring import ERROR_COUNT_KEYS
+from crimson_core.compare.leaderboard.exports import safe_cell
+from crimson_core.protocol.scoring import ERROR_COUNT_KEYS
 
 # Handed the text by Gradio, the browser makes the file.
 DOWNLOAD_JS = """(text, name) => {

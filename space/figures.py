@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from crimson_core import PairResult, summary
-from crimson_core.evaluation import ERROR_TYPES, SIGNIFICANCE_LEVELS
-from crimson_core.html import words
-from crimson_core.statistics import Estimate
+from crimson_core import PairResult
+from crimson_core.compare import summary
+from crimson_core.compare.html import words
+from crimson_core.compare.statistics import Estimate
+from crimson_core.protocol.evaluation import ERROR_TYPES, SIGNIFICANCE_LEVELS
 
 _GREY, _BLUE, _RED, _AMBER = "#808a94", "#3a7fc4", "#d1584f", "#b97a1e"
 _BIN = 0.1

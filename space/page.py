@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from crimson_core.html import rendering
+from crimson_core.compare.html import rendering
 from space import about_tab, compare_tab, file_tab, pair_tab, words
 from space.settings import Settings
 

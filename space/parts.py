@@ -8,7 +8,7 @@ import gradio as gr
 
 from crimson_core import PairResult, ReportPair
 from crimson_core.judges import parse_spec
-from crimson_core.table import READABLE
+from crimson_core.run.tables import READABLE
 from space import exports
 from space.rendering import render
 from space.settings import Settings

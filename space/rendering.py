@@ -1,9 +1,9 @@
-"""HTML from the templates beside this file and those of `crimson_core.html`."""
+"""HTML from the templates beside this file and those of `crimson_core.compare.html`."""
 
 import math
 from pathlib import Path
 
-from crimson_core.html.rendering import renderer
+from crimson_core.compare.html.rendering import renderer
 
 
 def duration(seconds: float) -> str:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crimson_core.errors import InputError
-from crimson_core.report import ReportPair
-from crimson_core.table import READABLE, Rows, check_parquet_size, column_names, pairs_from_rows, read_rows
+from crimson_core.protocol.pair import ReportPair
+from crimson_core.run.tables import READABLE, Rows, check_parquet_size, column_names, pairs_from_rows, read_rows
 from space.settings import Settings
 
 _EXAMPLES_FOLDER = Path(__file__).parent.parent / "examples"

@@ -5,7 +5,7 @@ import time
 
 from crimson_core import JudgeError, Judgement
 from crimson_core.judges import JUDGES
-from crimson_core.judges.offline import OfflineJudge
+from crimson_core.judges.rules import OfflineJudge
 
 
 class SlowJudge:

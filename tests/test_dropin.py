@@ -3,7 +3,7 @@
 import pytest
 
 from crimson_core import CRIMSONScore, InputError, Judgement
-from crimson_core.prompt import PUBLISHED_MODEL, prompt_for
+from crimson_core.protocol.prompt import PUBLISHED_MODEL, prompt_for
 
 
 @pytest.fixture

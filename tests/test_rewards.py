@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from crimson_core import InputError, JudgeError, Judgement
-from crimson_core.judges.offline import OfflineJudge
+from crimson_core.judges.rules import OfflineJudge
 from crimson_core.rewards import crimson_reward
 
 REFERENCE = "Small left effusion."

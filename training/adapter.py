@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Trainer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from crimson_core.judges.hf.checkpoint import find_checkpoint
-from crimson_core.prompt import PROMPT_FILE
+from crimson_core.judges.engines.hf.checkpoint import find_checkpoint
+from crimson_core.protocol.prompt import PROMPT_FILE
 from training.card import RECORD_FILE, model_card, read_run
 from training.encoding import Examples
 from training.folder import whole_folder

@@ -7,8 +7,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import kendalltau
 
-from crimson_core.judges.offline.lexicon import words_of
-from crimson_core.scorer import PairResult
+from crimson_core.judges.rules.lexicon import words_of
+from crimson_core.run.scorer import PairResult
 from training.records import Record
 
 _SAME = 0.5  # least share of words that two texts of one finding have in common

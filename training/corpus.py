@@ -13,8 +13,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from crimson_core.errors import InputError
-from crimson_core.report import CONTEXT_FIELDS, PatientContext, check_report, is_missing, parse_context
-from crimson_core.table import Rows, column_names, read_rows
+from crimson_core.protocol.pair import CONTEXT_FIELDS, PatientContext, check_report, is_missing, parse_context
+from crimson_core.run.tables import Rows, column_names, read_rows
 from training.sections import findings_text, indication_text, parts, whole_sentences
 
 Split = Literal["train", "validation", "test"]

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from crimson_core.evaluation import ERROR_TYPES, GRADES, SIGNIFICANCE_LEVELS
-from crimson_core.report import CONTEXT_FIELDS
+from crimson_core.protocol.evaluation import ERROR_TYPES, GRADES, SIGNIFICANCE_LEVELS
+from crimson_core.protocol.pair import CONTEXT_FIELDS
 from training.corpus import SPLITS, Corpus
 from training.journal import write_whole
 from training.plots import plot_all

@@ -8,8 +8,8 @@ from torch.utils.data import Dataset
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from crimson_core.errors import InputError
-from crimson_core.judges.hf.encoding import ChatEncoder
-from crimson_core.prompt import Prompt
+from crimson_core.judges.engines.hf.encoding import ChatEncoder
+from crimson_core.protocol.prompt import Prompt
 from training.records import Record, answer_of
 
 IGNORED = -100  # a label that counts in no loss

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from crimson_core.errors import InputError
 from crimson_core.judges import parse_spec
-from crimson_core.scorer import CrimsonScorer
+from crimson_core.run.scorer import CrimsonScorer
 from training.agreement import agreement
 from training.card import RECORD_FILE, enter_test, read_run
 from training.command import run

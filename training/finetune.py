@@ -24,9 +24,9 @@ from torch._inductor.exc import InvalidCxxCompiler
 from transformers import TrainingArguments
 
 from crimson_core.errors import CrimsonError, InputError
-from crimson_core.judges.hf import HFJudge
-from crimson_core.judges.hf.checkpoint import find_checkpoint, language_model, load_model, load_tokenizer
-from crimson_core.prompt import Prompt
+from crimson_core.judges.engines.hf import HFJudge
+from crimson_core.judges.engines.hf.checkpoint import find_checkpoint, language_model, load_model, load_tokenizer
+from crimson_core.protocol.prompt import Prompt
 from training.adapter import write_adapter
 from training.command import run
 from training.config import load_config

@@ -21,9 +21,9 @@ from tqdm.auto import tqdm
 
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.judges import load_judge, parse_spec
-from crimson_core.report import ReportPair, parse_context
-from crimson_core.scorer import CrimsonScorer
-from crimson_core.scoring import score_evaluation
+from crimson_core.protocol.pair import ReportPair, parse_context
+from crimson_core.protocol.scoring import score_evaluation
+from crimson_core.run.scorer import CrimsonScorer
 from training.command import run
 from training.config import load_config
 from training.corpus import SPLITS, Corpus, Study, read_corpus, same_text

@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from crimson_core.errors import InputError
-from crimson_core.judges.hf.checkpoint import (
+from crimson_core.judges.engines.hf.checkpoint import (
     Checkpoint,
     base_of,
     find_checkpoint,
@@ -26,8 +26,8 @@ from crimson_core.judges.hf.checkpoint import (
     loading,
     quiet,
 )
-from crimson_core.judges.hf.engine import first_line
-from crimson_core.prompt import PROMPT_FILE
+from crimson_core.judges.engines.hf.engine import first_line
+from crimson_core.protocol.prompt import PROMPT_FILE
 from training.card import model_card, read_run
 from training.command import run
 from training.folder import whole_folder

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from crimson_core.errors import InputError
-from crimson_core.evaluation import SIGNIFICANCE_LEVELS, Evaluation
-from crimson_core.report import PatientContext, ReportPair, parse_context
+from crimson_core.protocol.evaluation import SIGNIFICANCE_LEVELS, Evaluation
+from crimson_core.protocol.pair import PatientContext, ReportPair, parse_context
 from training.corpus import Split
 from training.writers import Change, ErrorKind
 

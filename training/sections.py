@@ -2,8 +2,8 @@
 
 import re
 
-from crimson_core.judges.offline.lexicon import lexicon
-from crimson_core.judges.offline.sentences import has_findings_section, sections
+from crimson_core.judges.rules.lexicon import lexicon
+from crimson_core.judges.rules.sentences import has_findings_section, sections
 from training.writers.pieces import leaning
 
 # Of the sections that tell no findings, those that say why the radiograph was taken.

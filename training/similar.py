@@ -11,7 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from crimson_core.errors import CrimsonError
-from crimson_core.judges.offline.minilm import MODEL, load_encoder
+from crimson_core.judges.rules.minilm import MODEL, load_encoder
 from training.corpus import Study, same_text
 
 ENCODED_AT_ONCE = 1024  # reports; a run that is killed loses no more

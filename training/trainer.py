@@ -15,8 +15,8 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from crimson_core.judges.hf import HFJudge
-from crimson_core.scorer import CrimsonScorer
+from crimson_core.judges.engines.hf import HFJudge
+from crimson_core.run.scorer import CrimsonScorer
 from training.agreement import agreement
 from training.journal import write_whole
 from training.records import Record

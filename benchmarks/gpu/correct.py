@@ -18,8 +18,8 @@ from benchmarks.forged import FORGED
 from benchmarks.gpu.common import Results, cuda_or_cpu, random_model
 from crimson_core import ReportPair, load_judge
 from crimson_core.errors import InputError
-from crimson_core.judges.hf import HFJudge
-from crimson_core.judges.hf.packed import PackedModel, Span
+from crimson_core.judges.engines.hf import HFJudge
+from crimson_core.judges.engines.hf.packed import PackedModel, Span
 
 _LONG = 5000  # characters of a forged report; with `generate` a longer one would make a batch of as long rows
 _CHUNK = 100  # tokens of a row in a pass, at most

@@ -24,10 +24,10 @@ from benchmarks.common import console, number, run, table
 from benchmarks.gpu.common import ENDS, SHAPES, Results, cuda_or_cpu, random_model
 from benchmarks.gpu.scripted import ScriptedProcessor, next_tokens, replaced, tagged, target, typical_pairs
 from crimson_core.errors import InputError
-from crimson_core.judges.hf import HFJudge, decoding
-from crimson_core.judges.hf.packed import PackedModel, Span
-from crimson_core.prompt import PUBLISHED_MODEL, Prompt
-from crimson_core.report import ReportPair
+from crimson_core.judges.engines.hf import HFJudge, decoding
+from crimson_core.judges.engines.hf.packed import PackedModel, Span
+from crimson_core.protocol.pair import ReportPair
+from crimson_core.protocol.prompt import PUBLISHED_MODEL, Prompt
 
 # Those that are compiled come last, since the layers stay compiled.
 WAYS = ("prompt pass", "crimson-score", "generate", "prompt pass, compiled", "passes", "drafts", "profile")

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from benchmarks.exactness import made_up_pair
-from crimson_core.judges.offline.judge import evaluate_pair
-from crimson_core.report import ReportPair
+from crimson_core.judges.rules.judge import evaluate_pair
+from crimson_core.protocol.pair import ReportPair
 
 _SURE = 1e4  # a logit above all others
 _DIGIT = 128  # whole numbers below it are exact in bfloat16

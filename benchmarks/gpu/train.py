@@ -28,9 +28,9 @@ from benchmarks.exactness import made_up_pairs
 from benchmarks.gpu.common import SHAPES, Results, random_model
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.judges import load_judge
-from crimson_core.prompt import Prompt
-from crimson_core.report import ReportPair
-from crimson_core.scoring import score_evaluation
+from crimson_core.protocol.pair import ReportPair
+from crimson_core.protocol.prompt import Prompt
+from crimson_core.protocol.scoring import score_evaluation
 from training.config import load_config
 from training.encoding import RecordEncoder
 from training.finetune import finetune, last_checkpoint

@@ -8,7 +8,7 @@ import typer
 from crimson_core.cli.options import Progress
 from crimson_core.cli.outputs import HubFiles, Outputs, Public, PushToHub, run_and_write
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption
-from crimson_core.leaderboard.config import load_config
+from crimson_core.compare.leaderboard.config import load_config
 
 
 def leaderboard(

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from crimson_core.table import Rows, column_names
+from crimson_core.run.tables import Rows, column_names
 
 JUDGE_HELP = (
     "default (the published model), offline, offline+minilm, hf:<Hub id or folder>, vllm:<Hub id or folder>, openai:<model> or azure:<deployment>; "

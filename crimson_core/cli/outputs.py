@@ -11,18 +11,18 @@ from rich.table import Table
 
 from crimson_core.cli.options import console, printable
 from crimson_core.cli.store import shown, store_path
+from crimson_core.compare.leaderboard import exports, tables
+from crimson_core.compare.leaderboard.config import Config
+from crimson_core.compare.leaderboard.data import IN_CONFIG
+from crimson_core.compare.leaderboard.run import Leaderboard, read_test_sets, run_leaderboard
 from crimson_core.errors import CrimsonError, InputError
-from crimson_core.leaderboard import exports, tables
-from crimson_core.leaderboard.config import Config
-from crimson_core.leaderboard.data import IN_CONFIG
-from crimson_core.leaderboard.run import Leaderboard, read_test_sets, run_leaderboard
 
 # Exit statuses beside 0 and 2; 1 is Python's own for a crash.
 UNSCORED, INTERRUPTED = 3, 130
 
 
 def _html(board: Leaderboard) -> str:
-    from crimson_core.leaderboard.page import page_html
+    from crimson_core.compare.leaderboard.page import page_html
 
     return page_html(board)
 
@@ -103,7 +103,7 @@ def run_and_write(
     if public and not push_to:
         raise InputError("--public says what --push-to-hub shall do. Give both.")
     if hub_files:
-        from crimson_core.leaderboard.hub import check_hub_files
+        from crimson_core.compare.leaderboard.hub import check_hub_files
 
         check_hub_files(list(config.systems), hub_files)
     test_sets = read_test_sets(config, folder, how)
@@ -115,11 +115,11 @@ def run_and_write(
         for output, file in files.items():
             _write(file, _WRITERS[output.suffix.lower()](board), private=output.suffix.lower() in _WITH_REPORTS)
         if hub_files and not board.interrupted:
-            from crimson_core.leaderboard.hub import write_hub_files
+            from crimson_core.compare.leaderboard.hub import write_hub_files
 
             write_hub_files(board, hub_files)
         if push_to and not board.interrupted:
-            from crimson_core.leaderboard.hub import push_to_hub
+            from crimson_core.compare.leaderboard.hub import push_to_hub
 
             push_to_hub(board, push_to, private=not public)
     finally:

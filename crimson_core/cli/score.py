@@ -34,13 +34,13 @@ from crimson_core.cli.options import (
     printable,
 )
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption, shown, store_path
+from crimson_core.compare.summary import summarize
 from crimson_core.errors import CrimsonError, InputError
-from crimson_core.judges.accelerate import AccelerateJudge, launched
-from crimson_core.report import CONTEXT_FIELDS
-from crimson_core.scorer import CrimsonScorer, PairResult
-from crimson_core.store import make_private
-from crimson_core.summary import summarize
-from crimson_core.table import pairs_from_rows, read_rows, write_parquet
+from crimson_core.protocol.pair import CONTEXT_FIELDS
+from crimson_core.run.accelerate import AccelerateJudge, launched
+from crimson_core.run.scorer import CrimsonScorer, PairResult
+from crimson_core.run.store import make_private
+from crimson_core.run.tables import pairs_from_rows, read_rows, write_parquet
 
 # Exit statuses beside 0 and 2; 1 is Python's own for a crash.
 _UNSCORED, _INTERRUPTED = 3, 130
@@ -132,7 +132,7 @@ def score(
         raise InputError(f"output {output} is the store, which would be lost. Give another path.")
     kept = {"repair": repair, "store": kept_in, "retry_failures": retry_failures}
     if engine == "ray":
-        from crimson_core.judges.ray import RayJudge
+        from crimson_core.run.ray import RayJudge
 
         scorer = CrimsonScorer(RayJudge(judge, **shared, **options), **kept)
     elif launched():

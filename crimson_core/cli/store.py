@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from crimson_core.errors import CrimsonError, DamagedStoreError, InputError
-from crimson_core.store import OFF, Selection, Store, default_path, make_private
-from crimson_core.table import parquet_cell
+from crimson_core.run.store import OFF, Selection, Store, default_path, make_private
+from crimson_core.run.tables import parquet_cell
 
 _DAMAGED = 3  # exit status of verify, as that of `crimson score` where something is unscored
 _ROWS_AT_ONCE = 5_000  # of a Parquet file

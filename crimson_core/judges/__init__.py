@@ -12,19 +12,19 @@ from typing import Any, NamedTuple
 
 from crimson_core.errors import InputError
 from crimson_core.judges.base import Judge, Judgement
-from crimson_core.prompt import PUBLISHED_MODEL
+from crimson_core.protocol.prompt import PUBLISHED_MODEL
 
 __all__ = ["JUDGES", "Judge", "JudgeSpec", "Judgement", "load_judge", "parse_spec"]
 
 # Spec prefix -> module and class. Each module is imported when its judge is first built, so that nobody pays for
 # an engine that is not used. A new judge is one file and one line here.
 JUDGES = {
-    "offline": "crimson_core.judges.offline:OfflineJudge",
-    "offline+minilm": "crimson_core.judges.offline.minilm:MiniLMJudge",
-    "hf": "crimson_core.judges.hf:HFJudge",
-    "vllm": "crimson_core.judges.vllm:VLLMJudge",
-    "openai": "crimson_core.judges.openai:OpenAIJudge",
-    "azure": "crimson_core.judges.openai:AzureJudge",
+    "offline": "crimson_core.judges.rules:OfflineJudge",
+    "offline+minilm": "crimson_core.judges.rules.minilm:MiniLMJudge",
+    "hf": "crimson_core.judges.engines.hf:HFJudge",
+    "vllm": "crimson_core.judges.engines.vllm:VLLMJudge",
+    "openai": "crimson_core.judges.engines.openai:OpenAIJudge",
+    "azure": "crimson_core.judges.engines.openai:AzureJudge",
 }
 
 _HOW = (

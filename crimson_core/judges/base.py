@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from crimson_core.errors import JudgeError
-from crimson_core.evaluation import Evaluation, parse_evaluation
-from crimson_core.report import ReportPair
+from crimson_core.protocol.evaluation import Evaluation, parse_evaluation
+from crimson_core.protocol.pair import ReportPair
 
 IN_MEMORY = "in-memory"  # the revision of a model that no signature can tell from others
 

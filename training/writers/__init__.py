@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from crimson_core.errors import InputError
-from crimson_core.evaluation import Evaluation
-from crimson_core.report import PatientContext
+from crimson_core.protocol.evaluation import Evaluation
+from crimson_core.protocol.pair import PatientContext
 
 ErrorKind = Literal["false_finding", "attribute_error", "omission"]
 ERROR_KINDS: tuple[ErrorKind, ...] = ErrorKind.__args__

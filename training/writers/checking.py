@@ -10,10 +10,10 @@ words passes, and so may a slip in such words.
 import re
 from collections.abc import Sequence
 
-from crimson_core.judges.offline.extraction import ReportFinding
-from crimson_core.judges.offline.lexicon import lexicon, normalise, words_of
-from crimson_core.judges.offline.matching import match_findings
-from crimson_core.judges.offline.significance import patient_of, significance
+from crimson_core.judges.rules.extraction import ReportFinding
+from crimson_core.judges.rules.lexicon import lexicon, normalise, words_of
+from crimson_core.judges.rules.matching import match_findings
+from crimson_core.judges.rules.significance import patient_of, significance
 from training.writers import Attribute, Change, ErrorKind
 from training.writers.reading import (
     FRINGE,

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from crimson_core.judges.offline.extraction import ReportFinding, extract_findings
-from crimson_core.judges.offline.lexicon import lexicon
+from crimson_core.judges.rules.extraction import ReportFinding, extract_findings
+from crimson_core.judges.rules.lexicon import lexicon
 from training.writers import Attribute, ErrorKind
 from training.writers.pieces import Piece, like, phrases, with_article, without
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from crimson_core.chat import Answer, Form, Question, load_chat
 from crimson_core.errors import InputError
-from crimson_core.judges.offline.extraction import extract_findings
-from crimson_core.judges.offline.lexicon import lexicon
+from crimson_core.judges.engines.client import Answer, Form, Question, load_chat
+from crimson_core.judges.rules.extraction import extract_findings
+from crimson_core.judges.rules.lexicon import lexicon
 from training.writers import ERROR_KINDS, Attribute, Change, Draft, ErrorKind, Task
 from training.writers.checking import problem, significant_findings
 
@@ -56,7 +56,7 @@ class LLMWriter:
     """Asks a model of OpenAI, on Azure or on an OpenAI-compatible server to write the candidates.
 
     An answer that is no draft, or whose stated changes are not there (see `training.writers.checking`), is asked for
-    again with the reason. Failures of the server are those of `crimson_core.chat.Chat`.
+    again with the reason. Failures of the server are those of `crimson_core.judges.engines.client.Chat`.
 
     Args:
         spec: `openai:<model>` or `azure:<deployment>`.

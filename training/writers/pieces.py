@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from crimson_core.judges.offline.extraction import ReportFinding, read_report
-from crimson_core.judges.offline.lexicon import lexicon
-from crimson_core.judges.offline.sentences import sentences
+from crimson_core.judges.rules.extraction import ReportFinding, read_report
+from crimson_core.judges.rules.lexicon import lexicon
+from crimson_core.judges.rules.sentences import sentences
 
 _HEADING = re.compile(r"\s*([A-Za-z][A-Za-z /&]{1,40}?)\s*:\s*")
 _ARTICLE = re.compile(r"\b(an?) $", re.IGNORECASE)

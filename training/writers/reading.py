@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from crimson_core.judges.offline.devices import position
-from crimson_core.judges.offline.extraction import ReportFinding, extract_findings, read_report
-from crimson_core.judges.offline.lexicon import interchangeable_pairs, lexicon, rules, words_of
-from crimson_core.judges.offline.matching import compares_sides, zone_gap
+from crimson_core.judges.rules.devices import position
+from crimson_core.judges.rules.extraction import ReportFinding, extract_findings, read_report
+from crimson_core.judges.rules.lexicon import interchangeable_pairs, lexicon, rules, words_of
+from crimson_core.judges.rules.matching import compares_sides, zone_gap
 from training.writers import Attribute
 
 _SAME_SIZE_MM = 0.5

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
-from crimson_core.judges.offline.lexicon import lexicon
+from crimson_core.judges.rules.lexicon import lexicon
 from training.writers.pieces import Piece, phrases, with_article, without
 
 _SHARE_OF_PHRASES, _SHARE_OF_FRAMES = 0.6, 0.5

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from crimson_core.evaluation import Errors, Evaluation, Match
-from crimson_core.judges.offline.attribute_errors import Discrepancy, compare, compare_location
-from crimson_core.judges.offline.extraction import ReportFinding, extract_findings
-from crimson_core.judges.offline.judge import listed_error, listed_findings
-from crimson_core.judges.offline.lexicon import lexicon, rules
-from crimson_core.judges.offline.significance import patient_of, significance
-from crimson_core.report import PatientContext
+from crimson_core.judges.rules.attribute_errors import Discrepancy, compare, compare_location
+from crimson_core.judges.rules.extraction import ReportFinding, extract_findings
+from crimson_core.judges.rules.judge import listed_error, listed_findings
+from crimson_core.judges.rules.lexicon import lexicon, rules
+from crimson_core.judges.rules.significance import patient_of, significance
+from crimson_core.protocol.evaluation import Errors, Evaluation, Match
+from crimson_core.protocol.pair import PatientContext
 from training.writers import ERROR_KINDS, Change, Draft, ErrorKind, Task
 from training.writers.errors import Edit, attribute_errors, false_findings, omissions
 from training.writers.pieces import Piece, joined, phrases, pieces_of

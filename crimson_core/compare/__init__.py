@@ -1,0 +1,1 @@
+"""Many pairs and systems: summaries, statistics, leaderboards, pages."""

@@ -1,0 +1,251 @@
+"""The report pairs of a test set, in the same order for all systems."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from crimson_core.compare import summary
+from crimson_core.compare.leaderboard.config import Columns, Config, Source, System, TestSet
+from crimson_core.errors import InputError
+from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair, is_missing
+from crimson_core.run.scorer import PairResult
+from crimson_core.run.tables import READABLE, Rows, align_systems, column_names, pairs_from_rows, read_rows
+
+# Subgroups that are made from the patient context; all others are columns.
+_FROM_CONTEXT = {"age_band": ("age", summary.age_band), "sex": ("sex", summary.sex)}
+# What an error about a missing column says can be done.
+IN_CONFIG = "Name the right one in the config: the columns of a test set under columns, of a system under column."
+
+
+@dataclass(frozen=True)
+class Systems:
+    """Systems and their report pairs, in the same order for all.
+
+    Attributes:
+        pairs: Of each system.
+        patients: Whose study each pair is; None where no column names them.
+        subgroups: What the pairs are split up by -> the subgroup of each pair.
+        joined_by: `id`, or `order`: then nothing but equal references says that the rows go together.
+    """
+
+    pairs: dict[str, list[ReportPair]] = field(repr=False)
+    patients: list[str] | None = field(default=None, repr=False)
+    subgroups: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    joined_by: str = "order"
+
+    @property
+    def names(self) -> list[str]:
+        """Their names."""
+        return list(self.pairs)
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of each."""
+        return len(next(iter(self.pairs.values())))
+
+    def interleaved(self) -> list[ReportPair]:
+        """The first pair of each system, then the second ones: a run that is stopped has the same pairs of all."""
+        return [pair for row in zip(*self.pairs.values(), strict=True) for pair in row]
+
+    def results(self, found: Iterable[PairResult]) -> dict[str, list[PairResult]]:
+        """The results of each system over the pairs that all of them are done with.
+
+        Args:
+            found: Results of `interleaved`, in its order; some may be lacking.
+        """
+        found, width = list(found), len(self.pairs)
+        done = Counter(result.index // width for result in found)
+        kept: dict[str, list[PairResult]] = {name: [] for name in self.pairs}
+        for result in found:
+            row, system = divmod(result.index, width)
+            if done[row] == width:
+                kept[self.names[system]].append(replace(result, index=row))
+        return kept
+
+
+def name_systems(tables: Sequence[str], predictions: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Name of a system -> number of its table and its column, for columns of one table or of several.
+
+    Args:
+        tables: Their file names.
+        predictions: The columns of candidate reports, each a system (of each table).
+    """
+    stems = [Path(table).stem for table in tables]
+    if len(set(stems)) < len(stems):
+        stems = list(tables)
+    if len(set(stems)) < len(stems):
+        stems = [f"{number}. {table}" for number, table in enumerate(tables, 1)]
+    named = {}
+    for number, stem in enumerate(stems):
+        for column in predictions:
+            parts = ([stem] if len(tables) > 1 else []) + ([column] if len(predictions) > 1 or len(tables) == 1 else [])
+            named[": ".join(parts)] = (number, column)
+    return named
+
+
+def read_systems(config: Config, test_set: str, folder: Path, how: str = IN_CONFIG) -> Systems:
+    """The report pairs of all systems on a test set.
+
+    Args:
+        config: The leaderboard.
+        test_set: The name of the test set.
+        folder: What the config's paths are relative to.
+        how: What an error about a missing column says can be done.
+
+    Raises:
+        InputError: A table or a column is missing, a cell is no report, or the systems differ in their pairs.
+    """
+    asked = config.test_sets[test_set]
+    shared = [system.column for system in config.systems.values() if test_set not in system.data]
+    rows, source = read_source(asked.data, folder, [*_wanted(asked), *shared]), f"{test_set} ({_short(asked.data)})"
+    columns = _columns(asked.columns, rows)
+    # The reference stands in for the candidate, so that what is wrong with the test set itself is told first.
+    own = pairs_from_rows(rows, columns | {"prediction": columns["reference"]}, source, how)
+    pairs = {}
+    for name, system in config.systems.items():
+        if test_set in system.data:
+            pairs[name] = _own_pairs(name, system, test_set, asked.columns, own, folder, how)
+        else:
+            pairs[name] = pairs_from_rows(rows, columns | {"prediction": system.column}, source, how)
+    # The test set comes first: it gives the order, and errors say what a system lacks of it.
+    aligned = align_systems(
+        {f"test set {test_set}": own, **{f"system {name}": theirs for name, theirs in pairs.items()}},
+        by_id="id" in columns,
+    )
+    return Systems(
+        {name: aligned[f"system {name}"] for name in pairs},
+        _patients(rows, asked.columns.patient, source),
+        {name: _subgroup(name, rows, own, source) for name in asked.subgroups},
+        "id" if "id" in columns else "order",
+    )
+
+
+def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
+    """The rows of a table.
+
+    Files that `crimson score` reads are read as it reads them. All else goes to `datasets`: other files, folders of files, what
+    `save_to_disk` wrote, and data sets of the Hub. What it makes of local files is not left in its cache.
+
+    Args:
+        source: Where they are.
+        folder: What a path is relative to.
+        wanted: The columns that may be needed; `datasets` reads no others.
+
+    Raises:
+        InputError: There is no such table, the split has to be named, or a split, name or revision is given that such a table has not.
+    """
+    path = folder / source.path
+    ours = path.is_file() and path.suffix.lower() in READABLE
+    one = (path / "dataset_info.json").is_file()  # of `save_to_disk`: one split
+    saved = one or (path / "dataset_dict.json").is_file()
+    for option, idle in {"revision": path.exists(), "name": path.is_file() or saved, "split": ours or one}.items():
+        if idle and (value := getattr(source, option)):
+            raise InputError(
+                f"{source.path!r} is a file or folder of this disk, and so has no {option} {value!r}. Leave it out, or give a Hub id."
+            )
+    if ours:
+        return read_rows(path)
+    if not path.exists() and (
+        Path(source.path).suffix.lower() in READABLE or source.path.count("/") > 1 or source.path.startswith(".")
+    ):
+        raise InputError(f"{path} is no file or folder, and {source.path!r} no Hub id. Check the path.")
+    import datasets
+
+    with TemporaryDirectory() as cache:
+        try:
+            if saved:
+                found = datasets.load_from_disk(path)
+            elif path.is_file():
+                found = datasets.load_dataset(str(path.parent), data_files=path.name, cache_dir=cache)
+            elif path.exists():
+                found = datasets.load_dataset(str(path), source.name, cache_dir=cache)
+            else:
+                found = datasets.load_dataset(source.path, source.name, revision=source.revision)
+        except Exception as error:  # of many kinds; their text may hold cells
+            raise InputError(
+                f"{source.path!r} cannot be read ({type(error).__name__}). Give a file, a folder or the Hub id of a data set."
+            ) from None
+        if isinstance(found, datasets.DatasetDict):
+            split = source.split or (next(iter(found)) if len(found) == 1 else None)
+            if split not in found:
+                said = "needs a split" if split is None else f"has no split {split!r}"
+                raise InputError(f"{source.path!r} {said}. It has: {', '.join(found)}.")
+            found = found[split]
+        rows = found.select_columns([name for name in found.column_names if name in wanted]).to_list()
+    if not rows:
+        raise InputError(f"{source.path!r} holds no rows: there is nothing to score.")
+    return rows
+
+
+def _wanted(asked: TestSet) -> list[str]:
+    named = asked.columns.model_dump()
+    return [column or role for role, column in named.items()] + asked.subgroups
+
+
+def _columns(asked: Columns, rows: Rows) -> dict[str, str]:
+    """Role -> column, of the roles that are named or there."""
+    have = column_names(rows)
+    optional = asked.model_dump(exclude={"reference", "patient"})
+    return {"reference": asked.reference} | {
+        role: column or role for role, column in optional.items() if column or role in have
+    }
+
+
+def _own_pairs(
+    name: str, system: System, test_set: str, asked: Columns, own: Sequence[ReportPair], folder: Path, how: str
+) -> list[ReportPair]:
+    """The pairs of a system that has a table of its own for a test set."""
+    table = system.data[test_set]
+    rows = read_source(table, folder, [asked.reference, asked.id or "id", system.column, *CONTEXT_FIELDS, *asked.model_dump().values()])  # fmt: skip
+    source, columns = f"{name} ({_short(table)})", _columns(asked, rows)
+    if asked.reference in column_names(rows):
+        return pairs_from_rows(rows, columns | {"prediction": system.column}, source, how)
+    if "id" not in columns:
+        raise InputError(
+            f"{source} has neither a column {asked.reference!r} of references nor a column 'id' to find them by. Give one."
+        )
+    # Ids that are not the test set's are refused where the systems are aligned.
+    by_id = {pair.id: pair for pair in own}
+    read = pairs_from_rows(
+        rows,
+        {"prediction": system.column, "reference": system.column, "id": columns["id"]},
+        source,
+        how,
+    )
+    return [
+        replace(pair, reference=by_id[pair.id].reference, context=by_id[pair.id].context) if pair.id in by_id else pair
+        for pair in read
+    ]
+
+
+def _patients(rows: Rows, column: str | None, source: str) -> list[str] | None:
+    return None if column is None else _labels(rows, column, source, "patients", missing=None)
+
+
+def _subgroup(name: str, rows: Rows, pairs: Sequence[ReportPair], source: str) -> list[str]:
+    if name in _FROM_CONTEXT:
+        role, label = _FROM_CONTEXT[name]
+        if not any(pair.context and getattr(pair.context, role) for pair in pairs):
+            raise InputError(f"{source}: there is no {role}, so that no subgroup can be made by {name}.")
+        return [label(pair) for pair in pairs]
+    return _labels(rows, name, source, "subgroups", missing=summary.UNKNOWN)
+
+
+def _labels(rows: Rows, column: str, source: str, what: str, missing: str | None) -> list[str]:
+    have = column_names(rows)
+    if column not in have:
+        raise InputError(f"{source} has no column {column!r} for the {what}. It has: {', '.join(map(repr, have))}.")
+    labels = []
+    for number, row in enumerate(rows, 1):
+        cell = row.get(column)
+        empty = is_missing(cell) or not str(cell).strip()
+        if empty and missing is None:
+            raise InputError(f"{source} row {number}, column {column!r}, is empty. Every row needs one of the {what}.")
+        labels.append(missing if empty else str(cell).strip())
+    return labels
+
+
+def _short(source: Source) -> str:
+    return Path(source.path).name if "/" in source.path else source.path

@@ -1,0 +1,142 @@
+"""A leaderboard for other programs: CSV of all figures, JSON of everything but report text, JSON lines of every evaluation."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from crimson_core.compare.leaderboard.run import Leaderboard, Section
+from crimson_core.compare.leaderboard.tables import RESEARCH_ONLY, pair_name
+from crimson_core.compare.statistics import Agreement, Comparison, Estimate
+from crimson_core.compare.summary import errors_by_significance, errors_by_type
+from crimson_core.version import __version__
+
+_COLUMNS = ("test_set", "judge", "subgroup", "system", "figure", *Estimate._fields, "p_value", "adjusted_p_value")
+
+
+def as_csv(board: Leaderboard) -> str:
+    """One row per figure: of each system, in all and in each subgroup, and the paired differences."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow((*_COLUMNS, "signature"))
+    for section in board.sections:
+        parts = [("", section.figures), *((f"{g.by}: {g.label}", g.figures) for g in section.subgroups)]
+        for subgroup, systems in parts:
+            for name, figures in systems.items():
+                for key, estimate in figures.items():
+                    _write(writer, section, subgroup, name, key, estimate)
+        for c in section.comparisons:
+            _write(writer, section, "", " less ".join(c.systems), "difference", c.difference, c)
+    return out.getvalue()
+
+
+def _write(
+    writer: Any, section: Section, subgroup: str, name: str, key: str, estimate: Estimate, c: Comparison | None = None
+) -> None:
+    labels = (section.test_set, section.judge, subgroup, name)
+    p_values = (c.p_value, c.adjusted_p_value) if c else ("", "")
+    numbers = ("" if value != value else value for value in (*estimate, *p_values))
+    writer.writerow((*map(safe_cell, labels), key, *numbers, section.signature))
+
+
+def safe_cell(text: str) -> str:
+    """Text from a user's file; a spreadsheet would run one that starts like a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+
+
+def as_json(board: Leaderboard) -> str:
+    """Everything but report text: figures, comparisons, scores by pair, agreement. What is not defined is null."""
+    data = {
+        "title": board.config.title,
+        "note": RESEARCH_ONLY,
+        "crimson_core": __version__,
+        "seed": board.config.seed,
+        "interrupted": board.interrupted,
+        "sections": [_section(section) for section in board.sections],
+        "agreements": [
+            {
+                "test_set": found.test_set,
+                "judges": [section.judge for section in found.sections],
+                "signatures": [section.signature for section in found.sections],
+                "overall": _agreement(found.overall),
+                "systems": {name: _agreement(own) for name, own in found.systems.items()},
+                "most_apart": [
+                    {"system": name, "pair": pair_name(found.sections[0], position), "difference": difference}
+                    for name, position, difference in found.most_apart
+                ],
+            }
+            for found in board.agreements
+        ],
+    }
+    return json.dumps(_plain(data), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+def records(board: Leaderboard) -> Iterator[dict[str, Any]]:
+    """One record per pair, system, test set and judge, with its whole evaluation and so with report text."""
+    for section in board.sections:
+        labels = {"test_set": section.test_set, "judge": section.judge}
+        for name, results in section.results.items():
+            for result in results:
+                yield labels | {"system": name} | result.as_dict() | {"signature": section.signature}
+
+
+def as_jsonl(board: Leaderboard) -> str:
+    """The `records`, one JSON line each."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records(board))
+
+
+def _section(section: Section) -> dict[str, Any]:
+    return {
+        "test_set": section.test_set,
+        "judge": section.judge,
+        "signature": section.signature,
+        "n_pairs": len(section.positions),
+        "n_asked": section.n_asked,
+        "joined_by": section.systems.joined_by,
+        "resampled": "patients" if section.systems.patients else "pairs",
+        "systems": {
+            name: {
+                "figures": {key: estimate._asdict() for key, estimate in figures.items()},
+                "errors_by_type": errors_by_type(section.results[name]),
+                "errors_by_significance": errors_by_significance(section.results[name]),
+                "n_repaired": section.summaries[name]["n_repaired"],
+                "unscored": {
+                    pair_name(section, position): reason
+                    for position, reason in section.summaries[name]["failures"].items()
+                },
+            }
+            for name, figures in section.figures.items()
+        },
+        "comparisons": [c._asdict() | {"difference": c.difference._asdict()} for c in section.comparisons],
+        "subgroups": [
+            {
+                "by": group.by,
+                "label": group.label,
+                "n_pairs": group.n_pairs,
+                "systems": {
+                    name: {key: estimate._asdict() for key, estimate in figures.items()}
+                    for name, figures in group.figures.items()
+                },
+            }
+            for group in section.subgroups
+        ],
+        "pairs": [
+            {"pair": pair_name(section, row[0].index), "scores": dict(zip(section.results, scores, strict=True))}
+            for row in zip(*section.results.values(), strict=True)
+            for scores in [[result.crimson_score for result in row]]
+        ],
+    }
+
+
+def _agreement(found: Agreement) -> dict[str, Any]:
+    return found._asdict() | {"difference": found.difference._asdict()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(own) for key, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(own) for own in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

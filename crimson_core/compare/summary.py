@@ -1,0 +1,250 @@
+"""Scores -> figures of a corpus: means, errors by kind, and what they mean in the clinic. An unscored pair is in none of them, and is counted."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from crimson_core.compare.statistics import Estimate, ratio_intervals
+from crimson_core.protocol.evaluation import ERROR_TYPES, SIGNIFICANCE_LEVELS
+from crimson_core.protocol.pair import PatientContext, ReportPair
+from crimson_core.protocol.scoring import ERROR_COUNT_KEYS
+from crimson_core.run.scorer import PairResult
+
+OTHER = "other"  # levels that a judge made up
+UNKNOWN = "unknown"  # subgroup of the pairs whose context does not say
+_URGENT = frozenset(SIGNIFICANCE_LEVELS[:1])
+_ACTIONABLE = frozenset(SIGNIFICANCE_LEVELS[:2])
+_AGE_BANDS = (  # years, up to but not including
+    (18, "under 18"),
+    (40, "18 to 39"),
+    (65, "40 to 64"),
+    (80, "65 to 79"),
+    (float("inf"), "80 and over"),
+)
+_SEXES = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
+
+Count = tuple[float, float]  # what one pair adds to a numerator and to its denominator
+
+
+def summarize(results: Sequence[PairResult], signature: str) -> dict[str, Any]:
+    """Corpus figures of scored pairs, flat and JSON-ready but for NaN.
+
+    Args:
+        results: In the order in which `scores` shall stand.
+        signature: Of the scorer that made them.
+
+    Returns:
+        `crimson_score` (mean over scored pairs; NaN if there are none), `scores` (one per pair, NaN where unscored), `n_pairs`,
+        `n_unscored`, `n_repaired`, `failures` (position -> reason), `mean_<kind>` (errors per scored pair, for each kind of
+        `ERROR_COUNT_KEYS`) and `signature`.
+    """
+    scored = [result.score for result in results if result.score is not None]
+    return {
+        "crimson_score": _mean([score["crimson_score"] for score in scored]),
+        "scores": [result.crimson_score for result in results],
+        "n_pairs": len(results),
+        "n_unscored": len(results) - len(scored),
+        "n_repaired": sum(bool(result.repairs) for result in results),
+        "failures": {result.index: result.failure for result in results if result.score is None},
+        **{f"mean_{kind}": _mean([score["error_counts"][kind] for score in scored]) for kind in ERROR_COUNT_KEYS},
+        "signature": signature,
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
+
+
+class _Read(NamedTuple):
+    """An evaluation, read once for all figures.
+
+    Attributes:
+        references: Reference finding -> its clinical significance.
+        predictions: The same of the predicted findings.
+        matches: The distinct matches.
+        false: Ids of the false findings.
+        missing: Ids of the missing findings.
+        attribute_errors: As in the wire format.
+    """
+
+    references: dict[str, str]
+    predictions: dict[str, str]
+    matches: set[tuple[str, str]]
+    false: list[str]
+    missing: list[str]
+    attribute_errors: list[Mapping[str, Any]]
+
+
+class ClinicalFigure(NamedTuple):
+    """A figure of a corpus that is the sum of one count over the sum of another, over the scored pairs.
+
+    Attributes:
+        title: What it is called in a table.
+        higher_is_better: Else lower is.
+        count: What one pair adds to the two sums.
+        definition: What exactly is counted.
+    """
+
+    title: str
+    higher_is_better: bool
+    count: Callable[[_Read], Count]
+    definition: str
+
+
+def _recall(levels: frozenset[str]) -> Callable[[_Read], Count]:
+    def count(read: _Read) -> Count:
+        matched = {ref_id for ref_id, _ in read.matches}
+        ids = [i for i, level in read.references.items() if level in levels]
+        return sum(i in matched for i in ids), len(ids)
+
+    return count
+
+
+def _precision(levels: frozenset[str]) -> Callable[[_Read], Count]:
+    def count(read: _Read) -> Count:
+        matched = {pred_id for _, pred_id in read.matches}
+        ids = [i for i, level in read.predictions.items() if level in levels]
+        return sum(i in matched for i in ids), len(ids)
+
+    return count
+
+
+def _without_grave_errors(read: _Read) -> Count:
+    levels = [read.predictions.get(i) for i in read.false] + [read.references.get(i) for i in read.missing]
+    levels += [read.references.get(e["ref_id"]) for e in read.attribute_errors if e.get("severity") != "negligible"]
+    return float(not _ACTIONABLE.intersection(levels)), 1
+
+
+_RECALL = (
+    "Of the reference findings that the judge calls {}, the share that is matched. A finding counts under its significance in the "
+    "reference, whatever that of its match; an attribute error does not undo a match."
+)
+_PRECISION = (
+    "Of the predicted findings that the judge calls {}, the share that is matched. A finding counts under its significance in the "
+    "candidate, whatever that of its match."
+)
+CLINICAL_FIGURES: dict[str, ClinicalFigure] = {
+    "urgent_recall": ClinicalFigure("Urgent recall", True, _recall(_URGENT), _RECALL.format("urgent")),
+    "urgent_precision": ClinicalFigure("Urgent precision", True, _precision(_URGENT), _PRECISION.format("urgent")),
+    "actionable_recall": ClinicalFigure(
+        "Urgent or actionable recall", True, _recall(_ACTIONABLE), _RECALL.format("urgent or actionable")
+    ),
+    "actionable_precision": ClinicalFigure(
+        "Urgent or actionable precision", True, _precision(_ACTIONABLE), _PRECISION.format("urgent or actionable")
+    ),
+    "false_findings_per_report": ClinicalFigure(
+        "False findings per report", False, lambda read: (len(read.false), 1), "False findings of any significance."
+    ),
+    "attribute_errors_per_match": ClinicalFigure(
+        "Attribute errors per match",
+        False,
+        lambda read: (len(read.attribute_errors), len(read.matches)),
+        "Attribute errors of either grade, over the distinct matches. An error of several types is one error.",
+    ),
+    "reports_without_grave_errors": ClinicalFigure(
+        "Reports without grave errors",
+        True,
+        _without_grave_errors,
+        "Share of reports with no error above not actionable: no false finding, missing finding or attribute error concerns an urgent or actionable "
+        "finding. False findings count under their significance in the candidate, missing ones and attribute errors under "
+        "that in the reference; negligible attribute errors do not count, nor do levels that a judge made up.",
+    ),
+}
+
+
+def clinical_figures(
+    systems: Mapping[str, Sequence[PairResult]], patients: Sequence[Any] | None = None, *, seed: int = 0
+) -> dict[str, dict[str, Estimate]]:
+    """The mean score (`crimson_score`) and each of `CLINICAL_FIGURES` of each system, with 95 % bootstrap intervals.
+
+    Args:
+        systems: Name -> results, over the same pairs in the same order.
+        patients: Whose report each is; studies of a patient are resampled together. None resamples studies.
+        seed: Of the resamples.
+
+    Returns:
+        Per system and figure an estimate whose `n` is its denominator (pairs, findings or matches) and `n_left_out` the unscored pairs.
+        A figure without anything to count is NaN.
+    """
+    import numpy as np
+
+    keys = ("crimson_score", *CLINICAL_FIGURES)
+    counts = np.full((len(next(iter(systems.values()))), len(systems), len(keys), 2), np.nan)
+    for column, results in enumerate(systems.values()):
+        for row, result in enumerate(results):
+            if result.score is not None:
+                read = _read(result.score["raw_evaluation"])
+                own = (figure.count(read) for figure in CLINICAL_FIGURES.values())
+                counts[row, column] = [(result.crimson_score, 1), *own]
+    flat = counts.reshape(len(counts), -1, 2)
+    estimates = iter(ratio_intervals(flat[:, :, 0], flat[:, :, 1], patients, seed=seed))
+    return {name: {key: next(estimates) for key in keys} for name in systems}
+
+
+def errors_by_type(results: Sequence[PairResult]) -> dict[str, int]:
+    """False and missing findings and each type of attribute error, counted over the scored pairs."""
+    names = {"false_findings": "false finding", "missing_findings": "missing finding"}
+    names |= {f"{kind}_errors": kind for kind in ERROR_TYPES}
+    return {
+        name: sum(result.score["error_counts"][key] for result in results if result.score)
+        for key, name in names.items()
+    }
+
+
+def errors_by_significance(results: Sequence[PairResult]) -> dict[str, Counter[str]]:
+    """False, missing and attribute errors -> how many of each clinical significance, over the scored pairs.
+
+    False findings count under their significance in the candidate, missing ones and attribute errors under that in the
+    reference; levels that a judge made up count as `OTHER`.
+    """
+    counted = {kind: Counter() for kind in ("false", "missing", "attribute")}
+    for result in results:
+        if result.score is None:
+            continue
+        read = _read(result.score["raw_evaluation"])
+        counted["false"].update(_level(read.predictions.get(i)) for i in read.false)
+        counted["missing"].update(_level(read.references.get(i)) for i in read.missing)
+        counted["attribute"].update(_level(read.references.get(e["ref_id"])) for e in read.attribute_errors)
+    return counted
+
+
+def age_band(pair: ReportPair) -> str:
+    """The band of the patient's age: under 18, 18 to 39, 40 to 64, 65 to 79, 80 and over, or unknown."""
+    years = (pair.context or PatientContext()).age_years
+    return UNKNOWN if years is None else next(name for below, name in _AGE_BANDS if years < below)
+
+
+def sex(pair: ReportPair) -> str:
+    """The patient's sex: female, male, what else is written, or unknown."""
+    written = (pair.context and pair.context.sex or UNKNOWN).strip()
+    return _SEXES.get(written.lower(), written)
+
+
+def spread_first(results: Mapping[str, Sequence[PairResult]]) -> list[tuple[int, float]]:
+    """(position, distance between the best and the worst score) of each pair, the widest first.
+
+    Unscored results do not count; where fewer than two are scored the distance is NaN, and the pair stands at the end.
+    """
+    rows = []
+    for position, row in enumerate(zip(*results.values(), strict=True)):
+        scores = [result.crimson_score for result in row if result.score is not None]
+        rows.append((position, max(scores) - min(scores) if len(scores) > 1 else float("nan")))
+    return sorted(rows, key=lambda row: (row[1] != row[1], -row[1] if row[1] == row[1] else 0, row[0]))
+
+
+def _read(evaluation: Mapping[str, Any]) -> _Read:
+    sides = (evaluation.get("reference_findings", []), evaluation.get("predicted_findings", []))
+    references, predictions = ({f["id"]: f.get("clinical_significance", "") for f in side} for side in sides)
+    errors = evaluation.get("errors", {})
+    return _Read(
+        references,
+        predictions,
+        {(match["ref_id"], match["pred_id"]) for match in evaluation.get("matched_findings", [])},
+        errors.get("false_findings", []),
+        errors.get("missing_findings", []),
+        errors.get("attribute_errors", []),
+    )
+
+
+def _level(level: str | None) -> str:
+    return level if level in SIGNIFICANCE_LEVELS else OTHER

@@ -1,0 +1,1 @@
+"""What writes text for a judge that asks a language model."""

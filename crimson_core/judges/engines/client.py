@@ -1,0 +1,458 @@
+"""Chat completions of OpenAI, on Azure, or on any OpenAI-compatible server: many questions at a time, answers as they come.
+
+What a server refuses of a request (the JSON schema, the seed, a GPT-5 model's temperature) is left out from then on, and
+the signature says so.
+"""
+
+import asyncio
+import logging
+import re
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from inspect import signature
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import BaseModel, Field, ValidationError
+
+from crimson_core.errors import InputError, JudgeError
+from crimson_core.judges.engines.servers import SERVERS, Server, openai_package
+from crimson_core.protocol.prompt import Message
+
+if TYPE_CHECKING:
+    from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+
+_CONNECT_TIMEOUT = 10.0  # seconds; a host that is not there is found out sooner than a slow answer
+
+# What a server may refuse of a request. Besides the fields: the keyword `pattern` of the JSON schema, which Azure and
+# OpenAI's fine-tuned models do not take although they take the rest of it, and the forms of response_format.
+_REFUSABLE_FIELDS = ("temperature", "seed", "max_tokens")
+_FORMAT_WORDS = ("response_format", "json_schema", "json_object", "json schema", "json mode", "structured output")
+
+_THREAD = "crimson-openai"
+_HTTP_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2", "h11", "h2", "hpack")
+
+
+class Form(NamedTuple):
+    """The JSON that an answer has to be: a name for it, and its schema."""
+
+    name: str
+    schema: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request: its messages and its seed."""
+
+    messages: list[Message] = field(repr=False)
+    seed: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a question.
+
+    Attributes:
+        text: What the model wrote, also where that is a failure (a refusal, an output that was cut).
+        failure: Why there is no finished text, without report text; None if there is one.
+        finish_reason: The server's; None where it gives none, so that nobody knows whether the text was cut.
+        usage: Token counts (`prompt_tokens`, `completion_tokens`), where the server tells them.
+        cost: US dollars, where the server tells (OpenRouter does).
+    """
+
+    text: str | None = field(default=None, repr=False)
+    failure: str | None = None
+    finish_reason: str | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+    cost: float | None = None
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost: Any = None  # no field of OpenAI's, so it may be anything
+
+
+class _Completion(BaseModel):
+    """The part of a chat completion that is used; servers differ in the rest."""
+
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage | None = None
+    model: str | None = None
+
+
+class Chat:
+    """A model on a server, to be asked many questions.
+
+    A request that fails with 408, 409, 429 or 5xx, times out or loses its connection is sent again by the `openai`
+    client, with exponential backoff (0.5 to 8 s), or after as long as the server's Retry-After says (up to two minutes;
+    a longer one fails the question). What still fails then, like a refusal or an output cut at its token limit, is a
+    failed answer. 401, 403, 404 and an empty account mean that nothing will work, and stop the run; so does a server
+    that cannot be connected to for any of the first `concurrency` questions.
+
+    Args:
+        model: The model's name on the server; on Azure the deployment's.
+        server: Where it is.
+        temperature: Of the sampling, from 0 to 2.
+        concurrency: Most requests in flight at a time.
+        max_retries: How often a failed request is sent again.
+        timeout: Seconds to wait for an answer.
+        max_output_tokens: Longest answer; None leaves it to the server. A longer answer is a failure.
+
+    Raises:
+        InputError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        server: Server,
+        *,
+        temperature: float = 0.0,
+        concurrency: int = 8,
+        max_retries: int = 6,
+        timeout: float = 120.0,
+        max_output_tokens: int | None = None,
+    ) -> None:
+        self.model = model
+        self.server = server
+        self.temperature = _temperature(temperature)
+        self.concurrency = _at_least(1, "concurrency", concurrency)
+        self.max_retries = _at_least(0, "max_retries", max_retries)
+        self.timeout = _timeout(timeout)
+        self.max_output_tokens = (
+            None if max_output_tokens is None else _at_least(1, "max_output_tokens", max_output_tokens)
+        )
+        # What the server has refused, and what answers have come back with: for as long as this object lives, and for
+        # the signature. Written by the thread of a run only, read at any time.
+        self._refused: frozenset[str] = frozenset()
+        self._outputs: set[str] = set()
+        self._revisions: set[str] = set()
+
+    def ask(
+        self,
+        questions: Iterable[Question],
+        form: Form,
+        follow_up: Callable[[int, Answer], Question | None] | None = None,
+    ) -> Generator[tuple[int, Answer], None, None]:
+        """Yield (position in `questions`, answer) as answers come in.
+
+        The requests run in a thread of their own, so that this works where an event loop runs already (Jupyter). A new
+        request starts only when the caller takes an answer, so nothing goes on behind a caller who has stopped.
+
+        Args:
+            questions: Taken one by one, each when its request can start.
+            form: What every answer has to be.
+            follow_up: Sees each answer first; a question that it returns is asked in the place of the one answered.
+
+        Raises:
+            JudgeError: Going on is pointless.
+        """
+        client = self._client()
+        _keep_reports_out_of_logs()
+        waiting = iter(enumerate(questions))
+        running: dict[Future[Answer | JudgeError], int] = {}
+        asked, reached, unreachable = 0, False, 0
+        with _event_loop(client, running) as loop:
+
+            def start(index: int, question: Question) -> None:
+                running[asyncio.run_coroutine_threadsafe(self._ask(client, question, form), loop)] = index
+
+            while True:
+                # A follow-up takes the place of what it follows, so that there may be no room for another question.
+                for index, question in islice(waiting, self.concurrency - len(running)):
+                    start(index, question)
+                    asked += 1
+                if not running:
+                    return
+                done = next(iter(wait(running, return_when=FIRST_COMPLETED).done))
+                index, outcome = running.pop(done), done.result()
+                if isinstance(outcome, JudgeError):
+                    raise outcome
+                reached = reached or outcome.failure != self._unreachable
+                unreachable += not reached
+                if unreachable >= min(self.concurrency, asked):
+                    raise JudgeError(
+                        f"{self.server.host} cannot be reached. Check {self.server.where_wrong}, and the network."
+                    )
+                again = follow_up(index, outcome) if follow_up else None
+                if again is None:
+                    yield index, outcome
+                else:
+                    start(index, again)
+
+    def signature(self) -> dict[str, str]:
+        """Model, host and decoding as they are sent, without the seed's value, which is each question's own.
+
+        `output` says how the JSON is asked for: `json_schema` (or `json_schema-without-pattern`), `json_object` or
+        `text`, joined by + if answers came with several; `revision` is the model that the server says has answered,
+        where its name differs. Both, like a refused temperature or seed (`none`), are known only after a run.
+        """
+        return self._signature(self._refused, self._outputs, self._revisions)
+
+    def asked_signature(self) -> dict[str, str]:
+        """The signature as it is before any answer."""
+        return self._signature(frozenset(), set(), set())
+
+    def _signature(self, refused: frozenset[str], outputs: set[str], revisions: set[str]) -> dict[str, str]:
+        fields = {
+            "model": self.model,
+            "revision": "+".join(sorted(revisions - {self.model})),
+            "host": self.server.host,
+            "output": "+".join(sorted(outputs | {_output(refused)})),
+            "temperature": "default" if "temperature" in refused else f"{self.temperature:g}",
+            "seed": "none" if "seed" in refused else "sent",
+            "max_output_tokens": str(self.max_output_tokens or ""),
+            "openai": openai_package().__version__,
+        } | self.server.version
+        return {key: value for key, value in fields.items() if value}
+
+    def _client(self) -> "AsyncOpenAI":
+        """A client for one run: its connections belong to that run's event loop."""
+        timeout = openai_package().Timeout(self.timeout, connect=min(self.timeout, _CONNECT_TIMEOUT))
+        return self.server.connect(
+            api_key=self.server.key.get_secret_value(), max_retries=self.max_retries, timeout=timeout
+        )
+
+    def _request(self, question: Question, form: Form, refused: frozenset[str]) -> dict[str, Any]:
+        """The fields of a request besides its messages, without what has been refused."""
+        fields: dict[str, Any] = {"model": self.model, "temperature": self.temperature, "seed": question.seed}
+        fields = {name: value for name, value in fields.items() if name not in refused}
+        if self.max_output_tokens is not None:
+            # OpenAI's newer models know the second name only, many servers the first
+            name = "max_completion_tokens" if "max_tokens" in refused else "max_tokens"
+            fields[name] = self.max_output_tokens
+        if "json_schema" not in refused:
+            schema = _without_pattern(form.schema) if "pattern" in refused else form.schema
+            fields["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": form.name, "strict": True, "schema": schema},
+            }
+        elif "json_object" not in refused:
+            fields["response_format"] = {"type": "json_object"}
+        return fields
+
+    async def _ask(self, client: "AsyncOpenAI", question: Question, form: Form) -> Answer | JudgeError:
+        """One question: ask, without what the server refuses, until it answers or fails.
+
+        An error is returned, not raised, so that it carries no chain of exceptions that hold the request.
+        """
+        openai = openai_package()
+        refused = self._refused
+        while True:
+            request = self._request(question, form, refused)
+            try:
+                response = await client.chat.completions.with_raw_response.create(messages=question.messages, **request)
+            except openai.APIStatusError as error:
+                part = _refused_part(error, request)
+                if part is None or part in refused:
+                    return self._status_failure(error)
+                refused |= {part}
+                continue
+            except openai.APIConnectionError as error:
+                return Answer(failure=self._connection_failure(error))
+            except openai.OpenAIError as error:
+                return Answer(failure=f"the request failed ({type(error).__name__})")
+            # Only now is it proven that the refusal was about that part and not about this question's reports.
+            self._refused |= refused
+            self._outputs.add(_output(refused))
+            return self._read(response.content)
+
+    def _read(self, body: bytes) -> Answer:
+        try:
+            completion = _Completion.model_validate_json(body)
+        except ValidationError:
+            return Answer(failure="the server's answer is no chat completion")
+        if completion.model and self._is_word(completion.model, r"[\w./:@-]{1,100}"):
+            self._revisions.add(completion.model)
+        told = completion.usage or _Usage()
+        usage, cost = told.model_dump(exclude={"cost"}, exclude_none=True), told.cost
+        choice = completion.choices[0]
+        text, finish = choice.message.content, choice.finish_reason
+        failure = None
+        if choice.message.refusal:
+            failure, text = "the model refused to answer", text or choice.message.refusal
+        elif finish == "length":
+            failure = "the output was cut at the token limit (finish_reason length)"
+        elif finish not in ("stop", None):
+            word = finish if self._is_word(finish) else "unknown"
+            failure = f"the output was not finished (finish_reason {word})"
+        elif not (text and text.strip()):
+            failure = "the output is empty"
+        return Answer(text, failure, finish, usage, float(cost) if _is_number(cost) else None)
+
+    def _status_failure(self, error: "APIStatusError") -> Answer | JudgeError:
+        """A failed answer, or the error that stops the run where the set-up is wrong.
+
+        A server's message may repeat the key or the reports, so it is never shown; its error code is, if it is one.
+        """
+        word = next((w for w in (error.code, error.type) if isinstance(w, str) and self._is_word(w)), None)
+        reason = f"HTTP {error.status_code}" + (f", {word}" if word else "")
+        host, key = self.server.host, f"{self.server.key_variable} (or api_key)"
+        if error.status_code == 401:
+            return JudgeError(f"{host} does not accept the API key ({reason}). Set {key} to a valid one.")
+        if error.status_code == 403:
+            return JudgeError(
+                f"{host} does not let this API key use {self.model!r} ({reason}). "
+                f"Set {key} to one that may, or choose another model."
+            )
+        if error.status_code == 404:
+            return JudgeError(f"{host} has no {self.model!r} there ({reason}). Check {self.server.where_wrong}.")
+        if error.code == "insufficient_quota":
+            return JudgeError(f"The account behind {key} has no credit left ({reason}). Top it up, or use another key.")
+        return Answer(failure=f"the server answered {reason}")
+
+    def _connection_failure(self, error: "APIConnectionError") -> str:
+        # Told apart by name: the client stands on httpx or httpx2, depending on its version.
+        cause = type(error.__cause__).__name__
+        if cause in ("ConnectError", "ConnectTimeout"):
+            return self._unreachable
+        if isinstance(error, openai_package().APITimeoutError):
+            return f"no answer within {self.timeout:g} s, asked {self.max_retries + 1} times"
+        return f"the connection broke, asked {self.max_retries + 1} times"
+
+    @property
+    def _unreachable(self) -> str:
+        return f"{self.server.host} cannot be reached, tried {self.max_retries + 1} times"
+
+    def _is_word(self, text: str, form: str = "[A-Za-z_]{2,40}") -> bool:
+        """Whether a server's word is short and plain enough to be shown, and has nothing of the key in it."""
+        key = self.server.key.get_secret_value()
+        return bool(re.fullmatch(form, text)) and key not in text and text not in key
+
+
+def load_chat(spec: str, **options: Any) -> Chat:
+    """The model that a spec names, `openai:<model>` or `azure:<deployment>`.
+
+    Args:
+        spec: The spec.
+        **options: Of `openai_server` or `azure_server`, and of `Chat`.
+
+    Raises:
+        InputError: The spec names no model, or an option is unknown or out of range.
+        JudgeError: The `openai` package, the key or the endpoint is missing.
+    """
+    prefix, _, model = spec.partition(":")
+    if prefix not in SERVERS or not model.strip():
+        raise InputError(f"{spec!r} names no API model. Use openai:<model> or azure:<deployment>.")
+    where = set(signature(SERVERS[prefix]).parameters)
+    known = where | set(signature(Chat).parameters) - {"model", "server"}
+    for option in options:
+        if option not in known:
+            raise InputError(f"{spec!r} knows no API option {option!r}. The API's options: {', '.join(sorted(known))}.")
+    server = SERVERS[prefix](**{name: value for name, value in options.items() if name in where})
+    return Chat(model.strip(), server, **{name: value for name, value in options.items() if name not in where})
+
+
+def _at_least(least: int, name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} is {value!r}. Give a whole number of at least {least}.")
+    return value
+
+
+def _temperature(value: Any) -> float:
+    if not _is_number(value) or not 0 <= value <= 2:
+        raise InputError(f"temperature is {value!r}. Give a number from 0 to 2.")
+    return float(value)
+
+
+def _timeout(value: Any) -> float:
+    if not _is_number(value) or not value > 0:
+        raise InputError(f"timeout is {value!r}. Give a number of seconds above 0.")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _output(refused: frozenset[str]) -> str:
+    """How the JSON is asked for, as the signature puts it."""
+    if "json_schema" not in refused:
+        return "json_schema-without-pattern" if "pattern" in refused else "json_schema"
+    return "text" if "json_object" in refused else "json_object"
+
+
+def _without_pattern(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {key: _without_pattern(value) for key, value in schema.items() if key != "pattern"}
+    return schema
+
+
+def _refused_part(error: "APIStatusError", request: dict[str, Any]) -> str | None:
+    """The part of a request that a 400 or 422 is about; None if it is about something else, the reports for example."""
+    if error.status_code not in (400, 422):
+        return None
+    body = error.body if isinstance(error.body, dict) else {"message": error.body}
+    # FastAPI's form: {"detail": text} or {"detail": [{"loc": ["body", "seed"], "msg": …, "input": all that was sent}]}
+    details = body.get("detail")
+    details = details if isinstance(details, list) else [{"msg": details}]
+    said = [part for d in details if isinstance(d, dict) for part in (d.get("loc"), d.get("msg"))]
+    message = " ".join(str(part) for part in (body.get("message"), *said) if part).lower()
+    subject = error.param.lower() if isinstance(error.param, str) and error.param else message
+    for name in _REFUSABLE_FIELDS:
+        if name in request and re.search(rf"\b{name}\b", subject):
+            return name
+    if "response_format" in request and any(word in subject for word in _FORMAT_WORDS):
+        kind = request["response_format"]["type"]
+        return "pattern" if kind == "json_schema" and "'pattern'" in message else kind
+    return None
+
+
+@contextmanager
+def _event_loop(client: "AsyncOpenAI", running: Iterable[Future[Any]]) -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop in a thread of its own; at the end of the context `running` is cancelled and the thread ends."""
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        async with client:
+            started.set_result((asyncio.get_running_loop(), stop))
+            await stop.wait()
+            await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+
+    # A daemon, so that a name look-up that hangs cannot keep the interpreter from ending.
+    thread = threading.Thread(target=asyncio.run, args=(run(),), name=_THREAD, daemon=True)
+    thread.start()
+    loop, stop = started.result()
+    try:
+        yield loop
+    finally:
+        for future in running:
+            future.cancel()
+        loop.call_soon_threadsafe(stop.set)
+        if threading.current_thread() is not thread:  # it is where the garbage collector closes a forgotten generator
+            thread.join()
+
+
+class _WarningsOnly(logging.Filter):
+    """Drops what the HTTP packages log below WARNING in a run's thread.
+
+    At DEBUG some versions of them log whole requests: the reports. Filtering by thread leaves the caller's own use of
+    these packages as it is, and there is nothing to put back after a run.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.threadName != _THREAD
+
+
+_WARNINGS_ONLY = _WarningsOnly()
+
+
+def _keep_reports_out_of_logs() -> None:
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in _HTTP_LOGGERS:
+            logging.getLogger(name).addFilter(_WARNINGS_ONLY)  # on each logger: a parent's filter spares its children

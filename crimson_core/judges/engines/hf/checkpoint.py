@@ -1,0 +1,322 @@
+"""Model folders: found, downloaded, loaded and told apart. Only safetensors, and never code from a checkpoint."""
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from huggingface_hub import errors as hub_errors
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma3ForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+)
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from crimson_core.errors import InputError, JudgeError
+from crimson_core.judges.engines.hf.device import check_fits, roomiest_device
+from crimson_core.judges.engines.hf.engine import engine, first_line
+from crimson_core.protocol.prompt import PUBLISHED_NAMES
+
+# What a checkpoint consists of: top-level files only, since subfolders hold copies in other formats.
+_WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+_UNWANTED = ["*/*", "consolidated*"]
+_TOLD = "training_run.json"  # how it was trained and tested, for its card: no judge reads it
+
+
+class Checkpoint(NamedTuple):
+    """A model folder on this machine.
+
+    Attributes:
+        name: Hub id, or the folder's own name without its path.
+        folder: Where it is.
+        revision: Commit hash on the Hub; None for a folder that the user gave.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+
+
+def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
+    """The folder of a model; a Hub model is downloaded first, or taken from the Hub's cache.
+
+    Raises:
+        InputError: A revision is given for a folder, or two different ones.
+        JudgeError: There is no such model, or it cannot be had.
+    """
+    model = str(model)  # a Path is fine too
+    name, at, pinned = model.partition("@")
+    if Path(model).expanduser().is_dir():
+        name, pinned = model, ""
+    elif at and (not pinned or revision not in (None, pinned)):
+        raise InputError(f"model is {model!r} and revision is {revision!r}. Give one revision, in one of the two.")
+    revision = pinned or revision
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if revision:
+            raise InputError(f"revision is {revision!r}, but {name} is a folder. Leave it out, or give a Hub id.")
+        checkpoint = Checkpoint(folder.resolve().name, folder, None)
+    elif not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
+        raise JudgeError(f"There is no folder {name}. Give a model folder, or a Hub id such as {PUBLISHED_NAMES[0]}.")
+    else:
+        folder = _download(name, revision)
+        checkpoint = Checkpoint(name, folder, folder.name)
+    if not any((folder / config).is_file() for config in ("config.json", "adapter_config.json")):
+        raise JudgeError(
+            f"{name} is no model folder: it holds neither config.json nor adapter_config.json. "
+            "Give the folder that save_pretrained wrote, or a Hub id."
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise JudgeError(
+            f"{name} holds no safetensors, and nothing else is loaded. Convert its weights to safetensors."
+        )
+    return checkpoint
+
+
+def base_of(checkpoint: Checkpoint, base: str | None = None) -> Checkpoint | None:
+    """The base model of a LoRA adapter; None for a model that is whole.
+
+    Args:
+        checkpoint: The model or adapter.
+        base: Folder or Hub id of the base model; None takes the one that the adapter names.
+
+    Raises:
+        InputError: `base` is given for a model that is no adapter.
+        JudgeError: The adapter or its base model cannot be had.
+    """
+    path = checkpoint.folder / "adapter_config.json"
+    if base is not None and not (isinstance(base, (str, Path)) and str(base).strip()):
+        raise InputError(f"base is {base!r}. Give the folder or Hub id of the adapter's base model.")
+    if not path.is_file():
+        if base is not None:
+            raise InputError(f"base is {base!r}, but {checkpoint.name} is a whole model and no adapter. Leave it out.")
+        return None
+    if not (checkpoint.folder / "adapter_model.safetensors").is_file():
+        raise JudgeError(f"{checkpoint.name} is an adapter without adapter_model.safetensors. Save it as safetensors.")
+    engine("peft")
+    if base is not None:
+        try:
+            found = find_checkpoint(base)
+        except JudgeError as error:
+            raise JudgeError(f"{error} It was given as base, the base model of {checkpoint.name}.") from None
+    else:
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            name, revision = config["base_model_name_or_path"], config.get("revision")
+            found = find_checkpoint(name, None if Path(name).expanduser().is_dir() else revision)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise JudgeError(
+                f"{checkpoint.name}: its adapter_config.json names no base model. Write base_model_name_or_path into "
+                "it, or say where the base model is with the option base."
+            ) from None
+        except JudgeError as error:
+            raise JudgeError(
+                f"{error} This is the base model that the adapter {checkpoint.name} names in its adapter_config.json; "
+                "the option base puts another folder or Hub id in its place."
+            ) from None
+    if (found.folder / "adapter_config.json").is_file():
+        raise JudgeError(f"{checkpoint.name}: its base model {found.name} is an adapter too. Merge that one first.")
+    return found
+
+
+def load_tokenizer(checkpoint: Checkpoint, base: Checkpoint | None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model; an adapter that has none of its own takes that of its base.
+
+    An adapter of a base that knows no chat need not repeat the tokenizer: its own chat_template.jinja is enough.
+
+    Raises:
+        JudgeError: It cannot be loaded.
+    """
+    own = any((checkpoint.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    source = base if base and not own else checkpoint
+    with loading(source), quiet():
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
+    template = checkpoint.folder / "chat_template.jinja"
+    if source is not checkpoint and template.is_file():
+        with loading(checkpoint):
+            tokenizer.chat_template = template.read_text(encoding="utf-8")
+    return tokenizer
+
+
+def generation_config(checkpoint: Checkpoint) -> GenerationConfig:
+    """A whole model's generation config; where its folder has none, what its config says, as Transformers takes it.
+
+    Raises:
+        JudgeError: It cannot be read.
+    """
+    with loading(checkpoint):
+        if (checkpoint.folder / "generation_config.json").is_file():
+            return GenerationConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+        return GenerationConfig.from_model_config(config)
+
+
+def load_model(
+    checkpoint: Checkpoint, base: Checkpoint | None, dtype: torch.dtype, device: torch.device | None
+) -> PreTrainedModel:
+    """A model with its adapter, if any, merged into it, and with the generation config of both: the adapter's counts.
+
+    Args:
+        checkpoint: The model, or an adapter.
+        base: The adapter's base model.
+        dtype: Of the weights.
+        device: Where to; None takes the accelerator with the most free memory, spreads a model over several that is too
+            large for one, or stays on the CPU.
+
+    Raises:
+        JudgeError: It cannot be loaded, or does not fit into memory.
+    """
+    size = _parameters((base or checkpoint).folder) * dtype.itemsize
+    check_fits((base or checkpoint).name, size, dtype, device)
+    device = device or roomiest_device(size)
+    placed: dict[str, Any] = {"device_map": device} if device is not None and device.type != "cpu" else {}
+    if device is None and torch.accelerator.is_available():
+        placed["device_map"] = "auto"
+    with loading(base or checkpoint), quiet():
+        # No attention implementation is asked for: it is sdpa for every model that has it.
+        model, info = AutoModelForCausalLM.from_pretrained(
+            (base or checkpoint).folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **placed,
+        )
+        # Transformers fills what is missing with random numbers and goes on.
+        if info["missing_keys"] or info["mismatched_keys"]:
+            raise ValueError("its weights do not fit its config")
+    if base:
+        peft = engine("peft")
+        with loading(checkpoint), quiet():
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            if not _adapts_multimodal(checkpoint.folder):
+                model = language_model(model)
+            model = peft.PeftModel.from_pretrained(model, checkpoint.folder).merge_and_unload()
+            if (checkpoint.folder / "generation_config.json").is_file():
+                own = GenerationConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+                for key in ("eos_token_id", "pad_token_id", "max_new_tokens"):
+                    if getattr(own, key) is not None:
+                        setattr(model.generation_config, key, getattr(own, key))
+    return model if device is None else model.to(device)
+
+
+def _parameters(folder: Path) -> int:
+    """How many numbers the safetensors of a folder hold; 0 where that cannot be read, which loading will say."""
+    try:
+        count = 0
+        for path in folder.glob("*.safetensors"):
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            count += sum(prod(tensor["shape"]) for key, tensor in header.items() if key != "__metadata__")
+        return count
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
+        return 0
+
+
+def language_model(model: PreTrainedModel) -> PreTrainedModel:
+    """The text model inside a multimodal Gemma 3, with the same weights in memory; any other model as it is."""
+    if model.config.model_type != "gemma3":
+        return model
+    config = model.config.text_config
+    config.tie_word_embeddings = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    with torch.device("meta"):  # its own weights are never used
+        text = Gemma3ForCausalLM(config)
+    text.model, text.lm_head = model.model.language_model, model.lm_head
+    text.generation_config = model.generation_config
+    return text.train(model.training)
+
+
+def _adapts_multimodal(folder: Path) -> bool:
+    """Whether an adapter was trained on a multimodal model, not on the text model taken out of one."""
+    with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
+        return any(".language_model." in key for key in weights.keys())  # noqa: SIM118 (no dictionary)
+
+
+def revision_of(checkpoint: Checkpoint) -> str:
+    """The commit of a Hub model; for a folder, a digest of what the judge reads there, cheap to make."""
+    if checkpoint.revision:
+        return checkpoint.revision
+    digest = hashlib.sha256()
+    for path in sorted(checkpoint.folder.iterdir()):
+        if path.name == _TOLD:
+            continue
+        if path.suffix in (".json", ".jinja", ".model", ".txt"):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        elif path.suffix == ".safetensors":
+            with path.open("rb") as file:
+                header = file.read(int.from_bytes(file.read(8), "little"))
+                digest.update(path.name.encode() + b"\0" + header)
+                start = file.tell()
+                tensors = [tensor for key, tensor in json.loads(header).items() if key != "__metadata__"]
+                for begin, end in sorted(tensor["data_offsets"] for tensor in tensors):
+                    file.seek(start + begin)
+                    digest.update(file.read(min(end - begin, 4096)))
+    return f"sampled-{digest.hexdigest()[:12]}"
+
+
+def _download(name: str, revision: str | None) -> Path:
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+    except hub_errors.GatedRepoError:
+        reason = f"is gated. Accept its terms at https://huggingface.co/{name}, then run: hf auth login"
+    except hub_errors.RevisionNotFoundError:
+        reason = f"has no revision {revision!r} on the Hub. Give a branch, tag or commit that it has."
+    except (hub_errors.RepositoryNotFoundError, hub_errors.HFValidationError):
+        reason = (
+            "is neither a folder here nor a model on the Hub that you may see. Check its name; for a private "
+            "model, run: hf auth login"
+        )
+    except (hub_errors.LocalEntryNotFoundError, hub_errors.OfflineModeIsEnabled):
+        reason = (
+            "is no folder here, the Hub cannot be reached, and it is not in the Hub's cache. Connect to the network, "
+            "or give the folder of a model that you have. The offline judge needs no model."
+        )
+    except Exception as error:  # the client's own errors, the HTTP library's, a full disk
+        reason = f"cannot be downloaded: {first_line(error)}. Try again, or give the folder of a model that you have."
+    raise JudgeError(f"{name} {reason}")
+
+
+@contextmanager
+def loading(checkpoint: Checkpoint) -> Iterator[None]:
+    """Turn whatever an engine raises about a broken checkpoint into one `JudgeError`."""
+    try:
+        yield
+    except JudgeError:
+        raise
+    except Exception as error:
+        raise JudgeError(
+            f"{checkpoint.name} cannot be loaded: {first_line(error)}. Check that it is a whole causal language "
+            "model in the Transformers format and fits into memory."
+        ) from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back Transformers' warnings and progress bars, and put things back as they were."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if bars:
+        logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

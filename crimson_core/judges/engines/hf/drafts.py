@@ -1,0 +1,228 @@
+"""Guesses at the next tokens of an evaluation. They decide how fast an answer comes, and nothing of what it says.
+
+An evaluation is predictable: its keys and levels repeat, its findings are words of the reports, and rules can guess at
+much of the rest. A row therefore looks for its last tokens in four texts (what the offline rules say of the same pair, its own output,
+the pair's prompt, and outputs that are finished) and guesses that they go on as the text in which most of them are found.
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from os.path import commonprefix
+from typing import Any
+
+from crimson_core.judges.rules.judge import evaluate_pair
+from crimson_core.protocol.evaluation import Evaluation, evaluation_schema
+from crimson_core.protocol.pair import ReportPair
+
+_LONGEST = 24  # tokens of an ending that are compared
+_PLACES = 16  # of one ending in one text that are looked at
+_FINISHED = 8  # outputs that are kept to look in
+_INSTRUCTIONS = 256  # tokens that prompts have in common at their end, from which on they are kept apart
+_MOST = 32  # guesses at a time
+# What a pass costs itself, and what it costs to have one row more in it, whose cache has to be read; as tokens on their way
+# through the layers, on a CPU and on an accelerator.
+_PASS = 8, 256
+_ROW = 0, 6
+_LAYOUTS = ({"separators": (",", ":")}, {}, {"indent": 2}, {"indent": 4})  # of JSON, as models write it
+_START = -1  # stands for the start of an output
+
+
+class Text:
+    """Token ids in which endings can be found."""
+
+    def __init__(self, tokens: Sequence[int] = ()) -> None:
+        self.tokens: list[int] = []
+        self._places: dict[int | None, list[int]] = {}  # behind each token and, by a number for both, each two tokens
+        self.extend(tokens)
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Add what follows."""
+        places, place = self._places, len(self.tokens)
+        before = self.tokens[-1] if self.tokens else None
+        self.tokens += tokens
+        for token in tokens:
+            place += 1
+            both = None if before is None else _two(before, token)
+            for ending in (token, both):  # nobody looks for what ends with None
+                found = places.get(ending)
+                if found is None:
+                    places[ending] = [place]
+                else:
+                    found.append(place)
+            before = token
+
+    def find(self, ending: Sequence[int]) -> tuple[int, int]:
+        """How many of the last tokens of `ending` stand together in this text, and the place behind the last time they do."""
+        best = 0, 0
+        if not ending:
+            return best
+        two = self._places.get(_two(ending[-2], ending[-1])) if len(ending) > 1 else None
+        places = two or self._places.get(ending[-1]) or ()
+        for place in reversed(places[-_PLACES:]):
+            if place == len(self.tokens):
+                continue
+            length, most = 1, min(_LONGEST, place, len(ending))
+            while length < most and self.tokens[place - 1 - length] == ending[-1 - length]:
+                length += 1
+            if length > best[0]:
+                best = length, place
+        return best
+
+
+def _two(before: int, token: int) -> int:
+    """A number for two tokens that no single one has."""
+    return (before + 2) << 32 | token + 2
+
+
+class Drafts:
+    """What the rows of a run share: finished outputs, and how often guesses have come true.
+
+    Args:
+        encode: Text to token ids.
+        decode: Token ids to text.
+        on_cpu: Whether the model runs there.
+    """
+
+    def __init__(self, encode: Callable[[str], list[int]], decode: Callable[[list[int]], str], on_cpu: bool) -> None:
+        self._encode, self._decode = encode, decode
+        self._pass, self._row = (costs[0 if on_cpu else 1] for costs in (_PASS, _ROW))
+        self._layout = _LAYOUTS[0]
+        self._before: Sequence[int] = ()
+        self._instructions = Text()
+        self.finished: deque[Text] = deque(maxlen=_FINISHED)
+        self._tried: dict[tuple[int, int], tuple[float, float]] = {}
+
+    def row(self, pair: ReportPair, prompt: Sequence[int]) -> "Drafter":
+        """Who guesses for a pair."""
+        guess = _plain(evaluate_pair(pair))
+        try:
+            tokens = self._encode(json.dumps(guess, ensure_ascii=False, **self._layout))
+        except ValueError:  # control tokens: nothing that an output may hold
+            tokens = []
+        return Drafter(self, guess, [Text([_START, *tokens]), Text([_START]), *self._texts_of(prompt)])
+
+    def _texts_of(self, prompt: Sequence[int]) -> list[Text]:
+        """A prompt to look in. The instructions at its end, which are those of the prompt before, are made ready once."""
+        known = self._instructions.tokens
+        if not known or prompt[-len(known) :] != known:
+            other = known or self._before
+            most = min(len(prompt), len(other))
+            same = next((n for n in range(most) if prompt[-1 - n] != other[-1 - n]), most)
+            self._instructions = Text(prompt[len(prompt) - same :] if same >= _INSTRUCTIONS else ())
+        self._before = prompt
+        own = len(prompt) - len(self._instructions.tokens)
+        return [Text(prompt[:own]), self._instructions]
+
+    def finish(self, drafter: "Drafter", output: Sequence[int]) -> None:
+        """Keep an output to look in, and learn its layout."""
+        self.finished.append(Text([_START, *output]))
+        text = self._decode(list(output))
+        self._layout = max(
+            _LAYOUTS, key=lambda layout: _common(text, json.dumps(drafter.guess, ensure_ascii=False, **layout))
+        )
+
+    def worth(self, chance: float, rows: int) -> bool:
+        """Whether a guess that comes true with this chance saves more than it costs.
+
+        It costs a token's way through the layers, and saves the row its share of a pass and a token of the next one.
+        """
+        return chance * (self._pass / rows + self._row + 1) > 1
+
+    def chance(self, source: int, length: int) -> float:
+        """How likely a guess comes true, from a kind of text in which so many tokens were found together."""
+        agreed, tried = self._tried.get((source, length), (0, 0))
+        return (agreed + 4 * length / (length + 0.5)) / (tried + 4)
+
+    def learn(self, source: int, length: int, agreed: bool) -> None:
+        """Count what became of a guess."""
+        before, tried = self._tried.get((source, length), (0, 0))
+        self._tried[source, length] = before + agreed, tried + 1
+
+
+class Drafter:
+    """Guesses for one row.
+
+    Attributes:
+        guess: What the offline rules say of its pair.
+    """
+
+    def __init__(self, drafts: Drafts, guess: dict[str, Any], texts: list[Text]) -> None:
+        self.guess = guess
+        self._drafts, self._texts = drafts, texts
+        self._own = texts[1]
+        self._followed: list[tuple[int, int]] = []
+
+    def wrote(self, tokens: Sequence[int], agreed: int) -> None:
+        """Take note of what was written, of which the first `agreed` tokens had been guessed."""
+        self._own.extend(tokens)
+        for place, grounds in enumerate(self._followed[: agreed + 1]):
+            if grounds is not None:
+                self._drafts.learn(*grounds, place < agreed)
+
+    def guesses(self, rows: int) -> "Guesses":
+        """Begin to guess; `rows` share a pass."""
+        guesses = Guesses(self._drafts, [*self._texts, *self._drafts.finished], self._own.tokens[-_LONGEST:], rows)
+        self._followed = guesses.grounds
+        return guesses
+
+
+class Guesses:
+    """Guesses at what follows, one token after the other.
+
+    Attributes:
+        grounds: For each token so far the kind of text it was taken from and how many tokens were found together there;
+            None where it was no guess.
+    """
+
+    def __init__(self, drafts: Drafts, texts: list[Text], ending: list[int], rows: int) -> None:
+        self._drafts, self._texts, self._ending, self._rows = drafts, texts, ending, rows
+        self.grounds: list[tuple[int, int] | None] = []
+        self._chance = 1.0
+        self._text, self._place, self._length = 0, 0, 0
+
+    def peek(self) -> int | None:
+        """The next guess, if one is worth it."""
+        if len(self.grounds) >= _MOST:
+            return None
+        if not self._length or self._place == len(self._texts[self._text].tokens):
+            found = [text.find(self._ending[-_LONGEST:]) for text in self._texts]
+            self._text = max(range(len(found)), key=lambda i: (found[i][0], -i))
+            self._length, self._place = found[self._text]
+            if not self._length:
+                return None
+        chance = self._chance * self._drafts.chance(*self._ground)
+        return self._texts[self._text].tokens[self._place] if self._drafts.worth(chance, self._rows) else None
+
+    def go_on(self, token: int, guessed: bool) -> None:
+        """Take the next guess, or a token that was none."""
+        if guessed:
+            self._chance *= self._drafts.chance(*self._ground)
+        self.grounds.append(self._ground if guessed else None)
+        self._ending.append(token)
+        tokens = self._texts[self._text].tokens
+        if self._length and self._place < len(tokens) and tokens[self._place] == token:
+            self._place, self._length = self._place + 1, min(self._length + 1, _LONGEST)
+        else:
+            self._length = 0
+
+    @property
+    def _ground(self) -> tuple[int, int]:
+        return min(self._text, 3), min(self._length, 8)
+
+
+def _plain(evaluation: Evaluation) -> dict[str, Any]:
+    """What the schema asks for, in its order."""
+    return _only(evaluation.model_dump(), evaluation_schema())
+
+
+def _only(data: Any, schema: dict[str, Any]) -> Any:
+    if schema["type"] == "array":
+        return [_only(item, schema["items"]) for item in data]
+    if schema["type"] == "object":
+        return {key: _only(data[key], value) for key, value in schema["properties"].items()}
+    return data
+
+
+def _common(one: str, other: str) -> int:
+    return len(commonprefix([one, other]))

@@ -1,0 +1,403 @@
+"""Forward passes over rows of unequal length, packed into one sequence: no padding, and logits only where asked for.
+
+The tokens of all rows run through the model's own layers as one sequence. Only attention tells the rows apart: each row
+sees its own cache, by position. Rows of any length, prompts and drafts alike, share a pass, and a row's numbers do not
+depend on its neighbours but for rounding. On a CUDA device in half precision one kernel does the attention of all rows of a
+layer; elsewhere rows take turns.
+"""
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from crimson_core.judges.engines.hf.cache import Cache, RowCache
+
+_NAME = "crimson_packed"
+_FEW = 128  # positions of a pass
+_ALIGNED = 16  # a pass on a GPU has a multiple of so many positions: matrix products prefer it
+_MOST_COMPILED = 64  # variants of a layer's code; two or four are made
+
+# Architectures whose forward pass was read, and is checked against generate() in the tests: what tells positions apart is
+# attention and rotary embedding only, attention goes through the AttentionInterface, and logits are lm_head's (and soft-capped).
+_KNOWN = frozenset({"gemma3_text", "llama", "mistral", "qwen2", "qwen3"})
+_KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
+_KNOWN_ROPES = frozenset({"default", "linear", "llama3", "yarn"})  # the others look at the longest row of a pass
+
+
+class Span(NamedTuple):
+    """Some next tokens of one row.
+
+    Attributes:
+        cache: The row's, with room for them; the tokens follow what it counts.
+        tokens: Their ids.
+    """
+
+    cache: RowCache
+    tokens: Sequence[int]
+
+
+class _Places(NamedTuple):
+    """Where the keys and values of a pass are in one arena, in a form that the kernel takes.
+
+    Attributes:
+        slots: (tokens,); where each token's are written.
+        starts: (rows + 1,); the first slot of each row, and one value more that is not used.
+        seen: (rows,); how many slots from there on hold something.
+    """
+
+    slots: Tensor
+    starts: Tensor
+    seen: Tensor
+
+
+class _Pass:
+    """What attention has to know of a pass.
+
+    Attributes:
+        ids: (1, tokens).
+        positions: (1, tokens).
+    """
+
+    def __init__(self, cache: Cache, spans: Sequence[Span], device: torch.device, kernel: bool) -> None:
+        self.cache, self.spans, self.kernel = cache, spans, kernel
+        lengths = np.fromiter((len(span.tokens) for span in spans), np.int64, len(spans))
+        before = np.fromiter((span.cache.length for span in spans), np.int64, len(spans))
+        self.ends = np.cumsum(lengths)
+        n = int(self.ends[-1])
+        self.tokens = -(-n // _ALIGNED) * _ALIGNED if kernel else n
+        ids, positions = np.zeros(self.tokens, np.int64), np.zeros(self.tokens, np.int64)
+        ids[:n] = np.concatenate([np.asarray(span.tokens, np.int64) for span in spans])
+        positions[:n] = np.arange(n) - np.repeat(self.ends - lengths - before, lengths)
+        columns = [ids, positions, np.concatenate([[0], self.ends])]
+        for place in range(len(cache.arenas)):
+            stretches = [span.cache.stretches[place] for span in spans]
+            starts = np.array([stretch.start for stretch in stretches])
+            firsts = np.array([stretch.first for stretch in stretches])
+            slots = np.zeros(self.tokens, np.int64)  # what is only there to fill up is written to slot 0
+            slots[:n] = positions[:n] + np.repeat(starts - firsts, lengths)
+            columns += [slots, np.append(starts, 0), before + lengths - firsts]
+        # For rows of one token each the kernel would take another way, on which no padding may follow them.
+        self.longest = max(2, int(lengths.max())), int((before + lengths).max())
+        sent = torch.from_numpy(np.concatenate(columns))
+        if device.type == "cuda":
+            sent = sent.pin_memory()  # else the copy would wait for all that the device still has to do
+        parts = sent.to(device, non_blocking=True).split([len(column) for column in columns])
+        self.ids, self.positions = parts[0][None], parts[1][None]
+        whole = parts if not kernel else [part.int() for part in parts]
+        self.query_starts = whole[2]
+        self.places = [
+            _Places(parts[at], whole[at + 1], whole[at + 2]) for at in range(3, 3 + 3 * len(cache.arenas), 3)
+        ]
+        self._masks: dict[tuple[Any, ...], Tensor | None] = {}
+
+    def mask(self, row: int, low: int, window: int | None, like: Tensor) -> Tensor | None:
+        """What is added to the scores of a row's new positions against those from `low` on: 0 or minus infinity."""
+        key = row, low, window
+        if key not in self._masks:
+            span = self.spans[row]
+            start, end = span.cache.length, span.cache.length + len(span.tokens)
+            mask = None
+            if end - start > 1:  # a single position sees all that it is given
+                query = torch.arange(start, end, device=like.device)[:, None]
+                distance = query - torch.arange(low, end, device=like.device)
+                hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+                mask = torch.zeros_like(distance, dtype=like.dtype).masked_fill_(hidden, -torch.inf)
+            self._masks[key] = mask
+        return self._masks[key]
+
+
+# By id of a model's config: threads in a packed pass, and what is to be put back.
+_users: dict[int, tuple[int, str]] = {}
+_users_lock = threading.Lock()
+_now = threading.local()  # .pass_: what this thread's attention works on; None outside of packed passes
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a packed pass; in any other pass, that of Transformers.
+
+    Args:
+        module: The model's attention module.
+        query: (1, heads, tokens, head size).
+        key: (1, key heads, tokens, head size).
+        value: Likewise.
+        attention_mask: Of no use in a packed pass.
+        scaling: Of the scores.
+        sliding_window: Positions that a position sees, itself included; None for all before it.
+        **options: For Transformers.
+
+    Returns:
+        (1, tokens, heads, head size), and no weights.
+    """
+    now: _Pass | None = getattr(_now, "pass_", None)
+    if now is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, sliding_window=sliding_window, **options
+        )
+    place = now.cache.arena_of[module.layer_idx]
+    arena = now.cache.arenas[place]
+    if arena.window != sliding_window:
+        raise AssertionError(f"layer {module.layer_idx} has a window of {sliding_window}, not of {arena.window}")
+    keys, values = arena.layer(module.layer_idx)
+    query, key, value = (states.to(keys.dtype) for states in (query, key, value))  # autocast may have changed it
+    keys.index_copy_(0, now.places[place].slots, key[0].transpose(0, 1))
+    values.index_copy_(0, now.places[place].slots, value[0].transpose(0, 1))
+    attend = _attend_at_once if now.kernel else _attend_in_turns
+    return attend(now, place, query, keys, values, scaling)[None], None
+
+
+def _attend_at_once(
+    now: _Pass, place: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None
+) -> Tensor:
+    """All rows in one kernel, which is told where in the arena each row's slots are."""
+    window = now.cache.arenas[place].window
+    _, starts, seen = now.places[place]
+    output, *_ = torch.ops.aten._flash_attention_forward(
+        query[0].transpose(0, 1),
+        keys,
+        values,
+        now.query_starts,
+        starts,
+        *now.longest,
+        0.0,
+        True,
+        False,
+        scale=scaling,
+        window_size_left=window - 1 if window else None,
+        window_size_right=0 if window else None,
+        seqused_k=seen,
+    )
+    return output
+
+
+def _attend_in_turns(
+    now: _Pass, place: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None
+) -> Tensor:
+    """Row after row."""
+    arena, key_heads = now.cache.arenas[place], keys.shape[1]
+    output = query.new_empty(query.shape[2], query.shape[1], values.shape[2])
+    start = 0
+    for row, (span, end) in enumerate(zip(now.spans, now.ends.tolist(), strict=True)):
+        stretch, length = span.cache.stretches[place], span.cache.length
+        low = max(0, length - arena.window + 1) if arena.window else 0
+        base = stretch.start - stretch.first
+        seen = slice(base + low, base + length + end - start)
+        groups = query[0, :, start:end].unflatten(0, (key_heads, -1))
+        shared = (-1, groups.shape[1], -1, -1)  # queries that share a key head
+        answer = scaled_dot_product_attention(
+            groups,
+            keys[seen].transpose(0, 1)[:, None].expand(shared),
+            values[seen].transpose(0, 1)[:, None].expand(shared),
+            now.mask(row, low, arena.window, query),
+            scale=scaling,
+        )
+        output[start:end] = answer.flatten(0, 1).transpose(0, 1)
+        start = end
+    return output
+
+
+AttentionInterface.register(_NAME, _attention)
+AttentionMaskInterface.register(_NAME, sdpa_mask)
+
+
+def why_not_packed(model: PreTrainedModel) -> str | None:
+    """Why a model's passes cannot be packed with certainty; None if they can."""
+    config = model.config
+    if config.model_type not in _KNOWN or type(model).__name__ not in _CLASSES:
+        return f"the architecture {config.model_type}"
+    if len(set(getattr(model, "hf_device_map", {"": 0}).values())) > 1:
+        return "a model on several devices"
+    if config._attn_implementation not in ("sdpa", "eager", _NAME):
+        return f"the attention {config._attn_implementation}"
+    if getattr(config, "attn_logit_softcapping", None) or getattr(config, "use_bidirectional_attention", False):
+        return "its kind of attention"
+    if not _KNOWN_LAYERS.issuperset(getattr(config, "layer_types", None) or ()):
+        return "its kinds of layers"
+    ropes = config.rope_parameters or {}
+    ropes = ropes.values() if all(isinstance(rope, dict) for rope in ropes.values()) else [ropes]
+    if any(rope.get("rope_type", "default") not in _KNOWN_ROPES for rope in ropes):
+        return "its kind of rotary embedding"
+    return None
+
+
+def why_not_compiled(model: PreTrainedModel) -> str | None:
+    """Why a model's layers are better not compiled; None if they may be."""
+    if model.device.type != "cuda":
+        return "the model is on no CUDA device"
+    if model.dtype not in (torch.bfloat16, torch.float16):
+        return f"the model is in {str(model.dtype).removeprefix('torch.')}, which is for exactness"
+    if not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+        return "there is no C compiler (gcc, clang or $CC)"
+    return None
+
+
+_CLASSES = frozenset(
+    {"Gemma3ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
+)
+
+
+class PackedModel:
+    """A causal language model that is asked in packed passes.
+
+    Args:
+        model: One of which `why_not_packed` says nothing.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.device = model.device
+        self._model = model
+        head = model.get_output_embeddings()
+        self._plain_head = head if type(head) is nn.Linear else None  # LoRA may have wrapped it
+
+    @torch.no_grad()
+    def compile(self) -> None:
+        """Let torch compile the layers, which all share what it makes, and take a first pass, in which it does.
+
+        Raises:
+            Exception: Whatever the compiler has to say; the layers are then as they were.
+        """
+        import torch._dynamo
+
+        # Compiled code stops at attention: it is one kernel, whose operands change with every pass.
+        AttentionInterface.register(_NAME, torch.compiler.disable(_attention))
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_COMPILED)
+        for layer in self._model.model.layers:
+            layer.compile(dynamic=True)
+        try:
+            cache = self.cache(_FEW)
+            with self.attention():
+                self.hidden_states(cache, [Span(cache.open(_FEW), [0] * _FEW)])
+        except Exception:
+            for layer in self._model.model.layers:
+                layer._compiled_call_impl = None
+            raise
+
+    def cache(self, chunk: int) -> Cache:
+        """An empty cache for rows of which at most `chunk` positions are written in a pass."""
+        config = self._model.config
+        kinds = getattr(config, "layer_types", None)
+        window = getattr(config, "sliding_window", None)
+        if not kinds:  # Mistral's layers are all of one kind
+            windows = [window if config.model_type == "mistral" else None] * config.num_hidden_layers
+        else:
+            windows = [window if kind == "sliding_attention" else None for kind in kinds]
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        return Cache(windows, heads, self._head_size, self._model.dtype, self.device, chunk)
+
+    def pass_bytes(self, tokens: int, asked: int) -> int:
+        """About what the tensors of a pass take, beside weights and cache."""
+        config = self._model.config
+        each = 3 * config.intermediate_size + 8 * config.hidden_size
+        return tokens * each * self._model.dtype.itemsize + asked * config.vocab_size * (self._model.dtype.itemsize + 4)
+
+    @contextmanager
+    def attention(self) -> Iterator[None]:
+        """Let the model's attention tell rows apart, and put back what was there."""
+        config = self._model.config
+        with _users_lock:
+            users, before = _users.get(id(config), (0, config._attn_implementation))
+            _users[id(config)] = users + 1, before
+            config._attn_implementation = _NAME
+        try:
+            with _WeightInFront() if self.device.type == "cpu" else nullcontext():
+                yield
+        finally:
+            with _users_lock:  # the last thread puts it back
+                users, before = _users.pop(id(config))
+                if users > 1:
+                    _users[id(config)] = users - 1, before
+                else:
+                    config._attn_implementation = before
+
+    def hidden_states(self, cache: Cache, spans: Sequence[Span]) -> Tensor:
+        """The last hidden states of all tokens of all spans, one behind the other; their caches are written.
+
+        Returns:
+            (tokens or some more, hidden size).
+        """
+        _now.pass_ = now = _Pass(cache, spans, self.device, self._has_kernel())
+        try:
+            return self._model.model(
+                input_ids=now.ids,
+                position_ids=now.positions,
+                # Of four dimensions, so that Transformers makes none of its own.
+                attention_mask=torch.empty(1, 1, 1, 1, device=self.device),
+                use_cache=False,
+            ).last_hidden_state[0]
+        finally:
+            _now.pass_ = None
+
+    def logits(self, hidden: Tensor, only: Tensor | None = None) -> Tensor:
+        """Logits as `generate` sees them.
+
+        Args:
+            hidden: (n, hidden size).
+            only: Token ids; None for the whole vocabulary.
+
+        Returns:
+            (n, vocabulary or number of ids), in the model's type.
+        """
+        if self._plain_head is None or (only is None and self.device.type != "cpu"):
+            logits = self._model.lm_head(hidden)
+            logits = logits if only is None else logits[:, only]
+        else:
+            weight, bias = self._plain_head.weight, self._plain_head.bias
+            if only is not None:
+                weight, bias = weight[only], None if bias is None else bias[only]
+            logits = _linear(hidden, weight, bias)
+        cap = getattr(self._model.config, "final_logit_softcapping", None)
+        if cap is not None:
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    @property
+    def _head_size(self) -> int:
+        config = self._model.config
+        return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+    def _has_kernel(self) -> bool:
+        """Whether attention over slots of many rows is one kernel here."""
+        return (
+            self.device.type == "cuda"
+            and torch.version.hip is None
+            and self._model.dtype in (torch.bfloat16, torch.float16)
+            and self._head_size % 8 == 0
+            and self._head_size <= 256
+            and torch.cuda.get_device_capability(self.device) >= (8, 0)
+        )
+
+
+class _WeightInFront(TorchFunctionMode):
+    """Inside of it, linear layers take a few positions as `_linear` does. Modes are a thread's own."""
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is linear and args[0].dim() == 3 and args[0].shape[0] == 1 and 1 < args[0].shape[1] <= _FEW:
+            return _linear(args[0][0], *args[1:], **(kwargs or {}))[None]
+        return func(*args, **(kwargs or {}))
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear` on (positions, in); with the weight in front, a CPU takes two thirds of the time for a few."""
+    return (weight @ x.T if bias is None else torch.addmm(bias[:, None], weight, x.T)).T.contiguous()

@@ -1,5 +1,0 @@
-"""A judge of rules and a lexicon: no model, no download, no network."""
-
-from crimson_core.judges.offline.judge import OfflineJudge
-
-__all__ = ["OfflineJudge"]

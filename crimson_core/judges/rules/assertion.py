@@ -1,0 +1,92 @@
+"""Whether the findings of a clause are there: negation with its reach, uncertainty, history, what is only asked about."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+from crimson_core.judges.rules.attributes import Mention
+from crimson_core.judges.rules.clauses import Clause
+from crimson_core.judges.rules.lexicon import Tag, lexicon
+
+
+def decide_presence(found: list[Mention], clause: Clause) -> None:
+    """Set `presence`, and `uncertain` among the attributes, of the mentions of a clause."""
+    for cue in clause.cues("negated_before"):
+        for mention in _denied_by(cue, found, clause):
+            mention.presence = "absent"
+    for value in ("hypothetical", "history"):
+        for cue in clause.cues(value):
+            for mention in found:
+                if cue.end <= mention.start:
+                    mention.presence = "unsaid"
+    for value, presence in (("negated_after", "absent"), ("unassessed_after", "unsaid")):
+        for cue in clause.cues(value):
+            for mention in _list_before(found, cue, clause):
+                # "the tube ends below the diaphragm, its tip is not seen" tells of the tip
+                if not clause.of("course", mention.end, cue.start):
+                    mention.presence = presence
+    for normal in clause.of("normal"):
+        for mention in found:
+            # "interstitial markings are normal", but not "the clips are intact"
+            vague = lexicon().concepts[mention.concepts[0]].vague
+            if vague and clause.copula(mention.end, normal.start):
+                mention.presence = "absent"
+    for cue in clause.cues("uncertain_after"):
+        for mention in _list_before(found, cue, clause):
+            _hedge(mention)
+    for cue in clause.cues("not_excluded_after"):
+        for mention in _list_before(found, cue, clause):
+            _hedge(mention)
+            if clause.lead == "concession":  # "Clear lungs, although subtle opacities cannot be excluded" found none
+                mention.presence = "unsaid"
+    for cue in clause.cues("uncertain_before"):
+        hedged = _list_after(found, cue, clause)
+        for mention in hedged:
+            _hedge(mention)
+        if hedged and hedged[0].first == cue.end:
+            hedged[0].first = cue.start  # "possible left effusion" is quoted whole
+
+
+def _hedge(mention: Mention) -> None:
+    mention.attributes = replace(mention.attributes, uncertain=True)
+
+
+def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Mention]:
+    """The mentions that a "no" or "without" before them denies.
+
+    A structure and its state may hold the cue between them: "the heart is not enlarged". A denied list goes on until it is
+    ended by "with", or by an item that is plainly affirmed: one with a degree, a side or a change of its own
+    ("no consolidation, small left effusion"), or with a verb's sense ("no effusion, heart mildly enlarged"). Where an "or"
+    follows, that item is still within the list ("no consolidation, large effusion or pneumothorax").
+    """
+    after = [m for m in found if cue.end <= m.end]
+    for position, mention in enumerate(after):
+        if clause.of("negation_end", cue.end, mention.start):
+            return
+        if position and not clause.of("alternative", after[position - 1].end):
+            own = clause.modifiers(mention.first, mention.start)
+            if mention.predicate or any(t.kind in ("severity", "side", "temporal") for t in own):
+                return
+        yield mention
+
+
+def _list_before(found: list[Mention], cue: Tag, clause: Clause) -> list[Mention]:
+    """The mention before a cue and those enumerated with it."""
+    before = [m for m in found if m.end <= cue.start]
+    enumerated = before[-1:]
+    for left, right in pairwise(before[::-1]):
+        if not clause.one_list(right.end, left.start):
+            break
+        enumerated.append(right)
+    return enumerated
+
+
+def _list_after(found: list[Mention], cue: Tag, clause: Clause) -> list[Mention]:
+    """The mention after a cue and those enumerated with it; or the one that holds the cue ("heart is borderline enlarged")."""
+    after = [m for m in found if m.end > cue.end]
+    enumerated = after[:1]
+    for left, right in pairwise(after):
+        if not clause.one_list(left.end, right.start):
+            break
+        enumerated.append(right)
+    return enumerated

@@ -1,0 +1,213 @@
+"""What is wrong with a match: the eight kinds of attribute error, graded by `rules.yaml`."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from crimson_core.judges.rules.attributes import Attributes
+from crimson_core.judges.rules.devices import position
+from crimson_core.judges.rules.extraction import ReportFinding
+from crimson_core.judges.rules.lexicon import lexicon, rules
+from crimson_core.judges.rules.matching import compares_sides, concept_steps, interchangeable, zone_gap
+from crimson_core.protocol.evaluation import ErrorType
+
+_SEVERITY_WORDS = {1: "trace", 2: "small or mild", 3: "moderate", 4: "large or severe", 5: "massive"}
+
+
+class Discrepancy(NamedTuple):
+    """One attribute error on a match: its type, its grade and an explanation in plain words."""
+
+    type: ErrorType
+    grade: str
+    explanation: str
+
+
+def compare(reference: ReportFinding, prediction: ReportFinding, urgent: bool) -> list[Discrepancy]:
+    """The attribute errors of one match, but for those of location; `urgent` tells whether the reference finding is."""
+    graded = rules()["attribute_errors"]
+    return [
+        *_severity(reference, prediction, graded["severity"]),
+        *_measurement(reference, prediction, graded["measurement"]),
+        *_descriptor(reference, prediction, graded["descriptor"]),
+        *_certainty(reference, prediction, graded["certainty"], urgent),
+        *_specificity(reference, prediction, graded["specificity"]),
+        *_temporal(reference, prediction, graded["temporal"]),
+    ]
+
+
+def compare_location(references: Sequence[ReportFinding], predictions: Sequence[ReportFinding]) -> list[Discrepancy]:
+    """The location errors of a group of findings that match each other: mostly one of each.
+
+    Their places count together, so that a left and a right effusion are no error against a bilateral one.
+    """
+    rule = rules()["attribute_errors"]["location"]
+    return [*_device_tip(references[0], predictions[0], rule), *_place(references, predictions, rule)]
+
+
+def _error(kind: ErrorType, rule: dict[str, str], what: str) -> Discrepancy:
+    return Discrepancy(kind, rule["grade"], f"{what}: {rule['why']}.")
+
+
+def _device_tip(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:
+    one, other = position(reference), position(prediction)
+    if "bad" in (one, other) and one != other:
+        what = f"The device is out of place in the {'reference' if one == 'bad' else 'candidate'} only"
+        yield _error("location", rule["device_position"], what)
+    elif lexicon().concepts[reference.concepts[0]].device:
+        ours, theirs = reference.attributes.sites, prediction.attributes.sites
+        if ours and theirs and not ours & theirs:
+            what = f"The reference says {_listed(ours)}, the candidate {_listed(theirs)}"
+            yield _error("location", rule["other_misplacement" if one == "bad" else "device_tip"], what)
+
+
+def _place(
+    references: Sequence[ReportFinding], predictions: Sequence[ReportFinding], rule: dict[str, Any]
+) -> Iterator[Discrepancy]:
+    one, other = _pooled(references), _pooled(predictions)
+    if compares_sides(references[0], predictions[0]):
+        what = f"The reference says {_listed(one.sides)}, the candidate {_listed(other.sides) or 'names no side'}"
+        if one.sides and not other.sides:
+            yield _error("location", rule["side_left_out"], what)
+        elif one.sides and not one.sides & other.sides:
+            yield _error("location", rule["wrong_side"], what)
+        elif one.sides and one.sides != other.sides:
+            yield _error("location", rule["one_side_of_two"], what)
+        gap = zone_gap(one, other)
+        if gap:
+            what = f"The reference says {_listed(one.zones)} zone, the candidate {_listed(other.zones)}"
+            yield _error("location", rule["far_zone" if gap > 1 else "near_zone"], what)
+    if not lexicon().concepts[references[0].concepts[0]].device:
+        yield from _level(one.sites, other.sites, rule)
+
+
+def _pooled(findings: Sequence[ReportFinding]) -> Attributes:
+    """The places of some findings together; one without a zone or a site may be at any."""
+    told = [finding.attributes for finding in findings]
+
+    def together(place: str) -> frozenset[str]:
+        return frozenset().union(*(getattr(t, place) for t in told))
+
+    return Attributes(
+        sides=together("sides"),
+        zones=together("zones") if all(t.zones for t in told) else frozenset(),
+        by_lobe=all(t.by_lobe for t in told),
+        sites=together("sites") if all(t.sites for t in told) else frozenset(),
+    )
+
+
+def _level(one: frozenset[str], other: frozenset[str], rule: dict[str, Any]) -> Iterator[Discrepancy]:
+    """Ribs and vertebrae of another number."""
+    ours, theirs = sorted(filter(_is_level, one)), sorted(filter(_is_level, other))
+    if not ours or not theirs or set(ours) & set(theirs):
+        return
+    near = any(_kind(a) == _kind(b) and abs(_number(a) - _number(b)) <= 1 for a in ours for b in theirs)
+    what = f"The reference says {' and '.join(ours)}, the candidate {' and '.join(theirs)}"
+    yield _error("location", rule["near_level" if near else "far_level"], what)
+
+
+def _is_level(site: str) -> bool:
+    return site[-1].isdecimal()
+
+
+def _kind(level: str) -> str:
+    return level.rstrip("0123456789")
+
+
+def _number(level: str) -> int:
+    return int(level[len(_kind(level)) :])
+
+
+def _severity(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:
+    one, other = reference.attributes.severity, prediction.attributes.severity
+    if one is None or other is None or one == other:
+        return
+    decisive = max(one, other) >= rule["decisive_rank"]
+    grade = "significant" if decisive or abs(one - other) >= rule["steps_for_significant"] else "negligible"
+    what = f"The reference says {_SEVERITY_WORDS[one]}, the candidate {_SEVERITY_WORDS[other]}"
+    yield _error("severity", rule[grade], what)
+
+
+def _measurement(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:
+    yield from _distance(reference, prediction, rule["device"])
+    if not reference.attributes.sizes_mm:
+        return
+    size = reference.attributes.sizes_mm[0]
+    if not prediction.attributes.sizes_mm:
+        yield _error("measurement", rule["left_out"], f"The reference measures {size:g} mm, the candidate nothing")
+        return
+    other = prediction.attributes.sizes_mm[0]
+    if size == other:
+        return
+    what = f"The reference measures {size:g} mm, the candidate {other:g} mm"
+    focal = any((concept, "nodule") in lexicon().distances for concept in reference.concepts)
+    if focal and (size >= rule["mass_from_mm"]) != (other >= rule["mass_from_mm"]):
+        yield _error("measurement", rule["reclassified"], what)
+        return
+    if not focal:
+        margin = max(rule["other_margin_mm"], size * rule["other_margin_share"])
+    elif size >= rule["mass_from_mm"]:
+        margin = size * rule["mass_margin_share"]
+    else:
+        margin = rule["small_nodule_margin_mm" if size < rule["small_nodule_below_mm"] else "nodule_margin_mm"]
+    yield _error("measurement", rule["significant" if abs(size - other) > margin else "negligible"], what)
+
+
+def _distance(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:
+    one, other = reference.attributes.above_carina_mm, prediction.attributes.above_carina_mm
+    if one is not None and other is not None and abs(one - other) > rule["margin_mm"]:
+        what = f"The reference puts the tip {one:g} mm above the carina, the candidate {other:g} mm"
+        yield _error("measurement", rule, what)
+
+
+def _descriptor(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:
+    one, other = _by_group(reference), _by_group(prediction)
+    for group in sorted(one.keys() & other.keys()):
+        if not one[group] & other[group]:
+            what = f"The reference says {_listed(one[group])}, the candidate {_listed(other[group])}"
+            yield _error("descriptor", rule.get(group, rule["different"]), what)
+
+
+def _by_group(finding: ReportFinding) -> dict[str, frozenset[str]]:
+    groups: dict[str, frozenset[str]] = {}
+    for group, value in finding.attributes.descriptors:
+        groups[group] = groups.get(group, frozenset()) | {value}
+    return groups
+
+
+def _certainty(
+    reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any], urgent: bool
+) -> Iterator[Discrepancy]:
+    one, other = reference.attributes.uncertain, prediction.attributes.uncertain
+    if one != other:
+        what = f"The reference is {'unsure' if one else 'definite'}, the candidate {'unsure' if other else 'definite'}"
+        yield _error("certainty", rule["urgent" if urgent else "other"], what)
+
+
+def _specificity(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:
+    steps = concept_steps(reference, prediction)
+    if not steps:
+        return
+    grade = "negligible" if interchangeable(reference, prediction) else "significant"
+    what = f"The reference says {_names(reference)}, the candidate {_names(prediction)}"
+    yield _error("overinterpretation" if steps > 0 else "unspecific", rule[grade], what)
+
+
+def _temporal(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:
+    one, other = reference.attributes.temporal, prediction.attributes.temporal
+    if one == other:
+        return
+    what = f"The reference says {one or 'nothing on change'}, the candidate {other or 'nothing on change'}"
+    if one and other:
+        kind = "same_direction" if {one, other} in map(set, rule["alike"]) else "contradicted"
+    elif one:
+        kind = "acute_left_out" if one in rule["acute"] else "left_out"
+    else:
+        kind = "acute_made_up" if other in rule["acute"] else "made_up"
+    yield _error("temporal", rule[kind], what)
+
+
+def _listed(values: frozenset[str]) -> str:
+    return "bilateral" if values == {"left", "right"} else " and ".join(sorted(values)).replace("_", " ")
+
+
+def _names(finding: ReportFinding) -> str:
+    return " or ".join(lexicon().concepts[key].name for key in finding.concepts)

@@ -1,0 +1,174 @@
+"""What a report says about a finding: where, how big, how certain, since when; read from the words of its clause."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from crimson_core.judges.rules.clauses import MODIFIERS, Clause
+from crimson_core.judges.rules.lexicon import Tag, lexicon
+
+_UNITS = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "centimeter": 10.0}
+_SIDES = {"left": {"left"}, "right": {"right"}, "both": {"left", "right"}}
+_GRAVEST_CHANGE = ("new", "worse", "acute", "better", "stable", "old", None)
+_ABOVE = frozenset(("above", "from", "superior", "proximal"))
+_SPINE = {"c": "C", "t": "T", "l": "L"}
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What a report says about a finding; empty where it says nothing.
+
+    Attributes:
+        sides: Any of left and right.
+        zones: Any of upper, mid, lower and diffuse.
+        by_lobe: The zones are told as lobes.
+        sites: Places that say more than side and zone: a vein, a rib ("rib 7"), a vertebra ("T8"). Of a device, where its tip is.
+        severity: Rank from 1 (trace) to 5 (massive, tension), None if unsaid.
+        sizes_mm: Measurements in millimetres, largest first.
+        above_carina_mm: Distance of a device's tip from the carina in millimetres, negative below it, None if unsaid.
+        temporal: new, worse, better, stable, acute or old.
+        descriptors: (group, value) pairs, such as ("margin", "irregular").
+        position: Of a device, good or bad where the report says so in words.
+        uncertain: The report hedges.
+    """
+
+    sides: frozenset[str] = frozenset()
+    zones: frozenset[str] = frozenset()
+    by_lobe: bool = False
+    sites: frozenset[str] = frozenset()
+    severity: int | None = None
+    sizes_mm: tuple[float, ...] = ()
+    above_carina_mm: float | None = None
+    temporal: str | None = None
+    descriptors: frozenset[tuple[str, str]] = frozenset()
+    position: str | None = None
+    uncertain: bool = False
+
+    def with_those_of(self, other: "Attributes") -> "Attributes":
+        """What two mentions of a finding say together, whichever stands first; where they differ, the graver one counts."""
+        return Attributes(
+            sides=self.sides | other.sides,
+            zones=self.zones | other.zones,
+            by_lobe=self.by_lobe or other.by_lobe,
+            sites=self.sites | other.sites,
+            severity=max((self.severity or 0), (other.severity or 0)) or None,
+            sizes_mm=max(self.sizes_mm, other.sizes_mm),
+            above_carina_mm=min(self.above_carina_mm, other.above_carina_mm, key=_last_none),
+            temporal=min(self.temporal, other.temporal, key=_GRAVEST_CHANGE.index),
+            descriptors=self.descriptors | other.descriptors,
+            position="bad" if "bad" in (self.position, other.position) else self.position or other.position,
+            uncertain=self.uncertain and other.uncertain,
+        )
+
+
+def _last_none(value: float | None) -> tuple[bool, float]:
+    return value is None, value or 0.0
+
+
+NOTHING = Attributes()
+
+
+@dataclass
+class Mention:
+    """A finding in a clause.
+
+    Attributes:
+        concepts: Ids of lexicon concepts; more than one where the report leaves it open.
+        start: First word of its name.
+        end: One past the last word of its name.
+        predicate: The name is a structure and, after it, its state: "the heart is enlarged".
+        appearance: Those of the concepts that the report takes to be the other ones ("opacity, likely atelectasis").
+        taken_up: It stands for a finding that was named before ("the opacity", "a smaller one").
+        attributes: What is said about it.
+        presence: present, absent (denied, past or normal) or unsaid (asked about, history, not to be assessed).
+        first: First word of all that belongs to it.
+        last: One past the last of these words.
+    """
+
+    concepts: tuple[str, ...]
+    start: int
+    end: int
+    predicate: bool = False
+    appearance: tuple[str, ...] = ()
+    taken_up: bool = False
+    attributes: Attributes = NOTHING
+    presence: str = "present"
+    first: int = 0
+    last: int = 0
+
+
+def attributes_of(tags: Sequence[Tag], clause: Clause, start: int, end: int, named: int, device: bool) -> Attributes:
+    """What the modifiers `tags` and the numbers between two word positions tell of a finding whose name ends at `named`."""
+    values: dict[str, list] = {kind: [] for kind in MODIFIERS}
+    for tag in tags:
+        values[tag.kind].append(tag.value)
+    sizes = sorted((size for size, _, _ in sizes_in(clause, start, end, named)), reverse=True)
+    above_carina = _above_carina(clause, named, end) if device else None
+    sites = set(values["sites"]) | _levels(clause, start, end)
+    if above_carina is not None and above_carina >= 0:
+        sites.discard("carina")
+    return Attributes(
+        sides=frozenset(side for value in values["side"] for side in _SIDES[value]),
+        zones=frozenset(values["zone"]),
+        by_lobe=bool(values["zone"]) and bool(clause.of("by_lobe", start, end)),
+        sites=frozenset(sites),
+        severity=max(values["severity"], default=None),
+        sizes_mm=() if device else tuple(sizes),
+        above_carina_mm=above_carina,
+        temporal=values["temporal"][0] if values["temporal"] else None,
+        descriptors=frozenset(values["descriptor"]),
+        position="bad" if "bad" in values["position"] else values["position"][0] if values["position"] else None,
+    )
+
+
+def sizes_in(clause: Clause, start: int, end: int, named: int) -> Iterator[tuple[float, int, int]]:
+    """Measurements in millimetres with their word positions: "5 mm", "3.2 x 2.1 cm"; not those of an earlier date."""
+    for unit in range(start, end) if clause.has_numbers else ():
+        if clause.words[unit] not in _UNITS or clause.of("earlier", named, unit):
+            continue
+        number = unit - 1
+        while number >= start and clause.words[number][0].isdecimal():
+            yield float(clause.words[number]) * _UNITS[clause.words[unit]], number, unit + 1
+            number -= 2 if number > start and clause.words[number - 1] in ("x", "by") else number + 1
+
+
+def _above_carina(clause: Clause, start: int, end: int) -> float | None:
+    """The distance in "tip 3 cm above the carina"; -1 where it is beyond the carina by an unknown distance."""
+    carinas = [t for t in clause.of("sites", start, end) if t.value == "carina"]
+    if not carinas:
+        return None
+    carina = carinas[0]
+    before = clause.words[max(start, carina.start - 4) : carina.start]
+    sign = -1.0 if {"below", "beyond"} & set(before) else 1.0 if _ABOVE & set(before) else 0.0
+    if not sign:
+        return None
+    sizes = [size for size, _, _ in sizes_in(clause, start, end, end)]
+    return sign * sizes[0] if sizes else (-1.0 if sign < 0 else None)
+
+
+def _levels(clause: Clause, start: int, end: int) -> set[str]:
+    """Ribs and vertebrae by number: "left 5th and 6th ribs", "the seventh rib", "T8"."""
+    found: set[str] = set()
+    words = clause.words
+    ribs = [position for position in range(start, end) if words[position] == "rib"]
+    for position in ribs:
+        for near in range(max(start, position - 8), min(end, position + 6)):
+            number = words[near] if words[near].isdecimal() else ordinals().get(words[near])
+            unit = near + 1 < len(words) and words[near + 1] in _UNITS
+            if number and not unit and 1 <= int(number) <= 12:
+                found.add(f"rib {int(number)}")
+    for position in range(start, end - 1):
+        letter, number = words[position : position + 2]
+        if letter in _SPINE and number.isdecimal() and int(number) <= 12 and _adjacent(clause, position):
+            found.add(f"{_SPINE[letter]}{number}")
+    return found
+
+
+def _adjacent(clause: Clause, position: int) -> bool:
+    return clause.spans[position][1] == clause.spans[position + 1][0]
+
+
+@cache
+def ordinals() -> dict[str, str]:
+    """Ordinal words -> their numbers."""
+    return {word: str(number) for number, words in lexicon().ordinals.items() for word in words}

@@ -1,0 +1,25 @@
+"""Whether a tube or line is where it should be."""
+
+from crimson_core.judges.rules.extraction import ReportFinding
+from crimson_core.judges.rules.lexicon import lexicon
+
+
+def position(finding: ReportFinding) -> str | None:
+    """Good or bad, by what the report says in words or by where the tip is; None if it says nothing or is no device.
+
+    A tip in a right place outweighs a wrong place on the way to it ("through the esophagus into the stomach").
+    """
+    concept = lexicon().concepts[finding.concepts[0]]
+    told = finding.attributes
+    if not concept.device:
+        return None
+    if told.position == "bad":
+        return "bad"
+    if told.above_carina_mm is not None and concept.tip_above_carina_mm:
+        low, high = concept.tip_above_carina_mm
+        return "good" if low <= told.above_carina_mm <= high else "bad"
+    if told.sites & concept.tip_normal:
+        return "good"
+    if told.sites & concept.tip_misplaced:
+        return "bad"
+    return told.position

@@ -1,0 +1,224 @@
+"""A report's text -> its findings, each with its attributes and its place in the text."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from crimson_core.judges.rules.attributes import Attributes
+from crimson_core.judges.rules.clauses import clauses
+from crimson_core.judges.rules.lexicon import Lexicon, interchangeable_pairs, lexicon
+from crimson_core.judges.rules.mentions import (
+    Mention,
+    continuation,
+    explains,
+    explanation,
+    mention_of,
+    mentions,
+    tells_something,
+)
+from crimson_core.judges.rules.sentences import has_findings_section, sentences
+
+NameOf = Callable[[str], str | None]
+
+
+def _no_name(clause: str) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class ReportFinding:
+    """One finding of a report.
+
+    Attributes:
+        concepts: Ids of lexicon concepts; more than one where the report leaves it open ("atelectasis or pneumonia").
+        attributes: What the report says about it.
+        start: First character of its text in the report.
+        end: One past the last character.
+        appearance: Those of the concepts that the report takes to be the other ones ("opacity, likely atelectasis").
+        present: False where the report denies it.
+        taken_up: The report speaks of a finding named before ("the opacity").
+    """
+
+    concepts: tuple[str, ...]
+    attributes: Attributes
+    start: int
+    end: int
+    appearance: tuple[str, ...] = ()
+    present: bool = True
+    taken_up: bool = False
+
+    @property
+    def diagnoses(self) -> tuple[str, ...]:
+        """The concepts without the appearance that they explain; all of them where the report explains nothing."""
+        return tuple(c for c in self.concepts if c not in self.appearance) or self.concepts
+
+
+def extract_findings(report: str, name_of: NameOf = _no_name) -> list[ReportFinding]:
+    """The abnormal findings of a report, in the order in which they first stand in it.
+
+    A finding that the report tells twice, as findings and impression do, comes once.
+
+    Args:
+        report: Its text.
+        name_of: Gives the concept of a clause that names none of the lexicon, or None.
+    """
+    return _without_repeats([finding for finding in read_report(report, name_of) if finding.present], lexicon())
+
+
+def unnamed_clauses(report: str) -> list[str]:
+    """The clauses of a report about which `extract_findings` asks its `name_of`."""
+    asked: list[str] = []
+    read_report(report, asked.append)
+    return asked
+
+
+def read_report(report: str, name_of: NameOf = _no_name) -> list[ReportFinding]:
+    """Every finding that a report says to be present or absent, as often as it says so, in the order of the text.
+
+    A report that seems to hold nothing but a history or a technique has its findings in the same paragraph, or line, as these.
+    """
+    found = _read(report, name_of, "paragraph")
+    if found or has_findings_section(report, lexicon()):
+        return found
+    return _read(report, name_of, "line") or _read(report, name_of, "sentence")
+
+
+def _read(report: str, name_of: NameOf, section_end: str) -> list[ReportFinding]:
+    words = lexicon()
+    found: list[ReportFinding] = []
+    seen: set[str] = set()
+    recent = current = 0  # where the findings of the sentence before, and of this one, begin in `found`
+    for start, end in sentences(report, words, section_end):
+        sentence = report[start:end]
+        if sentence in seen:  # what a looping generator repeats says nothing new
+            continue
+        seen.add(sentence)
+        recent, current = current, len(found)
+        for clause in clauses(sentence, words):
+            last = found[-1] if len(found) > recent else None
+            named = mentions(clause, words, last.concepts if last else ())
+            if not named and tells_something(clause):
+                text = sentence[clause.spans[clause.start][0] : clause.spans[clause.end - 1][1]]
+                named = mention_of(clause, name_of(text), words)
+            told = [
+                _finding(m, start + clause.spans[m.first][0], start + clause.spans[m.last - 1][1])
+                for m in named
+                if m.presence != "unsaid" and words.concepts[m.concepts[0]].reported
+            ]
+            tentative = explanation(clause) if told and last else None
+            meant = None
+            if tentative is not None:
+                meant = next((i for i in range(len(found) - 1, recent - 1, -1) if found[i].present), None)
+            if meant is not None and _explains(told, found[meant], words):
+                found[meant] = _explained(found[meant], told, tentative)
+            elif not named and last:
+                more = continuation(clause, words.concepts[last.concepts[0]].device)
+                if more and (clause.lead == "exception" or last.present):
+                    found[-1] = replace(last, attributes=last.attributes.with_those_of(more), present=True)
+            else:
+                found += told
+    return found
+
+
+def _finding(mention: Mention, start: int, end: int) -> ReportFinding:
+    return ReportFinding(
+        mention.concepts,
+        mention.attributes,
+        start,
+        end,
+        mention.appearance,
+        mention.presence == "present",
+        mention.taken_up,
+    )
+
+
+def _explains(diagnoses: list[ReportFinding], last: ReportFinding, words: Lexicon) -> bool:
+    return all(d.present for d in diagnoses) and explains(diagnoses[0].concepts, last.concepts, words)
+
+
+def _explained(last: ReportFinding, diagnoses: list[ReportFinding], tentative: bool) -> ReportFinding:
+    """A finding with what a later clause takes it to be."""
+    concepts = tuple(dict.fromkeys(concept for d in diagnoses for concept in d.concepts))
+    return replace(
+        last,
+        concepts=tuple(dict.fromkeys((*last.concepts, *concepts))) if tentative else concepts,
+        attributes=replace(last.attributes, uncertain=last.attributes.uncertain or tentative),
+        appearance=tuple(c for c in last.concepts if c not in concepts) if tentative else (),
+    )
+
+
+def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportFinding]:
+    """Each finding once. What is one does not depend on the order of the sentences, but for "the opacity" and the like."""
+    kept: list[ReportFinding] = []
+    places: dict[str, set[int]] = {}  # concept -> where in `kept` findings stand that may be the same
+    named = sorted((f for f in found if not f.taken_up), key=lambda f: _narrowest_first(f, words))
+    for finding in [*named, *(f for f in found if f.taken_up)]:
+        candidates = sorted({place for concept in finding.concepts for place in places.get(concept, ())})
+        same = next((place for place in candidates if _same_finding(kept[place], finding, words)), None)
+        if same is None and finding.taken_up:  # the last one before it that it can mean
+            before = [p for p in candidates if kept[p].start < finding.start and _can_mean(finding, kept[p], words)]
+            same = max(before, key=lambda p: kept[p].start, default=None)
+        if same is None:
+            same = len(kept)
+            kept.append(finding)
+        else:
+            first, other = sorted((kept[same], finding), key=lambda f: f.start)
+            kept[same] = replace(
+                first,
+                concepts=_narrower(kept[same].concepts, finding.concepts, words),
+                attributes=first.attributes.with_those_of(other.attributes),
+                appearance=first.appearance + other.appearance,
+            )
+        for near in {near for concept in kept[same].concepts for near in words.near[concept]}:
+            places.setdefault(near, set()).add(same)
+    return sorted(kept, key=lambda f: (f.start, f.end))
+
+
+def _narrowest_first(finding: ReportFinding, words: Lexicon) -> tuple:
+    told = finding.attributes
+    return (
+        min(words.depths[concept] for concept in finding.concepts),
+        sorted(finding.concepts),
+        *(sorted(place) for place in (told.sides, told.zones, told.sites)),
+        told.severity or 0,
+        str(told.temporal),
+        told.sizes_mm,
+    )
+
+
+def _same_finding(earlier: ReportFinding, later: ReportFinding, words: Lexicon) -> bool:
+    one, other = earlier.attributes, later.attributes
+    if set(earlier.concepts) & set(later.concepts):
+        if words.concepts[earlier.concepts[0]].device:
+            return _meet(one.sides, other.sides)
+        return (
+            _meet(one.sides, other.sides, within=True)
+            and _meet(one.zones, other.zones)
+            and _meet(one.sites, other.sites)
+        )
+    if not words.related(earlier.concepts, later.concepts):
+        return False
+    # The impression names the disease ("pneumonia") that the findings describe ("airspace opacity"), at the same place.
+    return bool(one.sides) and one.sides == other.sides and (one.zones == other.zones or bool(one.zones & other.zones))
+
+
+def _meet(one: frozenset[str], other: frozenset[str], within: bool = False) -> bool:
+    """Whether two sets of places can be the same: one is unsaid, or they share a place (or one lies within the other)."""
+    return not one or not other or ((one <= other or other <= one) if within else bool(one & other))
+
+
+def _can_mean(later: ReportFinding, earlier: ReportFinding, words: Lexicon) -> bool:
+    """Whether a finding that takes up an earlier one names it again, by a loose name ("the opacity", "the tube", "the fracture")."""
+    concept = words.concepts[later.concepts[0]]
+    pairs = [(a, b) for a in earlier.concepts for b in later.concepts]
+    loose = concept.vague or concept.device or not interchangeable_pairs().isdisjoint(pairs)
+    broader = any(pair in words.distances for pair in pairs)
+    told, place = later.attributes, earlier.attributes
+    again = (told.sides and told.sides == place.sides and told.zones <= place.zones) or not (told.sides or told.zones)
+    return loose and broader and bool(again)
+
+
+def _narrower(some: tuple[str, ...], others: tuple[str, ...], words: Lexicon) -> tuple[str, ...]:
+    """Of two names of one finding the one that says more."""
+    if set(some) & set(others):
+        return some if len(some) <= len(others) else others
+    return others if any((b, a) in words.distances for a in some for b in others) else some

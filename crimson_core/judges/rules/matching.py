@@ -1,0 +1,146 @@
+"""Which findings of two reports are the same observation."""
+
+from crimson_core.judges.rules.attributes import Attributes
+from crimson_core.judges.rules.devices import position
+from crimson_core.judges.rules.extraction import ReportFinding
+from crimson_core.judges.rules.lexicon import interchangeable_pairs, lexicon, rules
+
+_ZONE_ORDER = {"upper": 0, "mid": 1, "lower": 2}
+
+
+def match_findings(references: list[ReportFinding], predictions: list[ReportFinding]) -> list[tuple[int, int]]:
+    """Positions (reference, prediction) of the findings that match, in the order of the references.
+
+    First each finding at most once, so that the sum of similarities is the greatest. Then what is left may join a finding
+    that has a match, where one report splits what the other one joins ("bilateral effusions" against a left and a right one).
+    """
+    threshold = rules()["matching"]["threshold"]
+    scores = {}
+    for r, reference in enumerate(references):
+        for p, prediction in enumerate(predictions):
+            score = similarity(reference, prediction)
+            if score >= threshold:
+                scores[r, p] = score
+    matches = _assign(scores)
+    matched_refs, matched_preds = {r for r, _ in matches}, {p for _, p in matches}
+    joined = [
+        (r, p)
+        for r, p in scores
+        if (r in matched_refs) != (p in matched_preds) and _is_part(references[r], predictions[p])
+    ]
+    for r, p in sorted(joined, key=lambda pair: -scores[pair]):
+        if r not in matched_refs or p not in matched_preds:  # what is left joins one finding only
+            matches.append((r, p))
+            matched_refs.add(r)
+            matched_preds.add(p)
+    return sorted(matches)
+
+
+def _assign(scores: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
+    """The one-to-one assignment with the greatest sum."""
+    rows, columns = sorted({r for r, _ in scores}), sorted({p for _, p in scores})
+    if len(rows) == len(columns) == len(scores):  # nothing competes
+        return list(scores)
+    from scipy.optimize import linear_sum_assignment  # here, since many pairs do without it
+
+    table = [[scores.get((r, p), 0.0) for p in columns] for r in rows]
+    pairs = zip(*linear_sum_assignment(table, maximize=True), strict=True)
+    return [(rows[i], columns[j]) for i, j in pairs if (rows[i], columns[j]) in scores]
+
+
+def similarity(reference: ReportFinding, prediction: ReportFinding) -> float:
+    """How much two findings look like one observation: 1 for the same concept at the same place, 0 for unrelated ones."""
+    weights = rules()["matching"]
+    steps = concept_steps(reference, prediction)
+    if steps is None:
+        return 0.0
+    score = weights["concept_steps"].get(abs(steps), weights["far_concept"])
+    if steps and interchangeable(reference, prediction):
+        score = max(score, weights["interchangeable"])
+    if {position(reference), position(prediction)} == {"good", "bad"}:
+        score -= weights["other_position"]
+    if _other_diagnosis(reference, prediction):
+        score -= weights["other_diagnosis"]
+    one, other = reference.attributes, prediction.attributes
+    if compares_sides(reference, prediction):
+        if one.sides and other.sides and not one.sides & other.sides:
+            score -= weights["wrong_side"]
+        elif one.sides != other.sides and one.sides and other.sides:
+            score -= weights["one_side_of_two"]
+        score -= weights["zone_gap"][zone_gap(one, other)]
+    if one.sites and other.sites and not one.sites & other.sites:
+        score -= weights["other_site"]
+    told = ("sides", "zones", "sites", "sizes_mm", "temporal", "uncertain")
+    differing = sum(getattr(one, name) != getattr(other, name) for name in told)
+    differing += reference.concepts != prediction.concepts
+    score -= weights["detail"] * differing
+    return score - weights["severity_step"] * abs((one.severity or 2) - (other.severity or 2))
+
+
+def concept_steps(reference: ReportFinding, prediction: ReportFinding) -> int | None:
+    """How many steps narrower (positive) or broader (negative) the prediction's concept is; None if unrelated.
+
+    Of several possible concepts those that are closest count.
+    """
+    distances, pairs = lexicon().distances, interchangeable_pairs()
+    best: int | None = None
+    for r in reference.concepts:
+        for p in prediction.concepts:
+            if (p, r) in distances:
+                steps = distances[p, r]
+            elif (r, p) in distances:
+                steps = -distances[r, p]
+            elif (r, p) in pairs:
+                steps = 1
+            else:
+                continue
+            if best is None or abs(steps) < abs(best):
+                best = steps
+    return best
+
+
+def interchangeable(reference: ReportFinding, prediction: ReportFinding) -> bool:
+    """Whether radiologists use a concept of one finding for one of the other."""
+    pairs = interchangeable_pairs()
+    return any((r, p) in pairs for r in reference.concepts for p in prediction.concepts)
+
+
+def _other_diagnosis(reference: ReportFinding, prediction: ReportFinding) -> bool:
+    """Whether the reports explain the appearance by two diagnoses that have nothing to do with each other."""
+    if not reference.appearance or not prediction.appearance:
+        return False
+    pairs = [(one, other) for one in reference.diagnoses for other in prediction.diagnoses]
+    return not any(other in lexicon().near[one] or (one, other) in interchangeable_pairs() for one, other in pairs)
+
+
+def compares_sides(reference: ReportFinding, prediction: ReportFinding) -> bool:
+    """Whether left, right and zones mean something for both findings."""
+    concepts = lexicon().concepts
+    return concepts[reference.concepts[0]].sided and concepts[prediction.concepts[0]].sided
+
+
+def zone_gap(one: Attributes, other: Attributes) -> int:
+    """Zones between two places: 0 if they meet or one is unknown or diffuse, 1 if they touch, 2 if not."""
+    if not one.zones or not other.zones or one.zones & other.zones or "diffuse" in one.zones | other.zones:
+        return 0
+    gap = min(abs(_ZONE_ORDER[a] - _ZONE_ORDER[b]) for a in one.zones for b in other.zones)
+    left_lobes = one.by_lobe and other.by_lobe and one.sides == other.sides == {"left"}
+    return min(gap, 1) if left_lobes else gap  # the left lung has no middle lobe
+
+
+def _is_part(reference: ReportFinding, prediction: ReportFinding) -> bool:
+    """Whether one of two findings of one concept is a part of the other: a side of a bilateral one, a lobe of a diffuse one."""
+    if concept_steps(reference, prediction) != 0 and not interchangeable(reference, prediction):
+        return False
+    if not compares_sides(reference, prediction):
+        return True
+    return _within(reference, prediction) or _within(prediction, reference)
+
+
+def _within(part: ReportFinding, whole: ReportFinding) -> bool:
+    one, other = part.attributes, whole.attributes
+    if lexicon().concepts[whole.concepts[0]].device and not other.sides:
+        return False  # a line without a side is one line
+    sides = not one.sides or not other.sides or one.sides <= other.sides
+    zones = not one.zones or not other.zones or "diffuse" in other.zones or one.zones <= other.zones
+    return sides and zones

@@ -1,0 +1,321 @@
+"""A clause -> the findings it mentions: what each is called, what is said about it, and whether it is there."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from crimson_core.judges.rules.assertion import decide_presence
+from crimson_core.judges.rules.attributes import Attributes, Mention, attributes_of, sizes_in
+from crimson_core.judges.rules.clauses import Clause
+from crimson_core.judges.rules.lexicon import Lexicon, Tag
+
+_NAMING = ("concept", "normal_of", "states", "anaphor")
+_FARTHEST_STATE = 10  # words between a structure and its state
+
+
+def mentions(clause: Clause, lexicon: Lexicon, before: tuple[str, ...] = ()) -> list[Mention]:
+    """The findings that a clause names, in the order of the text; `before` are the concepts that were named last."""
+    found = _named(clause, lexicon, before)
+    if not found:
+        return []
+    _assign_attributes(found, clause, lexicon)
+    found = [part for mention in found for part in _split_sides(mention, clause)]
+    decide_presence(found, clause)
+    _share(found, clause, lexicon)
+    return _joined(found, clause, lexicon)
+
+
+def tells_something(clause: Clause) -> bool:
+    """Whether a clause without a known finding may name one in other words: it denies nothing and says no normal thing."""
+    silent = ("normal", "pronoun", "appearance")
+    cues = ("negated_before", "negated_after", "unassessed_after", "hypothetical", "history")
+    return not any(clause.of(kind) for kind in silent) and not any(clause.cues(cue) for cue in cues)
+
+
+def mention_of(clause: Clause, concept: str | None, lexicon: Lexicon) -> list[Mention]:
+    """The whole clause as a mention of a concept; none of None."""
+    if concept is None:
+        return []
+    mention = Mention((concept,), clause.start, clause.end)
+    _assign_attributes([mention], clause, lexicon)
+    decide_presence([mention], clause)
+    return [mention]
+
+
+def continuation(clause: Clause, device: bool) -> Attributes | None:
+    """What a clause that names no finding says about the one named before: "It measures 8 mm", "Its tip is in the SVC"."""
+    if not any(t.start <= clause.start + 1 for t in clause.of("pronoun")) and clause.lead != "exception":
+        return None
+    return attributes_of(
+        clause.modifiers(clause.start, clause.end), clause, clause.start, clause.end, clause.start, device
+    )
+
+
+def explanation(clause: Clause) -> bool | None:
+    """Whether a clause tells what the finding before it is, and tentatively; None if it does not.
+
+    "The appearance suggests pneumonia", "This is consistent with edema", "It is stable scarring".
+    """
+    opening = any(t.start == clause.start for t in clause.of("definite"))
+    nouns = [t for t in clause.of("appearance") if t.start <= clause.start + 2]
+    pronouns = [t for t in clause.of("pronoun") if t.start == clause.start]
+    if not (nouns and (opening or nouns[0].start == clause.start)) and not pronouns:
+        return None
+    links = [t for t in clause.of("link") if t.start >= (nouns or pronouns)[0].end and t.value != "direct"]
+    if links:
+        return links[0].value == "tentative"
+    told = pronouns and clause.words[pronouns[0].end : pronouns[0].end + 1]
+    return False if told and told[0] in ("is", "are") else None
+
+
+# --- what is mentioned
+
+
+def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Mention]:
+    """Concepts by name, structures with their state, and words that take up what was named before."""
+    if clause.by_kind.keys().isdisjoint(_NAMING):
+        return []
+    found = {t.start: Mention((t.value,), t.start, t.end) for t in clause.of("concept")}
+    for tag in clause.of("normal_of"):
+        found.setdefault(tag.start, Mention((tag.value,), tag.start, tag.end, presence="absent"))
+    taken = {position for m in found.values() for position in range(m.start, m.end)}
+    structures = [t for t in clause.of("anatomy") if t.start not in taken]
+    used: set[Tag] = set()
+    for state in clause.of("states"):
+        near = sorted(structures, key=lambda t: abs(t.start - state.start))
+        structure = next((t for t in near if _of_one(t, state, clause, lexicon)), None)
+        if structure is None:
+            continue
+        concept = lexicon.composites[structure.value, state.value]
+        between = _between(structure, state)
+        if state.start in found:
+            if found[state.start].concepts[0] in lexicon.concepts[concept].broader:
+                found[state.start].concepts = (concept,)  # "fracture of the left ribs" names more than a fracture
+            elif clause.enumerated(structure, state):  # "left rib and clavicle fractures"
+                found.setdefault(structure.start, Mention((concept,), structure.start, structure.end))
+                continue
+        elif not taken & set(range(state.start, state.end)) and not taken & set(between):
+            # of "the aorta is tortuous and calcified" the second finding is the second state alone
+            start = state.start if structure in used else min(structure.start, state.start)
+            end = state.end if structure in used else max(structure.end, state.end)
+            found[state.start] = Mention((concept,), start, end, predicate=start < state.start)
+        else:
+            continue
+        used.add(structure)
+        for other in near:  # "fractures of the left clavicle and the third rib", "left rib and clavicle fractures"
+            more = lexicon.composites.get((other.value, state.value))
+            if more and more != concept and clause.enumerated(other, structure) and other.start not in found:
+                found[other.start] = Mention((more,), other.start, other.end)
+    for tag in clause.of("anaphor") if before else ():
+        # "a smaller one on the left", but not "one small nodule", "one of the ribs"
+        stands_alone = tag.end >= clause.end or (
+            clause.of("joint", tag.end, tag.end + 1) and clause.words[tag.end] != "of"
+        )
+        if stands_alone and clause.modifiers(max(clause.start, tag.start - 3), min(clause.end, tag.end + 5)):
+            found[tag.start] = Mention(before, tag.start, tag.end)
+    named = sorted(found.values(), key=lambda m: (m.start, m.end))
+    definite = {t.end for t in clause.of("definite")}
+    for mention in named:
+        mention.taken_up = not definite.isdisjoint(range(mention.start - 2, mention.start + 1))
+    return named
+
+
+def _between(structure: Tag, state: Tag) -> range:
+    return range(min(structure.end, state.end), max(structure.start, state.start))
+
+
+def _of_one(structure: Tag, state: Tag, clause: Clause, lexicon: Lexicon) -> bool:
+    """Whether a structure and a state make a concept, and nothing that matters parts them."""
+    if structure.start < state.end and state.start < structure.end:
+        return False
+    between = _between(structure, state)
+    known = (structure.value, state.value) in lexicon.composites
+    return known and len(between) <= _FARTHEST_STATE and clause.transparent.issuperset(between)
+
+
+# --- what is said about it
+
+
+def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
+    borders = [clause.start, *(_border(left, right, clause) for left, right in pairwise(found)), clause.end]
+    for mention, (start, end) in zip(found, pairwise(borders), strict=True):
+        device = lexicon.concepts[mention.concepts[0]].device
+        tags = [t for t in clause.modifiers(start, end) if _belongs(t, mention, device, clause, start, end)]
+        mention.attributes = attributes_of(tags, clause, start, end, mention.end, device)
+        places = [(t.start, t.end) for t in tags] + [(mention.start, mention.end)]
+        if mention.attributes.sizes_mm:
+            places += [(a, b) for _, a, b in sizes_in(clause, start, end, mention.end)]
+        mention.first, mention.last = min(a for a, _ in places), max(b for _, b in places)
+
+
+def _border(left: Mention, right: Mention, clause: Clause) -> int:
+    """Where the words about one mention end and those about the next one begin: before the words that lead its name."""
+    position = right.start
+    while position > left.end and position - 1 not in clause.joints:
+        position -= 1
+    return max(position, left.end)
+
+
+def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: int, end: int) -> bool:
+    """Whether a modifier in a mention's words is about it."""
+    if tag.kind == "severity" and clause.of("earlier", tag.start - 1, tag.start):
+        return False  # "small effusion, previously large"
+    if device and tag.kind in ("sites", "zone") and (tag.kind == "zone" or tag.start < mention.end):
+        return False  # before its name stands the way it was put in
+    if device and tag.kind not in ("position", "temporal", "sites"):
+        # What follows the tip, the end or the course of a device tells where it lies, not where it was put in.
+        return tag.start < mention.end or not clause.of("course", mention.end, tag.start)
+    if tag.start >= mention.end:  # "in the right lung, not in the left"
+        denied = (cue for cue in clause.cues("negated_before") if mention.end <= cue.start < tag.start)
+        return all(clause.of("clause_end", cue.end, tag.start) for cue in denied)
+    # "left lung clear, right effusion": what is said to be normal has its own place
+    piece = _piece(tag.start, clause, start, end)
+    return mention.start in piece or not any(t.start in piece for t in clause.of("normal"))
+
+
+def _piece(position: int, clause: Clause, start: int, end: int) -> range:
+    """The words between the two conjunctions or commas around a position."""
+    parts = clause.of("conjunction", start, end)
+    first = max((t.end for t in parts if t.end <= position), default=start)
+    last = min((t.start for t in parts if t.start > position), default=end)
+    return range(first, last)
+
+
+def _split_sides(mention: Mention, clause: Clause) -> Iterable[Mention]:
+    """Two findings of "large left and small right effusions", "stable right and new left effusion" and the like."""
+    for start, end in ((mention.first, mention.start), (mention.end, mention.last)):
+        told = [
+            t for t in clause.modifiers(start, end) if t.kind in ("side", "severity", "temporal") and t.value != "both"
+        ]
+        sides = [t for t in told if t.kind == "side"]
+        if len(sides) != 2 or sides[0].value == sides[1].value:
+            continue
+        for joint in clause.of("conjunction", min(t.end for t in told), max(t.start for t in told)):
+            halves = [[t for t in told if t.end <= joint.start], [t for t in told if t.start >= joint.end]]
+            kinds = [sorted(t.kind for t in half) for half in halves]
+            if all(k.count("side") == 1 and len(k) > 1 for k in kinds) and set(kinds[0]) & set(kinds[1]) - {"side"}:
+                parts = [attributes_of(half, clause, mention.start, mention.end, mention.end, False) for half in halves]
+                return [replace(mention, attributes=_own(mention.attributes, part)) for part in parts]
+    return [mention]
+
+
+def _own(shared: Attributes, part: Attributes) -> Attributes:
+    """The attributes of one of two findings that are told together."""
+    if part.severity or part.temporal:
+        shared = replace(shared, severity=part.severity, temporal=part.temporal)
+    return replace(shared, sides=part.sides)
+
+
+# --- what belongs together
+
+
+def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
+    """Carry what an enumeration shares to each of its findings.
+
+    A location: "left effusion and atelectasis", "effusion and atelectasis at the left base". A change: "new opacity and
+    effusion", "cardiomegaly and effusion are unchanged". A position: "the tube and the line are in standard position".
+    """
+    for left, right in pairwise(found):
+        if left.start == right.start or not clause.one_list(left.end, right.start):
+            continue
+        bare = not clause.modifiers(left.end, right.start)
+        change = left.attributes.temporal
+        if bare and change and not right.attributes.temporal and clause.of("temporal", left.first, left.start):
+            right.attributes = replace(right.attributes, temporal=change)
+        if not all(lexicon.concepts[m.concepts[0]].sided for m in (left, right)):
+            continue
+        one, other = left.attributes, right.attributes
+        if one.sides and left.first < left.start and not other.sides and (bare or other.zones):
+            right.attributes = replace(other, sides=one.sides, zones=other.zones or one.zones)
+        elif _placed(right) and right.last > right.end and not _placed(left):
+            left.attributes = replace(one, sides=other.sides, zones=other.zones)
+    change = place = None  # told after the list, so of all that stands in it
+    for later, earlier in pairwise(found[::-1]):
+        if later.start == earlier.start or not clause.one_list(earlier.end, later.start):
+            change = place = None
+            continue
+        told = later.attributes
+        change = told.temporal if clause.of("temporal", later.end, later.last) else change
+        place = told.position if clause.of("position", later.end, later.last) else place
+        own = earlier.attributes
+        earlier.attributes = replace(own, temporal=own.temporal or change, position=own.position or place)
+
+
+def _placed(mention: Mention) -> bool:
+    return bool(mention.attributes.sides or mention.attributes.zones)
+
+
+def _joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[Mention]:
+    """Those that tell of one finding as one: an appearance with its explanation, and alternatives."""
+    joined: list[Mention] = []
+    for mention in found:
+        if joined and _damages(mention, joined[-1], clause, lexicon):
+            joined[-1] = replace(
+                joined[-1], attributes=replace(joined[-1].attributes, position="bad"), last=mention.last
+            )
+            continue
+        last = joined[-1] if joined and joined[-1].presence == mention.presence == "present" else None
+        link = _link(last, mention, clause) if last else None
+        if last and link and explains(mention.concepts, last.concepts, lexicon):
+            joined[-1] = _explained(last, mention, link == "tentative")
+            while len(joined) > 1 and link != "direct" and _same_appearance(joined[-2], last, clause, lexicon):
+                last = joined.pop(-2)
+                joined[-1] = _explained(last, joined[-1], link == "tentative")
+        elif last and clause.of("alternative", last.end, mention.start) and clause.one_list(last.end, mention.start):
+            joined[-1] = _merged(last, mention, (*last.concepts, *mention.concepts), True)
+        else:
+            joined.append(mention)
+    return joined
+
+
+def _damages(mention: Mention, device: Mention, clause: Clause, lexicon: Lexicon) -> bool:
+    of_device = lexicon.concepts[device.concepts[0]].device and lexicon.device_damage.issuperset(mention.concepts)
+    return of_device and clause.copula(device.end, mention.start)
+
+
+def _link(left: Mention, right: Mention, clause: Clause) -> str | None:
+    """What makes the right mention an explanation of the left one: tentative, firm or direct; None if nothing does."""
+    if clause.of("conjunction", left.end, right.start) and not clause.of("link", left.end, right.start):
+        return None
+    links = clause.of("link", left.end, right.start)
+    told = {t.value for t in links} - {"direct"}
+    if told:
+        return "tentative" if "tentative" in told else "firm"
+    between = set(range(left.end, right.start)) - clause.places(
+        "side", "zone", "severity", "descriptor", "glue", "temporal"
+    )
+    if links and between == {p for t in links for p in range(t.start, t.end)} - clause.places("glue"):
+        return "direct"
+    # "ground-glass right upper lobe nodule": an appearance that stands as an adjective
+    return "direct" if left.end < right.start and not between else None
+
+
+def _same_appearance(earlier: Mention, last: Mention, clause: Clause, lexicon: Lexicon) -> bool:
+    """Whether two appearances before one explanation are one: "opacities with air bronchograms consistent with pneumonia"."""
+    vague = all(lexicon.concepts[m.concepts[0]].vague for m in (earlier, last))
+    return vague and earlier.presence == "present" and clause.one_list(earlier.end, last.start)
+
+
+def _explained(appearance: Mention, diagnosis: Mention, tentative: bool) -> Mention:
+    concepts = (*appearance.concepts, *diagnosis.concepts) if tentative else diagnosis.concepts
+    left = tuple(c for c in appearance.concepts if c not in diagnosis.concepts) if tentative else ()
+    return replace(_merged(appearance, diagnosis, concepts, tentative), appearance=left + diagnosis.appearance)
+
+
+def explains(diagnosis: Iterable[str], appearance: Sequence[str], lexicon: Lexicon) -> bool:
+    """Whether a diagnosis after "consistent with" and the like is about the appearance before it."""
+    return lexicon.concepts[appearance[0]].vague or lexicon.related(appearance, diagnosis)
+
+
+def _merged(left: Mention, right: Mention, concepts: tuple[str, ...], uncertain: bool) -> Mention:
+    attributes = left.attributes.with_those_of(right.attributes)
+    return Mention(
+        tuple(dict.fromkeys(concepts)),
+        left.start,
+        right.end,
+        appearance=left.appearance + right.appearance,
+        taken_up=left.taken_up,
+        attributes=replace(attributes, uncertain=attributes.uncertain or uncertain),
+        first=min(left.first, right.first),
+        last=max(left.last, right.last),
+    )

@@ -1,0 +1,116 @@
+"""A report's text -> the sentences that tell findings, with their place in the report."""
+
+import re
+from collections.abc import Iterator
+
+from crimson_core.judges.rules.lexicon import Lexicon
+
+# A full stop ends a sentence before a space, a capital ("cm.There") or between two words ("clear.no effusion"), but not in
+# "1.5 cm" or "vs. edema".
+_STOP = re.compile(
+    r"(?<!\bvs)(?<!\bVS)(?<!\bDr)(?<!\bDR)(?<!\bdr)(?<!\be\.g)(?<!\bi\.e)\.+(?=\s|[A-Z]|$)|(?<=[A-Za-z]{3})\.(?=[A-Za-z]{3})|[!?]+(?=\s|$)|\n"
+)
+_HEADING = re.compile(r"\s*(?P<name>[A-Za-z][A-Za-z /&]{1,40}?)\s*:")
+_EMPTY_LINE = re.compile(r"\s*?\n[^\S\n]*\n")
+_SECTION_END = {"paragraph": _EMPTY_LINE, "line": re.compile(r"[^\S\n]*\n"), "sentence": re.compile(r"(?!\s*\?)")}
+_LINE_START = re.compile(r"[^\S\n]*(?P<item>\d{1,2}[.)]\s|[-*•]\s)?(?P<word>\S*)")
+_DANGLING = re.compile(r"(?:,|\b(?:and|or|of|with|the|an?|in|to|is|are|for|by|at))\s*$", re.IGNORECASE)
+_INNER_STOP = re.compile(r"[A-Za-z]{2}[.;]\s+[A-Za-z]")
+_LONG_LINE = 60  # characters
+_LEAST_WIDTH = 40  # characters; text in shorter lines is not wrapped but written in lines
+
+
+def sentences(report: str, lexicon: Lexicon, section_end: str = "paragraph") -> Iterator[tuple[int, int]]:
+    """Character spans of the sentences about this radiograph; history, technique and the like are left out.
+
+    Such a section goes on until the next heading, or until its own text ends.
+
+    Args:
+        report: Its text.
+        lexicon: Knows the headings.
+        section_end: What ends the text of a section: an empty line (paragraph), the end of its line (line) or of its first
+            sentence (sentence).
+    """
+    for start, end, _, skipped in sections(report, lexicon, section_end):
+        if not skipped and report[start:end].strip():
+            yield start, end
+
+
+def sections(
+    report: str, lexicon: Lexicon, section_end: str = "paragraph"
+) -> Iterator[tuple[int, int, str | None, bool]]:
+    """Spans of all sentences, each with the known section that it stands in and whether that is left out by `sentences`.
+
+    The heading stays in its sentence ("Pneumothorax: small, right" names the finding), but for a section that is left out.
+
+    Args:
+        report: Its text.
+        lexicon: Knows the headings.
+        section_end: As for `sentences`.
+
+    Yields:
+        Start and end in characters, the section's heading in lower case (None before the first known one), left out.
+    """
+    section: str | None = None
+    skipping = told = False  # in a section to be left out; the section holds text
+    start = 0
+    for end in _ends(report, lexicon):
+        text = report[start:end].strip()
+        heading = _HEADING.match(report, start, end)
+        name = heading["name"].lower() if heading else text.lower()
+        if heading or name in lexicon.sections:
+            if name in lexicon.sections:
+                section = name
+            elif skipping:
+                section = None  # an unknown heading ends a history, and stands within the findings
+            skipping, told = name in lexicon.skipped_sections, False
+            start = (heading.end() if heading else end) if skipping else start
+        elif skipping and told and _SECTION_END[section_end].match(report, start):
+            section, skipping = None, False
+        told = told or bool(report[start:end].strip())
+        yield start, end, section, skipping
+        start = end
+
+
+def has_findings_section(report: str, lexicon: Lexicon) -> bool:
+    """Whether a heading such as "Findings:" stands in a report."""
+    headings = (_HEADING.match(report, match.end()) for match in re.finditer(r"(?:^|\s)(?=\S)", report))
+    return any(heading and heading["name"].lower() in lexicon.findings_sections for heading in headings)
+
+
+def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
+    """Where sentences end."""
+    lines = report.split("\n")
+    flowing = _flowing(lines, lexicon)
+    width = max(map(len, lines))
+    mixed_case = not (report.islower() or report.isupper())
+    number = 0  # of the line that ends at a break
+    for match in _STOP.finditer(report):
+        if match[0] != "\n":
+            yield match.end()
+            continue
+        line, number = lines[number], number + 1
+        following = _LINE_START.match(report, match.end())
+        first = following["word"][:1]
+        wrapped = width >= _LEAST_WIDTH and len(line.rstrip()) + 1 + len(following["word"]) > width
+        # Without letter case to tell, a long line without a stop goes on.
+        unfinished = not first.isupper() if mixed_case else len(line.rstrip()) >= _LONG_LINE
+        goes_on = wrapped or flowing[number] or unfinished or _DANGLING.search(line)
+        if not line.strip() or not first or following["item"] or _is_heading(lines[number], lexicon) or not goes_on:
+            yield match.start()  # an empty line stands at the start of the next sentence
+    yield len(report)
+
+
+def _flowing(lines: list[str], lexicon: Lexicon) -> list[bool]:
+    """For each line, whether it stands in text with full stops inside the lines, which only run on, and not in a list."""
+    paragraphs: list[list[str]] = [[]]
+    for line in lines:
+        if not line.strip() or _is_heading(line, lexicon):
+            paragraphs.append([])
+        paragraphs[-1].append(line)
+    return [flows for lines in paragraphs for flows in [any(map(_INNER_STOP.search, lines))] * len(lines)]
+
+
+def _is_heading(line: str, lexicon: Lexicon) -> bool:
+    heading = _HEADING.match(line)
+    return (heading["name"] if heading else line).strip().lower() in lexicon.sections

@@ -1,0 +1,133 @@
+"""The messages that a model judge sees.
+
+The published model must see the prompt it was trained on, to the token. That text belongs to the reference
+implementation, so it is built by calling the `crimson-score` package, never copied.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from crimson_core.errors import JudgeError
+from crimson_core.protocol.pair import ReportPair
+
+PUBLISHED_MODEL = "rajpurkarlab/medgemma-4b-it-crimson"
+PUBLISHED_NAMES = (PUBLISHED_MODEL, "CRIMSONScore/medgemma-4b-it-crimson")
+
+# A checkpoint's own record of how it was trained: {"style": "compact", "guidelines": false}
+PROMPT_FILE = "crimson_prompt.json"
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """How a report pair is put to a model.
+
+    Attributes:
+        style: `reference` is the prompt of the reference implementation (some 1,800 tokens around the reports, more with
+            guidelines); `compact` is a short one for models that we fine-tune ourselves.
+        guidelines: Whether the reference prompt holds the significance, attribute and context guidelines.
+    """
+
+    style: Literal["reference", "compact"] = "reference"
+    guidelines: bool = True
+
+    def messages(self, pair: ReportPair) -> list[Message]:
+        """Chat messages for one report pair.
+
+        Raises:
+            JudgeError: The reference prompt is wanted and `crimson-score` is not installed.
+        """
+        if self.style == "compact":
+            return [{"role": "user", "content": _compact_prompt(pair)}]
+        prompt_parts, system = _reference_implementation()
+        content = prompt_parts.build_prompt(
+            pair.reference,
+            pair.candidate,
+            patient_context=pair.context.as_dict() if pair.context else None,
+            include_significance_examples=self.guidelines,
+            include_attribute_guidelines=self.guidelines,
+            include_context_guidelines=self.guidelines,
+        )
+        return [{"role": "system", "content": system}, {"role": "user", "content": content}]
+
+    def __str__(self) -> str:
+        """As it stands in a signature."""
+        if self.style == "compact":
+            return "compact"
+        return "reference" if self.guidelines else "reference-without-guidelines"
+
+
+def prompt_for(model: str, guidelines: bool | None = None) -> Prompt:
+    """The prompt for a model: what its own folder says, else what the reference implementation would send.
+
+    Args:
+        model: Hub id, folder or API model name.
+        guidelines: What the caller wants; None is the default for this model. The published checkpoint was trained
+            without guidelines and never gets them.
+
+    Raises:
+        JudgeError: The folder's prompt file cannot be read.
+    """
+    if model.partition("@")[0] in PUBLISHED_NAMES:
+        return Prompt(guidelines=False)
+    path = Path(model) / PROMPT_FILE
+    if path.is_file():
+        try:
+            return Prompt(**_checked_record(json.loads(path.read_text(encoding="utf-8"))))
+        except (ValueError, TypeError) as error:
+            raise JudgeError(
+                f'{path} cannot be read: {error}. It must hold {{"style": "reference" or "compact", "guidelines": true or false}}.'
+            ) from None
+    return Prompt(guidelines=True if guidelines is None else guidelines)
+
+
+def _checked_record(record: Any) -> dict[str, Any]:
+    if not isinstance(record, dict) or record.get("style") not in ("reference", "compact"):
+        raise ValueError("no style of 'reference' or 'compact'")
+    if not isinstance(record.get("guidelines", False), bool):
+        raise ValueError("guidelines is neither true nor false")
+    return {"guidelines": False} | record
+
+
+def _compact_prompt(pair: ReportPair) -> str:
+    context = pair.context.as_dict() if pair.context else {}
+    lines = [f"{key.capitalize()}: {value}" for key, value in context.items()]
+    return "\n".join(
+        [
+            "Compare two chest X-ray reports. List the abnormal findings of each with their significance, match them, "
+            "name the errors of the candidate. Answer as JSON.",
+            *lines,
+            f"Reference: {pair.reference}",
+            f"Candidate: {pair.candidate}",
+        ]
+    )
+
+
+@cache
+def _reference_implementation() -> tuple[Any, str]:
+    """The module that builds the user message, and the text of the system message, from `crimson-score`.
+
+    The system message stands inside the method that calls the engine. It is read by letting that method call a
+    stand-in which keeps what it is given.
+    """
+    try:
+        from CRIMSON import CRIMSONScore, prompt_parts
+    except ImportError:
+        raise JudgeError(
+            "The prompt of the model judges comes from the crimson-score package, which is not installed. "
+            "Run: pip install crimson-score==0.2.0"
+        ) from None
+    seen: list[Message] = []
+
+    def engine(messages: list[Message], **_: Any) -> list[dict[str, list[Message]]]:
+        seen.extend(messages)
+        return [{"generated_text": [{"role": "assistant", "content": ""}]}]
+
+    scorer = object.__new__(CRIMSONScore)  # no __init__: that would load a model
+    scorer.api, scorer.pipe, scorer._has_generation_config = "hf", engine, False
+    scorer._chat_completion("")
+    return prompt_parts, next(message["content"] for message in seen if message["role"] == "system")

@@ -1,0 +1,1 @@
+"""Report pairs in bulk: scoring, the store, tables of files, several processes and machines."""

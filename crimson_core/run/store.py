@@ -1,0 +1,570 @@
+"""Every judgement kept: one SQLite file, so that nothing is judged, or paid for, twice.
+
+The file has two tables, which `_SCHEMA` describes column by column; `PRAGMA user_version` is the version of this schema. It
+is in WAL mode, so that several processes may write at once. A judgement stands under a key, made by `judgement_key` of all
+that decides it: the judge's signature, both reports, and the patient context as the judge sees it. A changed model, revision,
+prompt or decoding option is another signature, and so another key. The consistency repair and the score come after that, cost
+nothing and are not kept.
+
+The file holds the reports themselves. It would not be free of patient data without them, since an evaluation's findings are
+quotations; and with them a judgement can be checked against its key, and exported as a labelled report pair.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from crimson_core.errors import DamagedStoreError, InputError, StoreError
+from crimson_core.judges.base import Judgement
+from crimson_core.protocol.evaluation import Evaluation, check_evaluation
+from crimson_core.protocol.pair import ReportPair
+from crimson_core.version import __version__
+
+_VERSION = 1  # of the schema
+_MARK = 0x4352494D  # "CRIM", the application id that tells our files from other SQLite databases
+_SCHEMA = (
+    """CREATE TABLE judge (
+        id INTEGER PRIMARY KEY,
+        asked TEXT NOT NULL,         -- JSON object: the signature before the judge has answered, which is part of the key
+        answered TEXT NOT NULL,      -- JSON object: the signature then, with what an API tells only in answers
+        crimson_core TEXT NOT NULL,  -- the version that judged
+        UNIQUE (asked, answered, crimson_core)
+    )""",
+    """CREATE TABLE judgement (
+        key BLOB PRIMARY KEY,        -- SHA-256 of asked, reference, candidate and context
+        judge INTEGER NOT NULL REFERENCES judge (id),
+        reference TEXT NOT NULL,
+        candidate TEXT NOT NULL,
+        context TEXT NOT NULL,       -- JSON list of [key, value], as the judge sees them
+        evaluation TEXT,             -- JSON object, before the consistency repair; NULL where the judge failed
+        failure TEXT,                -- why there is no evaluation, without report text
+        repairs TEXT NOT NULL,       -- JSON list: what had to be mended to read the output
+        raw_output TEXT,             -- the model's text, where there is one
+        usage TEXT NOT NULL,         -- JSON object: prompt_tokens and completion_tokens, where they are known
+        cost REAL,                   -- US dollars, where the server tells
+        seconds REAL NOT NULL,       -- from the judge's judgement before to this one; those of a run add up to its time
+        judged_at TEXT NOT NULL      -- UTC, as 2026-01-31T12:00:00+00:00
+    )""",
+    "CREATE INDEX judgement_judge ON judgement (judge)",
+)
+_COLUMNS = (
+    *("key", "judge", "reference", "candidate", "context", "evaluation", "failure"),
+    *("repairs", "raw_output", "usage", "cost", "seconds", "judged_at"),
+)
+_JSON_COLUMNS = ("asked", "answered", "context", "repairs", "usage")  # and evaluation, which may be NULL
+_INSERT = f"""
+    INSERT INTO judgement ({", ".join(_COLUMNS)}) VALUES ({", ".join(f":{column}" for column in _COLUMNS)})
+    ON CONFLICT (key) DO UPDATE SET {", ".join(f"{column} = excluded.{column}" for column in _COLUMNS[1:])}
+    WHERE judgement.evaluation IS NULL
+"""
+_JOINED = "judgement LEFT JOIN judge ON judge.id = judgement.judge"
+_STATS = f"""
+    SELECT answered, crimson_core, count(*), count(*) - count(evaluation), total(json_extract(usage, '$.prompt_tokens')),
+        total(json_extract(usage, '$.completion_tokens')), sum(cost), total(seconds), min(judged_at), max(judged_at)
+    FROM {_JOINED} GROUP BY answered, crimson_core ORDER BY min(judgement.rowid)
+"""
+OFF = "off"  # in the place of a path
+_WAIT = 60.0  # seconds that another process may take to write
+_AT_ONCE = 500  # rows of one query
+_INSTEAD = "give another path (--store), or go without a store (--no-store)"
+
+
+class StoredJudgement(NamedTuple):
+    """A judgement as the store holds it.
+
+    Attributes:
+        judgement: With `from_store` set.
+        signature: Of the judge when it had answered.
+        judged_at: When that was, as `YYYY-MM-DDThh:mm:ss+00:00`.
+    """
+
+    judgement: Judgement
+    signature: dict[str, str]
+    judged_at: str
+
+
+class JudgeStats(NamedTuple):
+    """What the store holds of one judge.
+
+    Attributes:
+        signature: One line, with the version of crimson_core that judged.
+        judgements: Number of evaluations and failures.
+        failures: How many of them are failures.
+        prompt_tokens: Of all together, as far as they are known.
+        completion_tokens: The same.
+        cost: In US dollars; None where no server has told any.
+        seconds: That the judge took.
+        first: When the first was judged, as `YYYY-MM-DDThh:mm:ss+00:00`.
+        last: When the last was.
+    """
+
+    signature: str
+    judgements: int
+    failures: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    seconds: float
+    first: str
+    last: str
+
+
+class Soundness(NamedTuple):
+    """What a check of the store has found.
+
+    Attributes:
+        judgements: Number of judgements that were checked.
+        damaged: Keys (hex) of those that cannot be read, or are not what their key was made of.
+        file: What SQLite says is wrong with the file.
+    """
+
+    judgements: int
+    damaged: list[str]
+    file: list[str]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which judgements are meant: those for which all that is given holds.
+
+    Attributes:
+        signature: Fields of the judge's signature, joined by | (`judge:offline|lexicon:2`), or the whole line that is printed
+            with a score.
+        failures: True for failures only, False for evaluations only.
+        before: Judged before this time.
+        keys: Under one of these keys (hex).
+    """
+
+    signature: str | None = None
+    failures: bool | None = None
+    before: datetime | None = None
+    keys: frozenset[str] | None = None
+
+
+EVERYTHING = Selection()
+
+
+def default_path() -> Path | None:
+    """Where `crimson score` keeps judgements: CRIMSON_STORE, else a file in the user's cache folder; None where it is `off`."""
+    named = os.environ.get("CRIMSON_STORE")
+    if named:
+        return None if named == OFF else Path(named)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("crimson", appauthor=False) / "judgements.sqlite"
+
+
+def judgement_key(asked: Mapping[str, str], pair: ReportPair) -> bytes:
+    """SHA-256 of what decides a judgement.
+
+    Args:
+        asked: The judge's signature before it has answered.
+        pair: Its id does not count.
+    """
+    return _hash(asked, pair.reference, pair.candidate, _context(pair))
+
+
+def _hash(asked: Mapping[str, str], reference: str, candidate: str, context: list[Any]) -> bytes:
+    return hashlib.sha256(_json([sorted(asked.items()), reference, candidate, context]).encode()).digest()
+
+
+def _context(pair: ReportPair) -> list[Any]:
+    """Keys and values in their order: all of it stands in a model's prompt."""
+    return list(pair.context.as_dict().items()) if pair.context else []
+
+
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def make_private(path: Path) -> None:
+    """Make an empty file for report text, readable by its owner only; one that is there stays as it is."""
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+
+
+class Store:
+    """An open store; a context manager that closes it.
+
+    Args:
+        path: The file. One that is made is readable by its owner only, and so is the folder if that is made.
+        create: Whether the file may be made. If not, one that cannot be written is opened for reading alone.
+
+    Raises:
+        StoreError: It cannot be used. All methods raise this; the text says what to do.
+    """
+
+    def __init__(self, path: str | Path, *, create: bool = True) -> None:
+        self.path = Path(os.path.abspath(os.path.expanduser(path)))
+        self._judges: dict[tuple[str, str], int] = {}
+        if self.path.is_dir():
+            raise self._error("is a folder", f"Give the path of a file, {_INSTEAD}")
+        if not self.path.exists():
+            if not create:
+                raise StoreError(f"There is no store {self.path}. Give its path with --store.")
+            self._make_file()
+        with self._translated():
+            try:
+                self._connect()
+            except sqlite3.OperationalError as error:
+                log = self.path.with_name(self.path.name + "-wal")  # if there, it belongs to the content
+                if create or log.exists() or _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+                    raise
+                self._connect(read_only=True)
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(sqlite3.Error):  # all is written already; on a full disk SQLite cannot tidy up
+            self._db.close()
+
+    def check_writable(self) -> None:
+        """Write something that changes nothing."""
+        with self._translated():
+            self._write(f"PRAGMA user_version = {_VERSION}")
+
+    def read(self, keys: Iterable[bytes], *, failures: bool = True) -> Iterator[tuple[bytes, StoredJudgement]]:
+        """Yield those of the keys that are there, with their judgements.
+
+        Args:
+            keys: As `judgement_key` makes them.
+            failures: Whether failures are read, too.
+        """
+        keys = iter(keys)
+        condition = "" if failures else "AND evaluation IS NOT NULL"
+        while some := list(islice(keys, _AT_ONCE)):
+            marks = ", ".join("?" * len(some))
+            with self._translated():
+                rows = self._db.execute(
+                    "SELECT key, answered, judged_at, evaluation, failure, repairs, raw_output, usage, cost "
+                    f"FROM {_JOINED} WHERE key IN ({marks}) {condition}",
+                    some,
+                ).fetchall()
+            for key, answered, judged_at, evaluation, failure, repairs, raw_output, usage, cost in rows:
+                try:
+                    _check_text((evaluation, failure, repairs, raw_output, usage))
+                    if evaluation is None and failure is None:
+                        raise ValueError("neither an evaluation nor a failure")
+                    judgement = Judgement(
+                        None if evaluation is None else Evaluation.model_validate_json(evaluation),
+                        failure,
+                        json.loads(repairs),
+                        raw_output,
+                        json.loads(usage),
+                        cost,
+                        from_store=True,
+                    )
+                    yield key, StoredJudgement(judgement, json.loads(answered), judged_at)
+                except (ValueError, TypeError):  # its text may hold report text
+                    raise self._damaged(f"a judgement ({key.hex()[:12]}…)") from None
+
+    def add(
+        self,
+        asked: Mapping[str, str],
+        answered: Mapping[str, str],
+        pair: ReportPair,
+        judgement: Judgement,
+        seconds: float,
+    ) -> bool:
+        """Write a judgement, in a transaction of its own: what is back from here survives a kill.
+
+        A failure that stands there is replaced. An evaluation is not: another process was faster.
+
+        Args:
+            asked: The judge's signature before it has answered.
+            answered: Its signature now.
+            pair: What was judged.
+            judgement: What came of it.
+            seconds: How long that took.
+
+        Returns:
+            Whether it was written.
+        """
+        evaluation, raw_output = judgement.evaluation, judgement.raw_output
+        row = {
+            "key": judgement_key(asked, pair),
+            "reference": pair.reference,
+            "candidate": pair.candidate,
+            "context": _json(_context(pair)),
+            "evaluation": None if evaluation is None else evaluation.model_dump_json(),
+            "failure": judgement.failure,
+            "repairs": _json(judgement.repairs),
+            "raw_output": raw_output
+            and raw_output.encode(errors="replace").decode(),  # half a surrogate pair has no UTF-8
+            "usage": _json(judgement.usage),
+            "cost": judgement.cost,
+            "seconds": seconds,
+            "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        with self._translated():
+            row["judge"] = self._judge(_json(asked), _json(answered))
+            return self._write(_INSERT, row).rowcount > 0
+
+    def entries(self, selection: Selection = EVERYTHING) -> Iterator[dict[str, Any]]:
+        """Yield each judgement that is meant with all that is known of it, in the order in which they came.
+
+        Its keys are the columns of the schema, but for `judge`, which is resolved into `asked`, `answered` and
+        `crimson_core`; `key` is hex, what is JSON in the file is parsed.
+        """
+        for row in self._rows(selection):
+            try:
+                yield _entry(row)
+            except (ValueError, TypeError):
+                raise self._damaged(f"a judgement ({row['key'][:12]}…)") from None
+
+    def stats(self) -> list[JudgeStats]:
+        """What the store holds of each judge, in the order in which they came."""
+        with self._translated():
+            rows = self._db.execute(_STATS).fetchall()
+        return [
+            JudgeStats(self._judge_line(answered, version), n, failures, int(prompt), int(completion), *rest)
+            for answered, version, n, failures, prompt, completion, *rest in rows
+        ]
+
+    def verify(self) -> Soundness:
+        """Check the file, that every evaluation can be read, and that each judgement is what its key was made of."""
+        with self._translated():
+            said = [line for (line,) in self._db.execute("PRAGMA integrity_check")]
+        count, damaged = 0, []
+        file = [] if said == ["ok"] else said
+        try:
+            for row in self._rows(EVERYTHING):
+                count += 1
+                if not _is_sound(row):
+                    damaged.append(row["key"])
+        except DamagedStoreError as error:
+            file.append(f"no further judgement can be read: {error.__context__}")
+        return Soundness(count, damaged, file)
+
+    def prune(self, selection: Selection, *, dry_run: bool = False) -> int:
+        """Delete the judgements that are meant, from the file, too.
+
+        Returns:
+            How many these are.
+        """
+        with self._translated():
+            where, values = self._where(selection)
+            if dry_run:
+                return self._db.execute(f"SELECT count(*) FROM judgement WHERE {where}", values).fetchone()[0]
+            count = self._write(f"DELETE FROM judgement WHERE {where}", values).rowcount
+            self._write("VACUUM")  # else the text would stay in the file until its room is used again
+            self._write("PRAGMA wal_checkpoint(TRUNCATE)")
+            return count
+
+    def _connect(self, *, read_only: bool = False) -> None:
+        # immutable: SQLite makes no files beside it
+        place = f"{self.path.as_uri()}?mode=ro&immutable=1" if read_only else self.path
+        # check_same_thread: a generator may be taken on by another thread, though never run by two at once
+        self._db = sqlite3.connect(place, timeout=_WAIT, isolation_level=None, check_same_thread=False, uri=read_only)
+        # SQLite's own error for text that is no UTF-8 quotes it, and it may be report text; see `_check_text`
+        self._db.text_factory = lambda text: text.decode(errors="surrogateescape")
+        try:
+            self._set_up(read_only)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _make_file(self) -> None:
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self.path)
+        except OSError as error:
+            raise self._error(f"cannot be made: {error.strerror}", _INSTEAD) from None
+
+    def _make_private(self) -> None:
+        """Let only its owner read an empty file that was there; SQLite gives its other files the same mode."""
+        try:
+            self.path.chmod(0o600)
+        except OSError as error:
+            raise self._error(f"cannot be made yours alone: {error.strerror}", _INSTEAD) from None
+
+    def _set_up(self, read_only: bool) -> None:
+        """Check that the file is ours, or make an empty one so."""
+        tables, version, mark = self._identity()
+        if mark == _MARK and version > _VERSION:
+            raise self._error(
+                f"was made by a newer crimson-metric (its schema is {version}, this one knows {_VERSION})",
+                f"Update crimson-metric, {_INSTEAD}",
+            )
+        if mark != _MARK and (mark or version or tables):
+            raise self._error("is a SQLite database of something else", _INSTEAD)
+        if read_only:
+            return
+        if mark != _MARK:
+            self._make_private()
+        if self._write("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise self._error("is where SQLite cannot share it, a network drive perhaps", _INSTEAD)
+        self._db.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing; a power cut the last moments, at worst
+        self._db.execute("PRAGMA foreign_keys = ON")
+        if mark != _MARK:
+            self._write("BEGIN IMMEDIATE")
+            if not any(self._identity()):  # else another process has made it meanwhile
+                for statement in _SCHEMA:
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA application_id = {_MARK}")
+                self._db.execute(f"PRAGMA user_version = {_VERSION}")
+            self._db.execute("COMMIT")
+
+    def _identity(self) -> tuple[int, int, int]:
+        """How many tables and indices the file has, the version of its schema, and its mark.
+
+        The mark last: while another process makes the file, it is there if the others are.
+        """
+        queries = ("SELECT count(*) FROM sqlite_master", "PRAGMA user_version", "PRAGMA application_id")
+        return tuple(self._db.execute(query).fetchone()[0] for query in queries)
+
+    def _judge(self, asked: str, answered: str) -> int:
+        """The id of a judge."""
+        if (asked, answered) not in self._judges:
+            row = (asked, answered, __version__)
+            self._write("INSERT OR IGNORE INTO judge (asked, answered, crimson_core) VALUES (?, ?, ?)", row)
+            (self._judges[asked, answered],) = self._db.execute(
+                "SELECT id FROM judge WHERE (asked, answered, crimson_core) = (?, ?, ?)", row
+            ).fetchone()
+        return self._judges[asked, answered]
+
+    def _rows(self, selection: Selection) -> Iterator[dict[str, Any]]:
+        names = ["key", *_COLUMNS[2:], "asked", "answered", "crimson_core"]
+        with self._translated():
+            where, values = self._where(selection)
+            rows = self._db.execute(
+                f"SELECT lower(hex(key)), {', '.join(names[1:])} FROM {_JOINED} WHERE {where} ORDER BY judgement.rowid",
+                values,
+            )
+            while some := rows.fetchmany(_AT_ONCE):
+                for row in some:
+                    yield dict(zip(names, row, strict=True))
+
+    def _where(self, selection: Selection) -> tuple[str, list[Any]]:
+        """A selection in SQL."""
+        conditions, values = ["true"], []
+        if selection.signature is not None:
+            # the scorer's part of a whole line says nothing of the judge
+            parts = (part.strip() for part in selection.signature.split("|"))
+            wanted = {part for part in parts if part not in ("", "crimson") and not part.startswith("repair:")}
+            if not wanted:  # it would hold for every judge
+                raise InputError(
+                    f"signature {selection.signature!r} names no field of a judge. Give one, as `crimson store stats` shows "
+                    "them, or leave it out."
+                )
+            judges = self._db.execute(
+                "SELECT id, answered, crimson_core FROM judge WHERE id IN (SELECT judge FROM judgement)"
+            ).fetchall()
+            meant = [
+                i for i, answered, version in judges if wanted <= set(self._judge_line(answered, version).split("|"))
+            ]
+            conditions.append(f"judge IN ({', '.join(map(str, meant))})")
+        if selection.failures is not None:
+            conditions.append("evaluation IS NULL" if selection.failures else "evaluation IS NOT NULL")
+        if selection.before is not None:
+            conditions.append("judged_at < ?")
+            values.append(selection.before.astimezone(UTC).isoformat(timespec="seconds"))
+        if selection.keys is not None:
+            conditions.append("lower(hex(key)) IN (SELECT value FROM json_each(?))")
+            values.append(_json(sorted(selection.keys)))
+        return " AND ".join(conditions), values
+
+    def _write(self, statement: str, values: Any = ()) -> sqlite3.Cursor:
+        """Execute a statement; again where SQLite gives up at once although another process is only busy."""
+        deadline = time.monotonic() + _WAIT
+        while True:
+            try:
+                return self._db.execute(statement, values)
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """SQLite's errors as ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = _code(error)
+            if code == sqlite3.SQLITE_NOTADB:
+                raise self._error("is no SQLite database", _INSTEAD) from None
+            if code == sqlite3.SQLITE_CORRUPT:
+                raise DamagedStoreError(
+                    f"The store {self.path} is damaged: {error}. Move it away; what it held is judged again."
+                ) from None
+            if str(error) == "malformed JSON":
+                raise self._damaged("a judgement") from None
+            if code == sqlite3.SQLITE_BUSY:
+                raise self._error(f"has been in use by another process for {_WAIT:.0f} s", "Run again") from None
+            raise self._error(
+                f"cannot be read or written: {error}",
+                f"Check that the disk has room and that file and folder may be written, {_INSTEAD}",
+            ) from None
+
+    def _judge_line(self, answered: str | None, version: str | None) -> str:
+        """A judge's signature in one line."""
+        try:
+            return _line(json.loads(answered), version)
+        except (ValueError, TypeError):
+            raise self._damaged("judgements of a judge") from None
+
+    def _damaged(self, what: str) -> StoreError:
+        return self._error(
+            f"holds {what} that cannot be read",
+            "`crimson store verify` counts what is damaged, `crimson store prune --damaged` takes it out",
+        )
+
+    def _error(self, what: str, remedy: str) -> StoreError:
+        return StoreError(f"The store {self.path} {what}. {remedy[0].upper()}{remedy[1:]}.")
+
+
+def _entry(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its JSON parsed.
+
+    Raises:
+        ValueError: What a column holds is no JSON, or its text no UTF-8; or there is neither an evaluation nor a failure.
+        TypeError: It is no text; the columns of the judge are NULL where there is no such judge.
+    """
+    _check_text(row.values())
+    evaluation = row["evaluation"]
+    if evaluation is None and row["failure"] is None:
+        raise ValueError("neither an evaluation nor a failure")
+    parsed = {column: json.loads(row[column]) for column in _JSON_COLUMNS}
+    return row | parsed | {"evaluation": None if evaluation is None else json.loads(evaluation)}
+
+
+def _check_text(values: Iterable[Any]) -> None:
+    """Raise UnicodeEncodeError, a ValueError, for text whose bytes in the file are no UTF-8."""
+    for value in values:
+        if isinstance(value, str):
+            value.encode()
+
+
+def _is_sound(row: dict[str, Any]) -> bool:
+    try:
+        entry = _entry(row)
+        if entry["evaluation"] is not None:
+            check_evaluation(entry["evaluation"])
+        _line(entry["answered"], entry["crimson_core"])
+        made = _hash(entry["asked"], entry["reference"], entry["candidate"], entry["context"])
+    except (ValueError, TypeError, AttributeError):  # whatever a column holds that should not be there
+        return False
+    return made.hex() == entry["key"]
+
+
+def _line(signature: Mapping[str, str], version: str) -> str:
+    return "|".join(f"{field}:{value}" for field, value in (signature | {"crimson_core": version}).items())
+
+
+def _code(error: sqlite3.Error) -> int | None:
+    """SQLite's primary result code; the errors of Python's own module have none."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF

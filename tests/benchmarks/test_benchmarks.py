@@ -1,0 +1,140 @@
+"""The benchmarks run on small files of their own format; what they find on the real ones stands in the README."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from crimson_core.judges.rules.lexicon import concept_entries
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = "Small left pleural effusion. Cardiomegaly. No pneumothorax."
+
+
+def run(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def candidate(report, findings, rating, errors, missing):
+    annotation = {"finding_errors": errors, "missing_findings": missing}
+    return {"report": report, "findings": findings, "ratings": [rating] * 3, "annotations": [annotation] * 3}
+
+
+@pytest.fixture
+def radpref(tmp_path):
+    false = {"1": {"error_type": "false", "clinical_significance": "urgent"}}
+    missed = {i: {"clinical_significance": "actionable_not_urgent"} for i in "01"}
+    case = {
+        "id": "a",
+        "context": {"age": "060Y", "sex": "M", "indication": "cough"},
+        "reference": {"report": REFERENCE, "findings": ["small left pleural effusion", "cardiomegaly"]},
+        "candidates": {
+            "C1": candidate("Clear lungs.", [], 1, {}, missed),
+            "C2": candidate(
+                "Small left pleural effusion. Large pneumothorax.",
+                ["small left pleural effusion", "large pneumothorax"],
+                3,
+                false,
+                {"1": missed["1"]},
+            ),
+        },
+    }
+    file = tmp_path / "radpref.json"
+    file.write_text(json.dumps({"cases": [case | {"id": str(i)} for i in range(6)]}))
+    return file
+
+
+def test_radpref(radpref, tmp_path):
+    figures = tmp_path / "figures.json"
+    done = run("benchmarks.radpref", radpref, "--resamples", 50, "--json", figures)
+    assert done.returncode == 0, done.stderr
+    for row in ("offline", "BLEU", "ROUGE-L", "MiniLM", "radiologist 1"):
+        assert row in done.stdout
+    assert json.loads(figures.read_text())
+
+
+def test_radjudge(tmp_path):
+    case = {"id": "1", "category": "Side", "reference": REFERENCE, "expected": ["C1 > C2"]}
+    case["candidates"] = {"C1": {"text": REFERENCE}, "C2": {"text": "Clear lungs."}}
+    file = tmp_path / "radjudge.json"
+    file.write_text(json.dumps({"cases": [case]}))
+    assert run("benchmarks.radjudge", file).returncode == 0
+    file.write_text(json.dumps({"cases": [case | {"expected": ["C2 > C1"]}]}))
+    assert run("benchmarks.radjudge", file).returncode == 1
+    assert run("benchmarks.radjudge", tmp_path / "none.json").returncode == 2
+
+
+@pytest.fixture
+def samples(tmp_path):
+    """Two reports with labels, in the format of `radlabels`."""
+    texts = {
+        "synth_0001": "FINDINGS:\nThere is a small left pleural effusion. No pneumothorax is seen.",
+        "synth_0002": "INDICATION: Pneumonia.\n\nFINDINGS:\nThe heart is enlarged. There is a right pleural effusion.",
+    }
+    told = {
+        "synth_0001": [("pleural_effusion", "pleural effusion", "definitely present"), ("pneumothorax", "pneumothorax", "definitely absent")],
+        "synth_0002": [("pleural_effusion", "pleural effusion", "definitely present"), ("pneumonia", "Pneumonia", "definitely present")],
+    }  # fmt: skip
+    (tmp_path / "synthetic_reports").mkdir()
+    matches = {}
+    for name, text in texts.items():
+        (tmp_path / "synthetic_reports" / f"{name}.txt").write_text(text)
+        tokens = text.replace(":", " :").replace(".", " .").split()
+        found = [
+            {"disease": d, "alias": a, "label": s, "start_ix": [tokens.index(word) for word in a.split()]}
+            for d, a, s in told[name]
+        ]
+        matches[name] = {"text": " ".join(tokens), "matches": found}
+    (tmp_path / "synthetic_matches.json").write_text(json.dumps(matches))
+    return tmp_path
+
+
+def test_extraction(samples, tmp_path):
+    figures = tmp_path / "figures.json"
+    done = run("benchmarks.extraction", samples, "--show", 2, "--json", figures)
+    assert done.returncode == 0, done.stderr
+    scopes = json.loads(figures.read_text())
+    # The pneumonia is asked about only: it counts against us in the whole text and not in the findings.
+    assert scopes["report text"]["present"]["recall"] == 1.0
+    assert scopes["whole text"]["present"]["recall"] == pytest.approx(2 / 3, abs=0.01)
+    assert scopes["report text"]["absent"]["f1"] == 1.0
+
+
+def test_the_labels_are_mapped_to_concepts_that_exist():
+    labels = yaml.safe_load((ROOT / "benchmarks" / "radlabels.yaml").read_text())
+    names = {name.partition(":")[0] for listed in labels.values() for name in listed}
+    assert len(labels) == 49
+    assert names <= set(concept_entries())
+
+
+def test_mutations(samples, tmp_path):
+    figures = tmp_path / "figures.json"
+    done = run("benchmarks.mutations", samples, "--json", figures)
+    assert done.returncode == 0, done.stderr
+    kinds = json.loads(figures.read_text())["kinds"]
+    assert kinds["self"]["cases"] == 2
+    assert all(kind["holds"] == 1.0 for kind in kinds.values())
+
+
+def test_speed(radpref):
+    done = run("benchmarks.speed", radpref, "--pairs", 1500, "--rounds", 1, "--words", 100, "--words", 1000)
+    assert done.returncode == 0, done.stderr
+    assert "pairs/s" in done.stdout
+    assert "1,500" in done.stdout
+    assert "1,000 words" in done.stdout
+
+
+def test_rewards(radpref, tmp_path):
+    figures = tmp_path / "figures.json"
+    done = run("benchmarks.rewards", radpref, "--rounds", 2, "--json", figures)
+    assert done.returncode == 0, done.stderr
+    assert "GREEN" in done.stdout
+    assert "0 of 12 completions could not be judged." in done.stdout
+    assert json.loads(figures.read_text())["milliseconds"] > 0

@@ -1,0 +1,120 @@
+"""Figures of a corpus, counted by hand."""
+
+import math
+
+import pytest
+
+from crimson_core import PairResult, make_pairs, score_evaluation
+from crimson_core.compare.summary import (
+    CLINICAL_FIGURES,
+    age_band,
+    clinical_figures,
+    errors_by_significance,
+    errors_by_type,
+    sex,
+    spread_first,
+)
+
+URGENT, ACTIONABLE, MINOR, BENIGN = (
+    "urgent",
+    "actionable_not_urgent",
+    "not_actionable_not_urgent",
+    "benign_expected",
+)
+
+
+def result(index, references=(), predictions=(), matches=(), attribute_errors=()):
+    """Findings are R1, R2, … and P1, P2, … with these levels; what is not matched is missing or false."""
+    evaluation = {
+        side: [{"id": f"{letter}{n}", "finding": "x", "clinical_significance": v} for n, v in enumerate(levels, 1)]
+        for side, letter, levels in (("reference_findings", "R", references), ("predicted_findings", "P", predictions))
+    }
+    evaluation["matched_findings"] = [{"ref_id": r, "pred_id": p} for r, p in matches]
+    evaluation["errors"] = {
+        "false_findings": [f["id"] for f in evaluation["predicted_findings"] if f["id"] not in {p for _, p in matches}],
+        "missing_findings": [
+            f["id"] for f in evaluation["reference_findings"] if f["id"] not in {r for r, _ in matches}
+        ],
+        "attribute_errors": [
+            {"ref_id": r, "pred_id": p, "severity": grade, "error_types": ["location", "severity"], "explanation": ""}
+            for r, p, grade in attribute_errors
+        ],
+    }
+    return PairResult(index, score=score_evaluation(evaluation))
+
+
+RESULTS = [
+    # an urgent finding that the candidate calls minor, a missing one, a false actionable one
+    result(0, [URGENT, URGENT], [MINOR, ACTIONABLE], [("R1", "P1")], [("R1", "P1", "significant")]),
+    # one reference finding with two matches, of which one has a negligible error; a false minor one
+    result(1, [ACTIONABLE], [URGENT, ACTIONABLE, MINOR], [("R1", "P1"), ("R1", "P2")], [("R1", "P2", "negligible")]),
+    result(2, [BENIGN], []),
+    PairResult(3, failure="a refusal"),
+]
+
+
+def test_the_clinical_figures_are_those_counted_by_hand():
+    found = clinical_figures({"a": RESULTS})["a"]
+    values = {key: (estimate.value, estimate.n) for key, estimate in found.items() if key != "crimson_score"}
+    assert values == {
+        "urgent_recall": (1 / 2, 2),  # R1 of R1, R2
+        "urgent_precision": (1 / 1, 1),  # the second pair's P1, though its reference is not urgent
+        "actionable_recall": (2 / 3, 3),
+        "actionable_precision": (2 / 3, 3),  # not the first pair's P2
+        "false_findings_per_report": (2 / 3, 3),
+        "attribute_errors_per_match": (2 / 3, 3),
+        "reports_without_grave_errors": (2 / 3, 3),  # not the first one
+    }
+    assert {estimate.n_left_out for estimate in found.values()} == {1}
+    assert found["crimson_score"].value == pytest.approx(sum(r.crimson_score for r in RESULTS[:3]) / 3)
+    assert all(figure.definition for figure in CLINICAL_FIGURES.values())
+
+
+@pytest.mark.parametrize(
+    ("made", "grave"),
+    [
+        (result(0, [MINOR], []), False),
+        (result(0, [ACTIONABLE], []), True),
+        (result(0, [], [MINOR]), False),
+        (result(0, [], [URGENT]), True),
+        (result(0, ["made up"], []), False),
+        (result(0, [URGENT], [MINOR], [("R1", "P1")], [("R1", "P1", "negligible")]), False),
+        (result(0, [URGENT], [MINOR], [("R1", "P1")], [("R1", "P1", "no grade")]), True),
+        (result(0, [MINOR], [URGENT], [("R1", "P1")], [("R1", "P1", "significant")]), False),
+    ],
+)
+def test_which_errors_are_grave(made, grave):
+    assert clinical_figures({"a": [made]})["a"]["reports_without_grave_errors"].value == (0.0 if grave else 1.0)
+
+
+def test_where_there_is_nothing_to_count_a_figure_is_not_a_number():
+    for results in ([RESULTS[3]], [result(0)]):
+        found = clinical_figures({"a": results})["a"]
+        assert math.isnan(found["urgent_recall"].value)
+        assert (found["urgent_recall"].n, found["crimson_score"].n_left_out) == (0, results[0].score is None)
+
+
+def test_errors_by_type_and_by_significance():
+    types = errors_by_type(RESULTS)
+    assert (types["false finding"], types["missing finding"], types["location"], types["temporal"]) == (2, 2, 2, 0)
+    levels = errors_by_significance([*RESULTS, result(4, ["made up"])])
+    assert levels["false"] == {ACTIONABLE: 1, MINOR: 1}
+    assert levels["missing"] == {URGENT: 1, BENIGN: 1, "other": 1}
+    assert levels["attribute"] == {URGENT: 1, ACTIONABLE: 1}
+
+
+def test_subgroups_of_a_patient_context():
+    contexts = [{"age": "006M", "sex": "F"}, {"age": "40", "sex": "Male"}, {"age": "80", "sex": "other"}, None]
+    pairs = make_pairs(["a"] * 4, ["a"] * 4, contexts)
+    assert [age_band(pair) for pair in pairs] == ["under 18", "40 to 64", "80 and over", "unknown"]
+    assert [sex(pair) for pair in pairs] == ["female", "male", "other", "unknown"]
+
+
+def test_the_pairs_that_differ_most_stand_first():
+    def results(*scores):
+        return [PairResult(i, None, None if s is None else {"crimson_score": s}) for i, s in enumerate(scores)]
+
+    found = spread_first({"a": results(1.0, None, 0.5, 0.0), "b": results(0.9, 0.3, -0.5, 0.0)})
+    assert [position for position, _ in found] == [2, 0, 3, 1]
+    assert found[0][1] == 1.0
+    assert math.isnan(found[-1][1])

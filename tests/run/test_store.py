@@ -1,0 +1,721 @@
+"""Judgements that are kept: what is read, what is judged, and what a kill, a full disk or a crowd does to them."""
+
+import io
+import json
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet
+import pytest
+
+from crimson_core import (
+    CrimsonScorer,
+    InputError,
+    JudgeError,
+    Judgement,
+    PatientContext,
+    ReportPair,
+    Store,
+    StoreError,
+    cli,
+)
+from crimson_core.judges.rules import OfflineJudge
+from crimson_core.protocol.evaluation import Evaluation
+from crimson_core.run.store import Selection, default_path, judgement_key
+
+RUNS = Path(__file__).with_name("store_runs.py")
+PAIRS = [
+    ReportPair("Small left effusion.", "Left effusion, small.", PatientContext(age="72"), "a"),
+    ReportPair("Large pneumothorax.", "", None, "b"),
+    ReportPair("Cardiomegaly.\x00 \u2028é", "Heart is enlarged.", PatientContext(sex="F", indication="dyspnoea"), "c"),
+]
+
+
+class CountingJudge:
+    """The offline judge, last pair first, with what a model judge tells; it counts what it is asked."""
+
+    def __init__(self, name="counting", fails=()):
+        self.name, self.fails, self.asked = name, set(fails), []
+
+    def judge(self, pairs):
+        for index, judgement in reversed(list(OfflineJudge().judge(pairs))):
+            self.asked.append(pairs[index].id)
+            if pairs[index].id in self.fails:
+                yield index, Judgement(failure="no answer", raw_output="\ud800 {", usage={"prompt_tokens": 5})
+            else:
+                usage = {"prompt_tokens": 10, "completion_tokens": 3}
+                yield index, replace(judgement, repairs=["mended"], raw_output="{…}", usage=usage, cost=0.25)
+
+    def signature(self):
+        return {"judge": self.name, "temperature": "0"}
+
+
+def shown(results):
+    """What must not depend on whether a judgement was read or made."""
+    return [replace(result, from_store=False) for result in results]
+
+
+def test_a_second_run_reads_what_the_first_has_judged(tmp_path):
+    path, judge = tmp_path / "s.sqlite", CountingJudge()
+    first = CrimsonScorer(judge, store=path).score(PAIRS)
+    assert judge.asked == ["c", "b", "a"]
+    again, other = CrimsonScorer(CountingJudge(), store=str(path)), CrimsonScorer(CountingJudge())
+    assert shown(again.score(PAIRS)) == first == other.score(PAIRS)
+    assert again.judge.asked == []
+    assert [r.from_store for r in first] == [False] * 3
+    assert [r.from_store for r in again.score(PAIRS)] == [True] * 3
+    assert again.score(PAIRS)[0].as_dict()["from_store"] is True
+    assert again.signature == other.signature
+    more = [ReportPair("", "Effusion.", id="d"), *PAIRS]
+    assert [r.from_store for r in again.score(more)] == [False, True, True, True]
+    assert again.judge.asked == ["d"]
+    assert [r.id for r in again.score(more)] == ["d", "a", "b", "c"]
+    with Store(path) as store:
+        assert CrimsonScorer(CountingJudge(), store=store).score(PAIRS)[1].from_store
+
+
+def test_whatever_decides_a_judgement_is_part_of_its_key():
+    pair, asked = PAIRS[2], {"judge": "x", "revision": "1"}
+    context = pair.context
+    others = [
+        judgement_key({"judge": "x", "revision": "2"}, pair),
+        judgement_key({"judge": "x"}, pair),
+        judgement_key(asked, replace(pair, reference=pair.candidate, candidate=pair.reference)),
+        judgement_key(asked, replace(pair, candidate=pair.candidate + " ")),
+        judgement_key(asked, replace(pair, context=None)),
+        judgement_key(asked, replace(pair, context=replace(context, sex="M"))),
+        judgement_key(asked, replace(pair, context=replace(context, keys=("indication", "sex")))),
+        judgement_key(asked, replace(pair, context=replace(context, keys=("Sex", "indication")))),
+    ]
+    assert len({judgement_key(asked, pair), *others}) == 9
+    assert judgement_key({"revision": "1", "judge": "x"}, replace(pair, id="other")) == judgement_key(asked, pair)
+
+
+def test_the_repair_is_not_kept(tmp_path):
+    contradictory = Evaluation.model_validate(
+        {
+            "reference_findings": [{"id": "R1", "finding": "x", "clinical_significance": "urgent"}],
+            "errors": {"false_findings": [], "missing_findings": []},
+        }
+    )
+
+    class Contradictory(CountingJudge):
+        def judge(self, pairs):
+            yield 0, Judgement(contradictory)
+
+    for _ in range(2):
+        (repaired,) = CrimsonScorer(Contradictory(), store=tmp_path / "s").score(PAIRS[:1])
+        (plain,) = CrimsonScorer(CountingJudge(), store=tmp_path / "s", repair=False).score(PAIRS[:1])
+        assert plain.from_store and not plain.repairs
+        assert repaired.score["raw_evaluation"]["errors"]["missing_findings"] == ["R1"]
+        assert plain.score["raw_evaluation"]["errors"]["missing_findings"] == []
+
+
+def test_identical_pairs_are_judged_once(tmp_path):
+    judge = CountingJudge(fails="b")
+    pairs = [*PAIRS, *(replace(pair, id=pair.id * 2) for pair in PAIRS)]
+    results = CrimsonScorer(judge, store=tmp_path / "s").score(pairs)
+    assert judge.asked == ["c", "b", "a"]
+    assert [r.id for r in results] == ["a", "b", "c", "aa", "bb", "cc"]
+    assert [r.from_store for r in results] == [False] * 3 + [True] * 3
+    assert [r.score for r in results[:3]] == [r.score for r in results[3:]]
+
+
+def test_failures_are_kept_and_tried_again_only_when_asked(tmp_path):
+    path = tmp_path / "s"
+    assert CrimsonScorer(CountingJudge(fails="b"), store=path).score(PAIRS)[1].failure == "no answer"
+    well = CountingJudge()
+    read = CrimsonScorer(well, store=path).score(PAIRS)
+    assert read[1].failure == f"no answer (on {datetime.now(UTC):%Y-%m-%d}, read from the store)"
+    assert read[1].from_store and read[1].raw_output == "? {" and read[1].usage == {"prompt_tokens": 5}
+    assert well.asked == []
+    still = CrimsonScorer(CountingJudge(fails="b"), store=path, retry_failures=True).score(PAIRS)
+    assert (still[1].failure, still[1].from_store, still[0].from_store) == ("no answer", False, True)
+    assert CrimsonScorer(well, store=path, retry_failures=True).score(PAIRS)[1].score
+    assert well.asked == ["b"]
+    assert CrimsonScorer(CountingJudge(fails="b"), store=path).score(PAIRS)[1].score
+    with pytest.raises(InputError, match="retry_failures is given without store"):
+        CrimsonScorer("offline", retry_failures=True)
+    with pytest.raises(InputError, match="store is of type bool"):
+        CrimsonScorer("offline", store=True)
+
+
+def test_what_stops_a_run_is_not_kept_and_loses_nothing(tmp_path):
+    class Broken(CountingJudge):
+        def judge(self, pairs):
+            yield from list(super().judge(pairs))[:2]
+            raise JudgeError("the server is gone")
+
+    with pytest.raises(JudgeError, match="gone"):
+        CrimsonScorer(Broken(), store=tmp_path / "s").score(PAIRS)
+    judge = CountingJudge()
+    assert [r.from_store for r in CrimsonScorer(judge, store=tmp_path / "s").score(PAIRS)] == [False, True, True]
+
+    class Stuttering(CountingJudge):
+        def judge(self, pairs):
+            yield from [(0, Judgement(failure="x"))] * 2
+
+    with pytest.raises(JudgeError, match="pair 0 twice"):
+        CrimsonScorer(Stuttering("s"), store=tmp_path / "s").score(PAIRS)
+
+    class Forgetful(CountingJudge):
+        def judge(self, pairs):
+            yield from ()
+
+    results = CrimsonScorer(Forgetful("f"), store=tmp_path / "s").score(PAIRS)
+    assert {r.failure for r in results} == {"the judge gave no judgement"}
+    assert not CrimsonScorer(CountingJudge("f"), store=tmp_path / "s").score(PAIRS)[0].from_store
+
+
+def test_stopping_early_keeps_what_was_judged_and_closes_the_judge(tmp_path):
+    closed = []
+
+    class Watched(CountingJudge):
+        def judge(self, pairs):
+            try:
+                yield from super().judge(pairs)
+            finally:
+                closed.append(True)
+
+    stream = CrimsonScorer(Watched(), store=tmp_path / "s").stream(PAIRS)
+    assert next(stream).id == "c"
+    stream.close()
+    assert closed
+    assert [r.from_store for r in CrimsonScorer(CountingJudge(), store=tmp_path / "s").score(PAIRS)] == [0, 0, 1]
+
+
+def test_a_run_may_be_taken_on_by_another_thread(tmp_path):
+    stream = CrimsonScorer(CountingJudge(), store=tmp_path / "s").stream(PAIRS)
+    next(stream)
+    rest = []
+    thread = threading.Thread(target=lambda: rest.extend(stream))
+    thread.start()
+    thread.join()
+    assert len(rest) == 2
+
+
+def test_the_signature_of_scores_tells_what_the_answers_told(tmp_path):
+    """The revision behind an API model's name is known only in answers: it is kept, and not part of the key."""
+
+    class Api(CountingJudge):
+        def __init__(self, revision):
+            super().__init__()
+            self.revision, self.answered = revision, False
+
+        def judge(self, pairs):
+            self.answered = True
+            yield from super().judge(pairs)
+
+        def asked_signature(self):
+            return {"judge": "api", "model": "m"}
+
+        def signature(self):
+            return self.asked_signature() | ({"revision": self.revision} if self.answered else {})
+
+    def score(judge, pairs):
+        scorer = CrimsonScorer(judge, store=tmp_path / "s")
+        results = scorer.score(pairs)
+        return scorer.signature.split("|")[1:-2], len(judge.asked), [r.from_store for r in results]
+
+    old = Api("m-old")
+    assert score(old, PAIRS[:1]) == (["judge:api", "model:m", "revision:m-old"], 1, [False])
+    assert score(old, PAIRS[:1])[2] == [True]  # although the judge's signature has changed meanwhile
+    assert score(Api("m-new"), PAIRS[:1]) == (["judge:api", "model:m", "revision:m-old"], 0, [True])
+    assert score(Api("m-new"), PAIRS[:2])[0] == ["judge:api", "model:m", "revision:m-new+m-old"]
+    with Store(tmp_path / "s") as store:
+        assert [judge.signature.split("|")[2] for judge in store.stats()] == ["revision:m-old", "revision:m-new"]
+
+
+def test_a_model_in_memory_has_no_signature_to_keep_judgements_under(tmp_path):
+    class Training(CountingJudge):
+        def signature(self):
+            return {"judge": "hf:step 8", "revision": "in-memory"}
+
+    with pytest.raises(InputError, match="store: .*in memory"):
+        CrimsonScorer(Training(), store=tmp_path / "s")
+
+
+def test_the_progress_bar_says_what_was_read(tmp_path, capfd):
+    CrimsonScorer(CountingJudge(), store=tmp_path / "s").score(PAIRS[:2], progress=True)
+    assert "2/2" in capfd.readouterr().err
+    CrimsonScorer(CountingJudge(), store=tmp_path / "s").score(PAIRS, progress=True)
+    told = capfd.readouterr().err
+    assert "3/3" in told and "2 read from the store" in told and "tokens/s" in told
+
+
+def test_files_and_folders_are_the_users_own(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "folder" / "s.sqlite"
+    stream = CrimsonScorer("offline", store=path).stream(PAIRS)
+    next(stream)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["s.sqlite", "s.sqlite-shm", "s.sqlite-wal"]
+    assert {stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir()} == {0o600}
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    monkeypatch.setenv("CRIMSON_STORE", "here.sqlite")
+    assert default_path() == Path("here.sqlite")
+    monkeypatch.setenv("CRIMSON_STORE", "off")
+    assert default_path() is None
+    monkeypatch.delenv("CRIMSON_STORE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if sys.platform == "linux":
+        assert default_path() == tmp_path / "crimson" / "judgements.sqlite"
+
+
+def newer(path):
+    Store(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 2")
+
+
+def foreign(path):
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE theirs (x)")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (newer, "made by a newer crimson-metric (its schema is 2, this one knows 1). Update"),
+        (foreign, "is a SQLite database of something else. Give another path"),
+        (lambda path: path.write_text("reference,prediction\n" * 100), "is no SQLite database. Give another path"),
+        (lambda path: path.mkdir(), "is a folder. Give the path of a file"),
+        (lambda path: path.symlink_to("/proc/none/s"), "cannot be made: No such file or directory"),
+    ],
+)
+def test_what_is_no_store_is_one_clear_error_before_anything_is_judged(tmp_path, make, said):
+    path = tmp_path / "s"
+    make(path)
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(StoreError) as caught:
+        CrimsonScorer(CountingJudge(), store=path)
+    assert said in str(caught.value) and str(path) in str(caught.value)
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+@pytest.fixture
+def _no_root():
+    """Root may write anywhere."""
+    if os.geteuid():
+        yield
+    else:
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def locked_folder():
+    """A folder with a store, which other users can reach but not write."""
+    with tempfile.TemporaryDirectory() as folder:
+        CrimsonScorer(CountingJudge(), store=Path(folder) / "s").score(PAIRS)
+        Path(folder, "s").chmod(0o644)
+        Path(folder).chmod(0o555)
+        yield Path(folder)
+        Path(folder).chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["s", "new", "new/folder/s"])
+def test_a_read_only_folder_is_one_clear_error(locked_folder, name, request):
+    request.getfixturevalue("_no_root")
+    with pytest.raises(StoreError, match=r"(cannot be made: Permission|cannot be read or written: ).*--no-store"):
+        CrimsonScorer(CountingJudge(), store=locked_folder / name)
+
+
+def test_a_read_only_folder_can_be_read(locked_folder, request):
+    before = Path(locked_folder, "s").read_bytes()
+    request.getfixturevalue("_no_root")
+    with Store(locked_folder / "s", create=False) as store:
+        assert store.verify() == (3, [], [])
+        assert [judge.judgements for judge in store.stats()] == [3]
+        assert len(list(store.entries())) == 3
+        with pytest.raises(StoreError, match="readonly.*may be written"):
+            store.prune(Selection(failures=False))
+    assert Path(locked_folder, "s").read_bytes() == before
+
+
+def test_a_read_only_folder_with_a_log_is_one_clear_error(locked_folder, request):
+    (locked_folder / "s-wal").write_bytes(b"")  # what stands there is part of the store, and may not be passed over
+    request.getfixturevalue("_no_root")
+    with pytest.raises(StoreError, match="cannot be read or written: .*file and folder may be written"):
+        Store(locked_folder / "s", create=False)
+
+
+def test_an_empty_file_that_becomes_a_store_becomes_the_users_own(tmp_path):
+    path = tmp_path / "s"
+    path.touch(mode=0o644)
+    path.chmod(0o644)
+    with Store(path):
+        assert {stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()} == {0o600}
+    path.chmod(0o640)
+    with Store(path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640  # its owner's decision
+
+
+def limited(size, *arguments):
+    """`crimson` that can make no file longer than `size` bytes."""
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); import crimson_core.cli as c; c.main()"
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.fixture
+def csv(tmp_path):
+    lines = [f"{n},Nodule of {n} mm.,Nodule of {n} mm." for n in range(300)]
+    (tmp_path / "p.csv").write_text("\n".join(["id,reference,prediction", *lines]))
+    return tmp_path / "p.csv"
+
+
+def test_a_full_disk_is_one_clear_error_before_anything_is_judged(tmp_path, csv):
+    done = limited(2000, "score", csv, "-j", "offline", "--store", tmp_path / "s", "--no-progress")
+    assert done.returncode == 2
+    assert done.stdout == "" and done.stderr.count("\n") == 1
+    assert "cannot be read or written" in done.stderr and "the disk has room" in done.stderr
+
+
+def test_a_disk_that_fills_up_keeps_what_was_written(tmp_path, csv):
+    path = tmp_path / "s"
+    done = limited(1_000_000, "score", csv, "-j", "offline", "--store", path, "--no-progress")
+    assert done.returncode == 2
+    assert done.stdout == "" and done.stderr.count("\n") == 1
+    assert "cannot be read or written" in done.stderr
+    with Store(path) as store:
+        kept = store.verify()
+    assert 10 < kept.judgements < 300 and not kept.damaged and not kept.file
+
+
+def test_kills_at_fifty_moments_lose_and_corrupt_nothing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, RUNS, tmp_path, "7", "50"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(RUNS.parents[2])},
+    )
+    found = json.loads(done.stdout)
+    assert found["killed"] == 50
+    assert found["same"]
+    in_flight = {}  # run -> its last batch, which the kill may have lost
+    for run, batch in found["bill"]:
+        in_flight[run] = batch
+    bought = Counter(pair for _, batch in found["bill"] for pair in batch)
+    lost = Counter(pair for batch in in_flight.values() for pair in batch)
+    assert len(bought) == 800
+    assert len(in_flight) > 25  # half of the kills were in the midst of judging
+    assert all(times - 1 <= lost[pair] for pair, times in bought.items())
+    assert sum(bought.values()) > 800  # else no kill has hit a batch
+    with Store(tmp_path / "killed.sqlite") as store:
+        assert store.verify() == (800, [], [])
+
+
+def test_several_writers_at_once_end_with_one_row_a_pair(tmp_path, csv):
+    command = [sys.executable, "-m", "crimson_core.cli", "score", csv, "-j", "offline", "--store", tmp_path / "s"]
+    outputs = [tmp_path / f"out{n}" for n in range(4)]
+    runs = [
+        subprocess.Popen([*command, "-o", output], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for output in outputs
+    ]
+    ends = [(*run.communicate(timeout=60), run.returncode) for run in runs]
+    assert [end[2] for end in ends] == [0] * 4, ends
+    with Store(tmp_path / "s") as store:
+        assert store.verify() == (300, [], [])
+    evaluations = [[json.loads(line)["raw_evaluation"] for line in output.open()] for output in outputs]
+    assert evaluations[0] == evaluations[1] == evaluations[2] == evaluations[3]
+
+
+def test_of_two_judgements_of_a_pair_the_first_counts_in_both_runs(tmp_path):
+    class Interrupted(CountingJudge):
+        """While it judges, another process is done with the same pair."""
+
+        def judge(self, pairs):
+            CrimsonScorer(CountingJudge(), store=tmp_path / "s").score(PAIRS[:1])
+            yield 0, Judgement(failure="too late")
+
+    (result,) = CrimsonScorer(Interrupted(), store=tmp_path / "s").score(PAIRS[:1])
+    assert result.score and result.from_store
+
+
+# ---- export, stats, verify, prune
+
+
+def crimson(*arguments, **environment):
+    """The command line in this process, which is faster; tests/cli/test_cli.py runs it as one."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["crimson", *map(str, arguments)])
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+            sys.exit(0)
+    return SimpleNamespace(returncode=end.value.code or 0, stdout=out.getvalue(), stderr=err.getvalue())
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A store with three judgements of each of two judges; one failed."""
+    path = tmp_path / "s"
+    CrimsonScorer(CountingJudge("one", fails="b"), store=path).score(PAIRS)
+    CrimsonScorer(CountingJudge("one+two"), store=path).score(PAIRS)
+    return path
+
+
+def test_export_writes_all_that_is_known(tmp_path, path):
+    done = crimson("store", "export", tmp_path / "all.jsonl", CRIMSON_STORE=str(path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("6 judgements written to ") and "report text" in done.stdout
+    assert stat.S_IMODE((tmp_path / "all.jsonl").stat().st_mode) == 0o600
+    lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().split("\n")[:-1]]
+    first, failed = lines[0], lines[1]
+    pair = PAIRS[2]
+    assert (first["reference"], first["candidate"]) == (pair.reference, pair.candidate)
+    assert first["context"] == [["sex", "F"], ["indication", "dyspnoea"]]
+    assert first["key"] == judgement_key({"judge": "one", "temperature": "0"}, pair).hex()
+    assert first["evaluation"] == CrimsonScorer("offline", repair=False).score([pair])[0].score["raw_evaluation"]
+    assert (first["repairs"], first["raw_output"], first["cost"]) == (["mended"], "{…}", 0.25)
+    assert first["usage"] == {"prompt_tokens": 10, "completion_tokens": 3}
+    assert first["asked"] == first["answered"] == {"judge": "one", "temperature": "0"}
+    assert datetime.now(UTC) - datetime.fromisoformat(first["judged_at"]) < timedelta(minutes=5)
+    assert first["seconds"] >= 0 and first["crimson_core"]
+    assert (failed["evaluation"], failed["failure"]) == (None, "no answer")
+
+
+def test_export_to_parquet_and_filters(tmp_path, path):
+    done = crimson(
+        *("store", "export", tmp_path / "some.parquet", "--store", path),
+        *("--signature", "judge:one", "--no-failures"),
+    )
+    assert done.returncode == 0, done.stderr
+    rows = pyarrow.parquet.read_table(tmp_path / "some.parquet").to_pylist()
+    assert [row["reference"] for row in rows] == [PAIRS[2].reference, PAIRS[0].reference]
+    assert json.loads(rows[0]["evaluation"])["reference_findings"]
+    assert {json.loads(row["answered"])["judge"] for row in rows} == {"one"}  # not "one+two"
+    done = crimson("store", "export", tmp_path / "x.csv", "--store", path)
+    assert done.returncode == 2 and ".jsonl or .parquet" in done.stderr
+    done = crimson("store", "export", tmp_path / "no" / "x.jsonl", "--store", path)
+    assert done.returncode == 2 and "cannot be written: No such file" in done.stderr
+
+
+def test_stats_counts_per_judge(path):
+    done = crimson("store", "stats", "--store", path)
+    assert done.returncode == 0, done.stderr
+    assert "judge:one|temperature:0|crimson_core:" in done.stdout
+    assert "3, of them 1 failures" in done.stdout and "3, of them 0 failures" in done.stdout
+    assert "25 in prompts, 6 in answers" in done.stdout and "30 in prompts, 9 in answers" in done.stdout
+    assert "0.5000 US dollars" in done.stdout and "0.7500 US dollars" in done.stdout
+    assert "6 judgements, 0." in done.stdout and str(path) in done.stdout
+
+
+@pytest.mark.parametrize("none", [["--no-store"], ["--store", "off"]])
+def test_a_run_without_a_store_makes_none_and_has_no_failures_to_retry(tmp_path, csv, monkeypatch, none):
+    monkeypatch.chdir(tmp_path)
+    command = ("score", csv, "-j", "offline", "--no-progress", "--limit", "1", *none)
+    done = crimson(*command)
+    assert done.returncode == 0 and "Store" not in done.stdout
+    done = crimson(*command, "--retry-failures")
+    assert done.returncode == 2 and "--retry-failures needs the store" in done.stderr
+    assert list(tmp_path.iterdir()) == [csv]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_results_are_the_users_own_unless_they_replace_what_was_not(tmp_path, csv, monkeypatch, name):
+    output, modes = tmp_path / name, set()
+    replace_file = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (modes.add(stat.S_IMODE(os.stat(a).st_mode)), replace_file(a, b)))
+    command = ("score", csv, "-j", "offline", "--no-progress", "--limit", "3", "-o", output, "--store", tmp_path / "s")
+    assert crimson(*command).returncode == 0
+    assert modes == {0o600} == {stat.S_IMODE(output.stat().st_mode)}
+    output.chmod(0o644)
+    assert crimson(*command).returncode == 0
+    assert stat.S_IMODE(output.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize(
+    "command", [["store", "stats"], ["score", "p.csv", "-j", "offline", "--no-progress"], ["--help"]]
+)
+def test_a_reader_that_has_seen_enough_is_exit_status_2_without_a_word(tmp_path, csv, path, monkeypatch, command):
+    """As `crimson … | head -1` is; typer and rich would exit with 1, the status of a crash, or Python with 120."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CRIMSON_STORE", str(path))
+    monkeypatch.setattr(sys, "argv", ["crimson", *command])
+    reader, writer = os.pipe()
+    os.close(reader)
+    err = io.StringIO()
+    with os.fdopen(writer, "w") as out, redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
+        cli.main()
+    assert (end.value.code, err.getvalue()) == (2, "")
+
+
+def test_commands_about_a_store_make_none(tmp_path):
+    for command in (["stats"], ["verify"], ["export", tmp_path / "x.jsonl"], ["prune", "--failures"]):
+        done = crimson("store", *command, "--store", tmp_path / "none")
+        assert done.returncode == 2 and "There is no store" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert "The store is off" in crimson("store", "stats", CRIMSON_STORE="off").stderr
+    assert "The store is off" in crimson("store", "stats", "--store", "off").stderr
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "candidate = candidate || ' '",
+        "context = '[]'",
+        "evaluation = '{}'",
+        "evaluation = substr(evaluation, 9)",
+        "key = zeroblob(32)",
+        "usage = ''",
+        "judge = 77",
+        "evaluation = NULL, failure = NULL",
+    ],
+)
+def test_verify_finds_what_is_damaged_and_prune_takes_it_out(path, damage):
+    assert crimson("store", "verify", "--store", path).stdout.startswith("6 judgements checked, 0 damaged")
+    with sqlite3.connect(path) as db:
+        db.execute(f"UPDATE judgement SET {damage} WHERE rowid = 1")
+    done = crimson("store", "verify", "--store", path)
+    assert done.returncode == 3
+    assert done.stdout.startswith("Damaged: ") and "6 judgements checked, 1 damaged" in done.stdout
+    assert "1 judgements deleted" in crimson("store", "prune", "--damaged", "--store", path).stdout
+    assert crimson("store", "verify", "--store", path).returncode == 0
+    assert CrimsonScorer(CountingJudge("one"), store=path).score(PAIRS)[2].score
+
+
+def test_a_judgement_that_cannot_be_read_is_an_error_without_report_text(path):
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE judgement SET evaluation = replace(evaluation, '\"R1\"', 'secret') WHERE rowid = 1")
+    with pytest.raises(StoreError, match="cannot be read.*prune --damaged") as caught:
+        CrimsonScorer(CountingJudge("one"), store=path).score(PAIRS)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["judgement SET judge = 77", "judgement SET evaluation = NULL, failure = NULL"])
+def test_a_row_that_is_no_judgement_is_an_error_that_names_the_remedy(path, damage):
+    with sqlite3.connect(path) as db:
+        db.execute(f"UPDATE {damage} WHERE rowid = 1")
+    with pytest.raises(StoreError, match="holds a judgement .*cannot be read.*store verify.*prune --damaged"):
+        CrimsonScorer(CountingJudge("one"), store=path).score(PAIRS)
+    done = crimson("store", "export", path.with_name("x.jsonl"), "--store", path)
+    assert done.returncode == 2 and "holds a judgement" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "judge SET answered = '{bad'",
+        "judge SET answered = '[]'",
+        "judgement SET judge = 77",
+        "judgement SET usage = '{'",
+    ],
+)
+def test_what_stats_cannot_read_is_damage(tmp_path, path, damage):
+    with sqlite3.connect(path) as db:
+        db.execute(f"UPDATE {damage} WHERE rowid = 1")
+    done = crimson("store", "stats", "--store", path)
+    assert done.returncode == 2 and "prune --damaged" in done.stderr
+    with Store(path) as store:
+        n_damaged = len(store.verify().damaged)
+    assert n_damaged == (3 if "answered" in damage else 1)
+    assert f"{n_damaged} judgements deleted" in crimson("store", "prune", "--damaged", "--store", path).stdout
+    assert crimson("store", "stats", "--store", path).returncode == 0
+    assert (
+        crimson("store", "export", tmp_path / "x.jsonl", "--store", path, "--signature", "judge:one+two").returncode
+        == 0
+    )
+
+
+def test_verify_says_that_a_file_was_cut(path):
+    for end in (path.stat().st_size // 2, 50):
+        os.truncate(path, end)
+        done = crimson("store", "verify", "--store", path)
+        assert (done.returncode, done.stderr) == (3, "")
+        assert "is damaged: database disk image is malformed. Move it away" in done.stdout
+
+
+@pytest.mark.parametrize("column", ["reference", "candidate", "evaluation", "repairs", "raw_output", "usage"])
+def test_bytes_that_are_no_text_are_damage_and_not_quoted(path, column):
+    with sqlite3.connect(path) as db:
+        db.execute(f"UPDATE judgement SET {column} = CAST(x'ff' || 'secret' || {column} AS TEXT) WHERE rowid = 1")
+    assert "6 judgements checked, 1 damaged" in crimson("store", "verify", "--store", path).stdout
+    done = crimson("store", "export", path.with_name("x.jsonl"), "--store", path)
+    assert done.returncode == 2 and "holds a judgement" in done.stderr and "secret" not in done.stderr
+    if column not in ("reference", "candidate"):  # which only their key stands for where judgements are read
+        with pytest.raises(StoreError, match="holds a judgement.*prune --damaged") as caught:
+            CrimsonScorer(CountingJudge("one"), store=path).score(PAIRS)
+        assert "secret" not in str(caught.value)
+
+
+def test_verify_finds_a_damaged_file(path):
+    content = bytearray(path.read_bytes())
+    content[4096 * 3 : 4096 * 4] = os.urandom(4096)
+    path.write_bytes(content)
+    done = crimson("store", "verify", "--store", path)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "is damaged" in done.stdout
+
+
+def test_prune_deletes_what_is_meant_and_its_text(path):
+    def prune(*options):
+        done = crimson("store", "prune", "--store", path, *options)
+        assert done.returncode == 0, done.stderr
+        with Store(path) as store:
+            return int(done.stdout.split()[0]), store.verify().judgements
+
+    nothing = crimson("store", "prune", "--store", path)
+    assert nothing.returncode == 2 and "nothing says what to delete" in nothing.stderr
+    assert prune("--failures", "--dry-run") == (1, 6)
+    assert prune("--failures") == (1, 5)
+    assert prune("--older-than", "1") == (0, 5)
+    assert prune("--signature", "judge:none") == (0, 5)
+    assert prune("--signature", "crimson|judge:one|temperature:0|repair:yes") == (2, 3)
+    text = PAIRS[0].candidate.encode()
+    assert text in path.read_bytes()
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE judgement SET judged_at = '2020-01-31T12:00:00+00:00'")
+    assert prune("--older-than", "1000", "--no-failures") == (3, 0)
+    assert text not in b"".join(p.read_bytes() for p in path.parent.iterdir())
+
+
+@pytest.mark.parametrize("signature", ["crimson|repair:no", "crimson", "repair:no", "", "|"])
+def test_a_signature_without_a_judge_is_refused_rather_than_meaning_every_judge(tmp_path, path, signature):
+    output = tmp_path / "x.jsonl"
+    for command in (["prune"], ["prune", "--dry-run"], ["export", output]):
+        done = crimson("store", *command, "--store", path, "--signature", signature)
+        assert done.returncode == 2 and "names no field of a judge" in done.stderr
+    assert not output.exists()
+    with Store(path) as store:
+        assert store.verify().judgements == 6
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.parquet"])
+def test_an_export_of_nothing_leaves_the_file_that_is_there(tmp_path, path, name):
+    output = tmp_path / name
+    output.write_text("precious")
+    done = crimson("store", "export", output, "--store", path, "--signature", "judge:none")
+    assert done.returncode == 2 and "holds no such judgements" in done.stderr and "store stats" in done.stderr
+    assert output.read_text() == "precious"
+    assert not output.with_name(name + ".partial").exists()
+
+
+def test_prune_bounds_its_days(path):
+    done = crimson("store", "prune", "--older-than", "999999", "--dry-run", "--store", path)
+    assert done.returncode == 2 and "older-than" in done.stderr
+    done = crimson("store", "prune", "--older-than", "36500", "--dry-run", "--store", path)
+    assert done.stdout.startswith("0 judgements")
+
+
+def test_selections_are_joined_by_and(path):
+    with Store(path) as store:
+        assert len(list(store.entries(Selection("judge:one", failures=True)))) == 1
+        assert len(list(store.entries(Selection("judge:one+two", failures=True)))) == 0
+        assert len(list(store.entries(Selection(before=datetime.now(UTC) + timedelta(days=1))))) == 6
+        assert len(list(store.entries(Selection(keys=frozenset())))) == 0
