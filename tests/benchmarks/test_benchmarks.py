@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.expectations import holds
+from crimson_core.errors import InputError
 from crimson_core.judges.rules.lexicon import concept_entries
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +71,61 @@ def test_radjudge(tmp_path):
     file.write_text(json.dumps({"cases": [case | {"expected": ["C2 > C1"]}]}))
     assert run("benchmarks.radjudge", file).returncode == 1
     assert run("benchmarks.radjudge", tmp_path / "none.json").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("expectation", "held"),
+    [
+        ("A > B", True),
+        ("B > A", False),
+        ("A > A", False),
+        ("A >= A", True),
+        ("B < A", True),
+        ("A <= B", False),
+        ("A = 0.31", True),  # within 0.01
+        ("A = 0.32", False),
+        ("A >= 0.3", True),
+        ("A > 0.3", False),
+        ("A < 1", True),
+        ("B <= -0.2", True),
+        ("C <= 1", False),  # unscored
+        ("C = C", False),
+    ],
+)
+def test_expectations(expectation, held):
+    assert holds(expectation, {"A": 0.1 + 0.2, "B": -0.2, "C": float("nan")}) is held
+
+
+@pytest.mark.parametrize("expectation", ["A", "A > D", "D > A", "0.5 < A", "A == B", "A > B > C"])
+def test_what_is_no_expectation_is_refused(expectation):
+    with pytest.raises(InputError, match="is none. Write"):
+        holds(expectation, {"A": 0.5, "B": 0.5})
+
+
+def test_wording(tmp_path):
+    case = {"kind": "degree", "reference": REFERENCE, "candidates": {"A": REFERENCE, "B": "Clear lungs."}, "why": "w"}
+    cases = [case | {"expected": ["A >= 1", "A > B"]}, case | {"expected": ["A = B"]}]
+    cases.append(case | {"kind": "side", "expected": ["B < 0.5"]})
+    file, figures = tmp_path / "wording.json", tmp_path / "figures.json"
+    file.write_text(json.dumps({"cases": cases}))
+    done = run("benchmarks.wording", file, "-j", "offline", "--json", figures)
+    assert done.returncode == 0, done.stderr
+    offline = json.loads(figures.read_text())["offline"]
+    assert offline["kinds"] == {"degree": {"passed": 1, "cases": 2}, "side": {"passed": 1, "cases": 1}}
+    assert [c["failed"] for c in offline["cases"]] == [[], ["A = B"], []]
+    assert REFERENCE not in done.stdout + figures.read_text()
+    listed = run("benchmarks.wording", file, "--failed", "--strict")
+    assert listed.returncode == 1
+    assert listed.stdout.count(REFERENCE) == 2  # of the one failing case, as reference and as candidate
+    file.write_text(json.dumps({"cases": cases[:1]}))
+    assert run("benchmarks.wording", file, "--strict").returncode == 0
+    for bad in ({"expected": ["A is best"]}, {"candidates": {"B": "Clear."}, "expected": ["A > B"]}):
+        file.write_text(json.dumps({"cases": [case | bad]}))
+        refused = run("benchmarks.wording", file)
+        assert refused.returncode == 2
+        assert "expectation" in refused.stderr
+    file.write_text(json.dumps({"cases": [case]}))
+    assert "case 1 has no 'expected'" in run("benchmarks.wording", file).stderr
 
 
 @pytest.fixture
