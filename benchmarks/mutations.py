@@ -121,7 +121,7 @@ class Report:
         for head, start, end in zip(heads, starts[1:], ends[1:], strict=True):
             name = head[1].strip()
             body = bool(_BODY.fullmatch(name)) and not re.match(r"exam|study|technique|reason|procedure", name, re.I)
-            told = tuple(_sentences(self.text, head.end(), end)) if body else ()
+            told = tuple(sentence_spans(self.text, head.end(), end)) if body else ()
             sections.append(Section(start, end, not body and bool(_SKIP.fullmatch(name)), told))
         return sections
 
@@ -199,7 +199,7 @@ class Report:
         return self.text[: last.end] + "".join(f" {sentence}" for sentence in added) + self.text[last.end :]
 
 
-def _sentences(text: str, start: int, end: int) -> Iterator[Span]:
+def sentence_spans(text: str, start: int, end: int) -> Iterator[Span]:
     """The sentences of a section, without list numbers; a blank line ends one too."""
     cuts = sorted(
         {

@@ -1,5 +1,6 @@
 """The benchmarks run on small files of their own format; what they find on the real ones stands in the README."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from benchmarks.expectations import holds
+from benchmarks.openi import form, labels_meant
 from crimson_core.errors import InputError
 from crimson_core.judges.rules.lexicon import concept_entries
 
@@ -162,6 +164,98 @@ def test_extraction(samples, tmp_path):
     assert scopes["report text"]["present"]["recall"] == 1.0
     assert scopes["whole text"]["present"]["recall"] == pytest.approx(2 / 3, abs=0.01)
     assert scopes["report text"]["absent"]["f1"] == 1.0
+
+
+OPENI = [
+    # uid, MeSH, indication, findings, impression
+    ("1", "normal", "Cough", "The lungs are clear.", "No acute disease."),
+    ("2", "normal", "", "Large left pneumothorax.", ""),
+    ("3", "Pleural Effusion/left/small;Cardiomegaly", "", "Small left pleural effusion. The heart is enlarged.", ""),
+    ("4", "Cicatrix/lung", "", "", "No acute disease."),
+    ("5", "No Indexing", "", "Cardiomegaly.", ""),
+    ("6", "Technical Quality of Image Unsatisfactory", "", "Rotated film.", ""),
+    ("7", "normal", "", "", ""),
+]
+
+
+def openi_table(file, rows=OPENI, columns=("uid", "MeSH", "indication", "findings", "impression")):
+    with file.open("w", newline="") as out:
+        csv.writer(out).writerows([columns, *rows])
+    return file
+
+
+def test_openi(tmp_path):
+    file, figures = openi_table(tmp_path / "openi.csv"), tmp_path / "figures.json"
+    done = run("benchmarks.openi", file, "--show", 9, "--json", figures)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(figures.read_text())
+    assert (found["reports"], found["indexed"]) == (6, 5)
+    assert found["labels"]["large heart"] == {"precision": 1, "recall": 1, "f1": 1, "n": 1, "read": 1}
+    assert found["labels"]["scar"]["recall"] == found["labels"]["pneumothorax"]["precision"] == 0
+    assert found["labels"]["all (micro)"]["n"] == 3
+    assert found["alarms"] == {
+        "normal": 2,
+        "abnormal": 2,
+        "above benign": 0.5,
+        "urgent": 0.5,
+        "actionable_not_urgent": 0,
+        "not_actionable_not_urgent": 0,
+        "benign_expected": 0,
+        "silent": 0.5,
+    }
+    assert {rewriting["share"] for rewriting in found["rewriting"].values()} <= {0, 1 / 6, 2 / 6}
+    assert found["rewriting"]["as it is"]["other_than_1"] == 0
+    assert "something above benign in a normal report (1): 2" in done.stdout
+    assert "nothing in an abnormal report (1): 4" in done.stdout
+    assert "pneumothorax." not in done.stdout
+    assert "[2] Large left pneumothorax." in run("benchmarks.openi", file, "--show", 9, "--texts").stdout
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"columns": ("uid", "MeSH", "indication", "findings", "text")}, "has no column 'impression'"),
+        ({"rows": [OPENI[0], OPENI[0]]}, "2 rows with the uid '1'"),
+        ({"rows": [OPENI[-1]]}, "holds no findings"),
+    ],
+)
+def test_openi_refuses_a_table_of_another_kind(table, said, tmp_path):
+    done = run("benchmarks.openi", openi_table(tmp_path / "openi.csv", **table))
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_openi_index_terms():
+    assert labels_meant(("Opacity", "lung", "lower lobe", "left")) == {"lung opacity"}
+    assert labels_meant(("Opacity", "lung", "interstitial")) == {"lung opacity", "interstitial disease"}
+    assert labels_meant(("Opacity", "ribs")) == set()
+
+
+@pytest.mark.parametrize(
+    ("sentence", "line"),
+    [
+        ("There is a small left effusion.", "Small left effusion: yes"),
+        ("A calcified granuloma is seen.", "Calcified granuloma: yes"),
+        ("There is no evidence of effusion or edema.", "Effusion or edema: no"),
+        ("No effusion, edema, or pneumothorax is seen.", "Effusion, edema, or pneumothorax: no"),
+        ("The heart is normal in size.", "Heart: normal in size"),
+        ("Lung volumes remain low.", "Lung volumes: low"),
+        # What says more than one thing, or something else, stays.
+        ("No effusion, normal heart.", "No effusion, normal heart."),
+        ("No interval change of the effusion.", "No interval change of the effusion."),
+        ("There is an effusion, which is new.", "There is an effusion, which is new."),
+        ("The heart is large without edema.", "The heart is large without edema."),
+        ("The base appears to hold fluid.", "The base appears to hold fluid."),
+        ("An effusion is seen on the left.", "An effusion is seen on the left."),
+    ],
+)
+def test_openi_forms(sentence, line):
+    assert form(f"{sentence}\n\n1. Clear lungs.", "yes", "no") == f"{line}\nClear lungs."
+
+
+def test_the_index_terms_are_mapped_to_concepts_that_exist():
+    labels = yaml.safe_load((ROOT / "benchmarks" / "openi.yaml").read_text())["labels"]
+    assert {concept for entry in labels.values() for concept in entry["concepts"]} <= set(concept_entries())
 
 
 def test_the_labels_are_mapped_to_concepts_that_exist():
