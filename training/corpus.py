@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, PatientContext, check_report, is_missing, parse_context
 from crimson_core.run.tables import Rows, column_names, read_rows
+from training.readable import readable
 from training.sections import findings_text, indication_text, parts, whole_sentences
 
 Split = Literal["train", "validation", "test"]
@@ -121,6 +122,11 @@ class CorpusConfig(BaseModel):
         description="whole: the report as it is. findings: without the sections that tell no findings (history, technique, "
         "comparison); the indication goes to the patient context if that has none.",
     )
+    only_read: bool = Field(
+        False,
+        description="Whether a report keeps only the sentences that the offline judge can label in full: whole ones, in words that "
+        "it knows, without list numbers and notes. For labels by rule.",
+    )
     most_words: int | None = Field(
         None,
         ge=1,
@@ -215,6 +221,11 @@ def _studies(raws: Iterable[_Raw], config: CorpusConfig, left_out: Counter[str])
             report = whole_sentences(report)
         if not report:
             left_out["no whole sentence"] += 1
+            continue
+        if config.only_read:
+            report = readable(report)
+        if not report:
+            left_out["no sentence that can be labelled in full"] += 1
             continue
         key = f"patient {raw.patient}" if raw.patient is not None else f"study {raw.id}"
         split = raw.split or _drawn_split(key, config)

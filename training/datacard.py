@@ -48,9 +48,10 @@ _FULL_RECORD = {
     "seed": 0,
 }
 _LABEL_LIMITS = {
-    "construction": "Labels by construction are exact for what the writer changed, which it knows. The rest of the label is "
-    "what the offline judge reads in the report: a finding that its lexicon does not hold is in neither list, and "
-    "clinical significance is by rule.",
+    "construction": "Labels by construction say what the writer meant to change. A candidate is kept only if the offline judge "
+    "reads it so; what that judge misreads can be wrong in both. The rest of the label is what it reads in the report: a "
+    "finding that its lexicon does not hold is in neither list, and clinical significance is by rule. No radiologist has "
+    "checked them.",
     "offline": "Labels of the offline judge are rules: they miss wording outside the lexicon, and know no more of "
     "clinical significance than a table.",
     "model": "Labels of a model judge hold that model's mistakes; no radiologist has checked them.",

@@ -12,7 +12,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +20,7 @@ from tqdm.auto import tqdm
 
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.judges import load_judge, parse_spec
+from crimson_core.protocol.evaluation import Evaluation
 from crimson_core.protocol.pair import ReportPair, parse_context
 from crimson_core.protocol.scoring import score_evaluation
 from crimson_core.run.scorer import CrimsonScorer
@@ -30,6 +30,7 @@ from training.corpus import SPLITS, Corpus, Study, read_corpus, same_text
 from training.datacard import write_data_card
 from training.journal import Journal, locked, write_whole
 from training.plan import Slot, plan
+from training.readable import with_whole_texts
 from training.records import DATASET_FILE, Record, context_of
 from training.settings import GenerateConfig
 from training.similar import nearest
@@ -69,7 +70,7 @@ def generate(config: GenerateConfig, *, retry_failed: bool = False, progress: bo
     with locked(work):
         corpus = read_corpus(config.corpus)
         _check_same_run(work / "run.json", config, corpus)
-        slots = _planned(config, corpus, writer, progress)
+        slots = _planned(config, corpus, writer)
         with Journal(work / "candidates.jsonl") as candidates, Journal(work / "labels.jsonl") as labels:
             purse = _Purse(config, candidates, labels)
             finished = _write_candidates(config, corpus, writer, slots, candidates, purse, retry_failed, progress)
@@ -100,24 +101,15 @@ class _Purse:
             bar.set_postfix_str(f"${self.spent:.2f}", refresh=False)
 
 
-def _planned(config: GenerateConfig, corpus: Corpus, writer: Writer, progress: bool) -> list[Slot]:
-    bar = tqdm(desc="reading", unit="report", disable=not progress)
-
-    @cache
-    def possible(study_id: str) -> frozenset:
-        bar.update()
-        return writer.possible(reports[study_id])
-
-    reports = {study.id: study.report for study in corpus.studies}
-    with bar:
-        return plan(
-            corpus.studies,
-            config.candidates.model_dump(),
-            lambda study: possible(study.id),
-            seed=config.seed,
-            second_error=config.second_error,
-            context=config.context,
-        )
+def _planned(config: GenerateConfig, corpus: Corpus, writer: Writer) -> list[Slot]:
+    return plan(
+        corpus.studies,
+        config.candidates.model_dump(),
+        writer,
+        seed=config.seed,
+        second_error=config.second_error,
+        context=config.context,
+    )
 
 
 def _write_candidates(
@@ -136,7 +128,9 @@ def _write_candidates(
     rewrites = [slot for slot in waiting if slot.study and slot.regime not in (_RANDOM, _SIMILAR)]
     for entry in _other_reports(config, corpus, others, progress):
         candidates.add(entry)
-    tasks = [Task(slot.study.report, slot.kinds, f"{config.seed} {slot.id}", _context(slot)) for slot in rewrites]
+    tasks = [
+        Task(slot.study.report, slot.kinds, f"{config.seed} {slot.id}", _context(slot), slot.aim) for slot in rewrites
+    ]
     if not tasks:
         return True
     bar = tqdm(total=len(slots), initial=len(slots) - len(tasks), desc="writing", unit="report", disable=not progress)
@@ -311,6 +305,8 @@ def _record(config: GenerateConfig, slot: Slot, candidates: Journal, labels: Jou
             return None
         label = labels.get(slot.id)
         evaluation, source = label["evaluation"], label["source"]
+        marked = Evaluation.model_validate(evaluation)
+        evaluation = with_whole_texts(marked, slot.study.report, entry["candidate"]).model_dump()
     return Record(
         id=slot.id,
         split=slot.split,

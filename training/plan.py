@@ -1,12 +1,14 @@
 """Which candidate is made of which study, by which regime: drawn by seed, the same in every run."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
+from math import sqrt
 
 from training.corpus import SPLITS, Split, Study
 from training.records import REGIMES, Included
-from training.writers import ERROR_KINDS, ErrorKind
+from training.writers import ATTRIBUTES, ERROR_KINDS, Aim, ErrorKind, Writer
 
 _FIRST_ERROR = 3  # the regime of ERROR_KINDS[0]
 
@@ -22,6 +24,7 @@ class Slot:
         study: Whose report is the ground truth; None where no study of the split allows these errors.
         included: Which fields of the patient context the record holds.
         split: Of the study.
+        aim: Which attribute error to make, where the writer takes an aim.
     """
 
     id: str
@@ -30,12 +33,13 @@ class Slot:
     study: Study | None
     included: Included
     split: Split
+    aim: Aim | None = None
 
 
 def plan(
     studies: Sequence[Study],
     counts: dict[Split, int],
-    possible: Callable[[Study], frozenset[ErrorKind]],
+    writer: Writer,
     *,
     seed: int,
     second_error: float,
@@ -43,31 +47,29 @@ def plan(
 ) -> list[Slot]:
     """The slots of all splits.
 
-    The regime of each slot is drawn with equal probability, whatever the studies hold. Studies come in random order, each
-    once before one comes twice, in a deck for each set of errors: so that which studies have findings to leave out
-    changes nothing in the other regimes.
+    The regime of each slot is drawn with equal probability, whatever the studies hold, and so is the attribute of an
+    attribute error. Of which concept that is depends on the square root of how many studies allow it: common findings come
+    more often than rare ones, but do not drown them. Studies come in random order, each once before one comes twice, in a
+    deck for each set of errors: so that which studies have findings to leave out changes nothing in the other regimes.
 
     Args:
         studies: Of the corpus.
         counts: How many records each split gets.
-        possible: The errors that a writer can make on a study.
+        writer: Knows which errors a study allows.
         seed: Of the run. A slot does not depend on how many there are, so that a run can be made longer.
         second_error: Probability that a slot of regimes 3 to 5 has a second kind of error.
         context: Probability that a field of the patient context is included, for each field.
     """
     slots = []
     for split in SPLITS:
-        own = [study for study in studies if study.split == split]
-        decks: dict[tuple[ErrorKind, ...], _Deck] = {}
+        decks = _Decks([study for study in studies if study.split == split], f"{seed} {split}", writer)
         for number in range(counts.get(split, 0)):
             rng = random.Random(f"{seed} {split} {number}")
             regime = rng.randrange(len(REGIMES))
             kinds = _kinds(regime, rng, second_error)
             included = Included(**{field: rng.random() < context for field in Included.model_fields})
-            key = tuple(sorted(kinds))
-            if key not in decks:
-                decks[key] = _Deck(own, f"{seed} {split} {key}", set(key), possible)
-            slots.append(Slot(f"{split}-{number:06d}", regime, kinds, decks[key].draw(), included, split))
+            study, aim = decks.draw(kinds, rng)
+            slots.append(Slot(f"{split}-{number:06d}", regime, kinds, study, included, split, aim))
     return slots
 
 
@@ -79,14 +81,54 @@ def _kinds(regime: int, rng: random.Random, second_error: float) -> tuple[ErrorK
     return (first, second) if rng.random() < second_error else (first,)
 
 
+class _Decks:
+    """The studies of a split, in a deck for each set of errors."""
+
+    def __init__(self, studies: Sequence[Study], seed: str, writer: Writer) -> None:
+        self._studies, self._seed, self._writer = studies, seed, writer
+        self._decks: dict[tuple[tuple[ErrorKind, ...], Aim | None], _Deck] = {}
+
+    def draw(self, kinds: tuple[ErrorKind, ...], rng: random.Random) -> tuple[Study | None, Aim | None]:
+        """A study that allows some errors, and the attribute error to make on it; no study where none does."""
+        if "attribute_error" in kinds:
+            for attribute in rng.sample(ATTRIBUTES, len(ATTRIBUTES)):
+                allowed = dict(self._allowed.get(attribute, {}))
+                while allowed:
+                    concepts = list(allowed)
+                    concept = rng.choices(concepts, [sqrt(len(allowed[c])) for c in concepts])[0]
+                    aim = Aim(attribute, concept)
+                    study = self._deck(kinds, aim, allowed.pop(concept)).draw()
+                    if study:
+                        return study, aim
+        if "attribute_error" not in kinds or not self._allowed:
+            return self._deck(kinds, None, self._studies).draw(), None
+        return None, None
+
+    @cached_property
+    def _allowed(self) -> dict[str, dict[str, list[Study]]]:
+        """Attribute -> concept -> the studies that allow such an error."""
+        allowed: dict[str, dict[str, list[Study]]] = {}
+        for study in self._studies:
+            for attribute, concept in sorted(self._writer.aims(study.report)):
+                allowed.setdefault(attribute, {}).setdefault(concept, []).append(study)
+        return allowed
+
+    def _deck(self, kinds: tuple[ErrorKind, ...], aim: Aim | None, studies: Sequence[Study]) -> "_Deck":
+        key = (tuple(sorted(kinds)), aim)
+        if key not in self._decks:
+            self._decks[key] = _Deck(studies, f"{self._seed} {key[0]} {aim and tuple(aim)}", kinds, aim, self._writer)
+        return self._decks[key]
+
+
 class _Deck:
     """Studies in random order, those only that allow some errors; it begins anew when all have been drawn."""
 
     def __init__(
-        self, studies: Sequence[Study], seed: str, kinds: set[str], possible: Callable[[Study], frozenset[ErrorKind]]
+        self, studies: Sequence[Study], seed: str, kinds: tuple[ErrorKind, ...], aim: Aim | None, writer: Writer
     ) -> None:
-        self._studies, self._seed, self._kinds, self._possible = studies, seed, kinds, possible
+        self._studies, self._seed = studies, seed
         self._round, self._left, self._found = 0, [], True
+        self._fits = cache(lambda report: not kinds or writer.possible(report, kinds, aim))
 
     def draw(self) -> Study | None:
         while True:
@@ -98,6 +140,6 @@ class _Deck:
                 if not self._left:
                     return None
             study = self._left.pop()
-            if not self._kinds or self._kinds <= self._possible(study):
+            if self._fits(study.report):
                 self._found = True
                 return study

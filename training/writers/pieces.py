@@ -28,6 +28,7 @@ class Piece:
         tells: The findings that it tells, as positions among those of the report.
         spans: (finding, first character, one past the last) in `text`, of the findings that it tells.
         denies: The concepts that it denies.
+        implies: The concepts that it rules out besides: clear lungs hold no nodule.
         leaning: It cannot stand without the sentence before it.
         changed: It holds an error of ours, and is not to be touched again.
     """
@@ -37,6 +38,7 @@ class Piece:
     tells: frozenset[int] = frozenset()
     spans: tuple[tuple[int, int, int], ...] = ()
     denies: frozenset[str] = frozenset()
+    implies: frozenset[str] = frozenset()
     leaning: bool = False
     changed: bool = False
 
@@ -87,9 +89,8 @@ def pieces_of(report: str, findings: Sequence[ReportFinding]) -> list[Piece]:
         )
         denied = frozenset(concept for mention in inside if not mention.present for concept in mention.concepts)
         tells = frozenset(index for index, _, _ in spans)
-        pieces.append(
-            Piece(report[done:start], text, tells, spans, denied, bool(leaning().match(text)) or _anaphoric(present))
-        )
+        leans = bool(leaning().match(text)) or any(mention.taken_up for mention in present)
+        pieces.append(Piece(report[done:start], text, tells, spans, denied, _ruled_out(text), leans))
         done = start + len(text)
     return pieces
 
@@ -137,5 +138,11 @@ def _meant(mention: ReportFinding, findings: Sequence[ReportFinding]) -> list[in
     return here or same or fitting
 
 
-def _anaphoric(mentions: Sequence[ReportFinding]) -> bool:
-    return any(mention.taken_up for mention in mentions)
+def _ruled_out(text: str) -> frozenset[str]:
+    """The concepts that a normal statement rules out, in the words of `phrases.yaml` or in others like these."""
+    return frozenset(
+        concept
+        for normal in phrases()["normal"]
+        if text == normal["text"] or ("when" in normal and re.search(normal["when"], text, re.IGNORECASE))
+        for concept in normal["about"]
+    )

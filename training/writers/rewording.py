@@ -11,6 +11,8 @@ from training.writers.pieces import Piece, phrases, with_article, without
 
 _SHARE_OF_PHRASES, _SHARE_OF_FRAMES = 0.6, 0.5
 _MOST_NORMALS = 3
+_ARTICLE = re.compile(r"(?:an?|any) ", re.IGNORECASE)
+_PLURAL = re.compile(r"[a-z](?<![sui])s\b")
 
 
 def reworded(pieces: Sequence[Piece], present: set[str], rng: random.Random, strength: float) -> list[Piece]:
@@ -63,7 +65,7 @@ def _without_normals(pieces: list[Piece], rng: random.Random) -> list[Piece]:
 def _with_normals(pieces: list[Piece], present: set[str], rng: random.Random) -> list[Piece]:
     """Some normal statements more, about what the report does not tell or deny."""
     words = lexicon()
-    told = present | {concept for piece in pieces for concept in piece.denies}
+    told = present | {concept for piece in pieces for concept in piece.denies | piece.implies}
     fitting = [normal for normal in phrases()["normal"] if not words.related(normal["about"], told)]
     made = list(pieces)
     for normal in rng.sample(fitting, min(len(fitting), rng.randint(1, _MOST_NORMALS))):
@@ -101,13 +103,22 @@ def _reframed(text: str, rng: random.Random) -> str:
     body = text.removesuffix(stop) if stop else text
     for pattern, forms in _frames():
         found = pattern.fullmatch(body)
-        if found:
-            groups = found.groupdict()
-            if noun := groups.get("np"):
-                groups["np"] = noun if re.match(r"[A-Z]{2}|[A-Z]\d", noun) else noun[:1].lower() + noun[1:]
-            made = rng.choice(forms).format(**groups)
-            return made[:1].upper() + made[1:] + stop
+        if not found:
+            continue
+        groups = found.groupdict()
+        noun = groups.get("np") or groups.get("none") or ""
+        if noun and (_not_plain().search(noun) or ("none" in groups and _PLURAL.search(noun))):
+            continue
+        noun = noun if re.match(r"[A-Z]{2}|[A-Z]\d", noun) else noun[:1].lower() + noun[1:]
+        groups |= {"np": noun, "none": _ARTICLE.sub("", noun)}
+        made = rng.choice(forms).format(**groups)
+        return made[:1].upper() + made[1:] + stop
     return text
+
+
+@cache
+def _not_plain() -> re.Pattern[str]:
+    return re.compile(phrases()["not_plain"].replace("| ", "|"), re.IGNORECASE)
 
 
 @cache
@@ -121,8 +132,7 @@ def _interchangeable() -> list[tuple[re.Pattern[str], list[str]]]:
     for group in phrases()["interchangeable"]:
         longest_first = sorted(group, key=len, reverse=True)
         groups.append((re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b", re.IGNORECASE), group))
-    for phrase, other in phrases()["one_way"].items():
-        groups.append((re.compile(rf"\b{re.escape(phrase)}\b", re.IGNORECASE), [other]))
+    groups += [(re.compile(rf"\b{words}\b", re.IGNORECASE), [other]) for words, other in phrases()["one_way"].items()]
     return groups
 
 

@@ -17,8 +17,9 @@ from crimson_core.judges.rules.lexicon import lexicon, rules
 from crimson_core.judges.rules.significance import patient_of, significance
 from crimson_core.protocol.evaluation import Errors, Evaluation, Match
 from crimson_core.protocol.pair import PatientContext
-from training.writers import ERROR_KINDS, Change, Draft, ErrorKind, Task
-from training.writers.errors import Edit, attribute_errors, false_findings, omissions
+from training.readable import with_whole_texts
+from training.writers import Aim, Change, Draft, ErrorKind, Task
+from training.writers.edits import Edit, attribute_errors, false_findings, omissions
 from training.writers.pieces import Piece, joined, phrases, pieces_of
 from training.writers.rewording import reworded
 
@@ -38,18 +39,20 @@ class _Expected(NamedTuple):
 class RuleWriter:
     """Writes candidates by rule; the same task always has the same draft."""
 
-    def possible(self, report: str) -> frozenset[ErrorKind]:
-        """The kinds of error that can be made on a report."""
+    def possible(self, report: str, kinds: Sequence[ErrorKind], aim: Aim | None = None) -> bool:
+        """Whether these errors can be made on a report, all in one candidate."""
         findings = extract_findings(report)
         pieces = pieces_of(report, findings)
-        rng = random.Random(0)
+        task = Task(report, tuple(kinds), "", None, aim)
+        return bool(pieces) and _chosen(task, pieces, findings, random.Random(0)) is not None
+
+    def aims(self, report: str) -> frozenset[Aim]:
+        """The attribute errors that a report allows."""
+        findings = extract_findings(report)
         return frozenset(
-            kind
-            for kind in ERROR_KINDS
-            if any(
-                _labelled(report, findings, edit.pieces, (edit,), None) is not None
-                for edit in islice(_edits(kind, pieces, findings, rng), _MOST_EDITS)
-            )
+            Aim(edit.attribute, findings[edit.target].concepts[0])
+            for edit in attribute_errors(pieces_of(report, findings), findings, random.Random(0))
+            if _labelled(report, findings, edit.pieces, (edit,), None) is not None
         )
 
     def write(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Draft]]:
@@ -79,11 +82,15 @@ def _draft(task: Task) -> Draft:
         present = {c for finding in findings for c in finding.concepts} | {c for e in edits for c in e.concepts}
         made = reworded(last, present, rng, strength)
         evaluation = _labelled(task.report, findings, made, edits, task.context)
+        told = [piece.text for piece in made]
+        if len(set(told)) < len(told):
+            continue  # nobody says the same twice in the same words
         if evaluation is not None and " ".join(joined(made).split()) != " ".join(task.report.split()):
             changes = {
                 e.kind: Change(kind=e.kind, attribute=e.attribute, before=e.before, after=e.after) for e in edits
             }
-            return Draft(joined(made), tuple(changes[kind] for kind in task.kinds), evaluation)
+            whole = with_whole_texts(evaluation, task.report, joined(made))
+            return Draft(joined(made), tuple(changes[kind] for kind in task.kinds), whole)
     what = " and ".join(task.kinds).replace("_", " ") or "rewrite"
     return Draft(failure=f"no {what} of this report holds what it should, in {_TRIES} tries")
 
@@ -91,32 +98,35 @@ def _draft(task: Task) -> Draft:
 def _chosen(
     task: Task, pieces: list[Piece], findings: list[ReportFinding], rng: random.Random
 ) -> tuple[Edit, ...] | None:
-    """One error of each kind of a task, each on top of the one before it; None if one cannot be made."""
-    made: list[Edit] = []
+    """One error of each kind of a task, each on top of the one before it; None if they cannot be made."""
     # A false finding needs no finding, and so comes last.
-    for kind in sorted(task.kinds, key=("omission", "attribute_error", "false_finding").index):
-        taken = {edit.target for edit in made}
-        current = made[-1].pieces if made else pieces
-        options = [
-            edit
-            for edit in islice(_edits(kind, current, findings, rng), _MOST_EDITS)
-            if edit.target is None or edit.target not in taken
-        ]
-        fitting = next(
-            (e for e in options if _labelled(task.report, findings, e.pieces, (*made, e), task.context) is not None),
-            None,
-        )
-        if fitting is None:
-            return None
-        made.append(fitting)
-    return tuple(made)
+    kinds = sorted(task.kinds, key=("omission", "attribute_error", "false_finding").index)
+
+    def from_here(made: tuple[Edit, ...]) -> tuple[Edit, ...] | None:
+        if len(made) == len(kinds):
+            return made
+        taken = {edit.target for edit in made if edit.target is not None}
+        options = _edits(kinds[len(made)], made[-1].pieces if made else pieces, findings, rng, task.aim)
+        for edit in islice(options, _MOST_EDITS):
+            if edit.target in taken:
+                continue
+            more = (*made, edit)
+            if _labelled(task.report, findings, edit.pieces, more, task.context) is not None:
+                whole = from_here(more)
+                if whole is not None:
+                    return whole
+        return None
+
+    return from_here(())
 
 
-def _edits(kind: ErrorKind, pieces: list[Piece], findings: list[ReportFinding], rng: random.Random) -> Iterator[Edit]:
+def _edits(
+    kind: ErrorKind, pieces: list[Piece], findings: list[ReportFinding], rng: random.Random, aim: Aim | None
+) -> Iterator[Edit]:
     if kind == "false_finding":
         return false_findings(pieces, findings, rng)
     if kind == "attribute_error":
-        return attribute_errors(pieces, len(findings), rng)
+        return attribute_errors(pieces, findings, rng, aim)
     patient = patient_of(None)
     beside = frozenset(concept for finding in findings for concept in finding.concepts)
     targets = [i for i, finding in enumerate(findings) if significance(finding, patient, beside) in _SIGNIFICANT]

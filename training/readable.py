@@ -1,0 +1,99 @@
+"""Reports and labels by rule that are whole: sentences that can be labelled in full, and findings with all of their words."""
+
+import re
+from functools import cache
+
+from crimson_core.judges.rules.extraction import unnamed_clauses
+from crimson_core.judges.rules.lexicon import lexicon, normalise, words_of
+from crimson_core.judges.rules.sentences import sentences
+from crimson_core.protocol.evaluation import Evaluation, Finding
+from training.writers.pieces import leaning, phrases
+
+_NUMBER = re.compile(r"\s*(?:\d{1,2}[.)]\s*|[-•]\s+)?")
+_WHOLE = re.compile(r"[A-Z][^.!?]*(?:(?<=\d)\.\d[^.!?]*)*\.")
+_MOST_WORDS, _MOST_COMMAS = 25, 2
+
+
+def readable(report: str) -> str:
+    """The report without the sentences that cannot be labelled in full, list numbers, notes and repetitions; "" if nothing is left.
+
+    A sentence stays if it is whole, has at most 25 words and two commas, and each of them is known to the offline judge's lexicon or tells
+    nothing ("neutral_words" of `phrases.yaml`). One that leans on a sentence which is left out goes with it.
+    """
+    kept: list[str] = []
+    gone = False  # the sentence before
+    for start, end in sentences(report, lexicon()):
+        text = " ".join(report[_NUMBER.match(report, start, end).end() : end].split())
+        if not text:
+            continue
+        gone = text in kept or not _is_read(text) or bool((gone or not kept) and leaning().match(text))
+        if not gone:
+            kept.append(text)
+    return " ".join(kept)
+
+
+def _is_read(sentence: str) -> bool:
+    if len(sentence.split()) > _MOST_WORDS or sentence.count(",") > _MOST_COMMAS:
+        return False
+    if not _WHOLE.fullmatch(sentence) or _notes().search(sentence):
+        return False
+    words = [word for word, _, _ in words_of(sentence)]
+    told = {place for tag in lexicon().tags(words) for place in range(tag.start, tag.end)}
+    unknown = {word for place, word in enumerate(words) if place not in told and word[0].isalpha()}
+    return len(words) > 1 and unknown <= _neutral() and not unnamed_clauses(sentence)
+
+
+@cache
+def _neutral() -> frozenset[str]:
+    return frozenset(map(normalise, phrases()["neutral_words"].split()))
+
+
+@cache
+def _notes() -> re.Pattern[str]:
+    return re.compile(phrases()["notes"].replace("| ", "|"), re.IGNORECASE)
+
+
+_LEAD = re.compile(r"there (?:is|are|has been|have been) |(?:an?|the) ", re.IGNORECASE)
+_DANGLING = re.compile(r"\b(?:right|left|both|lower|upper|mid|the)\Z", re.IGNORECASE)
+_NEXT_PLACE = re.compile(
+    r" (?:lungs?|sides?|hearts?|hemithorax|lobes?|(?:lung )?(?:fields?|zones?|bases?)|chest|abdomen)\b", re.IGNORECASE
+)
+
+
+def with_whole_texts(evaluation: Evaluation, reference: str, candidate: str) -> Evaluation:
+    """An evaluation of the offline judge whose findings have whole texts.
+
+    The judge marks the words that it has read. Where a sentence tells one finding only, the finding's text becomes the
+    sentence, without "There is" and the full stop; else it does not end before the noun ("in both" lungs). Findings
+    without a `span` stay.
+    """
+    return evaluation.model_copy(
+        update={
+            "reference_findings": _whole(evaluation.reference_findings, reference),
+            "predicted_findings": _whole(evaluation.predicted_findings, candidate),
+        }
+    )
+
+
+def _whole(findings: list[Finding], report: str) -> list[Finding]:
+    spans = [getattr(finding, "span", None) for finding in findings]
+    whole = []
+    told = list(sentences(report, lexicon()))
+    for finding, span in zip(findings, spans, strict=True):
+        if span:
+            start, end = next(((s, e) for s, e in told if s <= span[0] < e), span)
+            alone = sum(bool(other) and start <= other[0] < end for other in spans) == 1
+            if alone and len(report[start:end].split()) <= _MOST_WORDS:
+                span = _said(report, start, end)
+            elif _DANGLING.search(report[: span[1]]) and (more := _NEXT_PLACE.match(report, span[1])):
+                span = [span[0], more.end()]
+            finding = finding.model_copy(update={"finding": report[span[0] : span[1]], "span": span})
+        whole.append(finding)
+    return whole
+
+
+def _said(report: str, start: int, end: int) -> list[int]:
+    start = _NUMBER.match(report, start, end).end()
+    while lead := _LEAD.match(report, start, end):
+        start = lead.end()
+    return [start, start + len(report[start:end].rstrip(" \t\r\n.;,"))]
