@@ -31,7 +31,7 @@ from training.command import run
 ROOT = Path(__file__).resolve().parent.parent
 # What is used from a checkout and not installed; only files that belong to the project, since data may lie beside them.
 SOURCES = (
-    *("README.md", "pyproject.toml", "requirements.txt", "crimson_metric.py", "docs/*.md"),
+    *("README.md", "LICENSE", "pyproject.toml", "requirements.txt", "crimson_metric.py", "docs/*.md"),
     *("examples/*.py", "examples/*.csv", "examples/*.yaml"),
     *("benchmarks/**/*.py", "benchmarks/**/*.yaml", "benchmarks/**/*.sh", "benchmarks/**/*.md"),
     *("training/**/*.py", "training/**/*.yaml", "training/**/*.jinja", "training/**/*.md"),

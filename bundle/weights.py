@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crimson_core.errors import InputError, JudgeError
+from crimson_core.install import install_command
 
 _ENDINGS = (".safetensors", ".json", ".jinja", ".model", ".txt")  # what judges read
 _TERMS = ("README", "LICENSE", "NOTICE", "USE_POLICY")  # what must go along with a copy
@@ -130,7 +131,7 @@ def _hub(name: str) -> Weights:
     except (ImportError, JudgeError):
         raise InputError(
             f"weights {name} is no folder here, and a download from the Hub needs the hf extra, which this Python lacks. "
-            'Run: pip install "crimson-metric[hf]"'
+            f"Run: {install_command('hf')}"
         ) from None
     checkpoint = find_checkpoint(name)
     return Weights(checkpoint.name, checkpoint.folder, checkpoint.revision, "@" in name)

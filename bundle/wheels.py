@@ -85,7 +85,7 @@ def build_wheel(root: Path, folder: Path) -> Path:
     with TemporaryDirectory() as scratch:
         tree = Path(scratch, "tree")
         tree.mkdir()
-        for name in ("pyproject.toml", "README.md"):
+        for name in ("pyproject.toml", "README.md", "LICENSE", "crimson_metric.py"):
             shutil.copy(root / name, tree)
         shutil.copytree(root / "crimson_core", tree / "crimson_core", ignore=shutil.ignore_patterns("__pycache__"))
         # a fixed date, so that the same sources make the same wheel

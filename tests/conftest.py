@@ -5,9 +5,6 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from models import save_tiny
-
-from training.base import build_gemma
 
 # Before torch counts the cores: threads beyond them only wait for each other.
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
@@ -25,6 +22,8 @@ def _own_store(tmp_path_factory):
 @pytest.fixture(scope="session")
 def gemma_folder() -> Path:
     """Gemma 3 270M, real weights of the base model, with Gemma's chat template."""
+    from training.base import build_gemma
+
     target = Path(__file__).parent.parent / ".cache" / "gemma3-270m-1"  # count up when the recipe changes
     target.parent.mkdir(exist_ok=True)
     with FileLock(target.with_suffix(".lock")):
@@ -36,4 +35,6 @@ def gemma_folder() -> Path:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
     """A tiny random model."""
+    from models import save_tiny
+
     return save_tiny(tmp_path_factory.mktemp("tiny") / "model")

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -227,6 +228,14 @@ def test_the_space_folder_loads_as_on_the_hub(tmp_path):
     )
     assert done.stdout.strip() == "[1.0]", done.stderr
     assert not list(space.rglob("__pycache__"))
+
+    folder = space / "crimson"
+    assert "crimson_metric.py" not in (folder / "crimson.py").read_text(), "it has another name there"
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    assert readme.split("---")[1] == Path(ROOT, "README.md").read_text(encoding="utf-8").split("---")[1]
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if "://" not in link]
+    assert links and all((folder / link).exists() for link in links)
+    assert not re.search(r"docs/|make |crimson_metric\.py", readme), "what only a checkout has"
 
 
 def test_without_crimson_core_the_error_names_the_one_command(tmp_path):

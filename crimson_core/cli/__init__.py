@@ -9,6 +9,7 @@ import typer
 from crimson_core.cli import store
 from crimson_core.cli.compare import compare
 from crimson_core.cli.leaderboard import leaderboard
+from crimson_core.cli.metric import metric
 from crimson_core.cli.score import score
 from crimson_core.errors import CrimsonError
 from crimson_core.version import __version__
@@ -36,7 +37,7 @@ def _options(
 ) -> None: ...
 
 
-for command in (score, compare, leaderboard):
+for command in (score, compare, leaderboard, metric):
     app.command()(command)
 app.add_typer(store.app, name="store")
 

@@ -16,6 +16,7 @@ from crimson_core.compare.leaderboard.config import Config
 from crimson_core.compare.leaderboard.data import IN_CONFIG
 from crimson_core.compare.leaderboard.run import Leaderboard, read_test_sets, run_leaderboard
 from crimson_core.errors import CrimsonError, InputError
+from crimson_core.install import install_command
 
 # Exit statuses beside 0 and 2; 1 is Python's own for a crash.
 UNSCORED, INTERRUPTED = 3, 130
@@ -199,7 +200,7 @@ def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, stored: b
                 import matplotlib  # noqa: F401
             except ImportError:
                 raise InputError(
-                    "The HTML report needs the extra `report`: pip install 'crimson-metric[report]'."
+                    f"The HTML report needs Jinja2 and matplotlib. Run: {install_command('report')}"
                 ) from None
         if output.is_dir() or not output.resolve().parent.is_dir():
             raise InputError(f"output {output} cannot be written: its folder is not there, or it is a folder itself.")

@@ -7,10 +7,12 @@ implementation, so it is built by calling the `crimson-score` package, never cop
 import json
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from crimson_core.errors import JudgeError
+from crimson_core.install import INSTALL_PROMPT
 from crimson_core.protocol.pair import ReportPair
 
 PUBLISHED_MODEL = "rajpurkarlab/medgemma-4b-it-crimson"
@@ -55,10 +57,14 @@ class Prompt:
         return [{"role": "system", "content": system}, {"role": "user", "content": content}]
 
     def __str__(self) -> str:
-        """As it stands in a signature."""
+        """As it stands in a signature, with the version that makes the reference prompt, if one is installed."""
         if self.style == "compact":
             return "compact"
-        return "reference" if self.guidelines else "reference-without-guidelines"
+        try:
+            maker = version("crimson-score")
+        except PackageNotFoundError:
+            maker = "not-installed"
+        return f"reference{'' if self.guidelines else '-without-guidelines'},crimson-score-{maker}"
 
 
 def prompt_for(model: str, guidelines: bool | None = None) -> Prompt:
@@ -119,7 +125,7 @@ def _reference_implementation() -> tuple[Any, str]:
     except ImportError:
         raise JudgeError(
             "The prompt of the model judges comes from the crimson-score package, which is not installed. "
-            "Run: pip install crimson-score==0.2.0"
+            f"Run: {INSTALL_PROMPT}"
         ) from None
     seen: list[Message] = []
 

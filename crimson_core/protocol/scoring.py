@@ -125,7 +125,11 @@ def score_evaluation(evaluation: Evaluation | Mapping[str, Any]) -> PairScore:
     terms = score_terms(data)
     false_weight = sum(finding.weight for finding in terms.false)
     missing_weight = sum(finding.weight for finding in terms.missing)
-    correct = sum((credit.credit for credit in terms.credits), 0.0)
+    correct = 0.0
+    for (
+        credit
+    ) in terms.credits:  # one by one: from Python 3.12 on sum() rounds otherwise, and the reference implementation adds
+        correct += credit.credit
     total = sum(finding.weight for finding in terms.references)
     if not terms.references:
         total = len(matches) + missing_weight

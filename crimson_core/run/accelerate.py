@@ -15,6 +15,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from crimson_core.errors import CrimsonError, InputError, JudgeError
+from crimson_core.install import install_command
 from crimson_core.judges import Judgement, load_judge, parse_spec
 from crimson_core.protocol.pair import ReportPair
 
@@ -248,7 +249,7 @@ def _launchers_store() -> "Store":
         from torch.distributed import PrefixStore, rendezvous
     except ImportError:
         raise JudgeError(
-            'Several processes need torch, which is not installed. Run: pip install "crimson-metric[hf]"'
+            f"Several processes need torch, which is not installed. Run: {install_command('hf')}"
         ) from None
     store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
     return PrefixStore("crimson", store)

@@ -10,6 +10,7 @@ from math import ceil
 from typing import Any, NamedTuple
 
 from crimson_core.errors import CrimsonError, InputError, JudgeError
+from crimson_core.install import install_command
 from crimson_core.judges import Judgement, load_judge, parse_spec
 from crimson_core.protocol.pair import ReportPair
 
@@ -19,9 +20,7 @@ try:
     import ray
     import ray.data
 except ImportError:
-    raise JudgeError(
-        'Scoring with Ray needs ray, which is not installed. Run: pip install "crimson-metric[ray]"'
-    ) from None
+    raise JudgeError(f"Scoring with Ray needs ray, which is not installed. Run: {install_command('ray')}") from None
 
 _MOST_PAIRS = 256  # of a task: what is judged again if its worker dies
 _TASKS_A_WORKER = 8  # at least, so that no worker waits long for the last one

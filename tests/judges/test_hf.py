@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.forged import FORGED
 from crimson_core import CrimsonScorer, InputError, Judge, JudgeError, PatientContext, ReportPair, load_judge
+from crimson_core.install import install_command
 from crimson_core.judges.engines import hf
 from crimson_core.judges.engines.hf import HFJudge
 from crimson_core.judges.engines.hf.checkpoint import find_checkpoint
@@ -637,14 +638,14 @@ def test_a_model_in_memory_is_left_as_it_was_when_it_breaks(tiny_folder, monkeyp
 def test_prompt_file_and_guidelines(tiny_folder, tmp_path):
     record = {"style": "reference", "guidelines": False}
     told = HFJudge(str(variant(tiny_folder, tmp_path / "told", prompt=record)), constrained=False, guidelines=True)
-    assert told.signature()["prompt"] == "reference-without-guidelines"
+    assert told.signature()["prompt"].startswith("reference-without-guidelines,crimson-score-0.2.")
     folder = variant(tiny_folder, tmp_path / "untold")
     (folder / "crimson_prompt.json").unlink()
-    assert HFJudge(str(folder), constrained=False).signature()["prompt"] == "reference"
+    assert HFJudge(str(folder), constrained=False).signature()["prompt"].startswith("reference,crimson-score-0.2.")
     untold = HFJudge(str(folder), constrained=False, guidelines=False)
-    assert untold.signature()["prompt"] == "reference-without-guidelines"
+    assert untold.signature()["prompt"].startswith("reference-without-guidelines,crimson-score-0.2.")
     untold.prompt = Prompt(guidelines=True)
-    assert untold.signature()["prompt"] == "reference"
+    assert untold.signature()["prompt"].startswith("reference,crimson-score-0.2.")
 
 
 def test_signature(tiny_judge, tiny_folder):
@@ -695,7 +696,7 @@ def test_hub_model(tiny_folder, tmp_path, monkeypatch):
     HFJudge("someone/some-model", revision="main", constrained=False)
     assert asked[1][1]["revision"] == "main"
     published = HFJudge(PUBLISHED_MODEL, constrained=False)
-    assert published.signature()["prompt"] == "reference-without-guidelines"
+    assert published.signature()["prompt"].startswith("reference-without-guidelines,crimson-score-0.2.")
 
 
 def test_a_folder_whose_name_holds_an_at_sign_wins(tiny_folder, tmp_path):
@@ -848,9 +849,7 @@ def test_missing_package_is_named_before_anything_loads(tiny_folder, adapter, mo
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(hf.judge, "load_model", lambda *_: pytest.fail("loaded"))
     folder = adapter[0] if module == "peft" else tiny_folder
-    with pytest.raises(
-        JudgeError, match=rf'needs {module}, which is not installed. Run: pip install "crimson-metric\[hf\]"'
-    ):
+    with pytest.raises(JudgeError, match=rf"needs {module}, which is not installed. Run: .*crimson-metric\[hf\] @ git"):
         HFJudge(str(folder), constrained=module == "xgrammar")
 
 
@@ -866,6 +865,4 @@ except JudgeError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (
-        done.stdout == f'The hf judge needs {module}, which is not installed. Run: pip install "crimson-metric[hf]"\n'
-    )
+    assert done.stdout == f"The hf judge needs {module}, which is not installed. Run: {install_command('hf')}\n"

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from importlib.metadata import version
 
 import pytest
 from fault_server import Answer, FaultServer, completion, error
@@ -92,7 +93,7 @@ def test_an_answer_becomes_an_evaluation_with_usage_and_raw_output():
         "model": "some-model",
         "revision": "served-model-2026-01-01",
         "host": "127.0.0.1",
-        "prompt": "reference",
+        "prompt": f"reference,crimson-score-{version('crimson-score')}",
         "output": "json_schema",
         "temperature": "0",
         "seed": "42",
@@ -592,7 +593,7 @@ def test_bad_arguments_are_named(options):
 
 def test_a_missing_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(JudgeError, match=r'pip install "crimson-metric\[openai\]"'):
+    with pytest.raises(JudgeError, match=r"crimson-metric\[openai\] @ git"):
         OpenAIJudge("m", api_key=KEY)
 
 

@@ -319,8 +319,11 @@ def test_the_drop_in_takes_it(engine, tiny_folder):
 
 @pytest.mark.skipif(REAL, reason="vLLM is installed")
 def test_without_vllm_the_error_names_the_command(tiny_folder):
-    with pytest.raises(JudgeError, match=r'vllm, which is not installed. Run: pip install "crimson-metric\[vllm\]"'):
+    with pytest.raises(JudgeError, match=r"vllm, which is not installed. Run, .*crimson-metric\[vllm\] @ git"):
         load_judge(f"vllm:{tiny_folder}")
+    code = "import sys; sys.modules['transformers'] = None; import crimson_core; crimson_core.load_judge('vllm:a/b')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "crimson-metric[vllm]" in done.stderr, "and not another judge's extra"
     assert JUDGES["vllm"].startswith("crimson_core.judges.engines.vllm:")
 
 

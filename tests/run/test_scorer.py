@@ -191,10 +191,11 @@ def test_every_registered_judge_can_be_imported():
     from importlib import import_module
     from importlib.util import find_spec
 
+    needs = {"vllm": "vllm", "hf": "torch"}  # vllm in an environment of its own
     for prefix, place in JUDGES.items():
         module, _, name = place.partition(":")
-        if prefix == "vllm" and find_spec("vllm") is None:  # it needs an environment of its own
-            with pytest.raises(JudgeError, match=r"crimson-metric\[vllm\]"):
+        if prefix in needs and find_spec(needs[prefix]) is None:
+            with pytest.raises(JudgeError, match=rf"crimson-metric\[{prefix}\]"):
                 import_module(module)
         else:
             assert callable(getattr(import_module(module), name).judge)

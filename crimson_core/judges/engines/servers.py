@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from crimson_core.errors import InputError, JudgeError
+from crimson_core.install import install_command
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -113,7 +114,7 @@ def openai_package() -> ModuleType:
     try:
         import openai
     except ImportError:
-        raise JudgeError('The openai package is not installed. Run: pip install "crimson-metric[openai]"') from None
+        raise JudgeError(f"The openai package is not installed. Run: {install_command('openai')}") from None
     return openai
 
 

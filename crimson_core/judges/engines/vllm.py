@@ -12,10 +12,23 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from crimson_core.errors import InputError, JudgeError
+from crimson_core.install import INSTALL_PROMPT, install_command
+
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM reports its use to its makers, unless told not to
+try:
+    import vllm
+    from vllm.lora.request import LoRARequest
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+except ImportError as error:
+    raise JudgeError(
+        f"The vllm judge needs {error.name or error}, which is not installed. Run, in an environment of its own: "
+        f"{install_command('vllm')} && {INSTALL_PROMPT}"
+    ) from None
+
 from safetensors import safe_open
 from transformers import GenerationConfig
 
-from crimson_core.errors import InputError, JudgeError
 from crimson_core.judges.base import Judgement
 from crimson_core.judges.engines.hf.asking import (
     DEFAULT_NEW_TOKENS,
@@ -40,18 +53,10 @@ from crimson_core.judges.engines.hf.checkpoint import (
     loading,
     revision_of,
 )
-from crimson_core.judges.engines.hf.engine import first_line, missing
+from crimson_core.judges.engines.hf.engine import first_line
 from crimson_core.judges.engines.hf.grammar import evaluation_grammar
 from crimson_core.protocol.evaluation import evaluation_schema
 from crimson_core.protocol.pair import ReportPair
-
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM reports its use to its makers, unless told not to
-try:
-    import vllm
-    from vllm.lora.request import LoRARequest
-    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
-except ImportError as error:
-    raise missing(error.name or str(error), "vllm") from None
 
 _DTYPES = ("bfloat16", "float16", "float32")
 _IN_HAND = 2048

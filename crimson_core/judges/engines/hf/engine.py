@@ -4,13 +4,12 @@ from importlib import import_module
 from types import ModuleType
 
 from crimson_core.errors import JudgeError
+from crimson_core.install import install_command
 
 
-def missing(package: str, judge: str = "hf") -> JudgeError:
-    """The error for a package that is not there; a judge's extra has its name."""
-    return JudgeError(
-        f'The {judge} judge needs {package}, which is not installed. Run: pip install "crimson-metric[{judge}]"'
-    )
+def missing(package: str) -> JudgeError:
+    """The error for a package that is not there."""
+    return JudgeError(f"The hf judge needs {package}, which is not installed. Run: {install_command('hf')}")
 
 
 def engine(module: str) -> ModuleType:

@@ -1,0 +1,3 @@
+from crimson_core.cli import main
+
+main()
