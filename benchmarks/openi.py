@@ -160,14 +160,15 @@ def _figures(count: Counter) -> dict[str, float]:
 
 @cache
 def labels_meant(term: Term) -> frozenset[str]:
-    """The labels that an index term means."""
-    return frozenset(label for label, entry in _LABELS.items() if any(means(name, term) for name in entry["terms"]))
-
-
-def means(name: str, term: Term) -> bool:
-    """Whether an index term is what an entry of `openi.yaml` names: the same heading, and each qualifier of the entry."""
-    heading, *qualifiers = name.split("/")
-    return heading == term[0] and set(qualifiers) <= set(term[1:])
+    """The labels that an index term means: those whose entries in `openi.yaml` agree with most of its qualifiers."""
+    heading, *qualifiers = term
+    agree: dict[str, int] = {}
+    for label, entry in _LABELS.items():
+        for name in entry["terms"]:
+            named, *needed = name.split("/")
+            if named == heading and set(needed) <= set(qualifiers):
+                agree[label] = max(len(needed), agree.get(label, 0))
+    return frozenset(label for label, most in agree.items() if most == max(agree.values()))
 
 
 def count_alarms(studies: list[Study], listed: Mapping[str, Listed], examples: Examples) -> dict[str, float]:

@@ -227,7 +227,10 @@ def test_openi_refuses_a_table_of_another_kind(table, said, tmp_path):
 
 def test_openi_index_terms():
     assert labels_meant(("Opacity", "lung", "lower lobe", "left")) == {"lung opacity"}
-    assert labels_meant(("Opacity", "lung", "interstitial")) == {"lung opacity", "interstitial disease"}
+    assert labels_meant(("Opacity", "lung", "base", "interstitial")) == {
+        "interstitial disease"
+    }  # the entry that says more
+    assert labels_meant(("Hydropneumothorax",)) == {"pneumothorax", "pleural effusion or blunting"}
     assert labels_meant(("Opacity", "ribs")) == set()
 
 
