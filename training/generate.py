@@ -12,6 +12,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,10 +22,12 @@ from tqdm.auto import tqdm
 
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.judges import load_judge, parse_spec
+from crimson_core.judges.engines.batch import Batching
 from crimson_core.protocol.evaluation import Evaluation
 from crimson_core.protocol.pair import ReportPair, parse_context
 from crimson_core.protocol.scoring import score_evaluation
 from crimson_core.run.scorer import CrimsonScorer
+from training.buying import FREE_REGIMES, Purse, is_bought
 from training.command import run
 from training.config import load_config
 from training.corpus import SPLITS, Corpus, Study, read_corpus, same_text
@@ -32,11 +36,11 @@ from training.journal import Journal, locked, write_whole
 from training.plan import Slot, plan
 from training.readable import with_whole_texts
 from training.records import DATASET_FILE, Record, context_of
-from training.settings import GenerateConfig
+from training.settings import Engine, GenerateConfig
 from training.similar import nearest
 from training.writers import Draft, Task, Writer, load_writer
 
-_RANDOM, _SIMILAR = 0, 1  # regimes whose candidate is the report of another study
+_SIMILAR = 1  # the regime
 _TRIES = 100  # to find another study's report that says something else
 # What may change between two starts of one run: it decides how far and how fast a run goes, not what a record holds.
 _FREE = {"candidates", "budget", "prices", "output"}
@@ -49,56 +53,91 @@ def main(
         typer.Option("--set", metavar="KEY=VALUE", help="Another value, such as candidates.train=100."),
     ] = None,
     retry_failed: Annotated[bool, typer.Option(help="Try again what has failed; it may be paid again.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Buy what costs more than 10 US dollars.")] = False,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="Ask OpenAI or Azure in batches, at half the price, and wait for them.")
+    ] = False,
+    leave: Annotated[
+        bool, typer.Option("--leave", help="With --batch: stop when all is sent. The same command collects it.")
+    ] = False,
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
     """Make candidate reports from a corpus, and label them. The same command goes on after a stop."""
     settings = load_config(config, GenerateConfig, overrides)
-    generate(settings, retry_failed=retry_failed, progress=progress)
+    generate(settings, retry_failed=retry_failed, progress=progress, yes=yes, batch=batch, wait=not leave)
 
 
-def generate(config: GenerateConfig, *, retry_failed: bool = False, progress: bool = False) -> None:
+def generate(
+    config: GenerateConfig,
+    *,
+    retry_failed: bool = False,
+    progress: bool = False,
+    yes: bool = False,
+    batch: bool = False,
+    wait: bool = True,
+    every: float = 30.0,
+) -> None:
     """Make the data set of a configuration, or what is still lacking of it.
+
+    Args:
+        config: What to make.
+        retry_failed: Whether to try again what has failed.
+        progress: Whether to show progress bars.
+        yes: Whether to buy what costs more than 10 US dollars, or nobody knows how much.
+        batch: Whether an API is asked in batches.
+        wait: Whether to wait for batches.
+        every: Seconds between two looks at batches.
 
     Raises:
         InputError: The configuration, the corpus or the output folder cannot be used.
         JudgeError: The writer or the judge cannot be had, or cannot go on.
-        CrimsonError: The disk is full.
+        CrimsonError: The disk is full, the budget is spent, or the price is too high without a yes.
     """
-    writer = load_writer(config.writer.spec, **config.writer.options)
-    parse_spec(config.judge.spec)
     work = config.output / "work"
+    if batch and not (is_bought(config.writer) or is_bought(config.judge)):
+        raise InputError(
+            "--batch is for a writer or a judge of OpenAI or Azure; this configuration has none. Leave it out."
+        )
+
+    def options(engine: Engine, name: str) -> dict[str, Any]:
+        batching = {"batch": Batching(work / f"batches-{name}", wait, every)} if batch and is_bought(engine) else {}
+        return engine.options | batching
+
+    for_writer, for_judge = options(config.writer, "writer"), options(config.judge, "judge")
+    writer = load_writer(config.writer.spec, **for_writer)
+    parse_spec(config.judge.spec)
     with locked(work):
         corpus = read_corpus(config.corpus)
         _check_same_run(work / "run.json", config, corpus)
         slots = _planned(config, corpus, writer)
         with Journal(work / "candidates.jsonl") as candidates, Journal(work / "labels.jsonl") as labels:
-            purse = _Purse(config, candidates, labels)
-            finished = _write_candidates(config, corpus, writer, slots, candidates, purse, retry_failed, progress)
-            finished = finished and _label(config, slots, candidates, labels, purse, retry_failed, progress)
+            purse = Purse(config, candidates, labels, batch)
+            waiting = _unfinished(config, slots, candidates, labels, retry_failed)
+            if progress or is_bought(config.writer) or is_bought(config.judge):
+                print(purse.estimate(waiting, batch), file=sys.stderr)
+            purse.check(waiting, yes)
+            bench = _Bench(config, corpus, writer, for_writer, for_judge, candidates, labels)
+            finished = _make(bench, waiting, purse, retry_failed, progress)
             failures = _finish(config, corpus, writer, slots, candidates, labels, purse)
     _report(config, slots, failures, purse, finished)
 
 
-class _Purse:
-    """What has been paid, and whether anything is left."""
+@dataclass
+class _Bench:
+    """What the slots of a run are made with."""
 
-    def __init__(self, config: GenerateConfig, candidates: Journal, labels: Journal) -> None:
-        self._config, self._candidates, self._labels = config, candidates, labels
+    config: GenerateConfig
+    corpus: Corpus
+    writer: Writer
+    writer_options: dict[str, Any]
+    judge_options: dict[str, Any]
+    candidates: Journal
+    labels: Journal
 
-    @property
-    def spent(self) -> float:
-        """US dollars, of all starts of this run together."""
-        prices = self._config.prices
-        paid = ((prices.writer, self._candidates.usage), (prices.judge, self._labels.usage))
-        return sum(price.of(usage) for price, usage in paid if price)
-
-    @property
-    def empty(self) -> bool:
-        return self._config.budget is not None and self.spent >= self._config.budget
-
-    def show(self, bar: tqdm) -> None:
-        if any((self._config.prices.writer, self._config.prices.judge)):
-            bar.set_postfix_str(f"${self.spent:.2f}", refresh=False)
+    @cached_property
+    def scorer(self) -> CrimsonScorer:
+        """Loaded when it is first asked: nothing may be left for it to do."""
+        return CrimsonScorer(load_judge(self.config.judge.spec, **self.judge_options))
 
 
 def _planned(config: GenerateConfig, corpus: Corpus, writer: Writer) -> list[Slot]:
@@ -112,40 +151,59 @@ def _planned(config: GenerateConfig, corpus: Corpus, writer: Writer) -> list[Slo
     )
 
 
-def _write_candidates(
-    config: GenerateConfig,
-    corpus: Corpus,
-    writer: Writer,
-    slots: Sequence[Slot],
-    candidates: Journal,
-    purse: _Purse,
-    retry_failed: bool,
-    progress: bool,
-) -> bool:
-    """Add what is lacking to the journal of candidates; False if the budget ended first."""
-    waiting = _waiting(slots, candidates, retry_failed)
-    others = [slot for slot in waiting if slot.study is None or slot.regime in (_RANDOM, _SIMILAR)]
-    rewrites = [slot for slot in waiting if slot.study and slot.regime not in (_RANDOM, _SIMILAR)]
-    for entry in _other_reports(config, corpus, others, progress):
-        candidates.add(entry)
+def _make(bench: _Bench, waiting: Sequence[Slot], purse: Purse, retry_failed: bool, progress: bool) -> bool:
+    """Write and label what is lacking, some slots at a time, so that what is bought is whole records; False if the
+    budget ended first.
+    """
+    others = [slot for slot in waiting if slot.study is None or slot.regime in FREE_REGIMES]
+    for entry in _other_reports(bench.config, bench.corpus, _waiting(others, bench.candidates, retry_failed), progress):
+        bench.candidates.add(entry)
+    with tqdm(total=len(waiting), desc="making", unit="record", disable=not progress) as bar:
+        left = list(waiting)
+        while left:
+            some = purse.next(left)
+            if not some:
+                return False
+            _write_candidates(bench, _waiting(some, bench.candidates, retry_failed))
+            _label(bench, _waiting(some, bench.labels, retry_failed))
+            purse.bought(some)
+            del left[: len(some)]
+            bar.update(len(some))
+            if purse.spent:
+                bar.set_postfix_str(f"${purse.spent:.2f}", refresh=False)
+    return True
+
+
+def _unfinished(
+    config: GenerateConfig, slots: Sequence[Slot], candidates: Journal, labels: Journal, retry_failed: bool
+) -> list[Slot]:
+    unwritten = {slot.id for slot in _waiting(slots, candidates, retry_failed)}
+    unlabelled = {
+        slot.id for slot in _waiting(slots, labels, retry_failed) if _is_to_be_judged(config, slot, candidates)
+    }
+    return [slot for slot in slots if slot.id in unwritten | unlabelled]
+
+
+def _is_to_be_judged(config: GenerateConfig, slot: Slot, candidates: Journal) -> bool:
+    """Whether a slot has a candidate that needs a label of the judge."""
+    if slot.id not in candidates or slot.id in candidates.failures:
+        return False
+    return not (config.construction and candidates.get(slot.id).get("evaluation"))
+
+
+def _write_candidates(bench: _Bench, slots: Sequence[Slot]) -> None:
+    """Add the candidates that a writer writes to the journal."""
+    slots = [slot for slot in slots if slot.study and slot.regime not in FREE_REGIMES]
     tasks = [
-        Task(slot.study.report, slot.kinds, f"{config.seed} {slot.id}", _context(slot), slot.aim) for slot in rewrites
+        Task(slot.study.report, slot.kinds, f"{bench.config.seed} {slot.id}", _context(slot), slot.aim)
+        for slot in slots
     ]
-    if not tasks:
-        return True
-    bar = tqdm(total=len(slots), initial=len(slots) - len(tasks), desc="writing", unit="report", disable=not progress)
-    with bar, closing(writer.write(tasks)) as drafts:
-        purse.show(bar)
-        if purse.empty:
-            return False
-        for index, draft in drafts:
-            signature = _signature(writer)
-            candidates.add(_draft_entry(rewrites[index], draft, signature), paid=bool(draft.usage))
-            purse.show(bar)
-            bar.update()
-            if purse.empty:
-                break
-    return not _waiting(slots, candidates, False)
+    if tasks:
+        with closing(bench.writer.write(tasks)) as drafts:
+            for index, draft in drafts:
+                entry = _draft_entry(slots[index], draft, _signature(bench.writer))
+                entry["usage"] = _usage(draft.usage, bench.writer_options)
+                bench.candidates.add(entry, paid=bool(draft.usage))
 
 
 def _waiting(slots: Sequence[Slot], journal: Journal, retry_failed: bool) -> list[Slot]:
@@ -159,7 +217,6 @@ def _draft_entry(slot: Slot, draft: Draft, writer: str) -> dict[str, Any]:
         "changes": [change.model_dump() for change in draft.changes],
         "evaluation": draft.evaluation.model_dump() if draft.evaluation else None,
         "failure": draft.failure,
-        "usage": draft.usage,
         "writer": writer,
     }
 
@@ -207,44 +264,29 @@ def _is_other(study: Study, other: Study) -> bool:
     return study.id != other.id and apart and same_text(study.report) != same_text(other.report)
 
 
-def _label(
-    config: GenerateConfig,
-    slots: Sequence[Slot],
-    candidates: Journal,
-    labels: Journal,
-    purse: _Purse,
-    retry_failed: bool,
-    progress: bool,
-) -> bool:
-    """Add what is lacking to the journal of labels; False if the budget ended first."""
-    waiting = []
-    for slot in _waiting(slots, labels, retry_failed):
-        if slot.id in candidates and slot.id not in candidates.failures:
-            entry = candidates.get(slot.id)
-            if not (config.construction and entry.get("evaluation")):
-                waiting.append((slot, entry["candidate"]))
-    if not waiting:
-        return True
-    if purse.empty:
-        return False
-    scorer = CrimsonScorer(load_judge(config.judge.spec, **config.judge.options))
-    pairs = [ReportPair(slot.study.report, candidate, _context(slot), slot.id) for slot, candidate in waiting]
-    bar = tqdm(total=len(pairs), desc="judging", unit="pair", disable=not progress)
-    with bar, closing(scorer.stream(pairs)) as results:
-        for done, result in enumerate(results, 1):
-            entry = {
-                "id": result.id,
-                "evaluation": result.score["raw_evaluation"] if result.score else None,
-                "failure": result.failure,
-                "usage": result.usage,
-                "source": scorer.signature,
-            }
-            labels.add(entry, paid=bool(result.usage))
-            purse.show(bar)
-            bar.update()
-            if purse.empty and done < len(pairs):
-                return False
-    return True
+def _usage(usage: dict[str, int], options: dict[str, Any]) -> dict[str, int]:
+    """Token counts, under names that tell those of batches apart: they cost less."""
+    return {f"batch_{name}": count for name, count in usage.items()} if "batch" in options else dict(usage)
+
+
+def _label(bench: _Bench, slots: Sequence[Slot]) -> None:
+    """Add the labels of the judge to the journal."""
+    slots = [slot for slot in slots if _is_to_be_judged(bench.config, slot, bench.candidates)]
+    pairs = [
+        ReportPair(slot.study.report, bench.candidates.get(slot.id)["candidate"], _context(slot), slot.id)
+        for slot in slots
+    ]
+    if pairs:
+        with closing(bench.scorer.stream(pairs)) as results:
+            for result in results:
+                entry = {
+                    "id": result.id,
+                    "evaluation": result.score["raw_evaluation"] if result.score else None,
+                    "failure": result.failure,
+                    "usage": _usage(result.usage, bench.judge_options),
+                    "source": bench.scorer.signature,
+                }
+                bench.labels.add(entry, paid=bool(result.usage))
 
 
 def _finish(
@@ -254,7 +296,7 @@ def _finish(
     slots: Sequence[Slot],
     candidates: Journal,
     labels: Journal,
-    purse: _Purse,
+    purse: Purse,
 ) -> dict[str, str]:
     """Write the records, the failures and the data card; returns the failures by id."""
     slot_ids = {slot.id for slot in slots}
@@ -362,7 +404,7 @@ def _check_same_run(path: Path, config: GenerateConfig, corpus: Corpus) -> None:
 
 
 def _report(
-    config: GenerateConfig, slots: Sequence[Slot], failures: dict[str, str], purse: _Purse, finished: bool
+    config: GenerateConfig, slots: Sequence[Slot], failures: dict[str, str], purse: Purse, finished: bool
 ) -> None:
     if finished:
         print(f"{len(slots) - len(failures)} of {len(slots)} records in {config.output}, ${purse.spent:.2f} spent.")
@@ -370,8 +412,8 @@ def _report(
         print(f"  {count} failed: {reason}", file=sys.stderr)
     if not finished:
         raise CrimsonError(
-            f"The budget of ${config.budget:.2f} is spent (${purse.spent:.2f}). What was paid for is in {config.output}; "
-            "raise budget and run the same command to go on."
+            f"The budget of ${config.budget:.2f} pays for no more records (${purse.spent:.2f} are spent). What was paid for is in "
+            f"{config.output}; raise budget and run the same command to go on."
         )
 
 

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from training.corpus import CorpusConfig
 
+BATCH_SHARE = 0.5  # of the price, in batches
+
 
 class Counts(BaseModel):
     """Records per split."""
@@ -28,8 +30,12 @@ class Price(BaseModel):
     output: float = Field(ge=0)
 
     def of(self, usage: Mapping[str, int]) -> float:
-        """The price of some tokens in US dollars."""
-        return (self.input * usage.get("prompt_tokens", 0) + self.output * usage.get("completion_tokens", 0)) / 1e6
+        """The price of some tokens in US dollars; those of batches (`batch_prompt_tokens`, …) cost half."""
+        prompt, answer = (
+            usage.get(name, 0) + BATCH_SHARE * usage.get(f"batch_{name}", 0)
+            for name in ("prompt_tokens", "completion_tokens")
+        )
+        return (self.input * prompt + self.output * answer) / 1e6
 
 
 class Prices(BaseModel):

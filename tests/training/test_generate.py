@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -77,8 +78,8 @@ def settings(corpus, tmp_path):
     }
 
 
-def made(settings, **options):
-    generate(GenerateConfig.model_validate(settings), **options)
+def made(settings, *, yes=True, **options):
+    generate(GenerateConfig.model_validate(settings), yes=yes, **options)
     return records_of(settings)
 
 
@@ -253,6 +254,9 @@ def test_a_full_disk_is_one_message(tmp_path):
     assert (tmp_path / "j.jsonl").read_bytes() == b'{"id": "a"}\n'
 
 
+PRICE = {"input": 10.0, "output": 50.0}
+
+
 def api_settings(settings, server, **more):
     options = {"base_url": server.url, "concurrency": 4, "max_retries": 0}
     return settings | {
@@ -285,7 +289,7 @@ def test_nothing_is_bought_twice_and_nothing_is_lost_by_kills(settings, tmp_path
     with answering(delay=0.02) as server:
         config = tmp_path / "config.yaml"
         config.write_text(yaml.safe_dump(api_settings(settings, server)), encoding="utf-8")
-        command = [sys.executable, "-m", "training.generate", str(config), "--no-progress"]
+        command = [sys.executable, "-m", "training.generate", str(config), "--no-progress", "--yes"]
         environment = os.environ | {"OPENAI_API_KEY": "sk-x", "NO_PROXY": "127.0.0.1"}
         rng, kills = random.Random(3), 0
         for _ in range(60):
@@ -318,22 +322,78 @@ def test_nothing_is_bought_twice_and_nothing_is_lost_by_kills(settings, tmp_path
         assert records_of(settings) == records
 
 
-def test_a_budget_ends_a_run_and_a_larger_one_goes_on(settings, monkeypatch, capsys):
+def costing(script):
+    """A server whose answers tell as many tokens as they have."""
+
+    def told(request):
+        answer = script(request)
+        prompt = sum(len(message["content"]) for message in request.body["messages"])
+        text = answer.body["choices"][0]["message"]["content"]
+        answer.body["usage"] = {"prompt_tokens": prompt // 4, "completion_tokens": len(text) // 4}
+        return answer
+
+    return FaultServer(told)
+
+
+@pytest.mark.parametrize("budget", [0.4, 1.0])
+def test_what_a_budget_buys_is_whole_records(settings, monkeypatch, capsys, budget):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
-    with answering() as server:
-        limited = api_settings(settings, server, budget=1.0)  # a question costs 18 tokens, so 0.18 dollars
-        with pytest.raises(CrimsonError, match=r"budget of \$1.00 is spent"):
+    with answering() as plain, costing(plain._script) as server:
+        limited = api_settings(settings, server, budget=budget, prices={"writer": PRICE, "judge": PRICE})
+        with pytest.raises(CrimsonError, match=rf"budget of \${budget:.2f} pays for no more records"):
             made(limited)
-        # Six are 1.08 dollars; each of four at a time may be at its second attempt, and the last one may cost two.
-        assert len(server.requests) <= 6 + 1 + 2 * 4 and server.most_at_once <= 4
-        spent = len(server.requests)
-        with pytest.raises(CrimsonError, match="budget"):
-            made(limited)
-        assert len(server.requests) == spent
-        assert made(limited | {"budget": 1000.0})
-        assert len(server.requests) > spent
+        bought = records_of(settings)
+        asked_for = Counter(request.body["model"] for request in server.requests)
+        assert bought and asked_for["j"] == len(bought) and server.most_at_once <= 4
+        spent = float(re.search(r"\$([\d.]+) are spent", capsys.readouterr().err + told(limited))[1])
+        assert budget / 3 < spent < 1.3 * budget
+        before = len(server.requests)
+        assert told(limited) and len(server.requests) == before
+        more = made(limited | {"budget": 1000.0})
+        assert [record for record in more if record.id in {r.id for r in bought}] == bought and len(more) > len(bought)
         assert max(asked(server).values()) == 1 or sum(c - 1 for c in asked(server).values()) <= 2 * 4
     assert "sk-x" not in capsys.readouterr().err
+
+
+def told(settings):
+    with pytest.raises(CrimsonError) as raised:
+        made(settings)
+    return str(raised.value)
+
+
+def test_the_estimate_comes_before_the_first_request(settings, monkeypatch, capsys):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    with answering() as server:
+        dear = api_settings(settings, server)
+        with pytest.raises(CrimsonError, match=r"This costs some \$\d+.* Give --yes"):
+            made(dear, yes=False)
+        said = capsys.readouterr().err
+        assert re.search(
+            r"40 records to make; \d+ requests to openai:w .* million of answers .*40 requests to openai:j", said
+        )
+        assert re.search(r"some \$[\d.]+; some [\d.]+ hours", said)
+        with pytest.raises(CrimsonError, match=r"The price of openai:w is unknown. Give prices.writer"):
+            made(dear | {"prices": {}}, yes=False)
+        with pytest.raises(CrimsonError, match=r"The price of openai:j is unknown. Give prices.judge"):
+            made(dear | {"prices": {"writer": PRICE}}, yes=False)
+        assert not server.requests
+        assert made(dear | {"prices": {"writer": PRICE, "judge": PRICE}}, yes=False)  # costs little
+        assert server.requests
+
+
+def test_what_a_request_holds_besides_is_sent_and_told(settings, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    more = {"reasoning_effort": "low", "service_tier": "flex"}
+    with answering() as server:
+        own = api_settings(settings, server)
+        for engine in ("writer", "judge"):
+            own[engine] = own[engine] | {"options": own[engine]["options"] | {"request": more}}
+        records = made(own)
+        assert all(more.items() <= request.body.items() for request in server.requests)
+        assert all("|reasoning_effort:low|service_tier:flex" in record.label_source for record in records)
+        own["judge"]["options"]["request"] = {"model": "x"}
+        with pytest.raises(InputError, match="request holds 'model'"):
+            made(own | {"output": own["output"] + "-2"})
 
 
 def test_failures_are_listed_and_tried_again_only_when_asked(settings, monkeypatch):

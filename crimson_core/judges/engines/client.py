@@ -5,6 +5,7 @@ the signature says so.
 """
 
 import asyncio
+import json
 import logging
 import re
 import threading
@@ -14,11 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import signature
 from itertools import islice
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
 from crimson_core.errors import InputError, JudgeError
+from crimson_core.judges.engines.batch import Batching, ask_in_batches
 from crimson_core.judges.engines.servers import SERVERS, Server, openai_package
 from crimson_core.protocol.prompt import Message
 
@@ -26,6 +29,22 @@ if TYPE_CHECKING:
     from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
 _CONNECT_TIMEOUT = 10.0  # seconds; a host that is not there is found out sooner than a slow answer
+
+# Fields that `request` cannot hold: each has an option, or is what all else relies on.
+_OWN_FIELDS = (
+    *(
+        "model",
+        "messages",
+        "temperature",
+        "seed",
+        "max_tokens",
+        "max_completion_tokens",
+        "response_format",
+        "n",
+        "stream",
+    ),
+    *("tools", "functions", "logprobs"),
+)
 
 # What a server may refuse of a request. Besides the fields: the keyword `pattern` of the JSON schema, which Azure and
 # OpenAI's fine-tuned models do not take although they take the rest of it, and the forms of response_format.
@@ -111,6 +130,8 @@ class Chat:
         max_retries: How often a failed request is sent again.
         timeout: Seconds to wait for an answer.
         max_output_tokens: Longest answer; None leaves it to the server. A longer answer is a failure.
+        request: Whatever else a request is to hold, such as {"reasoning_effort": "low", "service_tier": "flex"}.
+        batch: Asks in batches; None asks one by one.
 
     Raises:
         InputError: An argument is out of range.
@@ -126,6 +147,8 @@ class Chat:
         max_retries: int = 6,
         timeout: float = 120.0,
         max_output_tokens: int | None = None,
+        request: dict[str, Any] | None = None,
+        batch: Batching | None = None,
     ) -> None:
         self.model = model
         self.server = server
@@ -136,6 +159,8 @@ class Chat:
         self.max_output_tokens = (
             None if max_output_tokens is None else _at_least(1, "max_output_tokens", max_output_tokens)
         )
+        self.request = _more_fields(request)
+        self.batch = batch
         # What the server has refused, and what answers have come back with: for as long as this object lives, and for
         # the signature. Written by the thread of a run only, read at any time.
         self._refused: frozenset[str] = frozenset()
@@ -161,8 +186,11 @@ class Chat:
         Raises:
             JudgeError: Going on is pointless.
         """
-        client = self._client()
         _keep_reports_out_of_logs()
+        if self.batch is not None:
+            yield from ask_in_batches(self, self.batch, questions, form, follow_up)
+            return
+        client = self._client()
         waiting = iter(enumerate(questions))
         running: dict[Future[Answer | JudgeError], int] = {}
         asked, reached, unreachable = 0, False, 0
@@ -218,6 +246,7 @@ class Chat:
             "max_output_tokens": str(self.max_output_tokens or ""),
             "openai": openai_package().__version__,
         } | self.server.version
+        fields |= {name: value if isinstance(value, str) else json.dumps(value) for name, value in self.request.items()}
         return {key: value for key, value in fields.items() if value}
 
     def _client(self) -> "AsyncOpenAI":
@@ -255,7 +284,9 @@ class Chat:
         while True:
             request = self._request(question, form, refused)
             try:
-                response = await client.chat.completions.with_raw_response.create(messages=question.messages, **request)
+                response = await client.chat.completions.with_raw_response.create(
+                    messages=question.messages, extra_body=self.request or None, **request
+                )
             except openai.APIStatusError as error:
                 part = _refused_part(error, request)
                 if part is None or part in refused:
@@ -270,6 +301,38 @@ class Chat:
             self._refused |= refused
             self._outputs.add(_output(refused))
             return self._read(response.content)
+
+    def body(self, question: Question, form: Form) -> dict[str, Any]:
+        """A request as it is sent, without what the server has refused before."""
+        return {"messages": question.messages} | self._request(question, form, self._refused) | self.request
+
+    def heard(self, status: int, content: str, body: dict[str, Any]) -> Answer | None:
+        """The answer to a request of a batch.
+
+        Args:
+            status: The HTTP status of its response; 0 where there was none.
+            content: The response, or why there was none.
+            body: The request. Where the response refuses a part of it, the answer is None: ask again, without that part.
+        """
+        if status == 0:
+            return Answer(failure=content)
+        if status == 200:
+            self._outputs.add(_output(self._refused))
+            return self._read(content.encode())
+        told = json.loads(content) if content else {}
+        told = told.get("error", told) if isinstance(told, dict) else {}
+        told = told if isinstance(told, dict) else {}
+        error = SimpleNamespace(status_code=status, body=told, **{k: told.get(k) for k in ("param", "code", "type")})
+        part = _refused_part(error, body)
+        if part is not None:
+            self._refused |= {part}
+            return None
+        failure = self._status_failure(error)
+        return failure if isinstance(failure, Answer) else self.failed(status)
+
+    def failed(self, status: int) -> Answer:
+        """The answer where a server gives an HTTP status and no reason that can be shown."""
+        return Answer(failure=f"the server answered HTTP {status}")
 
     def _read(self, body: bytes) -> Answer:
         try:
@@ -311,6 +374,9 @@ class Chat:
             )
         if error.status_code == 404:
             return JudgeError(f"{host} has no {self.model!r} there ({reason}). Check {self.server.where_wrong}.")
+        wrong = error.param if isinstance(error.param, str) else None
+        if error.status_code in (400, 422) and wrong in self.request:
+            return JudgeError(f"{host} does not take {wrong!r} as request has it ({reason}). Leave it out, or mend it.")
         if error.code == "insufficient_quota":
             return JudgeError(f"The account behind {key} has no credit left ({reason}). Top it up, or use another key.")
         return Answer(failure=f"the server answered {reason}")
@@ -361,6 +427,17 @@ def _at_least(least: int, name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name} is {value!r}. Give a whole number of at least {least}.")
     return value
+
+
+def _more_fields(value: Any) -> dict[str, Any]:
+    if value is not None and not (isinstance(value, dict) and all(isinstance(name, str) for name in value)):
+        raise InputError(
+            f"request is of type {type(value).__name__}. Give names with values: {{reasoning_effort: low}}."
+        )
+    for name in value or {}:
+        if name in _OWN_FIELDS:
+            raise InputError(f"request holds {name!r}, which has an option of its own or is fixed. Leave it out.")
+    return dict(value or {})
 
 
 def _temperature(value: Any) -> float:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from crimson_core.judges.base import Judgement
+from crimson_core.judges.engines.batch import Batching
 from crimson_core.judges.engines.client import Answer, Chat, Form, Question
 from crimson_core.judges.engines.servers import Server, azure_server, openai_server
 from crimson_core.protocol.evaluation import evaluation_schema
@@ -34,6 +35,8 @@ class OpenAIJudge:
         timeout: Seconds to wait for an answer.
         guidelines: Whether the prompt holds the guidelines; None is the default for this model.
         max_output_tokens: Longest answer; None leaves it to the server. A longer answer is a failed judgement.
+        request: Whatever else a request is to hold, such as {"reasoning_effort": "low", "service_tier": "flex"}.
+        batch: Asks in batches; None asks one by one.
 
     Attributes:
         prompt: How report pairs are put to the model.
@@ -54,6 +57,8 @@ class OpenAIJudge:
         timeout: float = 120.0,
         guidelines: bool | None = None,
         max_output_tokens: int | None = None,
+        request: dict[str, Any] | None = None,
+        batch: Batching | None = None,
     ) -> None:
         self._set_up(
             model,
@@ -63,6 +68,8 @@ class OpenAIJudge:
             max_retries=max_retries,
             timeout=timeout,
             max_output_tokens=max_output_tokens,
+            request=request,
+            batch=batch,
         )
 
     def _set_up(self, model: str, server: Server, guidelines: bool | None, **options: Any) -> None:
@@ -100,7 +107,7 @@ class AzureJudge(OpenAIJudge):
         endpoint: For example https://my-resource.openai.azure.com; by default AZURE_OPENAI_ENDPOINT.
         api_key: By default AZURE_OPENAI_API_KEY.
         api_version: For example 2024-10-21; by default OPENAI_API_VERSION.
-        concurrency, max_retries, timeout, guidelines, max_output_tokens: As with `OpenAIJudge`.
+        concurrency, max_retries, timeout, guidelines, max_output_tokens, request, batch: As with `OpenAIJudge`.
 
     Raises:
         InputError: An argument is out of range.
@@ -119,6 +126,8 @@ class AzureJudge(OpenAIJudge):
         timeout: float = 120.0,
         guidelines: bool | None = None,
         max_output_tokens: int | None = None,
+        request: dict[str, Any] | None = None,
+        batch: Batching | None = None,
     ) -> None:
         self._set_up(
             model,
@@ -128,6 +137,8 @@ class AzureJudge(OpenAIJudge):
             max_retries=max_retries,
             timeout=timeout,
             max_output_tokens=max_output_tokens,
+            request=request,
+            batch=batch,
         )
 
 

@@ -15,7 +15,7 @@ from crimson_core.errors import InputError, JudgeError
 from crimson_core.install import install_command
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, OpenAI
 
 _OPENAI_HOST = "api.openai.com"
 
@@ -31,6 +31,7 @@ class Server:
         key_variable: The environment variable of the key.
         where_wrong: What to check where the server or the model is not found.
         connect: Makes a client from `api_key` and the options of every client.
+        connect_blocking: The same, of a client that is not asynchronous.
         version: What else its signature holds.
     """
 
@@ -40,6 +41,7 @@ class Server:
     key_variable: str
     where_wrong: str
     connect: Callable[..., "AsyncOpenAI"] = field(repr=False)  # it holds the URL, which may hold a password
+    connect_blocking: Callable[..., "OpenAI"] = field(repr=False)
     version: dict[str, str] = field(default_factory=dict)
 
 
@@ -64,6 +66,7 @@ def openai_server(base_url: str | None = None, api_key: str | None = None) -> Se
         key_variable="OPENAI_API_KEY",
         where_wrong="the model's name and base_url (or OPENAI_BASE_URL), which usually ends in /v1",
         connect=partial(openai.AsyncOpenAI, base_url=url),
+        connect_blocking=partial(openai.OpenAI, base_url=url),
     )
 
 
@@ -98,6 +101,7 @@ def azure_server(endpoint: str | None = None, api_key: str | None = None, api_ve
             "the deployment's name, AZURE_OPENAI_ENDPOINT (or endpoint) and OPENAI_API_VERSION (or api_version)"
         ),
         connect=partial(openai.AsyncAzureOpenAI, azure_endpoint=url, api_version=version),
+        connect_blocking=partial(openai.AzureOpenAI, azure_endpoint=url, api_version=version),
         version={"api_version": version},
     )
 

@@ -1,0 +1,330 @@
+"""Questions in batches: OpenAI and Azure answer them within a day, at half the price and without rate limits.
+
+What was sent and what came back is in a small database in a folder, so that a run can end at any point: the next one
+collects. A batch is looked for on the server by its name before it is made again, so that none is bought twice.
+"""
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from crimson_core.errors import InputError, JudgeError
+from crimson_core.judges.engines.servers import Server, openai_package
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from openai.types import Batch
+
+_MOST_REQUESTS, _MOST_BYTES = 20_000, 90_000_000  # of one batch; the servers take 50,000 and 100 MB or more
+_OVER = ("completed", "failed", "expired", "cancelled")
+_NAME = "crimson"  # the key of a batch's metadata that holds its name
+_LISTED = 1000  # batches of an account among which one is looked for
+_PATH = {"openai": "/v1/chat/completions", "azure": "/chat/completions"}
+
+
+class Batching(NamedTuple):
+    """How questions are asked in batches.
+
+    Attributes:
+        folder: Keeps what was sent and what came back.
+        wait: Whether to wait for the answers; else the run stops once all is sent, and a later one collects.
+        every: Seconds between two looks at the batches.
+    """
+
+    folder: Path
+    wait: bool = True
+    every: float = 30.0
+
+
+class BatchesPending(JudgeError):
+    """All is sent, and nobody waits for the answers."""
+
+
+class Asker(Protocol):
+    """What batches need of a `Chat`, whose questions and answers they pass on unread."""
+
+    server: Server
+    max_retries: int
+    timeout: float
+
+    def body(self, question: Any, form: Any) -> dict[str, Any]:
+        """A request as it is sent."""
+        ...
+
+    def heard(self, status: int, content: str, body: dict[str, Any]) -> Any:
+        """The answer in a response; None where the request is to be asked without a part that was refused."""
+        ...
+
+    def failed(self, status: int) -> Any:
+        """The answer where there is a status only."""
+        ...
+
+
+def ask_in_batches(
+    chat: Asker,
+    batching: Batching,
+    questions: Iterable[Any],
+    form: Any,
+    follow_up: Callable[[int, Any], Any] | None,
+) -> Generator[tuple[int, Any], None, None]:
+    """Yield (position in `questions`, answer), as `Chat.ask` does; follow-ups are asked in further batches.
+
+    A batch that fails, expires or comes back short gives failed answers that name it. An answer is forgotten only when
+    the caller takes the next one, so that what was not kept is not lost.
+
+    Raises:
+        BatchesPending: `batching.wait` is false, and answers are still to come.
+        JudgeError: The server does not take a batch, or cannot be reached.
+        InputError: The folder cannot be used.
+    """
+    with closing(_Books(batching.folder)) as books, _client(chat) as client:
+        desk = _Desk(chat, client, books)
+        desk.find_unsure()
+        asking = dict(enumerate(questions))
+        asked: dict[int, Any] = {}
+        chains: dict[int, list[str]] = {}  # position -> the ids of what was asked for it
+        waiting: dict[str, list[int]] = {}  # id -> positions
+        bodies: dict[str, dict[str, Any]] = {}
+        while asking or waiting:
+            for index, question in asking.items():
+                body = chat.body(question, form)
+                name = _digest_of(body)
+                bodies[name], asked[index] = body, question
+                waiting.setdefault(name, []).append(index)
+                chains.setdefault(index, []).append(name)
+            asking = {}
+            desk.send({name: bodies[name] for name in waiting if not books.knows(name)})
+            ready = [name for name in waiting if books.answered(name)]
+            if not ready:
+                if not desk.collect(books.batches_of(waiting)):
+                    if not batching.wait:
+                        raise BatchesPending(
+                            f"{len(waiting)} requests wait in batches at {chat.server.host}. Run the same command later: "
+                            "it collects them."
+                        )
+                    time.sleep(batching.every)
+                continue
+            for name in ready:
+                status, content = books.answer(name)
+                for index in waiting.pop(name):
+                    answer = chat.heard(status, content, bodies[name])
+                    again = asked[index]
+                    if answer is None and _digest_of(chat.body(again, form)) == name:
+                        answer = chat.failed(status)  # leaving out what it refuses changed nothing
+                    if answer is not None:
+                        again = follow_up(index, answer) if follow_up else None
+                    if again is not None:
+                        asking[index] = again
+                    else:
+                        yield index, answer
+                        books.forget(chains.pop(index))
+
+
+class _Desk:
+    """Sends batches and collects them."""
+
+    def __init__(self, chat: Asker, client: "OpenAI", books: "_Books") -> None:
+        self._chat, self._client, self._books = chat, client, books
+
+    def find_unsure(self) -> None:
+        """Settle the batches of which nobody knows whether they were made, since a run ended just then."""
+        for name in self._books.unsure():
+            batch = self._called(name)
+            if batch:
+                self._books.sent(name, batch)
+            else:
+                self._books.give_up(name)
+
+    def send(self, bodies: dict[str, dict[str, Any]]) -> None:
+        """Send requests, by id, in as many batches as they need."""
+        lines = {
+            name: json.dumps(
+                {"custom_id": name, "method": "POST", "url": _PATH[self._chat.server.name], "body": body},
+                ensure_ascii=False,
+            ).encode()
+            + b"\n"
+            for name, body in bodies.items()
+        }
+        part: list[str] = []
+        size = 0
+        for name, line in lines.items():
+            if part and (len(part) == _MOST_REQUESTS or size + len(line) > _MOST_BYTES):
+                self._send_part(part, lines)
+                part, size = [], 0
+            part.append(name)
+            size += len(line)
+        if part:
+            self._send_part(part, lines)
+
+    def _send_part(self, part: Sequence[str], lines: dict[str, bytes]) -> None:
+        openai = openai_package()
+        name = _digest("".join(part) + str(time.time_ns()))
+        content = b"".join(lines[one] for one in part)
+        file = self._try(lambda: self._client.files.create(file=(f"{name}.jsonl", content), purpose="batch"))
+        self._books.begin(name, part)
+        try:
+            # The client would send it again after a broken connection, though the server may have made the batch.
+            batch = self._client.with_options(max_retries=0).batches.create(
+                input_file_id=file.id,
+                endpoint=_PATH[self._chat.server.name],
+                completion_window="24h",
+                metadata={_NAME: name},
+            )
+        except (openai.APIConnectionError, openai.InternalServerError):
+            found = self._called(name)
+            if found is None:
+                self._books.give_up(name)
+                raise JudgeError(
+                    f"{self._chat.server.host} made no batch. Run the same command again: what is there is kept."
+                ) from None
+            self._books.sent(name, found)
+        except openai.OpenAIError as error:
+            self._books.give_up(name)
+            raise self._refusal(error) from None
+        else:
+            self._books.sent(name, batch.id)
+
+    def collect(self, batches: Sequence[str]) -> bool:
+        """Fetch what has come back of some batches; whether anything has."""
+        came = False
+        for batch_id in batches:
+            batch = self._try(lambda batch_id=batch_id: self._client.batches.retrieve(batch_id))
+            if batch.status in _OVER:
+                self._books.came(batch_id, self._answers(batch), _why(batch))
+                came = True
+        return came
+
+    def _answers(self, batch: "Batch") -> dict[str, tuple[int, str]]:
+        answers = {}
+        for file in filter(None, (batch.output_file_id, batch.error_file_id)):
+            for line in self._try(lambda file=file: self._client.files.content(file)).text.splitlines():
+                try:
+                    entry = json.loads(line)
+                    response = entry.get("response")
+                    if response:  # none where the request was not asked at all
+                        answers[entry["custom_id"]] = (int(response["status_code"]), json.dumps(response["body"]))
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    continue  # counts as one that did not come back
+        return answers
+
+    def _called(self, name: str) -> str | None:
+        """The id of the batch with a name, if the server has one."""
+        for place, batch in enumerate(self._try(lambda: self._client.batches.list(limit=100))):
+            if (batch.metadata or {}).get(_NAME) == name:
+                return batch.id
+            if place == _LISTED:
+                break
+        return None
+
+    def _try(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except openai_package().OpenAIError as error:
+            raise self._refusal(error) from None
+
+    def _refusal(self, error: Exception) -> JudgeError:
+        status = getattr(error, "status_code", None)
+        reason = f"HTTP {status}" if status else "the connection broke"
+        return JudgeError(
+            f"{self._chat.server.host} does not take or give batches ({reason}). Check {self._chat.server.where_wrong}, and "
+            f"{self._chat.server.key_variable}. What was sent is kept: run the same command again to collect it."
+        )
+
+
+class _Books:
+    """What was sent and what came back, by request: a request belongs to a batch until it is answered."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._base = sqlite3.connect(folder / "batches.sqlite", isolation_level=None)
+            self._base.execute("PRAGMA synchronous = FULL")
+            self._base.execute("CREATE TABLE IF NOT EXISTS parts (name TEXT PRIMARY KEY, batch TEXT)")
+            self._base.execute(
+                "CREATE TABLE IF NOT EXISTS requests (id TEXT PRIMARY KEY, part TEXT, status INTEGER, content TEXT)"
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise InputError(f"{folder} cannot keep batches: {error}. Give another output folder.") from None
+
+    def close(self) -> None:
+        self._base.close()
+
+    def begin(self, name: str, requests: Sequence[str]) -> None:
+        """Note what a batch will hold, before anybody makes it."""
+        with self._base:
+            self._base.execute("BEGIN")
+            self._base.execute("INSERT INTO parts VALUES (?, NULL)", (name,))
+            self._base.executemany(
+                "INSERT OR REPLACE INTO requests VALUES (?, ?, NULL, NULL)", [(one, name) for one in requests]
+            )
+
+    def sent(self, name: str, batch: str) -> None:
+        self._base.execute("UPDATE parts SET batch = ? WHERE name = ?", (batch, name))
+
+    def give_up(self, name: str) -> None:
+        with self._base:
+            self._base.execute("BEGIN")
+            self._base.execute("DELETE FROM requests WHERE part = ? AND status IS NULL", (name,))
+            self._base.execute("DELETE FROM parts WHERE name = ?", (name,))
+
+    def unsure(self) -> list[str]:
+        return [name for (name,) in self._base.execute("SELECT name FROM parts WHERE batch IS NULL").fetchall()]
+
+    def knows(self, request: str) -> bool:
+        return self._base.execute("SELECT 1 FROM requests WHERE id = ?", (request,)).fetchone() is not None
+
+    def answered(self, request: str) -> bool:
+        found = self._base.execute("SELECT status FROM requests WHERE id = ?", (request,)).fetchone()
+        return found is not None and found[0] is not None
+
+    def answer(self, request: str) -> tuple[int, str]:
+        return self._base.execute("SELECT status, content FROM requests WHERE id = ?", (request,)).fetchone()
+
+    def batches_of(self, requests: Iterable[str]) -> list[str]:
+        found = "SELECT batch FROM parts JOIN requests ON part = name WHERE id = ? AND status IS NULL"
+        return list(
+            dict.fromkeys(row[0] for request in requests for row in self._base.execute(found, (request,)).fetchall())
+        )
+
+    def came(self, batch: str, answers: dict[str, tuple[int, str]], why: str) -> None:
+        """Keep the answers of a batch; what lacks one has failed."""
+        (name,) = self._base.execute("SELECT name FROM parts WHERE batch = ?", (batch,)).fetchone()
+        with self._base:
+            self._base.execute("BEGIN")
+            held = self._base.execute("SELECT id FROM requests WHERE part = ? AND status IS NULL", (name,)).fetchall()
+            self._base.executemany(
+                "UPDATE requests SET status = ?, content = ? WHERE id = ?",
+                [(*answers.get(one, (0, why)), one) for (one,) in held],
+            )
+            self._base.execute("DELETE FROM parts WHERE name = ?", (name,))
+
+    def forget(self, requests: Sequence[str]) -> None:
+        self._base.executemany("DELETE FROM requests WHERE id = ?", [(one,) for one in requests])
+
+
+def _why(batch: "Batch") -> str:
+    """Why a request of a batch that is over has no answer."""
+    codes = [error.code for error in (batch.errors and batch.errors.data) or [] if error.code]
+    code = f", {codes[0]}" if codes and codes[0].replace("_", "").isalnum() and len(codes[0]) < 60 else ""
+    if batch.status == "completed":
+        return f"batch {batch.id} came back without it"
+    return f"batch {batch.id} {'has ' if batch.status in ('failed', 'expired') else 'was '}{batch.status}{code}"
+
+
+def _client(chat: Asker) -> "OpenAI":
+    return chat.server.connect_blocking(
+        api_key=chat.server.key.get_secret_value(), max_retries=chat.max_retries, timeout=max(chat.timeout, 60.0)
+    )
+
+
+def _digest_of(body: dict[str, Any]) -> str:
+    return _digest(json.dumps(body, sort_keys=True))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

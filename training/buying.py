@@ -1,0 +1,169 @@
+"""What records cost: estimated before they are bought, and counted as they are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from crimson_core.errors import CrimsonError
+from crimson_core.judges import load_judge
+from crimson_core.protocol.pair import ReportPair
+from training.journal import Journal
+from training.plan import Slot
+from training.settings import BATCH_SHARE, Engine, GenerateConfig, Price
+
+FREE_REGIMES = (0, 1)  # whose candidate is the report of another study
+MOST_UNASKED = 10.0  # US dollars that are spent without --yes
+_CHARACTERS = 4  # of a token
+_INSTRUCTIONS = 700  # tokens of the writer's prompt beside the report
+_ANSWER = {"writer": 80, "judge": 500}  # tokens of an answer; the writer's holds the report too
+_SECONDS = 10.0  # of an answer
+_AT_ONCE = 256  # records that are written, then labelled
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of requests, or of one."""
+
+    requests: int = 0
+    prompt: int = 0
+    answer: int = 0
+
+    def __add__(self, other: "Tokens") -> "Tokens":
+        return Tokens(self.requests + other.requests, self.prompt + other.prompt, self.answer + other.answer)
+
+
+def is_bought(engine: Engine) -> bool:
+    """Whether an engine is one that somebody may be paid for."""
+    return engine.spec.partition(":")[0] in ("openai", "azure")
+
+
+class Purse:
+    """What has been paid, what will be, and what the budget allows."""
+
+    def __init__(self, config: GenerateConfig, candidates: Journal, labels: Journal, batch: bool) -> None:
+        self._config, self._candidates, self._labels = config, candidates, labels
+        self._share = BATCH_SHARE if batch else 1.0
+        self._at_once = None if batch else _AT_ONCE
+        self._before = self.spent
+        self._expected = 0.0  # what the estimate gave for all that this start has bought
+        self._instructions = _judge_instructions(config) if is_bought(config.judge) else 0
+
+    @property
+    def spent(self) -> float:
+        """US dollars, of all starts of this run together."""
+        return sum(
+            price.of(journal.usage)
+            for price, journal in (
+                (self._config.prices.writer, self._candidates),
+                (self._config.prices.judge, self._labels),
+            )
+            if price
+        )
+
+    def next(self, waiting: Sequence[Slot]) -> list[Slot]:
+        """The slots to be made next: as many as go together and as the budget pays for, labels and all."""
+        some = list(waiting[: self._at_once])
+        if self._config.budget is None:
+            return some
+        room = self._config.budget - self.spent
+        if room <= 0:
+            return []
+        # What has been bought shows how far the estimate is off; until then, little is bought.
+        paid = self.spent - self._before
+        factor = paid / self._expected if paid and self._expected else 1.0
+        if not paid and self._at_once:
+            some = some[:8]
+        total = 0.0
+
+        def is_paid(slot: Slot) -> bool:
+            nonlocal total
+            total += factor * self.price(slot)
+            return total <= room
+
+        return list(takewhile(is_paid, some))
+
+    def bought(self, slots: Sequence[Slot]) -> None:
+        """Note that these have been made."""
+        self._expected += sum(map(self.price, slots))
+
+    def price(self, slot: Slot) -> float:
+        """What a slot costs, or would have cost, by estimate in US dollars."""
+        return sum(
+            price.of({"prompt_tokens": tokens.prompt, "completion_tokens": tokens.answer}) * self._share
+            for tokens, price in zip(
+                self._tokens(slot), (self._config.prices.writer, self._config.prices.judge), strict=True
+            )
+            if price
+        )
+
+    def _tokens(self, slot: Slot) -> tuple[Tokens, Tokens]:
+        """Of the writer's request and of the judge's, whether or not they have been asked."""
+        if slot.study is None:
+            return Tokens(), Tokens()
+        words = len(slot.study.report) // _CHARACTERS
+        written = is_bought(self._config.writer) and slot.regime not in FREE_REGIMES
+        judged = is_bought(self._config.judge) and not (
+            self._config.construction and self._config.writer.spec == "rules" and slot.regime not in FREE_REGIMES
+        )
+        return (
+            Tokens(1, words + _INSTRUCTIONS, words + _ANSWER["writer"]) if written else Tokens(),
+            Tokens(1, 2 * words + self._instructions, _ANSWER["judge"]) if judged else Tokens(),
+        )
+
+    def estimate(self, waiting: Sequence[Slot], batch: bool) -> str:
+        """What is to be made and bought, in one line."""
+        told = [f"{len(waiting):,} records to make"]
+        sums = [sum(parts, Tokens()) for parts in zip(*map(self._tokens, waiting), strict=True)] if waiting else []
+        hours = 0.0
+        for engine, tokens in zip((self._config.writer, self._config.judge), sums, strict=False):
+            if tokens.requests:
+                concurrency = engine.options.get("concurrency", 8)
+                hours += tokens.requests * _SECONDS / concurrency / 3600
+                told.append(
+                    f"{tokens.requests:,} requests to {engine.spec} with some {tokens.prompt / 1e6:.2f} million tokens of "
+                    f"prompts and {tokens.answer / 1e6:.2f} million of answers (without reasoning)"
+                )
+        if len(told) > 1:
+            cost = sum(map(self.price, waiting))
+            unknown = self._unpriced()
+            told.append(f"some ${cost:.2f}" + (f" and what {' and '.join(unknown)} costs" if unknown else ""))
+            told.append("a day or less in each round of batches" if batch else f"some {hours:.1f} hours")
+        return "; ".join(told) + "."
+
+    def _unpriced(self) -> list[str]:
+        priced: list[tuple[Engine, Price | None]] = [
+            (self._config.writer, self._config.prices.writer),
+            (self._config.judge, self._config.prices.judge),
+        ]
+        return list(dict.fromkeys(engine.spec for engine, price in priced if is_bought(engine) and price is None))
+
+    def check(self, waiting: Sequence[Slot], yes: bool) -> None:
+        """Refuse to spend much, or nobody knows how much, without a yes.
+
+        Raises:
+            CrimsonError: It is to be asked for.
+        """
+        if yes or not any(tokens.requests for slot in waiting for tokens in self._tokens(slot)):
+            return
+        unknown = self._unpriced()
+        if unknown:
+            name = "writer" if self._config.writer.spec == unknown[0] and not self._config.prices.writer else "judge"
+            raise CrimsonError(
+                f"The price of {unknown[0]} is unknown. Give prices.{name}: {{input: …, output: …}}, US dollars per million "
+                "tokens (0 for a server of your own), or --yes to buy without."
+            )
+        cost = sum(map(self.price, waiting))
+        if self._config.budget is not None:
+            cost = min(cost, max(0.0, self._config.budget - self.spent))
+        if cost > MOST_UNASKED:
+            raise CrimsonError(
+                f"This costs some ${cost:.2f}. Give --yes to buy it, or a budget of ${MOST_UNASKED:.0f} or less."
+            )
+
+
+def _judge_instructions(config: GenerateConfig) -> int:
+    """Tokens of the judge's prompt beside the reports."""
+    options: dict[str, Any] = {key: value for key, value in config.judge.options.items() if key != "batch"}
+    prompt = load_judge(config.judge.spec, **options).prompt
+    return sum(len(message["content"]) for message in prompt.messages(ReportPair("", ""))) // _CHARACTERS
