@@ -44,12 +44,13 @@ Args:
 Returns:
     crimson_score (float): mean over the scored pairs; NaN if there are none.
     scores (list of float): one per pair, in (-1, 1]; NaN where unscored.
-    n_pairs, n_unscored, n_repaired (int): pairs, pairs without a score, pairs whose evaluation had to be made consistent.
+    n_pairs, n_unscored, n_repaired (int): pairs, pairs without a score, pairs with something that had to be mended.
+    n_suspect (int): pairs with something that speaks against a model's evaluation.
     failures (dict): position -> reason, for each unscored pair.
     mean_false_findings, mean_missing_findings, mean_attribute_errors, mean_location_errors, ... (float): errors per scored pair.
     signature (str): what somebody else must know to reproduce the scores.
     evaluations (list of dict or None): with `detailed=True`, per pair the findings, matches and errors, the error counts, the
-        terms of the score and the repairs.
+        terms of the score, the repairs and the suspicions.
 
 Examples:
     >>> crimson = evaluate.load("crimson_metric.py", "offline")
@@ -163,7 +164,7 @@ class CrimsonMetric(evaluate.Metric):
         pairs = crimson_core.make_pairs(predictions, references, patient_contexts)
         scorer = self.scorer
         if store is not None:
-            scorer = crimson_core.CrimsonScorer(scorer.judge, repair=scorer.repair, store=store)
+            scorer = crimson_core.CrimsonScorer(scorer.judge, repair=scorer.repair, strict=scorer.strict, store=store)
         results = scorer.score(pairs, progress=progress)
         summary = crimson_core.summarize(results, scorer.signature)
         if detailed:

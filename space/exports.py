@@ -39,13 +39,13 @@ def as_csv(systems: Mapping[str, Sequence[PairResult]], signature: str) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     named = any(systems)
-    head = ["row", "id", "crimson_score", *ERROR_COUNT_KEYS, "failure", "n_repairs", "signature"]
+    head = ["row", "id", "crimson_score", *ERROR_COUNT_KEYS, "failure", "n_repairs", "n_suspicions", "signature"]
     writer.writerow((["system"] if named else []) + head)
     for name, results in systems.items():
         for result in results:
             counts = result.score["error_counts"] if result.score else dict.fromkeys(ERROR_COUNT_KEYS, "")
             score = result.crimson_score if result.score else ""
             cells = [result.index + 1, safe_cell(result.id or ""), score, *(counts[key] for key in ERROR_COUNT_KEYS)]
-            cells += [result.failure or "", len(result.repairs), signature]
+            cells += [result.failure or "", len(result.repairs), len(result.suspicions), signature]
             writer.writerow(([safe_cell(name)] if named else []) + cells)
     return out.getvalue()

@@ -125,6 +125,8 @@ class Run:
                 self._done[result.index] = result
                 if self._stopped.is_set():
                     break
+            together = scorer_for(self.judge).checked_together(self.pairs, self.results)
+            self._done |= {result.index: result for result in together}
         except CrimsonError as error:
             self.error = str(error)
         except Exception as error:  # a defect; its text or traceback might hold report text

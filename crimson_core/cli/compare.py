@@ -20,6 +20,7 @@ from crimson_core.cli.options import (
     ReferenceColumn,
     Repair,
     SexColumn,
+    Strict,
     given,
 )
 from crimson_core.cli.outputs import HubFiles, Outputs, Public, PushToHub, run_and_write
@@ -74,6 +75,7 @@ def compare(
     base_url: BaseUrl = None,
     concurrency: Concurrency = None,
     repair: Repair = True,
+    strict: Strict = False,
     seed: Annotated[int, typer.Option(min=0, help="Of resampling.")] = 0,
     store: StoreOption = None,
     no_store: NoStoreOption = False,
@@ -140,6 +142,7 @@ def compare(
         store=store,
         no_store=no_store,
         retry_failures=retry_failures,
+        strict=strict,
         outputs=output,
         hub_files=hub_files,
         push_to=push_to_hub,

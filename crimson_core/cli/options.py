@@ -27,6 +27,13 @@ Repair = Annotated[
     bool, typer.Option("--repair/--no-repair", help="Make inconsistent evaluations consistent before scoring.")
 ]
 
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Leave pairs unscored if something speaks against a model's evaluation of them (suspect ones)."
+    ),
+]
+
 # The columns of a file.
 ReferenceColumn = Annotated[str, typer.Option(help="Column of the reference reports.")]
 PredictionColumn = Annotated[str, typer.Option(help="Column of the candidate reports.")]

@@ -74,6 +74,7 @@ def run_and_write(
     store: Path | None,
     no_store: bool,
     retry_failures: bool,
+    strict: bool,
 ) -> None:
     """Judge, write what was asked for, print the tables.
 
@@ -93,6 +94,7 @@ def run_and_write(
         store: File of kept judgements; None for the usual one.
         no_store: Keep none.
         retry_failures: Judge again what is a failure in the store.
+        strict: Leave suspect pairs unscored.
 
     Raises:
         CrimsonError: Input, judge or output was refused.
@@ -108,7 +110,8 @@ def run_and_write(
 
         check_hub_files(list(config.systems), hub_files)
     test_sets = read_test_sets(config, folder, how)
-    board = run_leaderboard(config, test_sets, progress=progress, store=kept_in, retry_failures=retry_failures)
+    scoring = {"store": kept_in, "retry_failures": retry_failures, "strict": strict}
+    board = run_leaderboard(config, test_sets, progress=progress, **scoring)
     files = {output: output for output in outputs}
     if board.interrupted:
         files = {} if kept_in else {output: _partial(output) for output in outputs}

@@ -28,6 +28,7 @@ from crimson_core.cli.options import (
     ReferenceColumn,
     Repair,
     SexColumn,
+    Strict,
     columns_by_role,
     console,
     given,
@@ -73,6 +74,7 @@ def score(
     base_url: BaseUrl = None,
     concurrency: Concurrency = None,
     repair: Repair = True,
+    strict: Strict = False,
     store: StoreOption = None,
     no_store: NoStoreOption = False,
     retry_failures: RetryOption = False,
@@ -130,7 +132,7 @@ def score(
     kept_in = store_path(store, no_store, retry_failures)
     if output and kept_in and output.resolve() == kept_in.expanduser().resolve():
         raise InputError(f"output {output} is the store, which would be lost. Give another path.")
-    kept = {"repair": repair, "store": kept_in, "retry_failures": retry_failures}
+    kept = {"repair": repair, "strict": strict, "store": kept_in, "retry_failures": retry_failures}
     if engine == "ray":
         from crimson_core.run.ray import RayJudge
 
@@ -150,7 +152,7 @@ def score(
         except KeyboardInterrupt:
             interrupted = True
             out.catch_up(results)
-        results.sort(key=lambda result: result.index)
+        results = scorer.checked_together(pairs, results)
         if not interrupted:
             out.finish(results)
             if isinstance(scorer.judge, AccelerateJudge):
@@ -314,7 +316,8 @@ def _print_results(results: list[PairResult], signature: str, context_columns: l
     )
     means = "  ".join(f"{name} {_number(summary[f'mean_{kind}'], 2)}" for kind, name in _SHORT.items())
     out.print(f"Errors a pair  {means}")
-    out.print(f"Unscored       {summary['n_unscored']}   repaired {summary['n_repaired']}")
+    suspect = f"   suspect {summary['n_suspect']}" if summary["n_suspect"] else ""
+    out.print(f"Unscored       {summary['n_unscored']}   repaired {summary['n_repaired']}{suspect}")
     out.print(f"Context        {', '.join(context_columns) or 'none'}")
     out.print(f"Signature      {signature}", soft_wrap=True)
     if store:
@@ -331,6 +334,7 @@ def _cells(result: PairResult) -> list[str]:
     counts: dict[str, Any] = result.score["error_counts"]
     kinds = [f"{kind.removesuffix('_errors')} {n}" for kind, n in counts.items() if n and kind not in _SHORT]
     notes = ", ".join(kinds) + (f" ({len(result.repairs)} repairs)" if result.repairs else "")
+    notes += f" suspect: {'; '.join(result.suspicions)}" if result.suspicions else ""
     return [_number(result.crimson_score), *(str(counts[kind]) for kind in _SHORT), notes]
 
 

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from crimson_core.errors import CrimsonError, DamagedStoreError, InputError
+from crimson_core.protocol.pair import ReportPair, parse_context
 from crimson_core.run.store import OFF, Selection, Store, default_path, make_private
+from crimson_core.run.suspicion import reader, suspicions
 from crimson_core.run.tables import parquet_cell
 
 _DAMAGED = 3  # exit status of verify, as that of `crimson score` where something is unscored
@@ -80,7 +82,8 @@ def export(
 ) -> None:
     """Write the judgements to a file, one line or row each, with their reports.
 
-    In Parquet, what has no fixed form (signature, context, evaluation, repairs, usage) is JSON in a string.
+    `suspicions` says what speaks against a model's evaluation. In Parquet, what has no fixed form (signature, context, evaluation,
+    repairs, usage, suspicions) is JSON in a string.
     """
     write = _WRITERS.get(output.suffix.lower())
     if write is None:
@@ -92,7 +95,7 @@ def export(
         try:
             make_private(partial)
             with partial.open("wb") as file:
-                count = write(opened.entries(Selection(signature, failures)), file)
+                count = write(_checked(opened.entries(Selection(signature, failures))), file)
             if not count:
                 raise InputError(
                     f"The store holds no such judgements, and {output} was not written. `crimson store stats` shows what it "
@@ -173,6 +176,17 @@ def prune(
     print(f"{count} judgements {'would be ' if dry_run else ''}deleted: {shown(opened.path)}")
 
 
+def _checked(entries: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Entries with what speaks against their evaluations, where a model has made them."""
+    read = reader()
+    for entry in entries:
+        found = []
+        if entry["evaluation"] is not None and "prompt" in entry["answered"]:
+            context = parse_context(dict(entry["context"]), "context")
+            found = suspicions(ReportPair(entry["reference"], entry["candidate"], context), entry["evaluation"], read)
+        yield entry | {"suspicions": found}
+
+
 def _write_jsonl(entries: Iterator[dict[str, Any]], file: Any) -> int:
     count = 0
     for entry in entries:
@@ -187,7 +201,7 @@ def _write_parquet(entries: Iterator[dict[str, Any]], file: Any) -> int:
 
     numbers = ("cost", "seconds")
     text = ("key", "reference", "candidate", "context", "evaluation", "failure", "repairs", "raw_output", "usage")
-    names = (*text, *numbers, "judged_at", "asked", "answered", "crimson_core")
+    names = (*text, *numbers, "judged_at", "asked", "answered", "crimson_core", "suspicions")
     schema = pyarrow.schema([(name, pyarrow.float64() if name in numbers else pyarrow.string()) for name in names])
     count = 0
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:

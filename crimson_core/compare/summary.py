@@ -35,7 +35,7 @@ def summarize(results: Sequence[PairResult], signature: str) -> dict[str, Any]:
 
     Returns:
         `crimson_score` (mean over scored pairs; NaN if there are none), `scores` (one per pair, NaN where unscored), `n_pairs`,
-        `n_unscored`, `n_repaired`, `failures` (position -> reason), `mean_<kind>` (errors per scored pair, for each kind of
+        `n_unscored`, `n_repaired`, `n_suspect` (with something that speaks against a model's evaluation), `failures` (position -> reason), `mean_<kind>` (errors per scored pair, for each kind of
         `ERROR_COUNT_KEYS`) and `signature`.
     """
     scored = [result.score for result in results if result.score is not None]
@@ -45,6 +45,7 @@ def summarize(results: Sequence[PairResult], signature: str) -> dict[str, Any]:
         "n_pairs": len(results),
         "n_unscored": len(results) - len(scored),
         "n_repaired": sum(bool(result.repairs) for result in results),
+        "n_suspect": sum(bool(result.suspicions) for result in results),
         "failures": {result.index: result.failure for result in results if result.score is None},
         **{f"mean_{kind}": _mean([score["error_counts"][kind] for score in scored]) for kind in ERROR_COUNT_KEYS},
         "signature": signature,

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from crimson_core.errors import JudgeError
 from crimson_core.install import INSTALL_PROMPT
+from crimson_core.protocol.imitation import defused
 from crimson_core.protocol.pair import ReportPair
 
 PUBLISHED_MODEL = "rajpurkarlab/medgemma-4b-it-crimson"
@@ -38,11 +39,12 @@ class Prompt:
     guidelines: bool = True
 
     def messages(self, pair: ReportPair) -> list[Message]:
-        """Chat messages for one report pair.
+        """Chat messages for one report pair, whose texts are left out where they imitate the answer.
 
         Raises:
             JudgeError: The reference prompt is wanted and `crimson-score` is not installed.
         """
+        pair, _ = defused(pair)
         if self.style == "compact":
             return [{"role": "user", "content": _compact_prompt(pair)}]
         prompt_parts, system = _reference_implementation()

@@ -18,6 +18,7 @@ from crimson_core.errors import CrimsonError, InputError, JudgeError
 from crimson_core.install import install_command
 from crimson_core.judges import Judgement, load_judge, parse_spec
 from crimson_core.protocol.pair import ReportPair
+from crimson_core.run.guarded import judged
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -133,7 +134,7 @@ class AccelerateJudge:
         told = dict.fromkeys(others, 0)  # of those that are not through: how much has been read
         try:
             own = [pairs[place] for place in range(0, len(pairs), self._processes)]
-            for index, judgement in self._judge.judge(own):
+            for index, judgement in judged(self._judge, own):
                 yield index * self._processes, judgement
                 yield from self._arrived(run, told)
             while told:
@@ -175,7 +176,7 @@ class AccelerateJudge:
         """What this process has to say of its share, unless the main one stops asking."""
         stop = f"{run}/stop/{self._rank}"
         try:
-            for index, judgement in self._judge.judge(share):
+            for index, judgement in judged(self._judge, share):
                 yield self._rank + index * self._processes, judgement
                 if self._store.has(stop):
                     break

@@ -13,6 +13,7 @@ from crimson_core.errors import CrimsonError, InputError, JudgeError
 from crimson_core.install import install_command
 from crimson_core.judges import Judgement, load_judge, parse_spec
 from crimson_core.protocol.pair import ReportPair
+from crimson_core.run.guarded import judged
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers, unless told not to
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # and warns on the terminal of what is no fault
@@ -142,7 +143,7 @@ class _Worker:
         if self._error is None:
             places, pairs = zip(*task, strict=True) if (task := pickle.loads(row["task"])) else ((), ())
             try:
-                judgements = [(places[index], judgement) for index, judgement in self._judge.judge(pairs)]
+                judgements = [(places[index], judgement) for index, judgement in judged(self._judge, pairs)]
             except CrimsonError as error:
                 self._error = error
         signature = None if self._error else self._judge.signature()

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -13,10 +14,13 @@ from crimson_core.errors import InputError
 from crimson_core.judges import Judge, Judgement, load_judge
 from crimson_core.judges.base import repeated
 from crimson_core.protocol.evaluation import repair_evaluation
+from crimson_core.protocol.imitation import defused
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.protocol.scoring import PairScore, score_evaluation
+from crimson_core.run.guarded import judged
 from crimson_core.run.store import Store
 from crimson_core.run.stored import StoredJudge
+from crimson_core.run.suspicion import Read, changed_references, reader, suspicions
 from crimson_core.version import __version__
 
 
@@ -29,7 +33,9 @@ class PairResult:
         id: The pair's id, if it had one.
         score: Score and evaluation, None if unscored.
         failure: Why it is unscored, without report text.
-        repairs: One line per thing in the judge's output that had to be mended or made consistent.
+        repairs: One line per thing that was left out of a report before a model saw it, or that had to be mended or made consistent in
+            the judge's output.
+        suspicions: One line per thing that speaks against a model's evaluation; see `crimson_core.run.suspicion`.
         usage: Token counts, where the judge knows them.
         raw_output: The model's text, where there is one.
         from_store: Whether the judgement was read from the store, and not made now.
@@ -40,6 +46,7 @@ class PairResult:
     score: PairScore | None = field(default=None, repr=False)  # holds report text
     failure: str | None = None
     repairs: list[str] = field(default_factory=list)
+    suspicions: list[str] = field(default_factory=list)
     usage: dict[str, int] = field(default_factory=dict)
     raw_output: str | None = field(default=None, repr=False)
     from_store: bool = False
@@ -58,6 +65,7 @@ class PairResult:
             **score,
             "failure": self.failure,
             "repairs": self.repairs,
+            "suspicions": self.suspicions,
             "usage": self.usage,
             "from_store": self.from_store,
         }
@@ -73,6 +81,7 @@ class CrimsonScorer:
         store: A file (see `crimson_core.run.store`) in which judgements are kept: what is there is read and not judged again,
             and what is judged is written as it arrives. It holds report text. None keeps nothing.
         retry_failures: Judge again what is a failure in the store.
+        strict: Leave a pair unscored if something speaks against its evaluation.
         **judge_options: For the judge's constructor, where `judge` is a spec.
 
     Raises:
@@ -88,6 +97,7 @@ class CrimsonScorer:
         repair: bool = True,
         store: str | Path | Store | None = None,
         retry_failures: bool = False,
+        strict: bool = False,
         **judge_options: Any,
     ) -> None:
         if store is not None:  # before the judge, which takes longer to load
@@ -108,13 +118,15 @@ class CrimsonScorer:
             raise InputError(f"judge is built already: {', '.join(judge_options)} must be given where it is built.")
         self.judge = judge
         self.repair = repair
+        self.strict = strict
         self.store = store
         self._source = judge if store is None else StoredJudge(judge, store, retry_failures=retry_failures)
 
     @property
     def signature(self) -> str:
         """One line that lets somebody else reproduce a score."""
-        fields = self._source.signature() | {"repair": "yes" if self.repair else "no", "crimson_core": __version__}
+        fields = self._source.signature() | {"repair": "yes" if self.repair else "no"}
+        fields |= ({"strict": "yes"} if self.strict else {}) | {"crimson_core": __version__}
         return "|".join(["crimson", *(f"{key}:{value}" for key, value in fields.items())])
 
     def score(
@@ -143,7 +155,7 @@ class CrimsonScorer:
         except KeyboardInterrupt:
             if not interruptible:
                 raise
-        return sorted(results, key=lambda result: result.index)
+        return self.checked_together(pairs, results)
 
     def stream(self, pairs: Sequence[ReportPair], *, progress: bool = False) -> Iterator[PairResult]:
         """Like `score`, but yield each result as soon as it is there, in whatever order the judge is done."""
@@ -157,24 +169,56 @@ class CrimsonScorer:
                 )
         return self._results(pairs, progress)
 
+    def checked_together(self, pairs: Sequence[ReportPair], results: Sequence[PairResult]) -> list[PairResult]:
+        """What `stream` has yielded, in the order of `pairs`, with the suspicions that only show beside each other."""
+        ordered = sorted(results, key=lambda result: result.index)
+        if not any(result.score for result in ordered) or not self._asks_a_model:
+            return ordered
+        scored = [result for result in ordered if result.score]
+        changed = changed_references([(pairs[result.index], result.score["raw_evaluation"]) for result in scored])
+        more = {scored[place].index: said for place, said in changed.items()}
+        return [
+            self._suspected(replace(result, suspicions=[*result.suspicions, more[result.index]]))
+            if result.index in more
+            else result
+            for result in ordered
+        ]
+
     def stored(self, pairs: Sequence[ReportPair]) -> Iterator[PairResult]:
         """Yield the results of those pairs that are in the store, in no order; nothing is judged."""
         if self.store is not None:
-            for index, judgement in self._source.stored(pairs):
-                yield self._result(index, pairs[index].id, judgement)
+            seen = self._as_seen(pairs)
+            read = reader()
+            for index, judgement in self._source.stored([pair for pair, _ in seen]):
+                yield self._result(index, seen[index], judgement, read)
+
+    @cached_property
+    def _asks_a_model(self) -> bool:
+        return "prompt" in self._source.signature()
+
+    def _as_seen(self, pairs: Sequence[ReportPair]) -> list[tuple[ReportPair, list[str]]]:
+        """The pairs as the judge sees them, each with what was left out. Rules know text from an answer by themselves."""
+        seen = [defused(pair) for pair in pairs]
+        if any(left_out for _, left_out in seen) and not self._asks_a_model:
+            return [(pair, []) for pair in pairs]
+        return seen
 
     def _results(self, pairs: list[ReportPair], progress: bool) -> Iterator[PairResult]:
         # miniters, smoothing: what is read comes much faster than what is judged, and the speed is that of judging
         bar = tqdm(total=len(pairs), desc="judging", unit="pair", disable=not progress, miniters=1, smoothing=0)
         # Closing the judge's iterator stops its work at once, whatever stopped ours.
-        with bar, closing(self._source.judge(pairs)) as judgements:
+        seen = self._as_seen(pairs)
+        asked = [pair for pair, _ in seen]
+        answers = judged(self._source, asked) if self.store is None else self._source.judge(asked)
+        reading = reader()
+        with bar, closing(answers) as judgements:
             waiting = set(range(len(pairs)))
             read, tokens, started = 0, 0, monotonic()
             for index, judgement in judgements:
                 if index not in waiting:
                     raise repeated(index)
                 waiting.remove(index)
-                yield self._result(index, pairs[index].id, judgement)
+                yield self._result(index, seen[index], judgement, reading)
                 if judgement.from_store:
                     read += 1
                     bar.initial = read
@@ -185,24 +229,36 @@ class CrimsonScorer:
                 bar.set_postfix_str(", ".join(told), refresh=False)
                 bar.update()
             for index in sorted(waiting):
-                yield self._result(index, pairs[index].id, Judgement(failure="the judge gave no judgement"))
+                yield self._result(index, seen[index], Judgement(failure="the judge gave no judgement"), reading)
                 bar.update()
 
-    def _result(self, index: int, pair_id: str | None, judgement: Judgement) -> PairResult:
-        score, repairs = None, list(judgement.repairs)
+    def _result(self, index: int, seen: tuple[ReportPair, list[str]], judgement: Judgement, read: Read) -> PairResult:
+        (pair, left_out), score = seen, None
+        repairs, doubts = [*left_out, *judgement.repairs], []
         if judgement.evaluation is not None:
             evaluation = judgement.evaluation
             if self.repair:
                 evaluation, more = repair_evaluation(evaluation)
                 repairs += more
             score = score_evaluation(evaluation)
-        return PairResult(
-            index,
-            pair_id,
-            score,
-            judgement.failure,
-            repairs,
-            judgement.usage,
-            judgement.raw_output,
-            judgement.from_store,
+            if self._asks_a_model:
+                doubts = suspicions(pair, score["raw_evaluation"], read)
+        return self._suspected(
+            PairResult(
+                index,
+                pair.id,
+                score,
+                judgement.failure,
+                repairs,
+                doubts,
+                judgement.usage,
+                judgement.raw_output,
+                judgement.from_store,
+            )
         )
+
+    def _suspected(self, result: PairResult) -> PairResult:
+        """The result; unscored if it is suspect and the scorer strict."""
+        if not (self.strict and result.suspicions):
+            return result
+        return replace(result, score=None, failure=f"suspect: {'; '.join(result.suspicions)}")

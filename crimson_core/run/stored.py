@@ -9,6 +9,7 @@ from time import perf_counter
 from crimson_core.errors import InputError
 from crimson_core.judges.base import IN_MEMORY, Judge, Judgement, repeated
 from crimson_core.protocol.pair import ReportPair
+from crimson_core.run.guarded import judged
 from crimson_core.run.store import Store, StoredJudgement, judgement_key
 
 
@@ -75,7 +76,7 @@ class StoredJudge:
         self, store: Store, asked: Mapping[str, str], pairs: Sequence[ReportPair], places: dict[bytes, list[int]]
     ) -> Iterator[tuple[int, Judgement]]:
         waiting = dict(enumerate(places.items()))
-        with closing(self._judge.judge([pairs[first] for first, *_ in places.values()])) as judgements:
+        with closing(judged(self._judge, [pairs[first] for first, *_ in places.values()])) as judgements:
             started = perf_counter()
             for index, judgement in judgements:
                 seconds = perf_counter() - started

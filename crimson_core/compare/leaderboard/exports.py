@@ -102,6 +102,12 @@ def _section(section: Section) -> dict[str, Any]:
                 "errors_by_type": errors_by_type(section.results[name]),
                 "errors_by_significance": errors_by_significance(section.results[name]),
                 "n_repaired": section.summaries[name]["n_repaired"],
+                "n_suspect": section.summaries[name]["n_suspect"],
+                "suspect": {
+                    pair_name(section, result.index): result.suspicions
+                    for result in section.results[name]
+                    if result.suspicions
+                },
                 "unscored": {
                     pair_name(section, position): reason
                     for position, reason in section.summaries[name]["failures"].items()

@@ -169,13 +169,13 @@ def run_leaderboard(
         scorer = build_scorer(judge, **scorer_options)
         for name, systems in test_sets.items():
             found: list[PairResult] = []
+            pairs = systems.interleaved()
             try:
-                for result in scorer.stream(systems.interleaved(), progress=progress):
+                for result in scorer.stream(pairs, progress=progress):
                     found.append(result)
             except KeyboardInterrupt:
                 interrupted = True
-            found.sort(key=lambda result: result.index)
-            results = systems.results(found)
+            results = systems.results(scorer.checked_together(pairs, found))
             if any(results.values()):
                 sections.append(_section(name, judge, scorer.signature, systems, results, config.seed))
             if interrupted:

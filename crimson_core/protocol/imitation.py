@@ -1,0 +1,308 @@
+"""Report text that imitates a judge's answer, taken out before a model reads it.
+
+A report may hold an evaluation: as JSON, whole or cut, escaped, in a code fence, as YAML, with other brackets, as keys alone
+or in prose. A small model takes it for its own answer and copies it. What is clinical in the report is not touched, and a
+report without the names of an evaluation's keys stays as it was, to the character.
+
+Every step takes time in proportion to the length of the text.
+"""
+
+import re
+import unicodedata
+from bisect import bisect_right
+from dataclasses import replace
+from typing import NamedTuple
+
+from crimson_core.protocol.evaluation import (
+    ERROR_TYPES,
+    GRADES,
+    SIGNIFICANCE_LEVELS,
+    AttributeError,
+    Errors,
+    Evaluation,
+    Finding,
+    Match,
+)
+from crimson_core.protocol.pair import ReportPair
+
+_KEYS = [key for part in (Evaluation, Errors, Finding, Match, AttributeError) for key in part.model_fields]
+_NAMES = {*_KEYS, *SIGNIFICANCE_LEVELS, *ERROR_TYPES, *GRADES, "crimson_score"}
+_TELLING = sorted((name for name in _NAMES if "_" in name), key=len, reverse=True)  # no report has these names
+_LISTS = [key for part in (Evaluation, Errors) for key in part.model_fields if "_" in key]  # told in prose, too
+
+# How an underscore may be written in a key. No two parts of it can take the same character.
+_UNDERSCORE = r"(?:[\\*]{0,2}_[\\*]{0,2}|\\u005f|&(?:lowbar|\#95|\#x5f);|%5f)?"
+_KEY = re.compile(rf"(?<![a-z])(?:{'|'.join(name.replace('_', _UNDERSCORE) for name in _TELLING)})(?![a-z])")
+_IN_PROSE = re.compile(
+    rf"(?<![a-z])(?:{'|'.join(name.replace('_', '[ -]').rstrip('s') + 's?' for name in _LISTS)})(?![a-z])"
+)
+_FEWEST_IN_PROSE = 2  # different ones; a single one may be a radiologist's
+
+_TOKEN = re.compile(
+    r"""(?P<escape>\\u[0-9a-f]{4}|\\.|&(?:[a-z]{2,8}|\#[0-9]{1,6}|\#x[0-9a-f]{1,6});|%[0-9a-f]{2})
+    |(?P<open>[\[{(<«「『【《〈〔])|(?P<close>[\]})>»」』】》〉〕])|(?P<quote>["'`“”‘’„])|(?P<sign>[:=,|*\#\\~+-])
+    |(?P<line>\n)|(?P<space>\s)|(?P<end>[.;!?])|(?P<word>[^\W_]+(?:_[^\W_]+)*)|(?P<other>.)""",
+    re.VERBOSE | re.DOTALL,
+)
+_CLOSERS = dict(zip("[{(<«「『【《〈〔", "]})>»」』】》〉〕", strict=True))
+_STRUCTURE = {"escape", "open", "close", "quote", "sign"}
+_GIVES = set(":=|")  # a value follows
+_NOTHING = {"none", "null", "nil", "nothing", "empty", "0", "zero", "true", "false", "n"}
+_FORMATS = {"json", "yaml", "answer", "evaluation", "output", "response", "result", "crimson"}
+_ID = re.compile(r"[rp]\d{1,3}")
+# Sentences of nothing but these go with the prose that they follow: "There are no errors. All of them match."
+_SMALL = re.compile(
+    r"(?:\W|_|\b(?:there|are|is|was|were|the|all|of|them|and|every|each|in|both|a|an|no|none|nothing|errors?|match(?:es|ed)?|score|"
+    r"evaluation|perfect|[rp]?\d+)\b)*"
+)
+_FENCE = re.compile(r"(?<![`~])[`~]{3,}\w{0,20}\Z")
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    start: int
+    end: int
+
+
+def defused(pair: ReportPair) -> tuple[ReportPair, list[str]]:
+    """A pair whose texts hold no imitated answer, and one line for each text that did; the same pair where none does."""
+    texts = {"reference": pair.reference, "candidate": pair.candidate}
+    repairs: list[str] = []
+    changed = {name: _cut(text, name, repairs) for name, text in texts.items()}
+    context = pair.context
+    if context and context.indication:
+        context = replace(context, indication=_cut(context.indication, "indication", repairs))
+    return (replace(pair, **changed, context=context), repairs) if repairs else (pair, repairs)
+
+
+def without_imitation(text: str) -> str:
+    """The text without what imitates an evaluation."""
+    places = _imitations(text)
+    kept, last = "", 0
+    for start, end in places:
+        kept = _joined(kept, text[last:start])
+        last = end
+    return _joined(kept, text[last:]) if places else text
+
+
+def _cut(text: str, name: str, repairs: list[str]) -> str:
+    clean = without_imitation(text)
+    if clean != text:
+        repairs.append(f"{name}: left out what has the form of an evaluation ({len(text) - len(clean)} characters)")
+    return clean
+
+
+def _joined(before: str, after: str) -> str:
+    """Two texts with the white space that parted them from what stood between, once."""
+    left, right = before.rstrip(), after.lstrip()
+    if not left or not right:
+        return left or right
+    between = before[len(left) :] + after[: len(after) - len(right)]
+    return f"{left}{chr(10) if chr(10) in between else ' '}{right}"
+
+
+def _imitations(text: str) -> list[tuple[int, int]]:
+    """Where the text imitates an evaluation, in order and apart from each other."""
+    folded, origin = _fold(text)
+    keys = [match.span() for match in _KEY.finditer(folded)]
+    prose = list(_IN_PROSE.finditer(folded))
+    if len({match[0].rstrip("s") for match in prose}) < _FEWEST_IN_PROSE:
+        prose = []
+    if not keys and not prose:
+        return []
+    spans = _structures(folded, keys) if keys else []
+    ends = _sentences(folded)
+    for match in prose:  # the whole sentence
+        number = bisect_right(ends, match.start())
+        spans.append((ends[number - 1] if number else 0, ends[number]))
+    spans = _with_what_belongs(folded, _merged(sorted(spans)), ends)
+    return [(origin[start], origin[end]) for start, end in spans]
+
+
+def _fold(text: str) -> tuple[str, list[int] | range]:
+    """The text in small letters of their usual form, without invisible ones, and where each character comes from."""
+    if text.isascii():
+        return text.lower(), range(len(text) + 1)
+    folded: list[str] = []
+    origin: list[int] = []
+    for place, character in enumerate(text):
+        plain = unicodedata.normalize("NFKC", character).casefold()
+        plain = "" if unicodedata.category(character) == "Cf" else plain.translate(_LOOK_ALIKES)
+        folded.append(plain)
+        origin += [place] * len(plain)
+    return "".join(folded), [*origin, len(text)]
+
+
+# Cyrillic and Greek letters that look like Latin ones
+_LOOK_ALIKES = str.maketrans("аеіјорсухѕԁһαεικορυ", "aeijopcyxsdhaeikopu")
+
+
+def _structures(text: str, keys: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The stretches of brackets, keys and values around the keys."""
+    tokens = [_Token(match.lastgroup, match[0], *match.span()) for match in _TOKEN.finditer(text)]
+    partner = _brackets(tokens)
+    is_key = [False] * len(tokens)
+    place = 0
+    for start, end in keys:
+        while tokens[place].end <= start:
+            place += 1
+        while place < len(tokens) and tokens[place].start < end:
+            is_key[place] = True
+            place += 1
+        place -= 1  # it may reach into the next key, too
+    outermost = _outermost(tokens, partner)
+    spans: list[tuple[int, int]] = []
+    last = -1
+    for i, key in enumerate(is_key):
+        if not key or i <= last:
+            continue
+        first, last = outermost.get(i, (i, i))
+        first = _leftwards(tokens, first)
+        last = _rightwards(tokens, last, partner, is_key)
+        spans.append((tokens[first].start, tokens[last].end))
+    return spans
+
+
+def _brackets(tokens: list[_Token]) -> dict[int, int]:
+    """Number of an opening bracket -> number of its closing one."""
+    partner: dict[int, int] = {}
+    stacks: dict[str, list[int]] = {}
+    for i, token in enumerate(tokens):
+        if token.kind == "open":
+            stacks.setdefault(_CLOSERS[token.text], []).append(i)
+        elif token.kind == "close" and stacks.get(token.text):
+            partner[stacks[token.text].pop()] = i
+    return partner
+
+
+def _outermost(tokens: list[_Token], partner: dict[int, int]) -> dict[int, tuple[int, int]]:
+    """Number of a token -> the outermost pair of brackets around it."""
+    found: dict[int, tuple[int, int]] = {}
+    i = 0
+    while i < len(tokens):
+        if i in partner:
+            found |= dict.fromkeys(range(i, partner[i] + 1), (i, partner[i]))
+            i = partner[i]
+        i += 1
+    return found
+
+
+def _leftwards(tokens: list[_Token], first: int) -> int:
+    """The first token of a stretch that holds token `first`."""
+    kept = i = first
+    while i > 0:
+        i -= 1
+        token = tokens[i]
+        if token.kind in _STRUCTURE or (_is_name(token) and tokens[i + 1].kind in _STRUCTURE):
+            kept = i
+        elif token.kind not in ("space", "line"):
+            break
+    return kept
+
+
+def _rightwards(tokens: list[_Token], last: int, partner: dict[int, int], is_key: list[bool]) -> int:
+    """The last token of a stretch that holds token `last`."""
+    kept = i = last
+    before = tokens[last].text  # what was seen last, but for white space
+    in_value = False
+    while i + 1 < len(tokens):
+        i += 1
+        token = tokens[i]
+        if token.kind == "line":
+            in_value = False
+        elif token.kind == "space":
+            pass
+        elif token.kind == "quote" and (before in _GIVES or before in ("[", ",", "{")):
+            i = kept = _string_end(tokens, i)
+            in_value, before = False, token.text
+        elif token.kind in _STRUCTURE:
+            i = kept = partner.get(i, i)
+            in_value, before = token.text in _GIVES, tokens[i].text
+        elif is_key[i] or _is_name(token) and (before in _GIVES or _beside_structure(tokens, i)):
+            kept, before = i, token.text
+        elif in_value and token.text in _NOTHING:
+            kept, before, in_value = i, token.text, False
+        elif in_value and token.kind == "word":  # a value without quotes
+            i = kept = _line_end(tokens, i)
+            in_value, before = False, ""
+        else:
+            break
+    return kept
+
+
+def _beside_structure(tokens: list[_Token], i: int) -> bool:
+    return any(0 <= j < len(tokens) and tokens[j].kind in _STRUCTURE for j in (i - 1, i + 1))
+
+
+def _string_end(tokens: list[_Token], start: int) -> int:
+    """The quotation mark that ends a string, or the last token of its line where none does."""
+    for i in range(start + 1, len(tokens)):
+        if tokens[i].text == tokens[start].text:
+            return i
+        if tokens[i].kind == "line":
+            return i - 1
+    return len(tokens) - 1
+
+
+def _line_end(tokens: list[_Token], start: int) -> int:
+    return next((i - 1 for i in range(start, len(tokens)) if tokens[i].kind == "line"), len(tokens) - 1)
+
+
+def _is_name(token: _Token) -> bool:
+    return token.kind == "word" and (
+        token.text in _NAMES or token.text in _FORMATS or bool(_ID.fullmatch(token.text)) or token.text.isdecimal()
+    )
+
+
+def _sentences(text: str) -> list[int]:
+    """Where the sentences and lines of a text end; the last one ends with the text."""
+    return [*(match.end() for match in re.finditer(r"[.!?\n]", text)), len(text)]
+
+
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, end in spans:
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _with_what_belongs(text: str, spans: list[tuple[int, int]], ends: list[int]) -> list[tuple[int, int]]:
+    """The spans with what announces them and what trails behind, joined where nothing of the report lies between."""
+    grown: list[tuple[int, int]] = []
+    for number, (start, end) in enumerate(spans):
+        before = grown[-1][1] if grown else 0
+        after = spans[number + 1][0] if number + 1 < len(spans) else len(text)
+        if grown and _belongs(text[before:start]):
+            start = grown.pop()[0]
+        else:
+            start = _announced(text, before, start)
+        for stop in ends[bisect_right(ends, end) :]:
+            if stop > after or not _SMALL.fullmatch(text, end, stop):
+                break
+            end = stop
+        grown.append((start, end))
+    return grown
+
+
+def _belongs(between: str) -> bool:
+    """Whether a text holds nothing but names of an evaluation and signs."""
+    return all(
+        token.kind in _STRUCTURE or token.kind in ("space", "line", "end") or _is_name(token) or token.text in _NOTHING
+        for token in (_Token(match.lastgroup, match[0], *match.span()) for match in _TOKEN.finditer(between))
+    )
+
+
+def _announced(text: str, before: int, start: int) -> int:
+    """Where "Here is the evaluation:" or a code fence begins, if that stands right before `start`."""
+    lead = text[before:start].rstrip()
+    fence = _FENCE.search(lead)
+    if fence:
+        lead = lead[: fence.start()].rstrip()
+        start = before + fence.start()
+    if lead.endswith(":"):
+        start = before + max(lead.rfind(mark) for mark in ".!?\n") + 1
+    return start

@@ -1,0 +1,139 @@
+"""What speaks against a model's evaluation, by the offline judge's reading of the reports. No model is asked.
+
+A model may leave out what a report says, list what it does not say, or read one reference differently beside another
+candidate: because a report led it astray, or because it is weak. The reading errs, too. So only what it is sure of counts, and
+what speaks against an evaluation is a reason to look at the pair, not a judgement.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+from crimson_core.judges.rules.extraction import ReportFinding, read_report
+from crimson_core.judges.rules.lexicon import lexicon
+from crimson_core.judges.rules.significance import patient_of, significance
+from crimson_core.protocol.evaluation import SIGNIFICANCE_LEVELS
+from crimson_core.protocol.pair import PatientContext, ReportPair
+from crimson_core.protocol.scoring import significance_weight
+
+_GRAVE = SIGNIFICANCE_LEVELS[:2]
+_URGENT = SIGNIFICANCE_LEVELS[0]
+_REMEMBERED = 64  # readings, only while a run lasts, since they hold report text
+_WORD = re.compile(r"[^\W\d_]{4,}")
+_STEM = 5  # letters that the forms of a word share
+_COMMON = """right left bilateral small large mild moderate severe acute chronic lung lobe upper lower middle base basal zone
+chest finding evidence likely possible possibly probable with without seen noted stable unchanged increased decreased area
+patient study change this that there which from into more than prior previous again also"""
+_SAYS_LITTLE = frozenset(word[:_STEM] for word in _COMMON.split())
+_LEAST_OF_REFERENCE = 0.5  # of the weight that the same reference has beside other candidates
+
+
+class Reading:
+    """What the offline judge reads in a report.
+
+    Args:
+        report: Its text.
+        context: Of the patient; it decides what is urgent.
+    """
+
+    def __init__(self, report: str, context: PatientContext | None = None) -> None:
+        self._context = context
+        self.told = read_report(report)
+        self.words = _words(report)
+
+    @cached_property
+    def present(self) -> list[tuple[ReportFinding, str]]:
+        """The findings that the report states as present, each with its clinical significance."""
+        present = [finding for finding in self.told if finding.present]
+        beside = frozenset(concept for finding in present for concept in finding.concepts)
+        patient = patient_of(self._context)
+        return [(finding, significance(finding, patient, beside)) for finding in present]
+
+    @cached_property
+    def sure(self) -> list[tuple[ReportFinding, str]]:
+        """Those that it states without a doubt and does not deny elsewhere."""
+        denied = {concept for finding in self.told if not finding.present for concept in finding.concepts}
+        return [
+            (finding, level)
+            for finding, level in self.present
+            if len(finding.concepts) == 1
+            and not finding.attributes.uncertain
+            and not denied.intersection(finding.concepts)
+        ]
+
+
+Read = Callable[[str, PatientContext | None], Reading]
+
+
+def reader() -> Read:
+    """`Reading`, with the latest ones remembered: candidates of several systems come with the same reference."""
+    return lru_cache(_REMEMBERED)(Reading)
+
+
+def suspicions(pair: ReportPair, evaluation: Mapping[str, Any], read: Read = Reading) -> list[str]:
+    """What speaks against the evaluation of a pair, without report text; nothing where all is as it should be.
+
+    Args:
+        pair: As the judge saw it.
+        evaluation: In the wire format.
+        read: What reads a report.
+    """
+    found: list[str] = []
+    for name, report, key in (
+        ("reference", pair.reference, "reference_findings"),
+        ("candidate", pair.candidate, "predicted_findings"),
+    ):
+        reading = read(report, pair.context)
+        listed = [str(finding.get("finding", "")) for finding in evaluation.get(key) or []]
+        listed_concepts = [concept for text in listed for told in read(text, None).told for concept in told.concepts]
+        listed_words = _words(" ".join(listed))
+        urgent = [finding for finding, level in reading.sure if level == _URGENT]
+        lost = sum(not _is_listed(finding, report, listed_concepts, listed_words) for finding in urgent)
+        if not listed and any(level in _GRAVE for _, level in reading.present):
+            found.append(f"{name}: none of its findings is listed")
+        elif lost:
+            found.append(f"{name}: urgent findings are not listed ({lost})")
+        strange = sum(not _is_told(text, reading, read) for text in listed)
+        if strange:
+            found.append(f"{name}: findings are listed that it does not tell of ({strange})")
+    return found
+
+
+def changed_references(evaluations: Sequence[tuple[ReportPair, Mapping[str, Any]]]) -> dict[int, str]:
+    """Position -> what to say, where an evaluation leaves out much of a reference that others of the same one list.
+
+    Args:
+        evaluations: Of one judge, with their pairs.
+    """
+    weights: dict[tuple[str, PatientContext | None], list[tuple[int, float]]] = {}
+    for place, (pair, evaluation) in enumerate(evaluations):
+        weight = sum(significance_weight(finding) for finding in evaluation.get("reference_findings") or [])
+        weights.setdefault((pair.reference, pair.context), []).append((place, weight))
+    found: dict[int, str] = {}
+    for same in weights.values():
+        usual = sorted(weight for _, weight in same)[len(same) // 2]  # of two the larger one
+        for place, weight in same:
+            if weight < _LEAST_OF_REFERENCE * usual:
+                found[place] = "reference: less of it is listed than beside other candidates"
+    return found
+
+
+def _is_listed(finding: ReportFinding, report: str, concepts: Sequence[str], words: frozenset[str]) -> bool:
+    return lexicon().related(finding.concepts, concepts) or not words.isdisjoint(
+        _words(report[finding.start : finding.end])
+    )
+
+
+def _is_told(text: str, reading: Reading, read: Read) -> bool:
+    """Whether a report tells of a listed finding: by one of its words, or by a concept."""
+    words = _words(text)
+    if not words or not words.isdisjoint(reading.words):
+        return True
+    concepts = [concept for told in read(text, None).told for concept in told.concepts]
+    return lexicon().related(concepts, [concept for told in reading.told for concept in told.concepts])
+
+
+def _words(text: str) -> frozenset[str]:
+    """The words of a text that say something, by how they begin."""
+    return frozenset(word[:_STEM] for word in _WORD.findall(text.lower())) - _SAYS_LITTLE
