@@ -14,6 +14,15 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
     for cue in clause.cues("negated_before"):
         for mention in _denied_by(cue, found, clause):
             mention.presence = "absent"
+    for value, presence in (("answered_no", "absent"), ("answered_nothing", "unsaid")):
+        for cue in clause.cues(value):
+            for mention in found:
+                if mention.start < cue.start:
+                    mention.presence = presence
+    for cue in clause.cues("answered_perhaps"):
+        for mention in found:
+            if mention.start < cue.start:
+                _hedge(mention)
     for value in ("hypothetical", "history"):
         for cue in clause.cues(value):
             for mention in found:

@@ -9,7 +9,7 @@ from crimson_core.judges.rules.lexicon import Tag, lexicon
 
 _UNITS = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "centimeter": 10.0}
 _SIDES = {"left": {"left"}, "right": {"right"}, "both": {"left", "right"}}
-_GRAVEST_CHANGE = ("new", "worse", "acute", "better", "stable", "old", None)
+_GRAVEST_CHANGE = ("new", "worse", "acute", "increased", "better", "old", "stable", None)
 _ABOVE = frozenset(("above", "from", "superior", "proximal"))
 _SPINE = {"c": "C", "t": "T", "l": "L"}
 
@@ -26,7 +26,7 @@ class Attributes:
         severity: Rank from 1 (trace) to 5 (massive, tension), None if unsaid.
         sizes_mm: Measurements in millimetres, largest first.
         above_carina_mm: Distance of a device's tip from the carina in millimetres, negative below it, None if unsaid.
-        temporal: new, worse, better, stable, acute or old.
+        temporal: new, worse, better, stable, acute, old, or increased (which may mean dense).
         descriptors: (group, value) pairs, such as ("margin", "irregular").
         position: Of a device, good or bad where the report says so in words.
         uncertain: The report hedges.
@@ -115,7 +115,7 @@ def attributes_of(tags: Sequence[Tag], clause: Clause, start: int, end: int, nam
         severity=max(values["severity"], default=None),
         sizes_mm=() if device else tuple(sizes),
         above_carina_mm=above_carina,
-        temporal=values["temporal"][0] if values["temporal"] else None,
+        temporal=min(values["temporal"], key=_GRAVEST_CHANGE.index, default=None),
         descriptors=frozenset(values["descriptor"]),
         position="bad" if "bad" in values["position"] else values["position"][0] if values["position"] else None,
     )

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from crimson_core.judges.rules.change import with_changes
+from crimson_core.judges.rules.forms import with_answers
 from crimson_core.judges.rules.lexicon import Lexicon, Tag, report_words
 
 MODIFIERS = ("side", "zone", "sites", "severity", "temporal", "descriptor", "position")
@@ -109,7 +111,7 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
     """The clauses of a sentence that hold any phrase of the lexicon."""
     found = report_words(sentence)
     words, spans = [word for word, _, _ in found], [(start, end) for _, start, end in found]
-    tags = lexicon.tags(words)
+    tags = with_answers(with_changes(lexicon.tags(words), words), sentence, spans)
     position = 0
     for start, end, lead in _borders(tags, len(words)):
         inside = []

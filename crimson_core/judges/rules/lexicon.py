@@ -29,7 +29,7 @@ _LISTS = (
     "appearance",
 )
 # Parts that tell values apart, each with its phrases.
-_GROUPS = ("anatomy", "states", "link", "assertion", "clause_end", "sites")
+_GROUPS = ("anatomy", "states", "link", "assertion", "clause_end", "sites", "extent")
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,10 @@ def lexicon() -> Lexicon:
     for kind in _LISTS:
         for term in data[kind]:
             add(term, kind, None)
+    for value, forms in data["change"].items():
+        for form, terms in forms.items():
+            for term in terms:
+                add(term, "change", (value, form == "nouns"))
     for kind, values in data["modifiers"].items():
         for value, terms in values.items():
             if kind == "lobe":

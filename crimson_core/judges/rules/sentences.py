@@ -8,14 +8,16 @@ from crimson_core.judges.rules.lexicon import Lexicon
 # A full stop ends a sentence before a space, a capital ("cm.There") or between two words ("clear.no effusion"), but not in
 # "1.5 cm" or "vs. edema".
 _STOP = re.compile(
-    r"(?<!\bvs)(?<!\bVS)(?<!\bDr)(?<!\bDR)(?<!\bdr)(?<!\be\.g)(?<!\bi\.e)\.+(?=\s|[A-Z]|$)|(?<=[A-Za-z]{3})\.(?=[A-Za-z]{3})|[!?]+(?=\s|$)|\n"
+    r"(?<!\bvs)(?<!\bVS)(?<!\bDr)(?<!\bDR)(?<!\bdr)(?<!\be\.g)(?<!\bi\.e)\.+(?=\s|[A-Z]|$)|(?<=[A-Za-z]{3})\.(?=[A-Za-z]{3})|[!?]+(?=\s|$)(?!\s*(?i:yes|no|none|negative|positive|absent|present|not)\b)|\n"
 )
 _HEADING = re.compile(r"\s*(?P<name>[A-Za-z][A-Za-z /&]{1,40}?)\s*:")
 _EMPTY_LINE = re.compile(r"\s*?\n[^\S\n]*\n")
 _SECTION_END = {"paragraph": _EMPTY_LINE, "line": re.compile(r"[^\S\n]*\n"), "sentence": re.compile(r"(?!\s*\?)")}
-_LINE_START = re.compile(r"[^\S\n]*(?P<item>\d{1,2}[.)]\s|[-*•]\s)?(?P<word>\S*)")
+_LINE_START = re.compile(r"[^\S\n]*(?P<item>\d{1,2}[.)]\s|[-*•+‣◦▪–—]\s|[|\[☐☑☒✓✔✗✘✅❌#>]|[\"']?[A-Za-z][\w /-]{0,40}[\"']?\s*[:=]\s)?(?P<word>\S*)")
 _DANGLING = re.compile(r"(?:,|\b(?:and|or|of|with|the|an?|in|to|is|are|for|by|at))\s*$", re.IGNORECASE)
 _INNER_STOP = re.compile(r"[A-Za-z]{2}[.;]\s+[A-Za-z]")
+_KEY = re.compile(r"\w[\"']?\s*:\s*\{?\s*$")
+_FIELD = re.compile(r"\s+[\"']?\w[\w ]*[\"']?\s*:\s*\S|\s*\}")
 _LONG_LINE = 60  # characters
 _LEAST_WIDTH = 40  # characters; text in shorter lines is not wrapped but written in lines
 
@@ -85,11 +87,18 @@ def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
     width = max(map(len, lines))
     mixed_case = not (report.islower() or report.isupper())
     number = 0  # of the line that ends at a break
+    block = None  # indentation of a key in whose indented lines we are
     for match in _STOP.finditer(report):
         if match[0] != "\n":
             yield match.end()
             continue
         line, number = lines[number], number + 1
+        if block is None and _KEY.search(line):
+            block = _indentation(line)
+        if block is not None:
+            if _FIELD.match(lines[number]) and _indentation(lines[number]) > block:
+                continue
+            block = None
         following = _LINE_START.match(report, match.end())
         first = following["word"][:1]
         wrapped = width >= _LEAST_WIDTH and len(line.rstrip()) + 1 + len(following["word"]) > width
@@ -99,6 +108,10 @@ def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
         if not line.strip() or not first or following["item"] or _is_heading(lines[number], lexicon) or not goes_on:
             yield match.start()  # an empty line stands at the start of the next sentence
     yield len(report)
+
+
+def _indentation(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _flowing(lines: list[str], lexicon: Lexicon) -> list[bool]:

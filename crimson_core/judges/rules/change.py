@@ -1,0 +1,95 @@
+"""Change over time: words of change, and what stands beside them, become one tag that says how a finding has changed.
+
+"slightly larger" is a change and its degree, "has not increased" none, "partly resolved" an improvement, "resolved" an absence.
+"""
+
+from collections.abc import Sequence
+
+from crimson_core.judges.rules.lexicon import Tag
+
+_TEMPORAL = {"up": "worse", "down": "better", "raised": "increased"}
+_PLAINLY_DENIED = frozenset(("no", "without"))
+_REACH = 5  # words between a denial and the change that it denies
+
+
+def with_changes(tags: Sequence[Tag], words: Sequence[str]) -> list[Tag]:
+    """The tags of a sentence, those of change replaced by what they come to."""
+    changes = [tag for tag in tags if tag.kind == "change"]
+    if not changes:
+        return list(tags)
+    told = _Told(tags, words)
+    made = [tag for change in changes for tag in told.resolved(change)]
+    kept = [tag for tag in tags if tag.kind != "change" and tag not in told.used]
+    return sorted([*kept, *made], key=lambda tag: tag.start)
+
+
+class _Told:
+    """What stands beside the changes of a sentence; `used` are the tags that say no more than how a change is meant."""
+
+    def __init__(self, tags: Sequence[Tag], words: Sequence[str]) -> None:
+        self.words = words
+        self.used: set[Tag] = set()
+        self._by_place: dict[int, list[Tag]] = {}
+        for tag in tags:
+            for place in range(tag.start, tag.end):
+                self._by_place.setdefault(place, []).append(tag)
+
+    def resolved(self, change: Tag) -> list[Tag]:
+        """One tag that says what a change comes to; none where it says nothing."""
+        value, noun = change.value
+        start, end, partial = self._with_its_degree(change, noun)
+        denial = self._denial(change, start)
+        if denial is not None:
+            self.used.add(denial)
+            return [Tag(denial.start, end, "temporal", "stable")]
+        if value == "any":  # "minimal change" is none to speak of
+            return [Tag(start, end, "temporal", "stable")] if partial == "little" else []
+        if value == "gone":
+            if partial:
+                return [Tag(start, end, "temporal", "better")]
+            return [Tag(start, end, "assertion", "negated_before" if noun else "negated_after")]
+        return [Tag(start, end, "temporal", _TEMPORAL[value])]
+
+    def _with_its_degree(self, change: Tag, noun: bool) -> tuple[int, int, str | None]:
+        """Where a change begins and ends with the words that say how much of it there is, and whether they do.
+
+        An adjective is the degree of a noun only: "mild improvement", but "mild improving edema".
+        """
+        start, end, partial = change.start, change.end, None
+        while start > 0:
+            beside = self._at(start - 1, "severity", "extent")
+            if beside is None or (beside.kind == "severity" and not (noun or self._is_adverb(beside.end - 1))):
+                break
+            partial = self._degree(beside) or partial
+            start = beside.start
+        while end < len(self.words):
+            beside = self._at(end, "severity", "extent")
+            if beside is None or not self._is_adverb(beside.end - 1):
+                break
+            partial = self._degree(beside) or partial
+            end = beside.end
+        return start, end, partial
+
+    def _degree(self, tag: Tag) -> str | None:
+        self.used.add(tag)
+        if tag.kind == "extent":
+            return tag.value if tag.value in ("partial", "little") else None
+        return "little" if tag.value <= 1 else "partial"
+
+    def _is_adverb(self, place: int) -> bool:
+        return self.words[place].endswith("ly")
+
+    def _denial(self, change: Tag, start: int) -> Tag | None:
+        """The "no" or "not" that a change follows; "no increased density" denies the density, not a change."""
+        _, noun = change.value
+        for place in range(start - 1, max(-1, start - 1 - _REACH), -1):
+            denial = self._at(place, "assertion")
+            if denial is not None and denial.value == "negated_before":
+                plain = self.words[denial.start] in _PLAINLY_DENIED
+                return None if plain and not noun and start == denial.end else denial
+            if self._at(place, "glue", "extent") is None and self._at(place, "change") is None:
+                return None
+        return None
+
+    def _at(self, place: int, *kinds: str) -> Tag | None:
+        return next((tag for tag in self._by_place.get(place, ()) if tag.kind in kinds), None)

@@ -1,0 +1,76 @@
+"""Answers of forms, tables, JSON and check boxes: "Effusion: no", `"edema": false`, "Nodule (-)", "Fracture? No.", "[ ] Mass"."""
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+
+from crimson_core.judges.rules.lexicon import Tag
+
+_SIGN = r"[\"'”“*_`\s]*"
+_NO_WORD = (
+    r"no\s+evidence|no\s+sign|not\s+(?:present|seen|identified|detected|visuali[sz]ed|visible|evident|noted|found|appreciated|"
+    r"observed|demonstrated)|none(?:\s+(?:seen|identified|detected|present|visible|noted))?|"
+    r"no|negative|neg|absent|false|nil|nothing|n|✗|✘|❌|☐"
+)
+_YES_WORD = r"yes|present|true|positive|pos|y|✓|✔|✅|☑|seen|found|detected"
+_UNSAID_WORD = r"n/?a|null|unknown|unspecified|not\s+(?:assessed|evaluated|applicable|mentioned|reported|stated|available)"
+_HEDGED_WORD = r"possible|possibly|probable|probably|likely|uncertain|equivocal|questionable|suspected|maybe|indeterminate"
+_FIELD = r"(?:present|presence|status|detected|found|finding|seen|value|answer|result)"
+# Behind a name: a sign that asks, then perhaps a field of its own, the answer, and the end of the item.
+_ANSWER = re.compile(
+    rf"(?:{_SIGN}(?P<asks>[:=?|])[\"'”“*_`\s{{]*(?:{_FIELD}{_SIGN}[:=|]{_SIGN})?|\s+[-–—]\s+|\s*[(\[]\s*)"
+    rf"(?:(?P<absent>{_NO_WORD})|(?P<present>{_YES_WORD})|(?P<unsaid>{_UNSAID_WORD})|(?P<hedged>{_HEDGED_WORD})"
+    r"|(?P<sign>(?<=[:=|(\[ ])[-−–+01]))"
+    rf"(?={_SIGN}(?:$|[,;|.!\n)\]}}]|[-–—]\s))",
+    re.IGNORECASE,
+)
+_SIGNS = {"+": "present", "1": "present"}
+_BOX = re.compile(r"^\s*(?:[-*•]\s*)?(?:(?P<empty>\[\s?\]|\(\s?\)|☐)|(?P<ticked>\[[xX✓✔]\]|\([xX✓✔]\)|☑|☒))")
+_ITEM = re.compile(r"[,;|\n{]")
+_NAMED_BEFORE = re.compile(r"[A-Za-z].*?[:=|]", re.DOTALL)
+_CUES = {"absent": "answered_no", "unsaid": "answered_nothing", "hedged": "answered_perhaps"}
+
+
+def with_answers(tags: Sequence[Tag], sentence: str, spans: Sequence[tuple[int, int]]) -> list[Tag]:
+    """The tags of a sentence with its answers: each a cue behind what it answers, and the end of a clause.
+
+    Args:
+        tags: Of the sentence.
+        sentence: Its text.
+        spans: Characters of its words.
+    """
+    found = list(_answers(sentence))
+    box = _BOX.match(sentence)
+    if not found and not (box and box["empty"]):
+        return list(tags)
+    starts = [start for start, _ in spans]
+    kept, made = list(tags), []
+    if box and box["empty"]:
+        place = bisect_left(starts, box.end())
+        made.append(Tag(place, place, "assertion", "negated_before"))
+    for label, start, end, answer in found:
+        first, last = bisect_left(starts, start), bisect_left(starts, end)
+        kept = [tag for tag in kept if tag.end <= first or tag.start >= last]
+        item = bisect_left(starts, label)
+        if item:
+            made.append(Tag(item, item, "clause_end", "stop"))
+        if answer in _CUES:
+            made += [Tag(first, last, "assertion", _CUES[answer]), Tag(last, last, "clause_end", "stop")]
+    return sorted([*kept, *made], key=lambda tag: (tag.start, tag.end))
+
+
+def _answers(sentence: str) -> Iterator[tuple[int, int, int, str]]:
+    """Where the name begins that is asked about, where its answer begins and ends, and the answer."""
+    label = 0
+    for match in _ANSWER.finditer(sentence):
+        answer = match.lastgroup if match.lastgroup != "asks" else None
+        if match["sign"]:
+            if match["sign"] in "01" and not match["asks"]:
+                continue
+            answer = _SIGNS.get(match["sign"], "absent")
+        # "Edema, mass: none" answers for both, but not where each item of a list is answered
+        if label or _NAMED_BEFORE.search(sentence, label, match.start()):
+            items = [item.end() for item in _ITEM.finditer(sentence, label, match.start())]
+            label = items[-1] if items else label
+        yield label, match.start(), match.end(), answer
+        label = match.end()
