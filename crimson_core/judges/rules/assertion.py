@@ -17,11 +17,11 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
     for value, presence in (("answered_no", "absent"), ("answered_nothing", "unsaid")):
         for cue in clause.cues(value):
             for mention in found:
-                if mention.start < cue.start:
+                if mention.start < cue.end:
                     mention.presence = presence
     for cue in clause.cues("answered_perhaps"):
         for mention in found:
-            if mention.start < cue.start:
+            if mention.start < cue.end:
                 _hedge(mention)
     for value in ("hypothetical", "history"):
         for cue in clause.cues(value):
@@ -68,7 +68,7 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
     ("no consolidation, small left effusion"), or with a verb's sense ("no effusion, heart mildly enlarged"). Where an "or"
     follows, that item is still within the list ("no consolidation, large effusion or pneumothorax").
     """
-    after = [m for m in found if cue.end <= m.end]
+    after = [m for m in found if cue.end <= max(m.end, m.state)]
     for position, mention in enumerate(after):
         if clause.of("negation_end", cue.end, mention.start):
             return

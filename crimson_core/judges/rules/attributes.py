@@ -80,6 +80,7 @@ class Mention:
         appearance: Those of the concepts that the report takes to be the other ones ("opacity, likely atelectasis").
         taken_up: It stands for a finding that was named before ("the opacity", "a smaller one").
         attributes: What is said about it.
+        state: One past the last word of its state, where this stands apart from its name.
         presence: present, absent (denied, past or normal) or unsaid (asked about, history, not to be assessed).
         first: First word of all that belongs to it.
         last: One past the last of these words.
@@ -93,6 +94,7 @@ class Mention:
     taken_up: bool = False
     attributes: Attributes = NOTHING
     presence: str = "present"
+    state: int = 0
     first: int = 0
     last: int = 0
 

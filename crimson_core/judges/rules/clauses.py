@@ -11,7 +11,7 @@ from crimson_core.judges.rules.lexicon import Lexicon, Tag, report_words
 
 MODIFIERS = ("side", "zone", "sites", "severity", "temporal", "descriptor", "position")
 
-_COPULAS = frozenset(("is", "are", "appear", "appears", "remain", "remains", "was", "were"))
+COPULAS = frozenset(("is", "are", "appear", "appears", "remain", "remains", "was", "were"))
 
 _MODIFIERS = frozenset(MODIFIERS)
 
@@ -77,7 +77,7 @@ class Clause:
 
     def copula(self, start: int, end: int) -> bool:
         """Whether a form of "to be" or the like is all that stands between two word positions."""
-        return start < end and _COPULAS.issuperset(self.words[start:end])
+        return start < end and COPULAS.issuperset(self.words[start:end])
 
     def one_list(self, start: int, end: int) -> bool:
         """Whether only commas, conjunctions and modifiers stand between two word positions."""

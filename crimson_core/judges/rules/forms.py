@@ -55,7 +55,8 @@ def with_answers(tags: Sequence[Tag], sentence: str, spans: Sequence[tuple[int, 
         if item:
             made.append(Tag(item, item, "clause_end", "stop"))
         if answer in _CUES:
-            made += [Tag(first, last, "assertion", _CUES[answer]), Tag(last, last, "clause_end", "stop")]
+            cue = Tag(min(first, last - 1), last, "assertion", _CUES[answer])  # a sign is no word: the one before it
+            made += [cue, Tag(last, last, "clause_end", "stop")]
     return sorted([*kept, *made], key=lambda tag: (tag.start, tag.end))
 
 

@@ -175,20 +175,25 @@ def lexicon() -> Lexicon:
                     if kind == "zone" and "lob" in term or "lingul" in term:
                         add(term, "by_lobe", None)
 
+    composites = {
+        tuple(composite.split()): key for key, entry in entries.items() for composite in entry.get("composites", ())
+    }
+    derived = _composites(entries, phrases)
+    composites = {parts: key for parts, key in derived.items() if parts not in composites} | composites
+    named = {_words(term): key for key, entry in entries.items() for term in entry["terms"]}
     # Last, since a term may hold modifiers ("apical scarring"), and what these say must not get lost with the longer phrase.
     for key, entry in entries.items():
         for statement in entry.get("normal", ()):
             add(statement, "normal_of", key, statements)
         for term in entry["terms"]:
-            within = [word for word, _, _ in words_of(term)]
+            within = list(_words(term))
+            if _parts(within, phrases) in derived and (within[-1],) not in named:
+                continue  # read as a structure and its state, in whatever order they stand
             held = [tag for tag in _tags(phrases, within) if tag.kind in ("side", "zone", "descriptor", "states")]
             add(term, "concept", key)
             for tag in held:
                 add(term, tag.kind, tag.value)
 
-    composites = {
-        tuple(composite.split()): key for key, entry in entries.items() for composite in entry.get("composites", ())
-    }
     distances = _distances(concepts)
     near: dict[str, set[str]] = {key: {key} for key in concepts}
     for narrow, broad in distances:
@@ -211,6 +216,49 @@ def lexicon() -> Lexicon:
         ordinals=data["ordinals"],
         neutral_statements=data["neutral_statements"],
     )
+
+
+def _words(term: str) -> tuple[str, ...]:
+    return tuple(word for word, _, _ in words_of(term))
+
+
+def _parts(words: list[str], phrases: dict[Any, Any]) -> tuple[str, str] | None:
+    """The structure and the state that a term consists of, with nothing else that says anything; None of another term."""
+    tags = list(_tags(phrases, words))
+    anatomy, states, rest = _structure_and_rest(words, tags)
+    if len({tag.start for tag in anatomy}) != 1 or len({tag.start for tag in states}) != 1 or rest:
+        return None
+    return anatomy[0].value, states[0].value
+
+
+def _structure_and_rest(words: list[str], tags: list[Tag]) -> tuple[list[Tag], list[Tag], tuple[str, ...]]:
+    """The structures and states in some words, and the words that are neither, nor small ones between them."""
+    anatomy, states, silent = ([tag for tag in tags if tag.kind == kind] for kind in ("anatomy", "states", "glue"))
+    covered = {place for tag in (*anatomy, *states, *silent) for place in range(tag.start, tag.end)}
+    return anatomy, states, tuple(word for place, word in enumerate(words) if place not in covered)
+
+
+def _composites(entries: dict[str, dict[str, Any]], phrases: dict[Any, Any]) -> dict[tuple[str, str], str]:
+    """What the terms say of structures and their states: "tracheal narrowing" names a narrowed trachea.
+
+    And of places of what has a broader name: a "mediastinal mass" is a mass in the mediastinum.
+    """
+    found: dict[tuple[str, str], set[str]] = {}
+    named = {_words(term): key for key, entry in entries.items() for term in entry["terms"]}
+    own: set[tuple[str, str]] = set()  # a "lung opacity" is an opacity
+    for key, entry in entries.items():
+        for term in entry["terms"]:
+            words = list(_words(term))
+            if parts := _parts(words, phrases):
+                found.setdefault(parts, set()).add(key)
+                own.add((parts[0], key))
+                continue
+            anatomy, states, rest = _structure_and_rest(words, list(_tags(phrases, words)))
+            head = named.get(rest)
+            own |= {(tag.value, key) for tag in anatomy}
+            if head and not states and len({tag.start for tag in anatomy}) == 1 and head in entry.get("broader", ()):
+                found.setdefault((anatomy[0].value, head), set()).add(key)
+    return {parts: keys.pop() for parts, keys in found.items() if len(keys) == 1 and parts not in own}
 
 
 _WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|[,;/]|\?(?=\w|$)")

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from crimson_core.judges.rules.assertion import decide_presence
 from crimson_core.judges.rules.attributes import Attributes, Mention, attributes_of, sizes_in
-from crimson_core.judges.rules.clauses import Clause
+from crimson_core.judges.rules.clauses import COPULAS, Clause
 from crimson_core.judges.rules.lexicon import Lexicon, Tag
 
 _NAMING = ("concept", "normal_of", "states", "anaphor")
@@ -76,13 +76,16 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
     if clause.by_kind.keys().isdisjoint(_NAMING):
         return []
     found = {t.start: Mention((t.value,), t.start, t.end) for t in clause.of("concept")}
+    _narrow(found, clause, lexicon)
     for tag in clause.of("normal_of"):
         found.setdefault(tag.start, Mention((tag.value,), tag.start, tag.end, presence="absent"))
     taken = {position for m in found.values() for position in range(m.start, m.end)}
     structures = [t for t in clause.of("anatomy") if t.start not in taken]
     used: set[Tag] = set()
     for state in clause.of("states"):
-        near = sorted(structures, key=lambda t: abs(t.start - state.start))
+        told_of = clause.words[max(clause.start, state.start - 3) : state.start]
+        upto = state.start if not COPULAS.isdisjoint(told_of) else clause.end  # "the heart is enlarged, the hilum normal"
+        near = sorted((t for t in structures if t.start < upto), key=lambda t: abs(t.start - state.start))
         structure = next((t for t in near if _of_one(t, state, clause, lexicon)), None)
         if structure is None:
             continue
@@ -105,7 +108,7 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
         for other in near:  # "fractures of the left clavicle and the third rib", "left rib and clavicle fractures"
             more = lexicon.composites.get((other.value, state.value))
             if more and more != concept and clause.enumerated(other, structure) and other.start not in found:
-                found[other.start] = Mention((more,), other.start, other.end)
+                found[other.start] = Mention((more,), other.start, other.end, state=state.end)
     for tag in clause.of("anaphor") if before else ():
         # "a smaller one on the left", but not "one small nodule", "one of the ribs"
         stands_alone = tag.end >= clause.end or (
@@ -118,6 +121,26 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
     for mention in named:
         mention.taken_up = not definite.isdisjoint(range(mention.start - 2, mention.start + 1))
     return named
+
+
+def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> None:
+    """Give findings the name that their place or state makes of them: "mass in the mediastinum", "the lesion has cavitated"."""
+    taken = {position for m in found.values() for position in range(m.start, m.end)}
+    beside = [t for kind in ("anatomy", "states") for t in clause.of(kind) if t.start not in taken]
+    for mention in found.values() if beside else ():
+        name = Tag(mention.start, mention.end, "concept", mention.concepts[0])
+        near = sorted(beside, key=lambda t: abs(t.start - mention.start))
+        narrower = (lexicon.composites.get((t.value, mention.concepts[0])) for t in near if _joined_to(name, t, clause))
+        concept = next((key for key in narrower if key), None)
+        if concept:
+            mention.concepts = (concept,)
+
+
+def _joined_to(name: Tag, tag: Tag, clause: Clause) -> bool:
+    """Whether a structure or state is said of what is named: only words that part nothing stand between them."""
+    between = _between(name, tag)
+    parting = clause.places("conjunction", "alternative", "concept")
+    return len(between) <= _FARTHEST_STATE and clause.transparent.issuperset(between) and parting.isdisjoint(between)
 
 
 def _between(structure: Tag, state: Tag) -> range:
