@@ -40,6 +40,10 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
             vague = lexicon().concepts[mention.concepts[0]].vague
             if vague and clause.copula(mention.end, normal.start):
                 mention.presence = "absent"
+    for harmless in clause.of("harmless"):
+        for mention in found:
+            if mention.end <= harmless.start and _is_all_it_is(mention, harmless, clause):
+                mention.presence = "absent"
     for cue in clause.cues("uncertain_after"):
         for mention in _list_before(found, cue, clause):
             _hedge(mention)
@@ -54,6 +58,15 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
             _hedge(mention)
         if hedged and hedged[0].first == cue.end:
             hedged[0].first = cue.start  # "possible left effusion" is quoted whole
+
+
+def _is_all_it_is(mention: Mention, harmless: Tag, clause: Clause) -> bool:
+    """Whether an appearance is explained by what is no finding: "density that represents a vessel on end"."""
+    concept = lexicon().concepts[mention.concepts[0]]
+    if concept.device or clause.of("concept", mention.end, harmless.start):
+        return False
+    linked = any(t.value in ("firm", "tentative") for t in clause.of("link", mention.end, harmless.start))
+    return linked or (concept.vague and clause.copula(mention.end, harmless.start))
 
 
 def _hedge(mention: Mention) -> None:
@@ -95,7 +108,9 @@ def _list_after(found: list[Mention], cue: Tag, clause: Clause) -> list[Mention]
     after = [m for m in found if m.end > cue.end]
     enumerated = after[:1]
     for left, right in pairwise(after):
-        if not clause.one_list(left.end, right.start):
+        # "likely atelectasis, and a small effusion": what has a degree of its own is plainly there
+        own = clause.of("severity", left.end, right.start) and not clause.of("alternative", left.end, right.start)
+        if own or not clause.one_list(left.end, right.start):
             break
         enumerated.append(right)
     return enumerated

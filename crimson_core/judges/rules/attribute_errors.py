@@ -71,6 +71,11 @@ def _place(
             yield _error("location", rule["wrong_side"], what)
         elif one.sides and one.sides != other.sides:
             yield _error("location", rule["one_side_of_two"], what)
+        elif one.places and other.places and one.places.isdisjoint(other.places) and one.zones & other.zones:
+            yield _error("location", rule["crossed"], "The zones are told of the other side each")
+        elif one.dominant and other.dominant and one.dominant != other.dominant:
+            what = f"The reference says that the {one.dominant} side is worse, the candidate the {other.dominant}"
+            yield _error("location", rule["other_side_worse"], what)
         gap = zone_gap(one, other)
         if gap:
             what = f"The reference says {_listed(one.zones)} zone, the candidate {_listed(other.zones)}"
@@ -88,6 +93,8 @@ def _pooled(findings: Sequence[ReportFinding]) -> Attributes:
 
     return Attributes(
         sides=together("sides"),
+        places=together("places") if all(t.places for t in told) else frozenset(),
+        dominant=next((t.dominant for t in told if t.dominant), None),
         zones=together("zones") if all(t.zones for t in told) else frozenset(),
         by_lobe=all(t.by_lobe for t in told),
         sites=together("sites") if all(t.sites for t in told) else frozenset(),

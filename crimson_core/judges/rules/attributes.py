@@ -21,6 +21,8 @@ class Attributes:
     Attributes:
         sides: Any of left and right.
         zones: Any of upper, mid, lower and diffuse.
+        places: (side, zone) pairs, where every zone is told with its side.
+        dominant: The side that is worse, of two.
         by_lobe: The zones are told as lobes.
         sites: Places that say more than side and zone: a vein, a rib ("rib 7"), a vertebra ("T8"). Of a device, where its tip is.
         severity: Rank from 1 (trace) to 5 (massive, tension), None if unsaid.
@@ -34,6 +36,8 @@ class Attributes:
 
     sides: frozenset[str] = frozenset()
     zones: frozenset[str] = frozenset()
+    places: frozenset[tuple[str, str]] = frozenset()
+    dominant: str | None = None
     by_lobe: bool = False
     sites: frozenset[str] = frozenset()
     severity: int | None = None
@@ -49,6 +53,8 @@ class Attributes:
         return Attributes(
             sides=self.sides | other.sides,
             zones=self.zones | other.zones,
+            places=self.places | other.places,
+            dominant=self.dominant or other.dominant,
             by_lobe=self.by_lobe or other.by_lobe,
             sites=self.sites | other.sites,
             severity=max((self.severity or 0), (other.severity or 0)) or None,
@@ -109,9 +115,12 @@ def attributes_of(tags: Sequence[Tag], clause: Clause, start: int, end: int, nam
     sites = set(values["sites"]) | _levels(clause, start, end)
     if above_carina is not None and above_carina >= 0:
         sites.discard("carina")
+    dominant = values["dominant"][0] if values["dominant"] else None
     return Attributes(
-        sides=frozenset(side for value in values["side"] for side in _SIDES[value]),
+        sides=frozenset(side for value in [*values["side"], *("both" for _ in values["dominant"])] for side in _SIDES[value]),
         zones=frozenset(values["zone"]),
+        places=_places(tags),
+        dominant=dominant,
         by_lobe=bool(values["zone"]) and bool(clause.of("by_lobe", start, end)),
         sites=frozenset(sites),
         severity=max(values["severity"], default=None),
@@ -121,6 +130,20 @@ def attributes_of(tags: Sequence[Tag], clause: Clause, start: int, end: int, nam
         descriptors=frozenset(values["descriptor"]),
         position="bad" if "bad" in values["position"] else values["position"][0] if values["position"] else None,
     )
+
+
+def _places(tags: Sequence[Tag]) -> frozenset[tuple[str, str]]:
+    """Zones with the side that is told with each; empty where one has none."""
+    found: set[tuple[str, str]] = set()
+    side: Tag | None = None
+    for tag in sorted((t for t in tags if t.kind in ("side", "zone")), key=lambda t: (t.start, t.kind)):
+        if tag.kind == "side":
+            side = tag
+        elif side is None:
+            return frozenset()
+        else:
+            found |= {(one, tag.value) for one in _SIDES[side.value]}
+    return frozenset(found)
 
 
 def sizes_in(clause: Clause, start: int, end: int, named: int) -> Iterator[tuple[float, int, int]]:

@@ -9,7 +9,7 @@ from crimson_core.judges.rules.change import with_changes
 from crimson_core.judges.rules.forms import with_answers
 from crimson_core.judges.rules.lexicon import Lexicon, Tag, report_words
 
-MODIFIERS = ("side", "zone", "sites", "severity", "temporal", "descriptor", "position")
+MODIFIERS = ("side", "dominant", "zone", "sites", "severity", "temporal", "descriptor", "position")
 
 COPULAS = frozenset(("is", "are", "appear", "appears", "remain", "remains", "was", "were"))
 
@@ -126,6 +126,12 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
             yield Clause(words, spans, start, end, inside, by_kind, lead)
 
 
+def _only_a_place(tags: list[Tag], start: int, end: int) -> bool:
+    """Whether a place and nothing else is told between two word positions: "On the left, there is"."""
+    kinds = {t.kind for t in tags if t.start >= start and t.end <= end}
+    return bool(kinds & {"side", "zone"}) and kinds <= {"side", "zone", "by_lobe", "joint", "glue", "conjunction", "anatomy", "definite"}
+
+
 def _borders(tags: list[Tag], length: int) -> Iterator[tuple[int, int, str | None]]:
     start, lead = 0, None
     ends = [t for t in tags if t.kind == "clause_end"]
@@ -135,6 +141,8 @@ def _borders(tags: list[Tag], length: int) -> Iterator[tuple[int, int, str | Non
         # "enlarged but stable": what names nothing says more about what was named before
         goes_on = tag.value != "exception" and (tag.value != "stop" or upto - tag.end <= _SHORT)
         if tag.start < length and goes_on and bisect_left(named, tag.end) == bisect_left(named, upto):
+            continue
+        if tag.value == "contrast" and _only_a_place(tags, start, tag.start):
             continue
         while tag.start - start > _LONGEST:
             yield start, start + _LONGEST, lead

@@ -27,6 +27,8 @@ _LISTS = (
     "definite",
     "pronoun",
     "appearance",
+    "similar",
+    "harmless",
 )
 # Parts that tell values apart, each with its phrases.
 _GROUPS = ("anatomy", "states", "link", "assertion", "clause_end", "sites", "extent")
@@ -42,6 +44,7 @@ class Concept:
     by_severity: dict[int, str]
     broader: tuple[str, ...]
     sided: bool
+    directed: bool
     vague: bool
     device: bool
     reported: bool
@@ -157,6 +160,10 @@ def lexicon() -> Lexicon:
         for form, terms in forms.items():
             for term in terms:
                 add(term, "change", (value, form == "nouns"))
+    for more in data["asymmetry"]:
+        for side, other in (("left", "right"), ("right", "left")):
+            for phrase in (f"{side} {more} than {other}", f"{side} > {other}", f"{more} on the {side}", f"{more} on {side}"):
+                add(phrase, "dominant", side)
     for kind, values in data["modifiers"].items():
         for value, terms in values.items():
             if kind == "lobe":
@@ -261,9 +268,11 @@ def _composites(entries: dict[str, dict[str, Any]], phrases: dict[Any, Any]) -> 
     return {parts: keys.pop() for parts, keys in found.items() if len(keys) == 1 and parts not in own}
 
 
-_WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|[,;/]|\?(?=\w|$)")
+_WORD = re.compile(r"\d+(?:\.\d+| \. \d+)?|[^\W\d_]+|[,;/>%]|\?(?=\w|$)")
 # A short word is too often one letter from another one.
 _SHORTEST_MENDED, _SHORTEST_MENDED_TWICE = 7, 12
+_LETTERS = {"R": "right", "L": "left", "r": "right", "l": "left"}
+_NO_SIDE = re.compile(r"\d|/\s?\w\b|\s?-?\s?spine|\.\w", re.IGNORECASE)
 _PLURAL = re.compile(r"(?<=..)(?:(?P<y>ies)|(?P<ss>ss)es|(?P<x>x|ch|sh)es|(?<![sui])s)$")
 
 
@@ -275,10 +284,21 @@ def words_of(text: str) -> list[tuple[str, int, int]]:
 def report_words(text: str) -> list[tuple[str, int, int]]:
     """As `words_of`, with typing errors in long words of the lexicon mended."""
     return [
-        (word if word[0].isdecimal() else _mended(word), match.start(), match.end())  # numbers would fill the cache
+        (
+            # a tokenizer may have split a number; as it stands it would fill the cache
+            match[0].replace(" ", "") if match[0][0].isdecimal() else _side_of(match, text) or _mended(match[0]),
+            match.start(),
+            match.end(),
+        )
         for match in _WORD.finditer(text)
-        for word in (match[0],)
     ]
+
+
+def _side_of(match: re.Match[str], text: str) -> str | None:
+    """Left or right of "L effusion" and "opacity (R)", but not of "L1", "L-spine" and "r/o"."""
+    if match[0] not in _LETTERS or _NO_SIDE.match(text, match.end()) or text[: match.start()].endswith(("/", "-", "'")):
+        return None
+    return _LETTERS[match[0]]
 
 
 @lru_cache(maxsize=20_000)  # words recur; bounded, since reports hold endless names
@@ -358,6 +378,7 @@ def _concept(key: str, entry: dict[str, Any]) -> Concept:
         by_severity=entry.get("by_severity", {}),
         broader=tuple(entry.get("broader", ())),
         sided=entry.get("sided", True),
+        directed=entry.get("directed", False),
         vague=entry.get("vague", False),
         device=entry.get("device", False),
         reported=entry.get("reported", True),

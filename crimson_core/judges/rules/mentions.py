@@ -56,6 +56,10 @@ def explanation(clause: Clause) -> bool | None:
 
     "The appearance suggests pneumonia", "This is consistent with edema", "It is stable scarring".
     """
+    if clause.of("similar"):
+        return True
+    if any(t.value == "differential" and t.start <= clause.start + 2 for t in clause.of("link")):
+        return True
     opening = any(t.start == clause.start for t in clause.of("definite"))
     nouns = [t for t in clause.of("appearance") if t.start <= clause.start + 2]
     pronouns = [t for t in clause.of("pronoun") if t.start == clause.start]
@@ -63,7 +67,7 @@ def explanation(clause: Clause) -> bool | None:
         return None
     links = [t for t in clause.of("link") if t.start >= (nouns or pronouns)[0].end and t.value != "direct"]
     if links:
-        return links[0].value == "tentative"
+        return links[0].value in ("tentative", "differential")
     told = pronouns and clause.words[pronouns[0].end : pronouns[0].end + 1]
     return False if told and told[0] in ("is", "are") else None
 
@@ -245,7 +249,8 @@ def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
         change = left.attributes.temporal
         if bare and change and not right.attributes.temporal and clause.of("temporal", left.first, left.start):
             right.attributes = replace(right.attributes, temporal=change)
-        if not all(lexicon.concepts[m.concepts[0]].sided for m in (left, right)):
+        concepts = [lexicon.concepts[m.concepts[0]] for m in (left, right)]
+        if not all(concept.sided and not concept.directed for concept in concepts):
             continue
         one, other = left.attributes, right.attributes
         if one.sides and left.first < left.start and not other.sides and (bare or other.zones):
@@ -271,6 +276,7 @@ def _placed(mention: Mention) -> bool:
 def _joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[Mention]:
     """Those that tell of one finding as one: an appearance with its explanation, and alternatives."""
     joined: list[Mention] = []
+    listed: int | None = None  # where the first of several explanations stands
     for mention in found:
         if joined and _damages(mention, joined[-1], clause, lexicon):
             joined[-1] = replace(
@@ -279,16 +285,56 @@ def _joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[
             continue
         last = joined[-1] if joined and joined[-1].presence == mention.presence == "present" else None
         link = _link(last, mention, clause) if last else None
-        if last and link and explains(mention.concepts, last.concepts, lexicon):
-            joined[-1] = _explained(last, mention, link == "tentative")
+        tentative = link in ("tentative", "differential")
+        if last and link == "reversed":
+            if explains(last.concepts, mention.concepts, lexicon):
+                joined[-1] = replace(_merged(last, mention, last.concepts, False), appearance=last.appearance)
+            else:
+                joined.append(mention)
+        elif last and link and explains(mention.concepts, last.concepts, lexicon):
+            joined[-1] = _explained(last, mention, tentative)
             while len(joined) > 1 and link != "direct" and _same_appearance(joined[-2], last, clause, lexicon):
                 last = joined.pop(-2)
-                joined[-1] = _explained(last, joined[-1], link == "tentative")
+                joined[-1] = _explained(last, joined[-1], tentative)
+            listed = mention.start if tentative and (link == "differential" or _ends_in_or(mention, found, clause)) else None
+        elif last and listed is not None and last.appearance and _bare(last, mention, clause):
+            # "may represent atelectasis, aspiration or pneumonia"
+            joined[-1] = _merged(last, mention, (*last.concepts, *mention.concepts), True)
+        elif last and link in ("tentative", "firm") and (earlier := _earlier(mention, joined, lexicon)) is not None:
+            # "pneumothorax with mediastinal shift, concerning for tension pneumothorax"
+            joined[earlier] = _explained(joined[earlier], mention, False)
         elif last and clause.of("alternative", last.end, mention.start) and clause.one_list(last.end, mention.start):
             joined[-1] = _merged(last, mention, (*last.concepts, *mention.concepts), True)
         else:
             joined.append(mention)
     return joined
+
+
+def _bare(left: Mention, right: Mention, clause: Clause) -> bool:
+    """Whether the right one follows in a list, with no place, degree or change of its own."""
+    told = [t for t in clause.modifiers(left.end, right.start) if t.kind in ("side", "zone", "severity", "temporal")]
+    return not told and clause.one_list(left.end, right.start)
+
+
+def _ends_in_or(first: Mention, found: Sequence[Mention], clause: Clause) -> bool:
+    """Whether an "or" stands in the list that a mention begins."""
+    end = first.end
+    for mention in found:
+        if mention.start >= end and clause.one_list(end, mention.start):
+            if clause.of("alternative", end, mention.start):
+                return True
+            end = mention.end
+    return False
+
+
+def _earlier(mention: Mention, joined: Sequence[Mention], lexicon: Lexicon) -> int | None:
+    """Which finding before the last one a diagnosis names again, more exactly."""
+    for place in range(len(joined) - 2, -1, -1):
+        earlier = joined[place]
+        narrower = any((a, b) in lexicon.distances for a in mention.concepts for b in earlier.concepts)
+        if earlier.presence == "present" and narrower and not mention.attributes.sides - earlier.attributes.sides:
+            return place
+    return None
 
 
 def _damages(mention: Mention, device: Mention, clause: Clause, lexicon: Lexicon) -> bool:
@@ -303,7 +349,7 @@ def _link(left: Mention, right: Mention, clause: Clause) -> str | None:
     links = clause.of("link", left.end, right.start)
     told = {t.value for t in links} - {"direct"}
     if told:
-        return "tentative" if "tentative" in told else "firm"
+        return next(value for value in ("differential", "reversed", "tentative", "firm") if value in told)
     between = set(range(left.end, right.start)) - clause.places(
         "side", "zone", "severity", "descriptor", "glue", "temporal"
     )
