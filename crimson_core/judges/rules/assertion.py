@@ -14,6 +14,11 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
     for cue in clause.cues("negated_before"):
         for mention in _denied_by(cue, found, clause):
             mention.presence = "absent"
+    for operation, reason in pairwise(found):
+        # "lobectomy for carcinoma" tells of a carcinoma that was
+        operated = "postsurgical_change" in lexicon().concepts[operation.concepts[0]].broader
+        if operated and clause.words[operation.end : reason.start] == ["for"]:
+            reason.presence = "unsaid"
     for value, presence in (("answered_no", "absent"), ("answered_nothing", "unsaid")):
         for cue in clause.cues(value):
             for mention in found:
@@ -32,13 +37,18 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
         for cue in clause.cues(value):
             for mention in _list_before(found, cue, clause):
                 # "the tube ends below the diaphragm, its tip is not seen" tells of the tip
-                if not clause.of("course", mention.end, cue.start):
+                if not _of_its_tip(clause, mention.end, cue.start):
                     mention.presence = presence
     for normal in clause.of("normal"):
         for mention in found:
             # "interstitial markings are normal", but not "the clips are intact"
             vague = lexicon().concepts[mention.concepts[0]].vague
             if vague and clause.copula(mention.end, normal.start):
+                mention.presence = "absent"
+            if mention.end == normal.start and clause.words[mention.end - 1] in (
+                "low",
+                "high",
+            ):  # "volumes are low normal"
                 mention.presence = "absent"
     for harmless in clause.of("harmless"):
         for mention in found:
@@ -69,6 +79,10 @@ def _is_all_it_is(mention: Mention, harmless: Tag, clause: Clause) -> bool:
     return linked or (concept.vague and clause.copula(mention.end, harmless.start))
 
 
+def _of_its_tip(clause: Clause, start: int, end: int) -> bool:
+    return bool(clause.of("course", start, end)) or "tip" in clause.words[start:end]
+
+
 def _hedge(mention: Mention) -> None:
     mention.attributes = replace(mention.attributes, uncertain=True)
 
@@ -81,11 +95,16 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
     ("no consolidation, small left effusion"), or with a verb's sense ("no effusion, heart mildly enlarged"). Where an "or"
     follows, that item is still within the list ("no consolidation, large effusion or pneumothorax").
     """
-    after = [m for m in found if cue.end <= max(m.end, m.state)]
+    after = [m for m in found if cue.end <= max(m.end, m.state[1])]
+    removed = "removal" in clause.words[cue.start : cue.end]
     for position, mention in enumerate(after):
         if clause.of("negation_end", cue.end, mention.start):
             return
-        if position and not clause.of("alternative", after[position - 1].end):
+        firm = [t for t in clause.of("link", cue.end, mention.start) if t.value == "firm"]
+        if not position and firm and "," in clause.words[cue.end : firm[0].start]:
+            return  # "lucency without lung markings, diagnostic of a pneumothorax"
+        inside = mention.start < cue.start  # "the heart is not enlarged", also of a second subject
+        if position and not inside and not removed and not clause.of("alternative", after[position - 1].end):
             own = clause.modifiers(mention.first, mention.start)
             if mention.predicate or any(t.kind in ("severity", "side", "temporal") for t in own):
                 return

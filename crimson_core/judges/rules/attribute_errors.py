@@ -21,15 +21,24 @@ class Discrepancy(NamedTuple):
     explanation: str
 
 
-def compare(reference: ReportFinding, prediction: ReportFinding, urgent: bool) -> list[Discrepancy]:
-    """The attribute errors of one match, but for those of location; `urgent` tells whether the reference finding is."""
+def compare(
+    reference: ReportFinding, prediction: ReportFinding, urgent: bool, in_parts: bool = False
+) -> list[Discrepancy]:
+    """The attribute errors of one match, but for those of location.
+
+    Args:
+        reference: One finding.
+        prediction: The other one.
+        urgent: Whether the reference finding is.
+        in_parts: Whether one report names all that the finding of the other one is made of.
+    """
     graded = rules()["attribute_errors"]
     return [
         *_severity(reference, prediction, graded["severity"]),
         *_measurement(reference, prediction, graded["measurement"]),
         *_descriptor(reference, prediction, graded["descriptor"]),
         *_certainty(reference, prediction, graded["certainty"], urgent),
-        *_specificity(reference, prediction, graded["specificity"]),
+        *(() if in_parts else _specificity(reference, prediction, graded["specificity"])),
         *_temporal(reference, prediction, graded["temporal"]),
     ]
 
@@ -81,6 +90,12 @@ def _place(
             what = f"The reference says {_listed(one.zones)} zone, the candidate {_listed(other.zones)}"
             yield _error("location", rule["far_zone" if gap > 1 else "near_zone"], what)
     if not lexicon().concepts[references[0].concepts[0]].device:
+        ours, theirs = (
+            frozenset(site for site in place.sites if site.endswith("mediastinum")) for place in (one, other)
+        )
+        if ours and theirs and ours.isdisjoint(theirs):
+            what = f"The reference says {_listed(ours)}, the candidate {_listed(theirs)}"
+            yield _error("location", rule["other_compartment"], what)
         yield from _level(one.sites, other.sites, rule)
 
 
@@ -190,6 +205,11 @@ def _certainty(
 
 
 def _specificity(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:
+    open_in_reference, left_open = len(reference.diagnoses), len(prediction.diagnoses)
+    if left_open - open_in_reference >= rule["too_many_alternatives"]:
+        what = f"The candidate leaves open which of {left_open} it is, the reference {open_in_reference}"
+        yield _error("unspecific", rule["alternatives"], what)
+        return
     steps = concept_steps(reference, prediction)
     if not steps:
         return

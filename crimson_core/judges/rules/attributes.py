@@ -10,7 +10,9 @@ from crimson_core.judges.rules.lexicon import Tag, lexicon
 _UNITS = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "centimeter": 10.0}
 _SIDES = {"left": {"left"}, "right": {"right"}, "both": {"left", "right"}}
 _GRAVEST_CHANGE = ("new", "worse", "acute", "increased", "better", "old", "stable", None)
+_GRAVEST_POSITION = ("bad", "coiled", "good")
 _ABOVE = frozenset(("above", "from", "superior", "proximal"))
+_SAME_SIZE = 0.1  # share by which a size may differ and still be the same
 _SPINE = {"c": "C", "t": "T", "l": "L"}
 
 
@@ -30,7 +32,7 @@ class Attributes:
         above_carina_mm: Distance of a device's tip from the carina in millimetres, negative below it, None if unsaid.
         temporal: new, worse, better, stable, acute, old, or increased (which may mean dense).
         descriptors: (group, value) pairs, such as ("margin", "irregular").
-        position: Of a device, good or bad where the report says so in words.
+        position: Of a device, good, coiled or bad where the report says so in words.
         uncertain: The report hedges.
     """
 
@@ -62,7 +64,7 @@ class Attributes:
             above_carina_mm=min(self.above_carina_mm, other.above_carina_mm, key=_last_none),
             temporal=min(self.temporal, other.temporal, key=_GRAVEST_CHANGE.index),
             descriptors=self.descriptors | other.descriptors,
-            position="bad" if "bad" in (self.position, other.position) else self.position or other.position,
+            position=next((value for value in _GRAVEST_POSITION if value in (self.position, other.position)), None),
             uncertain=self.uncertain and other.uncertain,
         )
 
@@ -86,7 +88,7 @@ class Mention:
         appearance: Those of the concepts that the report takes to be the other ones ("opacity, likely atelectasis").
         taken_up: It stands for a finding that was named before ("the opacity", "a smaller one").
         attributes: What is said about it.
-        state: One past the last word of its state, where this stands apart from its name.
+        state: Words of its state, where its name is a structure and a state.
         presence: present, absent (denied, past or normal) or unsaid (asked about, history, not to be assessed).
         first: First word of all that belongs to it.
         last: One past the last of these words.
@@ -100,36 +102,74 @@ class Mention:
     taken_up: bool = False
     attributes: Attributes = NOTHING
     presence: str = "present"
-    state: int = 0
+    state: tuple[int, int] = (0, 0)
     first: int = 0
     last: int = 0
 
 
-def attributes_of(tags: Sequence[Tag], clause: Clause, start: int, end: int, named: int, device: bool) -> Attributes:
-    """What the modifiers `tags` and the numbers between two word positions tell of a finding whose name ends at `named`."""
+def attributes_of(
+    tags: Sequence[Tag], clause: Clause, start: int, end: int, named: int, device: bool, percent: bool = False
+) -> Attributes:
+    """What the modifiers `tags` and the numbers between two word positions tell of a finding whose name ends at `named`.
+
+    `percent` tells whether a percentage is its degree.
+    """
     values: dict[str, list] = {kind: [] for kind in MODIFIERS}
     for tag in tags:
         values[tag.kind].append(tag.value)
     sizes = sorted((size for size, _, _ in sizes_in(clause, start, end, named)), reverse=True)
     above_carina = _above_carina(clause, named, end) if device else None
     sites = set(values["sites"]) | _levels(clause, start, end)
-    if above_carina is not None and above_carina >= 0:
+    if (above_carina is not None and above_carina >= 0) or _well_above(clause, named, end):
         sites.discard("carina")
     dominant = values["dominant"][0] if values["dominant"] else None
     return Attributes(
-        sides=frozenset(side for value in [*values["side"], *("both" for _ in values["dominant"])] for side in _SIDES[value]),
+        sides=frozenset(
+            side for value in [*values["side"], *("both" for _ in values["dominant"])] for side in _SIDES[value]
+        ),
         zones=frozenset(values["zone"]),
         places=_places(tags),
         dominant=dominant,
         by_lobe=bool(values["zone"]) and bool(clause.of("by_lobe", start, end)),
         sites=frozenset(sites),
-        severity=max(values["severity"], default=None),
+        severity=max(values["severity"], default=_by_percent(clause, start, end) if percent else None),
         sizes_mm=() if device else tuple(sizes),
         above_carina_mm=above_carina,
-        temporal=min(values["temporal"], key=_GRAVEST_CHANGE.index, default=None),
+        temporal=min(values["temporal"], key=_GRAVEST_CHANGE.index, default=None)
+        or _by_sizes(sizes, earlier_sizes(clause, start, end)),
         descriptors=frozenset(values["descriptor"]),
-        position="bad" if "bad" in values["position"] else values["position"][0] if values["position"] else None,
+        position=next((value for value in _GRAVEST_POSITION if value in values["position"]), None),
     )
+
+
+def _by_percent(clause: Clause, start: int, end: int) -> int | None:
+    """The rank of "10%"."""
+    for place in range(start + 1, end) if clause.has_numbers else ():
+        if clause.words[place] in ("%", "percent") and clause.words[place - 1][0].isdecimal():
+            share = float(clause.words[place - 1])
+            return next((rank for upto, rank in lexicon().percent.items() if share <= upto), None)
+    return None
+
+
+def _by_sizes(now: Sequence[float], earlier: Sequence[float]) -> str | None:
+    """How a finding has changed by its size now and before."""
+    if not now or not earlier:
+        return None
+    ratio = max(now) / max(max(earlier), 0.1)
+    return "worse" if ratio > 1 + _SAME_SIZE else "better" if ratio < 1 - _SAME_SIZE else "stable"
+
+
+def earlier_sizes(clause: Clause, start: int, end: int) -> list[float]:
+    """Measurements in millimetres of an earlier date: "previously 3 cm", "from 3.0 to 4.5 cm"."""
+    found = []
+    for tag in clause.of("earlier", start, end) if clause.has_numbers else ():
+        for place in range(tag.end, min(end, tag.end + 4)):
+            if clause.words[place][0].isdecimal():
+                unit = next((w for w in clause.words[place + 1 : place + 6] if w in _UNITS), None)
+                if unit:
+                    found.append(float(clause.words[place]) * _UNITS[unit])
+                break
+    return found
 
 
 def _places(tags: Sequence[Tag]) -> frozenset[tuple[str, str]]:
@@ -149,9 +189,11 @@ def _places(tags: Sequence[Tag]) -> frozenset[tuple[str, str]]:
 def sizes_in(clause: Clause, start: int, end: int, named: int) -> Iterator[tuple[float, int, int]]:
     """Measurements in millimetres with their word positions: "5 mm", "3.2 x 2.1 cm"; not those of an earlier date."""
     for unit in range(start, end) if clause.has_numbers else ():
-        if clause.words[unit] not in _UNITS or clause.of("earlier", named, unit):
+        if clause.words[unit] not in _UNITS:
             continue
         number = unit - 1
+        if clause.of("earlier", named, unit) and clause.words[number - 1] != "to":  # "from 3.0 to 4.5 cm"
+            continue
         while number >= start and clause.words[number][0].isdecimal():
             yield float(clause.words[number]) * _UNITS[clause.words[unit]], number, unit + 1
             number -= 2 if number > start and clause.words[number - 1] in ("x", "by") else number + 1
@@ -169,6 +211,14 @@ def _above_carina(clause: Clause, start: int, end: int) -> float | None:
         return None
     sizes = [size for size, _, _ in sizes_in(clause, start, end, end)]
     return sign * sizes[0] if sizes else (-1.0 if sign < 0 else None)
+
+
+def _well_above(clause: Clause, start: int, end: int) -> bool:
+    """Whether a tip is said to be above the carina by more than a little, without a number."""
+    words = clause.words[start:end]
+    return "above" in words and not {"just", "immediately", "right", "directly", "slightly"} & set(
+        words[: words.index("above")]
+    )
 
 
 def _levels(clause: Clause, start: int, end: int) -> set[str]:

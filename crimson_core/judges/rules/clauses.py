@@ -129,7 +129,18 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
 def _only_a_place(tags: list[Tag], start: int, end: int) -> bool:
     """Whether a place and nothing else is told between two word positions: "On the left, there is"."""
     kinds = {t.kind for t in tags if t.start >= start and t.end <= end}
-    return bool(kinds & {"side", "zone"}) and kinds <= {"side", "zone", "by_lobe", "joint", "glue", "conjunction", "anatomy", "definite"}
+    return bool(kinds & {"side", "zone"}) and kinds <= {
+        "side",
+        "zone",
+        "by_lobe",
+        "joint",
+        "glue",
+        "conjunction",
+        "anatomy",
+        "definite",
+        "extent",
+        "sites",
+    }
 
 
 def _borders(tags: list[Tag], length: int) -> Iterator[tuple[int, int, str | None]]:

@@ -13,6 +13,8 @@ def position(finding: ReportFinding) -> str | None:
     told = finding.attributes
     if not concept.device:
         return None
+    if told.position == "coiled":
+        return "good" if "stomach" in told.sites & concept.tip_normal else "bad"
     if told.position == "bad":
         return "bad"
     if told.above_carina_mm is not None and concept.tip_above_carina_mm:

@@ -17,6 +17,7 @@ from crimson_core.judges.rules.mentions import (
 )
 from crimson_core.judges.rules.sentences import has_findings_section, sentences
 
+_ANY_DEVICE = "device"
 NameOf = Callable[[str], str | None]
 
 
@@ -61,7 +62,15 @@ def extract_findings(report: str, name_of: NameOf = _no_name) -> list[ReportFind
         report: Its text.
         name_of: Gives the concept of a clause that names none of the lexicon, or None.
     """
-    return _without_repeats([finding for finding in read_report(report, name_of) if finding.present], lexicon())
+    found = _without_repeats([finding for finding in read_report(report, name_of) if finding.present], lexicon())
+    return _without_headings(found, report)
+
+
+def _without_headings(found: list[ReportFinding], report: str) -> list[ReportFinding]:
+    """Without "support devices" and "lines and tubes" where the report names them one by one."""
+    concepts = lexicon().concepts
+    named = any(concepts[f.concepts[0]].device and f.concepts != (_ANY_DEVICE,) for f in found)
+    return [f for f in found if not (named and f.concepts == (_ANY_DEVICE,) and report[f.start : f.end].endswith("s"))]
 
 
 def unnamed_clauses(report: str) -> list[str]:

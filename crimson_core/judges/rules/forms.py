@@ -13,8 +13,12 @@ _NO_WORD = (
     r"no|negative|neg|absent|false|nil|nothing|n|✗|✘|❌|☐"
 )
 _YES_WORD = r"yes|present|true|positive|pos|y|✓|✔|✅|☑|seen|found|detected"
-_UNSAID_WORD = r"n/?a|null|unknown|unspecified|not\s+(?:assessed|evaluated|applicable|mentioned|reported|stated|available)"
-_HEDGED_WORD = r"possible|possibly|probable|probably|likely|uncertain|equivocal|questionable|suspected|maybe|indeterminate"
+_UNSAID_WORD = (
+    r"n/?a|null|unknown|unspecified|not\s+(?:assessed|evaluated|applicable|mentioned|reported|stated|available)"
+)
+_HEDGED_WORD = (
+    r"possible|possibly|probable|probably|likely|uncertain|equivocal|questionable|suspected|maybe|indeterminate"
+)
 _FIELD = r"(?:present|presence|status|detected|found|finding|seen|value|answer|result)"
 # Behind a name: a sign that asks, then perhaps a field of its own, the answer, and the end of the item.
 _ANSWER = re.compile(

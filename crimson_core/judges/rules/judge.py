@@ -7,7 +7,7 @@ from crimson_core.judges.base import Judgement
 from crimson_core.judges.rules.attribute_errors import Discrepancy, compare, compare_location
 from crimson_core.judges.rules.extraction import ReportFinding, extract_findings
 from crimson_core.judges.rules.lexicon import lexicon, rules
-from crimson_core.judges.rules.matching import match_findings
+from crimson_core.judges.rules.matching import in_parts, match_findings
 from crimson_core.judges.rules.significance import Patient, patient_of, significance
 from crimson_core.protocol.evaluation import AttributeError, Errors, Evaluation, Finding, Match
 from crimson_core.protocol.pair import ReportPair
@@ -40,12 +40,13 @@ def evaluate_pair(pair: ReportPair, read: Callable[[str], list[ReportFinding]] =
     ref_findings = listed_findings("R", references, pair.reference, patient)
     pred_findings = listed_findings("P", predictions, pair.candidate, patient)
     matches = match_findings(references, predictions)
+    parts = in_parts(references, predictions)
 
     attribute_errors = []
     placed: set[int] = set()  # references whose location has been compared
     for r, p in matches:
         urgent = ref_findings[r].clinical_significance == "urgent"
-        found = compare(references[r], predictions[p], urgent)
+        found = compare(references[r], predictions[p], urgent, (r, p) in parts)
         if r not in placed:
             refs, preds = _group(r, matches)
             placed |= refs

@@ -48,6 +48,8 @@ class Concept:
     vague: bool
     device: bool
     reported: bool
+    percent: bool
+    parts: tuple[str, ...]
     tip_normal: frozenset[str]
     tip_misplaced: frozenset[str]
     tip_above_carina_mm: tuple[float, float] | None
@@ -90,6 +92,7 @@ class Lexicon:
     findings_sections: frozenset[str]
     device_damage: frozenset[str]
     ordinals: dict[int, list[str]]
+    percent: dict[int, int]
     neutral_statements: list[str]
 
     def related(self, some: Iterable[str], others: Iterable[str]) -> bool:
@@ -162,7 +165,12 @@ def lexicon() -> Lexicon:
                 add(term, "change", (value, form == "nouns"))
     for more in data["asymmetry"]:
         for side, other in (("left", "right"), ("right", "left")):
-            for phrase in (f"{side} {more} than {other}", f"{side} > {other}", f"{more} on the {side}", f"{more} on {side}"):
+            for phrase in (
+                f"{side} {more} than {other}",
+                f"{side} > {other}",
+                f"{more} on the {side}",
+                f"{more} on {side}",
+            ):
                 add(phrase, "dominant", side)
     for kind, values in data["modifiers"].items():
         for value, terms in values.items():
@@ -196,7 +204,11 @@ def lexicon() -> Lexicon:
             within = list(_words(term))
             if _parts(within, phrases) in derived and (within[-1],) not in named:
                 continue  # read as a structure and its state, in whatever order they stand
-            held = [tag for tag in _tags(phrases, within) if tag.kind in ("side", "zone", "descriptor", "states")]
+            held = [
+                tag
+                for tag in _tags(phrases, within)
+                if tag.kind in ("side", "zone", "descriptor", "states", "position")
+            ]
             add(term, "concept", key)
             for tag in held:
                 add(term, tag.kind, tag.value)
@@ -221,6 +233,7 @@ def lexicon() -> Lexicon:
         findings_sections=frozenset(data["findings_sections"]),
         device_damage=frozenset(data["device_damage"]),
         ordinals=data["ordinals"],
+        percent=data["percent"],
         neutral_statements=data["neutral_statements"],
     )
 
@@ -271,6 +284,7 @@ def _composites(entries: dict[str, dict[str, Any]], phrases: dict[Any, Any]) -> 
 _WORD = re.compile(r"\d+(?:\.\d+| \. \d+)?|[^\W\d_]+|[,;/>%]|\?(?=\w|$)")
 # A short word is too often one letter from another one.
 _SHORTEST_MENDED, _SHORTEST_MENDED_TWICE = 7, 12
+_SHORTEST_SWAPPED = 5  # letters in the wrong order make no other word
 _LETTERS = {"R": "right", "L": "left", "r": "right", "l": "left"}
 _NO_SIDE = re.compile(r"\d|/\s?\w\b|\s?-?\s?spine|\.\w", re.IGNORECASE)
 _PLURAL = re.compile(r"(?<=..)(?:(?P<y>ies)|(?P<ss>ss)es|(?P<x>x|ch|sh)es|(?<![sui])s)$")
@@ -309,8 +323,11 @@ def _mended(word: str) -> str:
     """
     word = normalise(word)
     known, by_letter = _vocabulary()
-    if len(word) < _SHORTEST_MENDED or word in known or not word.isalpha():
+    if len(word) < _SHORTEST_SWAPPED or word in known or not word.isalpha():
         return word
+    if len(word) < _SHORTEST_MENDED:
+        swapped = (word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(1, len(word) - 1))
+        return next((other for other in swapped if other in by_letter.get(other[0], ())), word)
     errors = 1 if len(word) < _SHORTEST_MENDED_TWICE else 2
     found = process.extractOne(word, by_letter.get(word[0], ()), scorer=OSA.distance, score_cutoff=errors)
     if found is None or word.startswith(found[0]) or found[0].startswith(word):
@@ -328,7 +345,7 @@ def _vocabulary() -> tuple[frozenset[str], dict[str, list[str]]]:
         level = [child for node in level for word, child in node.items() if word is not None]
     by_letter: dict[str, list[str]] = {}
     for word in sorted(words):
-        if len(word) >= _SHORTEST_MENDED - 1:
+        if len(word) >= _SHORTEST_SWAPPED:
             by_letter.setdefault(word[0], []).append(word)
     return frozenset(words | set(_load("language.yaml")["no_typing_errors"])), by_letter
 
@@ -381,6 +398,8 @@ def _concept(key: str, entry: dict[str, Any]) -> Concept:
         directed=entry.get("directed", False),
         vague=entry.get("vague", False),
         device=entry.get("device", False),
+        percent=entry.get("percent", False),
+        parts=tuple(entry.get("parts", ())),
         reported=entry.get("reported", True),
         tip_normal=frozenset(entry.get("tip_normal", ())),
         tip_misplaced=frozenset(entry.get("tip_misplaced", ())),

@@ -21,12 +21,14 @@ def match_findings(references: list[ReportFinding], predictions: list[ReportFind
             score = similarity(reference, prediction)
             if score >= threshold:
                 scores[r, p] = score
+    parts = in_parts(references, predictions)
+    scores |= dict.fromkeys(parts, rules()["matching"]["interchangeable"])
     matches = _assign(scores)
     matched_refs, matched_preds = {r for r, _ in matches}, {p for _, p in matches}
     joined = [
         (r, p)
         for r, p in scores
-        if (r in matched_refs) != (p in matched_preds) and _is_part(references[r], predictions[p])
+        if (r in matched_refs) != (p in matched_preds) and ((r, p) in parts or _is_part(references[r], predictions[p]))
     ]
     for r, p in sorted(joined, key=lambda pair: -scores[pair]):
         if r not in matched_refs or p not in matched_preds:  # what is left joins one finding only
@@ -34,6 +36,26 @@ def match_findings(references: list[ReportFinding], predictions: list[ReportFind
             matched_refs.add(r)
             matched_preds.add(p)
     return sorted(matches)
+
+
+def in_parts(references: list[ReportFinding], predictions: list[ReportFinding]) -> set[tuple[int, int]]:
+    """Positions (reference, prediction) of a finding in one report and of what it is made of in the other, where all is there.
+
+    A hydropneumothorax is a pneumothorax and an effusion on one side.
+    """
+    found = set()
+    for wholes, others, turned in ((references, predictions, False), (predictions, references, True)):
+        for w, whole in enumerate(wholes):
+            names = lexicon().concepts[whole.concepts[0]].parts
+            places = [next((o for o, other in enumerate(others) if _at(other, name, whole)), None) for name in names]
+            if names and None not in places:
+                found |= {(o, w) if turned else (w, o) for o in places}
+    return found
+
+
+def _at(finding: ReportFinding, concept: str, whole: ReportFinding) -> bool:
+    one, other = finding.attributes.sides, whole.attributes.sides
+    return finding.concepts == (concept,) and (not one or not other or bool(one & other))
 
 
 def _assign(scores: dict[tuple[int, int], float]) -> list[tuple[int, int]]:

@@ -80,15 +80,19 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
     if clause.by_kind.keys().isdisjoint(_NAMING):
         return []
     found = {t.start: Mention((t.value,), t.start, t.end) for t in clause.of("concept")}
-    _narrow(found, clause, lexicon)
+    spent = _narrow(found, clause, lexicon)
     for tag in clause.of("normal_of"):
         found.setdefault(tag.start, Mention((tag.value,), tag.start, tag.end, presence="absent"))
     taken = {position for m in found.values() for position in range(m.start, m.end)}
     structures = [t for t in clause.of("anatomy") if t.start not in taken]
     used: set[Tag] = set()
     for state in clause.of("states"):
+        if state in spent:
+            continue
         told_of = clause.words[max(clause.start, state.start - 3) : state.start]
-        upto = state.start if not COPULAS.isdisjoint(told_of) else clause.end  # "the heart is enlarged, the hilum normal"
+        upto = (
+            state.start if not COPULAS.isdisjoint(told_of) else clause.end
+        )  # "the heart is enlarged, the hilum normal"
         near = sorted((t for t in structures if t.start < upto), key=lambda t: abs(t.start - state.start))
         structure = next((t for t in near if _of_one(t, state, clause, lexicon)), None)
         if structure is None:
@@ -105,14 +109,16 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
             # of "the aorta is tortuous and calcified" the second finding is the second state alone
             start = state.start if structure in used else min(structure.start, state.start)
             end = state.end if structure in used else max(structure.end, state.end)
-            found[state.start] = Mention((concept,), start, end, predicate=start < state.start)
+            found[state.start] = Mention(
+                (concept,), start, end, predicate=start < state.start, state=(state.start, state.end)
+            )
         else:
             continue
         used.add(structure)
         for other in near:  # "fractures of the left clavicle and the third rib", "left rib and clavicle fractures"
             more = lexicon.composites.get((other.value, state.value))
             if more and more != concept and clause.enumerated(other, structure) and other.start not in found:
-                found[other.start] = Mention((more,), other.start, other.end, state=state.end)
+                found[other.start] = Mention((more,), other.start, other.end, state=(state.start, state.end))
     for tag in clause.of("anaphor") if before else ():
         # "a smaller one on the left", but not "one small nodule", "one of the ribs"
         stands_alone = tag.end >= clause.end or (
@@ -127,23 +133,33 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
     return named
 
 
-def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> None:
-    """Give findings the name that their place or state makes of them: "mass in the mediastinum", "the lesion has cavitated"."""
+def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[Tag]:
+    """Give findings the name that their place or state makes of them: "mass in the mediastinum", "the lesion has cavitated".
+
+    Returns:
+        The states that did.
+    """
+    spent: set[Tag] = set()
     taken = {position for m in found.values() for position in range(m.start, m.end)}
     beside = [t for kind in ("anatomy", "states") for t in clause.of(kind) if t.start not in taken]
     for mention in found.values() if beside else ():
         name = Tag(mention.start, mention.end, "concept", mention.concepts[0])
         near = sorted(beside, key=lambda t: abs(t.start - mention.start))
-        narrower = (lexicon.composites.get((t.value, mention.concepts[0])) for t in near if _joined_to(name, t, clause))
-        concept = next((key for key in narrower if key), None)
-        if concept:
-            mention.concepts = (concept,)
+        for tag in near:
+            concept = lexicon.composites.get((tag.value, mention.concepts[0]))
+            if concept and _joined_to(name, tag, clause):
+                mention.concepts = (concept,)
+                spent.add(tag)
+                break
+    return spent
 
 
 def _joined_to(name: Tag, tag: Tag, clause: Clause) -> bool:
     """Whether a structure or state is said of what is named: only words that part nothing stand between them."""
     between = _between(name, tag)
     parting = clause.places("conjunction", "alternative", "concept")
+    if tag.end <= name.start and (clause.places("anatomy") & set(between)):
+        parting = clause.places("concept")  # "calcified mediastinal and hilar nodes"
     return len(between) <= _FARTHEST_STATE and clause.transparent.issuperset(between) and parting.isdisjoint(between)
 
 
@@ -168,7 +184,8 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
     for mention, (start, end) in zip(found, pairwise(borders), strict=True):
         device = lexicon.concepts[mention.concepts[0]].device
         tags = [t for t in clause.modifiers(start, end) if _belongs(t, mention, device, clause, start, end)]
-        mention.attributes = attributes_of(tags, clause, start, end, mention.end, device)
+        percent = lexicon.concepts[mention.concepts[0]].percent
+        mention.attributes = attributes_of(tags, clause, start, end, mention.end, device, percent)
         places = [(t.start, t.end) for t in tags] + [(mention.start, mention.end)]
         if mention.attributes.sizes_mm:
             places += [(a, b) for _, a, b in sizes_in(clause, start, end, mention.end)]
@@ -185,6 +202,8 @@ def _border(left: Mention, right: Mention, clause: Clause) -> int:
 
 def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: int, end: int) -> bool:
     """Whether a modifier in a mention's words is about it."""
+    if mention.state[0] <= tag.start and tag.end <= mention.state[1] and tag.kind in ("severity", "temporal"):
+        return False  # "the heart is slightly large"
     if tag.kind == "severity" and clause.of("earlier", tag.start - 1, tag.start):
         return False  # "small effusion, previously large"
     if device and tag.kind in ("sites", "zone") and (tag.kind == "zone" or tag.start < mention.end):
@@ -284,7 +303,7 @@ def _joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[
             )
             continue
         last = joined[-1] if joined and joined[-1].presence == mention.presence == "present" else None
-        link = _link(last, mention, clause) if last else None
+        link = _link(last, mention, clause) if last and _may_be_at_one_place(last, mention) else None
         tentative = link in ("tentative", "differential")
         if last and link == "reversed":
             if explains(last.concepts, mention.concepts, lexicon):
@@ -296,7 +315,9 @@ def _joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[
             while len(joined) > 1 and link != "direct" and _same_appearance(joined[-2], last, clause, lexicon):
                 last = joined.pop(-2)
                 joined[-1] = _explained(last, joined[-1], tentative)
-            listed = mention.start if tentative and (link == "differential" or _ends_in_or(mention, found, clause)) else None
+            listed = (
+                mention.start if tentative and (link == "differential" or _ends_in_or(mention, found, clause)) else None
+            )
         elif last and listed is not None and last.appearance and _bare(last, mention, clause):
             # "may represent atelectasis, aspiration or pneumonia"
             joined[-1] = _merged(last, mention, (*last.concepts, *mention.concepts), True)
@@ -308,6 +329,11 @@ def _joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[
         else:
             joined.append(mention)
     return joined
+
+
+def _may_be_at_one_place(left: Mention, right: Mention) -> bool:
+    one, other = left.attributes.sides, right.attributes.sides
+    return not one or not other or bool(one & other)
 
 
 def _bare(left: Mention, right: Mention, clause: Clause) -> bool:

@@ -13,7 +13,9 @@ _STOP = re.compile(
 _HEADING = re.compile(r"\s*(?P<name>[A-Za-z][A-Za-z /&]{1,40}?)\s*:")
 _EMPTY_LINE = re.compile(r"\s*?\n[^\S\n]*\n")
 _SECTION_END = {"paragraph": _EMPTY_LINE, "line": re.compile(r"[^\S\n]*\n"), "sentence": re.compile(r"(?!\s*\?)")}
-_LINE_START = re.compile(r"[^\S\n]*(?P<item>\d{1,2}[.)]\s|[-*•+‣◦▪–—]\s|[|\[☐☑☒✓✔✗✘✅❌#>]|[\"']?[A-Za-z][\w /-]{0,40}[\"']?\s*[:=]\s)?(?P<word>\S*)")
+_LINE_START = re.compile(
+    r"[^\S\n]*(?P<item>\d{1,2}[.)]\s|[-*•+‣◦▪–—]\s|[|\[☐☑☒✓✔✗✘✅❌#>]|[\"']?[A-Za-z][\w /-]{0,40}[\"']?\s*[:=]\s)?(?P<word>\S*)"
+)
 _DANGLING = re.compile(r"(?:,|\b(?:and|or|of|with|the|an?|in|to|is|are|for|by|at))\s*$", re.IGNORECASE)
 _INNER_STOP = re.compile(r"[A-Za-z]{2}[.;]\s+[A-Za-z]")
 _KEY = re.compile(r"\w[\"']?\s*:\s*\{?\s*$")

@@ -70,6 +70,7 @@ def _applies(rule: dict[str, Any], finding: ReportFinding, patient: Patient, bes
         "beside": lambda: not beside.isdisjoint(rule["beside"]),
         "unless_beside": lambda: beside.isdisjoint(rule["unless_beside"]),
         "unless_indication": lambda: not mentioned("unless_indication"),
+        "sites": lambda: not attributes.sites.isdisjoint(rule["sites"]),
         "temporal": lambda: attributes.temporal in rule["temporal"],
         "not_temporal": lambda: attributes.temporal not in rule["not_temporal"],
         "severity_to": lambda: attributes.severity is not None and attributes.severity <= rule["severity_to"],
