@@ -10,6 +10,10 @@ from crimson_core.judges.rules.lexicon import Lexicon
 _STOP = re.compile(
     r"(?<!\bvs)(?<!\bVS)(?<!\bDr)(?<!\bDR)(?<!\bdr)(?<!\b[RrLl]t)(?<!\d )(?<!\be\.g)(?<!\bi\.e)\.+(?=\s|[A-Z]|$)|(?<=[A-Za-z]{3})\.(?=[A-Za-z]{3})|[!?]+(?=\s|$)(?!\s*(?i:yes|no|none|negative|positive|absent|present|not)\b)|\n"
 )
+# Where nobody has written stops, a capital letter begins a sentence.
+_PUNCTUATION = re.compile(r"[.;!?](?:\s|$)")
+_STOP_OR_CAPITAL = re.compile(rf"{_STOP.pattern}|(?<=[a-z0-9%])[^\S\n]+(?=[A-Z][a-z]|A )")
+_MANY_WORDS = 12
 _HEADING = re.compile(r"\s*(?P<name>[A-Za-z][A-Za-z /&]{1,40}?)\s*:")
 _EMPTY_LINE = re.compile(r"\s*?\n[^\S\n]*\n")
 _SECTION_END = {"paragraph": _EMPTY_LINE, "line": re.compile(r"[^\S\n]*\n"), "sentence": re.compile(r"(?!\s*\?)")}
@@ -90,7 +94,12 @@ def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
     mixed_case = not (report.islower() or report.isupper())
     number = 0  # of the line that ends at a break
     block = None  # indentation of a key in whose indented lines we are
-    for match in _STOP.finditer(report):
+    stop = _STOP if _PUNCTUATION.search(report) or len(report.split()) < _MANY_WORDS else _STOP_OR_CAPITAL
+    for match in stop.finditer(report):
+        if not match[0].strip() and "\n" not in match[0]:
+            if not _DANGLING.search(report[max(0, match.start() - 12) : match.start()]):
+                yield match.start()
+            continue
         if match[0] != "\n":
             yield match.end()
             continue
