@@ -15,6 +15,11 @@ PYTHON = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", README, re.D
 CONSOLE = re.findall(r"```console\n\$ (.*?)\n(.*?)```", README, re.DOTALL)
 
 
+def with_any_digest(text):
+    """A text without the digest of the offline judge, which changes with every term of its lexicon."""
+    return re.sub(r"\breading:[0-9a-f]{8}\b", "reading:", text)
+
+
 def test_the_python_examples_print_what_the_readme_says(monkeypatch):
     monkeypatch.chdir(ROOT)
     names = {}
@@ -23,7 +28,7 @@ def test_the_python_examples_print_what_the_readme_says(monkeypatch):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(code, names)
-        assert printed.getvalue() == output
+        assert with_any_digest(printed.getvalue()) == with_any_digest(output)
 
 
 def test_the_commands_print_what_the_readme_says(tmp_path):
@@ -39,7 +44,8 @@ def test_the_commands_print_what_the_readme_says(tmp_path):
             text=True,
             check=True,
         )
-        assert [line.rstrip() for line in done.stdout.splitlines()] == output.splitlines()
+        printed = with_any_digest(done.stdout)
+        assert [line.rstrip() for line in printed.splitlines()] == with_any_digest(output).splitlines()
 
 
 def test_nothing_is_left_to_fill_in():

@@ -6,7 +6,7 @@ from functools import lru_cache
 from crimson_core.judges.base import Judgement
 from crimson_core.judges.rules.attribute_errors import Discrepancy, compare, compare_location
 from crimson_core.judges.rules.extraction import ReportFinding, extract_findings
-from crimson_core.judges.rules.lexicon import lexicon, rules
+from crimson_core.judges.rules.lexicon import lexicon, reading_digest, rules
 from crimson_core.judges.rules.matching import in_parts, match_findings
 from crimson_core.judges.rules.significance import Patient, patient_of, significance
 from crimson_core.protocol.evaluation import AttributeError, Errors, Evaluation, Finding, Match
@@ -29,8 +29,9 @@ class OfflineJudge:
             yield index, Judgement(evaluate_pair(pair, read))
 
     def signature(self) -> dict[str, str]:
-        """The versions of the lexicon and of the rules."""
-        return {"judge": "offline", "lexicon": str(lexicon().version), "rules": str(rules()["version"])}
+        """The versions of the lexicon and of the rules, for people, and the digest of all that decides a judgement."""
+        versions = {"lexicon": str(lexicon().version), "rules": str(rules()["version"])}
+        return {"judge": "offline"} | versions | {"reading": reading_digest()}
 
 
 def evaluate_pair(pair: ReportPair, read: Callable[[str], list[ReportFinding]] = extract_findings) -> Evaluation:
