@@ -10,11 +10,15 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 _uploads = tempfile.TemporaryDirectory(prefix="crimson-space-")
 os.environ["GRADIO_TEMP_DIR"] = _uploads.name
 
+from crimson_core.errors import InputError  # noqa: E402
 from space.judging import warm_up  # noqa: E402
 from space.page import build, launch_options  # noqa: E402
 from space.settings import settings_from  # noqa: E402
 
-settings = settings_from(os.environ)
+try:
+    settings = settings_from(os.environ)
+except InputError as error:
+    sys.exit(f"crimson: {error}")
 demo = build(settings)
 
 if __name__ == "__main__":

@@ -9,6 +9,10 @@ class InputError(CrimsonError, ValueError):
     """What came in cannot be scored; the text names the argument (and the row) and says what to do."""
 
 
+class InputWarning(UserWarning):
+    """What came in was taken otherwise than it stands; the text names the place and holds no report text."""
+
+
 class JudgeError(CrimsonError, RuntimeError):
     """The judge that was asked for cannot be had or cannot go on; the text says what to do."""
 

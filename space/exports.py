@@ -1,13 +1,10 @@
 """What can be downloaded of a run, as text."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 
 from crimson_core import PairResult
-from crimson_core.compare.leaderboard.exports import safe_cell
-from crimson_core.protocol.scoring import ERROR_COUNT_KEYS
+from crimson_core.compare.leaderboard.exports import pairs_csv
 
 # Handed the text by Gradio, the browser makes the file.
 DOWNLOAD_JS = """(text, name) => {
@@ -36,16 +33,4 @@ def jsonl(systems: Mapping[str, Sequence[PairResult]], signature: str) -> str:
 
 def as_csv(systems: Mapping[str, Sequence[PairResult]], signature: str) -> str:
     """One row per pair: its score and error counts, and of an unscored pair the reason. Arguments as of `jsonl`."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    named = any(systems)
-    head = ["row", "id", "crimson_score", *ERROR_COUNT_KEYS, "failure", "n_repairs", "n_suspicions", "signature"]
-    writer.writerow((["system"] if named else []) + head)
-    for name, results in systems.items():
-        for result in results:
-            counts = result.score["error_counts"] if result.score else dict.fromkeys(ERROR_COUNT_KEYS, "")
-            score = result.crimson_score if result.score else ""
-            cells = [result.index + 1, safe_cell(result.id or ""), score, *(counts[key] for key in ERROR_COUNT_KEYS)]
-            cells += [result.failure or "", len(result.repairs), len(result.suspicions), signature]
-            writer.writerow(([safe_cell(name)] if named else []) + cells)
-    return out.getvalue()
+    return pairs_csv(systems, signature)

@@ -1,10 +1,10 @@
 """Judges, loaded once per process and shared by all sessions, and runs that report progress and can be stopped."""
 
+import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 
@@ -39,8 +39,10 @@ def warm_up(judge: str) -> None:
     def load() -> None:
         import scipy.stats  # noqa: F401
 
-        with suppress(CrimsonError):  # whoever asks for the judge is told
+        try:
             scorer_for(judge)
+        except CrimsonError as error:  # a visitor who asks for the judge is told, too
+            print(f"crimson: judge {judge}: {error}", file=sys.stderr)
 
     threading.Thread(target=load, daemon=True).start()
 

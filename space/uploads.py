@@ -5,6 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import gradio as gr
+
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.run.tables import READABLE, Rows, check_parquet_size, column_names, pairs_from_rows, read_rows
@@ -56,7 +58,7 @@ def read_table(path: Path, name: str, settings: Settings) -> Table:
     try:
         if path.suffix.lower() == ".parquet":
             check_parquet_size(path, settings.max_rows, settings.max_bytes)
-        rows = read_rows(path)
+        rows = read_rows(path, tell=lambda text: gr.Warning(text.replace(str(path), name)))
     except InputError as error:
         raise InputError(str(error).replace(str(path), name)) from None
     if len(rows) > settings.max_rows:
@@ -124,7 +126,7 @@ def checked_pairs(table: Table, columns: Mapping[str, str | None], settings: Set
     if columns["reference"] == columns["prediction"]:
         raise InputError("Reference and candidate reports are the same column. Choose two.")
     chosen = {role: column for role, column in columns.items() if column}
-    pairs = pairs_from_rows(table.rows, chosen, table.name)
+    pairs = pairs_from_rows(table.rows, chosen, table.name, how="", tell=gr.Warning)
     check_lengths(pairs, settings, lambda row: f"{table.name} row {row + 1}")
     return pairs
 

@@ -14,6 +14,7 @@ from crimson_core.cli.options import (
     Concurrency,
     Device,
     Dtype,
+    FillMissing,
     IdColumn,
     IndicationColumn,
     Progress,
@@ -22,6 +23,7 @@ from crimson_core.cli.options import (
     SexColumn,
     Strict,
     given,
+    wanted,
 )
 from crimson_core.cli.outputs import HubFiles, Outputs, Public, PushToHub, run_and_write
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption
@@ -84,7 +86,8 @@ def compare(
     hub_files: HubFiles = None,
     push_to_hub: PushToHub = None,
     public: Public = False,
-    progress: Progress = True,
+    fill_missing: FillMissing = False,
+    progress: Progress = None,
 ) -> None:
     """Compare two or more systems over the same references.
 
@@ -134,6 +137,7 @@ def compare(
             for name, (number, column) in systems.items()
         },
         "seed": seed,
+        "fill_missing": fill_missing,
     }
     run_and_write(
         parse_config(config, "the command line"),
@@ -147,6 +151,6 @@ def compare(
         hub_files=hub_files,
         push_to=push_to_hub,
         public=public,
-        progress=progress,
+        progress=wanted(progress),
         inputs=files,
     )

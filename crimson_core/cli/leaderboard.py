@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from crimson_core.cli.options import Progress, Strict
+from crimson_core.cli.options import Progress, Strict, wanted
 from crimson_core.cli.outputs import HubFiles, Outputs, Public, PushToHub, run_and_write
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption
 from crimson_core.compare.leaderboard.config import load_config
@@ -21,14 +21,14 @@ def leaderboard(
     hub_files: HubFiles = None,
     push_to_hub: PushToHub = None,
     public: Public = False,
-    progress: Progress = True,
+    progress: Progress = None,
 ) -> None:
     """Judge systems on test sets and compare them, as a config says.
 
     judges: judge specs; with two or more, how they agree is told. test_sets: name -> {data, columns, subgroups}, where data is a
     file (relative to the config), a folder or a Hub id, or {path, split, name, revision}; columns names those of reference, id,
     age, sex, indication and patient; subgroups are age_band, sex or columns. systems: name -> the column of its candidate
-    reports, or {column, data: {test set: a table of its own}}, joined by id. Also title, seed (of resampling) and within (how
+    reports, or {column, data: {test set: a table of its own}}, joined by id. Also title, seed (of resampling), fill_missing (take missing reports as empty ones) and within (how
     far apart two judges' scores may be to count as close; 0.1).
 
     Exit status: 0 if every pair was scored, 3 if some were not, 2 if the config, the input, a judge or an output was refused,
@@ -50,6 +50,6 @@ def leaderboard(
         hub_files=hub_files,
         push_to=push_to_hub,
         public=public,
-        progress=progress,
+        progress=wanted(progress),
         inputs=[config, *(folder / source.path for source in sources)],
     )

@@ -1,10 +1,15 @@
 """What several commands share: options declared once, as annotations of their parameters, and the console."""
 
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from crimson_core.errors import InputError, InputWarning
 from crimson_core.run.tables import Rows, column_names
 
 JUDGE_HELP = (
@@ -30,7 +35,9 @@ Repair = Annotated[
 Strict = Annotated[
     bool,
     typer.Option(
-        "--strict", help="Leave pairs unscored if something speaks against a model's evaluation of them (suspect ones)."
+        "--strict",
+        help="Take nothing that is in doubt: what else is told of the input, such as an age that can't be read, is refused, and a pair is "
+        "left unscored if something speaks against a model's evaluation of it (suspect ones).",
     ),
 ]
 
@@ -42,7 +49,43 @@ AgeColumn = Annotated[str | None, typer.Option(help="Column of ages.  [default: 
 SexColumn = Annotated[str | None, typer.Option(help="Column of sexes.  [default: sex, if there]")]
 IndicationColumn = Annotated[str | None, typer.Option(help="Column of indications.  [default: indication, if there]")]
 
-Progress = Annotated[bool, typer.Option("--progress/--no-progress", help="Show a progress bar.")]
+FillMissing = Annotated[
+    bool,
+    typer.Option("--fill-missing", help="Take missing reports as empty ones, and leave blank rows out."),
+]
+Progress = Annotated[
+    bool | None,
+    typer.Option("--progress/--no-progress", help="Show a progress bar.  [default: on a terminal]", show_default=False),
+]
+
+
+def wanted(progress: bool | None) -> bool:
+    """Whether to show progress bars: as the user says, else where somebody sees them."""
+    return sys.stderr.isatty() if progress is None else progress
+
+
+@contextmanager
+def told_once_and_short(strict: bool = False) -> Iterator[None]:
+    """Input warnings are lines on standard error; with `strict` they are errors.
+
+    Raises:
+        InputError: There was one, and `strict` is set.
+    """
+    seen: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if not issubclass(category, InputWarning):
+            others(message, category, *place)
+        elif strict:
+            raise InputError(f"{message} Refused by --strict.")
+        elif str(message) not in seen:
+            seen.add(str(message))
+            print(f"crimson: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", InputWarning)
+        others, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -62,9 +105,9 @@ def columns_by_role(rows: Rows, fixed: dict[str, str], **optional: str | None) -
     return fixed | {role: name or role for role, name in optional.items() if name or role in have}
 
 
-def console() -> Console:
-    """Standard output. Nothing in it is taken for markup, since ids and reasons are data; 120 wide where it is no terminal."""
-    made = Console(highlight=False, markup=False, emoji=False)
+def console(stderr: bool = False) -> Console:
+    """Standard output, or error. Nothing in it is taken for markup, since ids and reasons are data; 120 wide where it is no terminal."""
+    made = Console(highlight=False, markup=False, emoji=False, stderr=stderr)
     if not made.is_terminal:
         made.width = 120
     return made

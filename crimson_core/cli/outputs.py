@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from crimson_core.cli.options import console, printable
+from crimson_core.cli.options import console, printable, told_once_and_short
 from crimson_core.cli.store import shown, store_path
 from crimson_core.compare.leaderboard import exports, tables
 from crimson_core.compare.leaderboard.config import Config
@@ -70,11 +70,11 @@ def run_and_write(
     push_to: str | None,
     public: bool,
     progress: bool,
+    strict: bool,
     inputs: Sequence[Path],
     store: Path | None,
     no_store: bool,
     retry_failures: bool,
-    strict: bool,
 ) -> None:
     """Judge, write what was asked for, print the tables.
 
@@ -94,7 +94,7 @@ def run_and_write(
         store: File of kept judgements; None for the usual one.
         no_store: Keep none.
         retry_failures: Judge again what is a failure in the store.
-        strict: Leave suspect pairs unscored.
+        strict: Refuse input that is in doubt, and leave suspect pairs unscored.
 
     Raises:
         CrimsonError: Input, judge or output was refused.
@@ -109,7 +109,8 @@ def run_and_write(
         from crimson_core.compare.leaderboard.hub import check_hub_files
 
         check_hub_files(list(config.systems), hub_files)
-    test_sets = read_test_sets(config, folder, how)
+    with told_once_and_short(strict):
+        test_sets = read_test_sets(config, folder, how)
     scoring = {"store": kept_in, "retry_failures": retry_failures, "strict": strict}
     board = run_leaderboard(config, test_sets, progress=progress, **scoring)
     files = {output: output for output in outputs}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from crimson_core.cli.options import (
@@ -20,6 +21,7 @@ from crimson_core.cli.options import (
     Concurrency,
     Device,
     Dtype,
+    FillMissing,
     IdColumn,
     IndicationColumn,
     JudgeSpec,
@@ -33,24 +35,40 @@ from crimson_core.cli.options import (
     console,
     given,
     printable,
+    told_once_and_short,
+    wanted,
 )
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption, shown, store_path
+from crimson_core.compare.leaderboard.exports import pairs_csv
 from crimson_core.compare.summary import summarize
 from crimson_core.errors import CrimsonError, InputError
-from crimson_core.protocol.pair import CONTEXT_FIELDS
+from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair
 from crimson_core.run.accelerate import AccelerateJudge, launched
 from crimson_core.run.scorer import CrimsonScorer, PairResult
 from crimson_core.run.store import make_private
-from crimson_core.run.tables import pairs_from_rows, read_rows, write_parquet
+from crimson_core.run.tables import (
+    Rows,
+    guess_ending,
+    match_columns,
+    pairs_from_rows,
+    parse_rows,
+    read_rows,
+    without_blank_rows,
+    write_parquet,
+)
 
 # Exit statuses beside 0 and 2; 1 is Python's own for a crash.
 _UNSCORED, _INTERRUPTED = 3, 130
+_STANDARD = "-"  # the file that is standard input or output
 _MOST_ROWS = 50  # of the table; -o has them all
 _SHORT = {"false_findings": "false", "missing_findings": "missing", "attribute_errors": "attribute"}
 
 
 def score(
-    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, JSON or Parquet file with one report pair per row.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="CSV, TSV, JSONL, JSON or Parquet file with one report pair per row; - is standard input."),
+    ],
     judge: JudgeSpec = "default",
     reference_column: ReferenceColumn = "reference",
     prediction_column: PredictionColumn = "prediction",
@@ -63,10 +81,18 @@ def score(
         typer.Option(
             "--output",
             "-o",
-            help="Write one JSON line per pair to this file, which only you can read unless it is there already; if it ends "
-            "in .parquet, one row per pair.",
+            help="Write the results to this file, which only you can read unless it is there already. Its ending says how: .jsonl "
+            "or none (a JSON line per pair), .json, .parquet, .csv or .tsv (scores and counts, without findings). - writes JSON "
+            "lines to standard output, and the tables to standard error.",
         ),
     ] = None,
+    separator: Annotated[
+        str | None, typer.Option(help="Between the cells of CSV or TSV: one character, or tab.  [default: found out]")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of CSV or TSV, cp1252 for example.  [default: UTF-8, else found out]")
+    ] = None,
+    fill_missing: FillMissing = False,
     batch_size: BatchSize = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -90,7 +116,7 @@ def score(
         str | None, typer.Option(help="Address of a Ray cluster, or auto.  [default: Ray on this machine alone]")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Score the first rows only.")] = None,
-    progress: Progress = True,
+    progress: Progress = None,
 ) -> None:
     """Score the report pairs of a file.
 
@@ -119,17 +145,25 @@ def score(
     if launched() and os.environ["RANK"] != "0":
         AccelerateJudge(judge, **options).serve()
         return
-    rows = read_rows(file)[:limit]
-    columns = columns_by_role(
-        rows,
-        {"reference": reference_column, "prediction": prediction_column},
-        id=id_column,
-        age=age_column,
-        sex=sex_column,
-        indication=indication_column,
-    )
-    pairs = pairs_from_rows(rows, columns, file.name)
+    if output and str(output) != _STANDARD and output.suffix.lower() not in _ENDINGS:
+        raise InputError(
+            f"output {output} has an unknown ending. Give one of {', '.join(filter(None, _ENDINGS))}, or none."
+        )
+    optional = {"id": id_column, "age": age_column, "sex": sex_column, "indication": indication_column}
+    source = "standard input" if str(file) == _STANDARD else file.name
+    with told_once_and_short(strict):
+        rows = _read(file, source, separator, encoding)
+        names = [reference_column, prediction_column, *(name or role for role, name in optional.items())]
+        rows = match_columns(rows, names, source)[:limit]
+        kept_rows = without_blank_rows(rows) if fill_missing else rows
+        columns = columns_by_role(
+            kept_rows, {"reference": reference_column, "prediction": prediction_column}, **optional
+        )
+        pairs = pairs_from_rows(kept_rows, columns, source, fill_missing=fill_missing)
     kept_in = store_path(store, no_store, retry_failures)
+    to_standard = output is not None and str(output) == _STANDARD
+    if to_standard:
+        output = None
     if output and kept_in and output.resolve() == kept_in.expanduser().resolve():
         raise InputError(f"output {output} is the store, which would be lost. Give another path.")
     kept = {"repair": repair, "strict": strict, "store": kept_in, "retry_failures": retry_failures}
@@ -146,7 +180,7 @@ def score(
     interrupted = False
     with _Output(output, file, lambda: scorer.stored(pairs)) as out:
         try:
-            for result in scorer.stream(pairs, progress=progress):
+            for result in scorer.stream(pairs, progress=wanted(progress)):
                 results.append(result)
                 out.write(result)
         except KeyboardInterrupt:
@@ -154,12 +188,15 @@ def score(
             out.catch_up(results)
         results = scorer.checked_together(pairs, results)
         if not interrupted:
-            out.finish(results)
+            out.finish(results, scorer.signature)
             if isinstance(scorer.judge, AccelerateJudge):
                 scorer.judge.close()  # where the run broke off, the launcher ends the other processes
 
     context_columns = [column for role, column in columns.items() if role in CONTEXT_FIELDS]
-    _print_results(results, scorer.signature, context_columns, scorer.store)
+    if to_standard:
+        print("".join(_json_line(result) + "\n" for result in results), end="")
+    empty = _empty_reports(pairs, len(rows) - len(kept_rows))
+    _print_results(results, scorer.signature, context_columns, scorer.store, empty, console(stderr=to_standard))
     if interrupted:
         print(f"Interrupted: {len(results)} of {len(pairs)} pairs were judged.", file=sys.stderr)
         if scorer.store:
@@ -169,8 +206,25 @@ def score(
         raise typer.Exit(_UNSCORED)
 
 
+def _read(file: Path, source: str, separator: str | None, encoding: str | None) -> Rows:
+    if str(file) != _STANDARD:
+        return read_rows(file, separator, encoding)
+    data = sys.stdin.buffer.read()
+    return parse_rows(data, guess_ending(data), source, separator, encoding)
+
+
+def _empty_reports(pairs: list[ReportPair], blank_rows: int) -> str:
+    """What of the input holds no words, for the summary; empty if nothing."""
+    counts = {
+        "empty reference": sum(not pair.reference.strip() for pair in pairs),
+        "empty prediction": sum(not pair.candidate.strip() for pair in pairs),
+        "blank row left out": blank_rows,
+    }
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+
+
 class _Output:
-    """The JSON lines of a run: written as pairs are done, put in order at the end, kept when the run breaks off.
+    """The results of a run: JSON lines, written as pairs are done, put in order at the end, kept when the run breaks off.
 
     Until the run is finished they stand in `<output>.partial`, so that a file under the asked name is always whole. What an
     earlier run has left there is written over only if `stored` yields it: if it is in the store. New files can be read by
@@ -184,7 +238,7 @@ class _Output:
         if output.exists() and not output.is_file():
             raise InputError(f"output {output} is no ordinary file. Give the path of a file.")
         self.output = output = output.resolve()  # a link stays one, and its target is written
-        if output.exists() and output.samefile(source):
+        if output.exists() and source.exists() and output.samefile(source):
             raise InputError(f"output {output} is the file of the reports, which would be lost. Give another path.")
         self.partial = output.with_name(output.name + ".partial")
         try:
@@ -210,22 +264,25 @@ class _Output:
         """Add one pair."""
         if self.output:
             with self._writing():
-                print(_json_line(result), file=self.file, flush=True)
+                self.file.write(_json_line(result) + "\n")  # at once, so that no interrupt cuts the line
+                self.file.flush()
             self.order.append(result.index)
 
     def catch_up(self, results: list[PairResult]) -> None:
         """Add the pair that an interrupt kept from being written, if there is one."""
         if not self.output:
             return
-        with self._writing(), self.partial.open(encoding="utf-8") as lines:
-            written = sum(1 for _ in lines)
+        with self._writing():
+            self.file.flush()  # what the interrupt kept back
+            with self.partial.open(encoding="utf-8") as lines:
+                written = sum(1 for _ in lines)
         del self.order[written:]
         self.order += [result.index for result in results[len(self.order) : written]]
         for result in results[written:]:
             self.write(result)
 
-    def finish(self, results: list[PairResult]) -> None:
-        """Put the pairs in order and the file in its place."""
+    def finish(self, results: list[PairResult], signature: str) -> None:
+        """Put the pairs in order and the file, in the format of its ending, in its place."""
         if not self.output:
             return
         with self._writing():
@@ -234,10 +291,10 @@ class _Output:
                 make_private(ordered)
                 ordered.write_text("".join(_json_line(result) + "\n" for result in results), encoding="utf-8")
                 os.replace(ordered, self.partial)
-            if self.output.suffix.lower() == ".parquet":
+            if write := _WRITERS.get(self.output.suffix.lower()):
                 rows = self.partial.with_suffix(".rows")
                 make_private(rows)
-                write_parquet([result.as_dict() for result in results], rows)
+                write(results, signature, rows)
                 os.replace(rows, self.partial)
             if self.output.exists():
                 shutil.copymode(self.output, self.partial)
@@ -292,12 +349,39 @@ def _is_in_store(lines: str, stored: Callable[[], Iterable[PairResult]]) -> bool
     return not evaluations
 
 
+def _write_parquet(results: list[PairResult], _: str, path: Path) -> None:
+    write_parquet([result.as_dict() for result in results], path)
+
+
+def _write_json(results: list[PairResult], _: str, path: Path) -> None:
+    path.write_text("[\n" + ",\n".join(map(_json_line, results)) + "\n]\n", encoding="utf-8")
+
+
+def _write_csv(results: list[PairResult], signature: str, path: Path) -> None:
+    path.write_text(pairs_csv({"": results}, signature), encoding="utf-8")
+
+
+def _write_tsv(results: list[PairResult], signature: str, path: Path) -> None:
+    path.write_text(pairs_csv({"": results}, signature, "\t"), encoding="utf-8")
+
+
+# What a finished file is turned into; the other endings stay JSON lines.
+_WRITERS = {".parquet": _write_parquet, ".json": _write_json, ".csv": _write_csv, ".tsv": _write_tsv}
+_ENDINGS = ("", ".jsonl", *_WRITERS)
+
+
 def _json_line(result: PairResult) -> str:
     return json.dumps(result.as_dict(), ensure_ascii=False)
 
 
-def _print_results(results: list[PairResult], signature: str, context_columns: list[str], store: Path | None) -> None:
-    out = console()
+def _print_results(
+    results: list[PairResult],
+    signature: str,
+    context_columns: list[str],
+    store: Path | None,
+    empty: str,
+    out: Console,
+) -> None:
     table = Table("row", box=None, pad_edge=False, header_style="bold")
     table.add_column("id", no_wrap=True, overflow="ellipsis", max_width=40)
     for header in ("score", *_SHORT.values()):
@@ -318,6 +402,8 @@ def _print_results(results: list[PairResult], signature: str, context_columns: l
     out.print(f"Errors a pair  {means}")
     suspect = f"   suspect {summary['n_suspect']}" if summary["n_suspect"] else ""
     out.print(f"Unscored       {summary['n_unscored']}   repaired {summary['n_repaired']}{suspect}")
+    if empty:
+        out.print(f"No words       {empty}")
     out.print(f"Context        {', '.join(context_columns) or 'none'}")
     out.print(f"Signature      {signature}", soft_wrap=True)
     if store:

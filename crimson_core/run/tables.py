@@ -1,38 +1,73 @@
 """Report pairs from a file: CSV, TSV, JSONL, JSON or Parquet."""
 
-import csv
+import codecs
+import io
 import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crimson_core.errors import InputError
-from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair, make_pairs
+from crimson_core.errors import InputError, InputWarning
+from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair, is_missing, make_pairs, parse_context
+from crimson_core.run.delimited import decoded, rows_of
 
 Rows = list[dict[str, Any]]
 BY_OPTION = "Name the right one with --{role}-column."  # what an error about a missing column says can be done
+_NO_REPORT = frozenset({"nan", "<na>", "na", "n/a", "#n/a", "none", "null"})
+_MOST_LISTED = 5  # rows that an error names
 
 
-def read_rows(path: Path) -> Rows:
+def _warn(text: str) -> None:
+    warnings.warn(text, InputWarning, stacklevel=3)
+
+
+def read_rows(
+    path: Path, separator: str | None = None, encoding: str | None = None, tell: Callable[[str], None] = _warn
+) -> Rows:
     """The rows of a file, by column name; the format is told by the file's ending.
 
-    Cells of CSV and TSV are strings; nothing is taken for a missing value but an empty cell, which is an empty string.
+    Cells of CSV and TSV are strings; an empty one is None. Separator and encoding of these are found out where they are not given.
+
+    Args:
+        path: The file.
+        separator: Between the cells of CSV and TSV.
+        encoding: Of CSV and TSV; the other formats are UTF-8.
+        tell: Is told what was found out, if it is not the usual.
 
     Raises:
         InputError: The file is missing, empty, unreadable or of another format.
     """
-    read = _READERS.get(path.suffix.lower())
-    if read is None:
-        raise InputError(f"{path} has an unknown ending. Give a file that ends in {', '.join(_READERS)}.")
+    if path.suffix.lower() not in READABLE:
+        raise InputError(f"{path} has an unknown ending. Give a file that ends in {', '.join(READABLE)}.")
     if not path.is_file():
         raise InputError(f"{path} is no file. Check the path.")
     try:
-        rows = read(path)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
+        data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None
+    return parse_rows(data, path.suffix.lower(), str(path), separator, encoding, tell)
+
+
+def parse_rows(
+    data: bytes,
+    ending: str,
+    source: str,
+    separator: str | None = None,
+    encoding: str | None = None,
+    tell: Callable[[str], None] = _warn,
+) -> Rows:
+    """The rows in the content of a file; arguments and errors as of `read_rows`, with the ending and the name given."""
+    try:
+        if ending in _DELIMITED:
+            text = decoded(data, source, encoding, tell)
+            rows = rows_of(text, source, separator, _DELIMITED[ending], tell)
+        elif separator or encoding:
+            raise InputError(f"separator and encoding are for CSV and TSV, which {source} is not. Leave them out.")
+        else:
+            rows = _READERS[ending](data, source)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
     except (
         RecursionError,
         OverflowError,
@@ -41,11 +76,18 @@ def read_rows(path: Path) -> Rows:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path} cannot be read: {type(error).__name__}. Check that it is a table of reports."
+            f"{source} cannot be read: {type(error).__name__}. Check that it is a table of reports."
         ) from None
     if not rows:
-        raise InputError(f"{path} holds no rows: there is nothing to score.")
+        raise InputError(f"{source} holds no rows: there is nothing to score.")
     return rows
+
+
+def guess_ending(data: bytes) -> str:
+    """The ending that a file of this content would have."""
+    if data.startswith(b"PAR1"):
+        return ".parquet"
+    return {b"[": ".json", b"{": ".jsonl"}.get(data.removeprefix(codecs.BOM_UTF8).lstrip()[:1], ".csv")
 
 
 def column_names(rows: Rows) -> list[str]:
@@ -53,17 +95,55 @@ def column_names(rows: Rows) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
-def pairs_from_rows(rows: Rows, columns: Mapping[str, str], source: str, how: str = BY_OPTION) -> list[ReportPair]:
-    """Report pairs from rows.
+def match_columns(rows: Rows, wanted: Iterable[str], source: str, tell: Callable[[str], None] = _warn) -> Rows:
+    """Rows in which a wanted column that is there in other letter case, or with other blanks, has the wanted name.
+
+    Raises:
+        InputError: Two columns could be meant.
+    """
+    have = column_names(rows)
+    renamed: dict[str, str] = {}
+    for name in dict.fromkeys(wanted):
+        alike = [column for column in have if name not in have and _plain(column) == _plain(name)]
+        if len(alike) > 1:
+            raise InputError(f"{source}: {' and '.join(map(repr, alike))} could both be {name!r}. Rename one of them.")
+        for column in alike:
+            tell(f"{source}: column {column!r} taken for {name!r}.")
+            renamed[column] = name
+    return [{renamed.get(column, column): cell for column, cell in row.items()} for row in rows] if renamed else rows
+
+
+def _plain(name: Any) -> str:
+    return "".join(str(name).split()).casefold()
+
+
+def without_blank_rows(rows: Rows) -> Rows:
+    """The rows that hold anything at all."""
+    return [row for row in rows if not _is_blank(row)]
+
+
+def pairs_from_rows(
+    rows: Rows,
+    columns: Mapping[str, str],
+    source: str,
+    how: str = BY_OPTION,
+    *,
+    fill_missing: bool = False,
+    tell: Callable[[str], None] = _warn,
+) -> list[ReportPair]:
+    """Report pairs from rows. An age that can't be read is told, and absent.
 
     Args:
         rows: As `read_rows` gives them.
         columns: Column names under the keys `prediction` and `reference`, and optionally id, age, sex and indication.
         source: What to call the rows in an error.
-        how: What an error about a missing column says can be done.
+        how: What an error about a missing column says can be done; empty where nothing can.
+        fill_missing: Take a missing report as an empty one.
+        tell: Is told which ages can't be read.
 
     Raises:
-        InputError: A column is missing, or a cell is no report or context; names the row (from 1) and the column.
+        InputError: A column or a report is missing, a cell is no report or context, or an id is there twice; names the row
+            (from 1) and the column.
     """
     have = column_names(rows)
     for role, column in columns.items():
@@ -76,19 +156,88 @@ def pairs_from_rows(rows: Rows, columns: Mapping[str, str], source: str, how: st
         for column in (columns["prediction"], columns["reference"]):
             if column not in row:
                 raise InputError(f"{source} row {number} has no {column!r}. Every row needs a {column!r}.")
+    if not fill_missing:
+        _check_missing(rows, dict.fromkeys((columns["reference"], columns["prediction"])), source, how)
+    if "id" in columns:
+        _check_ids(rows, columns["id"], source)
     context_columns = {field: columns[field] for field in CONTEXT_FIELDS if field in columns}
+    contexts = [{field: row.get(column) for field, column in context_columns.items()} for row in rows]
+    unread = [n for n, context in enumerate(contexts, 1) if not _is_age(context.get("age"))]
+    for number in unread:
+        contexts[number - 1]["age"] = None
+    if unread:
+        tell(
+            f"{source}, column {columns['age']!r}: the age can't be read in {_listed(unread)}, and is taken as unknown."
+        )
 
     def where(argument: str, row: int) -> str:
         role = {"predictions": "prediction", "references": "reference", "ids": "id"}.get(argument)
         return f"{source} row {row + 1}" + (f", column {columns[role]!r}" if role else ", context")
 
     return make_pairs(
-        [row[columns["prediction"]] for row in rows],
-        [row[columns["reference"]] for row in rows],
-        [{field: row.get(column) for field, column in context_columns.items()} for row in rows],
+        ["" if _is_no_report(row[columns["prediction"]]) else row[columns["prediction"]] for row in rows],
+        ["" if _is_no_report(row[columns["reference"]]) else row[columns["reference"]] for row in rows],
+        contexts,
         [row.get(columns["id"]) for row in rows] if "id" in columns else None,
         where=where,
     )
+
+
+def _check_missing(rows: Rows, columns: Iterable[str], source: str, how: str) -> None:
+    """Refuse rows without a report: a judge would take what stands there for a normal one."""
+    if blank := [number for number, row in enumerate(rows, 1) if _is_blank(row)]:
+        raise InputError(
+            f"{source}: {_listed(blank)} {_are(blank)} blank. Delete {'it' if len(blank) == 1 else 'them'}."
+        )
+    for column in columns:
+        if missing := [number for number, row in enumerate(rows, 1) if _is_no_report(row[column])]:
+            raise InputError(
+                f"{source}, column {column!r}: the report is missing in {_listed(missing)}. Fill it in or delete the row"
+                + (", or take missing reports as empty ones with --fill-missing." if how == BY_OPTION else ".")
+            )
+
+
+def _check_ids(rows: Rows, column: str, source: str) -> None:
+    seen: set[str] = set()
+    for number, row in enumerate(rows, 1):
+        cell = row.get(column)
+        if is_missing(cell) or cell == "":
+            continue
+        if str(cell) in seen:
+            raise InputError(
+                f"{source} row {number} has the id {str(cell)[:40]!r} of an earlier row. Give each row its own."
+            )
+        seen.add(str(cell))
+
+
+def _is_no_report(cell: Any) -> bool:
+    """Whether a cell is missing, or says so as spreadsheets and other programs do."""
+    return is_missing(cell) or (isinstance(cell, str) and cell.strip().casefold() in _NO_REPORT)
+
+
+def _is_blank(row: Mapping[str, Any]) -> bool:
+    return all(is_missing(cell) or (isinstance(cell, str) and not cell.strip()) for cell in row.values())
+
+
+def _is_age(cell: Any) -> bool:
+    """Whether a cell is an age, is missing, or is of a type that no age has, which `make_pairs` refuses."""
+    if not isinstance(cell, (str, int, float)):
+        return True
+    try:
+        parse_context({"age": cell}, "")
+    except InputError:
+        return False
+    return True
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_MOST_LISTED]))
+    more = len(numbers) - _MOST_LISTED
+    return f"row{'s' * (len(numbers) > 1)} {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def _are(numbers: Sequence[int]) -> str:
+    return "is" if len(numbers) == 1 else "are"
 
 
 def align_systems(systems: Mapping[str, Sequence[ReportPair]], *, by_id: bool) -> dict[str, list[ReportPair]]:
@@ -184,77 +333,45 @@ def _by_id(name: str, pairs: Sequence[ReportPair]) -> dict[str, ReportPair]:
     return found
 
 
-def _read_delimited(delimiter: str) -> Callable[[Path], Rows]:
-    def read(path: Path) -> Rows:
-        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default refuses reports beyond 128 KiB
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            rows: Rows = []
-            try:
-                names = reader.fieldnames or []
-                rows.extend(reader)
-            except csv.Error as error:
-                raise InputError(
-                    f"{path} cannot be read beyond row {len(rows)}: {error}. Check the quotation marks."
-                ) from None
-        for name in names:
-            if names.count(name) > 1:
-                raise InputError(f"{path} has two columns {name!r}. Rename one of them.")
-        for number, row in enumerate(rows, 1):
-            if None in row or None in row.values():
-                raise InputError(
-                    f"{path} row {number} has another number of cells than the header. Quote reports that hold the separator."
-                )
-        return rows
-
-    return read
-
-
-def _read_jsonl(path: Path) -> Rows:
+def _read_jsonl(data: bytes, source: str) -> Rows:
     rows = []
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path} line {number} is not JSON: {error.msg}.") from None
-    return _records(rows, path)
+    for number, line in enumerate(io.StringIO(data.decode("utf-8-sig")), 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{source} line {number} is not JSON: {error.msg}.") from None
+    return _records(rows, source)
 
 
-def _read_json(path: Path) -> Rows:
+def _read_json(data: bytes, source: str) -> Rows:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+        rows = json.loads(data.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not JSON: line {error.lineno}, {error.msg}.") from None
+        raise InputError(f"{source} is not JSON: line {error.lineno}, {error.msg}.") from None
     if not isinstance(rows, list):
-        raise InputError(f"{path} must hold a list of objects, one per report pair.")
-    return _records(rows, path)
+        raise InputError(f"{source} must hold a list of objects, one per report pair.")
+    return _records(rows, source)
 
 
-def _records(rows: list[Any], path: Path) -> Rows:
+def _records(rows: list[Any], source: str) -> Rows:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise InputError(f"{path} row {number} is no object. Give one object per report pair.")
+            raise InputError(f"{source} row {number} is no object. Give one object per report pair.")
     return rows
 
 
-def _read_parquet(path: Path) -> Rows:
+def _read_parquet(data: bytes, source: str) -> Rows:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(path).to_pylist()
+        return pyarrow.parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
     except pyarrow.ArrowInvalid:
-        raise InputError(f"{path} is not a Parquet file.") from None
+        raise InputError(f"{source} is not a Parquet file.") from None
 
 
-_READERS = {
-    ".csv": _read_delimited(","),
-    ".tsv": _read_delimited("\t"),
-    ".jsonl": _read_jsonl,
-    ".json": _read_json,
-    ".parquet": _read_parquet,
-}
-READABLE = tuple(_READERS)  # endings
+_DELIMITED = {".csv": ",", ".tsv": "\t"}
+_READERS = {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}
+READABLE = (*_DELIMITED, *_READERS)  # endings

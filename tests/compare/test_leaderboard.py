@@ -175,7 +175,7 @@ def test_a_system_with_a_table_of_its_own_is_joined_by_id_and_may_lack_the_refer
     for records, said in (
         (own[1:], "system B lacks 1 of the ids of test set s: '4'"),
         ([*own, {"id": "9", "prediction": ""}], "test set s lacks 1 of the ids of system B: '9'"),
-        ([*own, own[0]], "system B row 5 has the id '4' of an earlier row"),
+        ([*own, own[0]], "B (b.jsonl) row 5 has the id '4' of an earlier row"),
         (
             [row | {"reference": "Other."} for row in own],
             "system B id '1': the reference report is not that of test set s",
@@ -192,7 +192,7 @@ def test_duplicate_ids_of_a_test_set_and_empty_patients_are_refused(tmp_path):
     twice[1]["id"] = "1"
     file = write(tmp_path / "set.jsonl", twice)
     command = ["compare", file, "--prediction-column", "a", "--prediction-column", "b", "-j", "offline"]
-    assert "test set set row 2 has the id '1' of an earlier row" in refusal(*command)
+    assert "set (set.jsonl) row 2 has the id '1' of an earlier row" in refusal(*command)
     write(file, [row | {"id": row["id"] + "\ud800"} for row in rows(a=REFERENCES, b=REFERENCES)])
     assert "row 1, column 'id' is not valid Unicode text" in refusal(*command)
     write(file, [row | {"who": ""} for row in rows(a=REFERENCES, b=REFERENCES)])

@@ -377,7 +377,7 @@ def test_an_upload_is_read_and_deleted(tmp_path, ending):
     [
         ("p.xlsx", b"x", {}, "p.xlsx has an unknown ending"),
         ("p.csv", b"", {}, "p.csv holds no rows"),
-        ("p.csv", b"a,b\n\xff,x\n", {}, "p.csv is not UTF-8"),
+        ("p.csv", b"a,b\n\x81,x\n", {}, "p.csv is not UTF-8"),
         ("p.jsonl", b"{", {}, "p.jsonl line 1 is not JSON"),
         ("p.parquet", b"x" * 100, {}, "p.parquet is not a Parquet file"),
         ("p.csv", b"a,b\n" + b"x,y\n" * 4, {"CRIMSON_MAX_ROWS": "3"}, "4 rows; at most 3"),
@@ -439,12 +439,19 @@ def test_columns_are_proposed_by_their_usual_names():
         ({"reference": None, "prediction": "model"}, "Choose the column of the reference reports"),
         ({"reference": "gt", "prediction": None}, "Choose the column of the candidate reports"),
         ({"reference": "gt", "prediction": "gt"}, "are the same column"),
-        ({"reference": "gt", "prediction": "model", "age": "model"}, "t.csv row 1"),
     ],
 )
 def test_wrong_columns_are_refused(columns, said):
     with pytest.raises(InputError, match=said):
         checked_pairs(Table("t.csv", ROWS), columns, SETTINGS)
+
+
+def test_ages_that_cannot_be_read_are_told():
+    with pytest.warns(UserWarning, match="t.csv, column 'model': the age can't be read in row"):
+        pairs = checked_pairs(
+            Table("t.csv", ROWS), {"reference": "gt", "prediction": "model", "age": "model"}, SETTINGS
+        )
+    assert not any(pair.context and pair.context.age for pair in pairs)
 
 
 def test_a_report_that_is_too_long_is_refused_not_cut():

@@ -119,6 +119,7 @@ class Config(_Part):
         test_sets: By name.
         systems: By name.
         seed: Of resampling.
+        fill_missing: Take missing reports as empty ones, and leave blank rows out.
         within: How far apart two judges' scores of a pair may be to count as close; the agreement of judges tells their share.
     """
 
@@ -127,6 +128,7 @@ class Config(_Part):
     test_sets: dict[str, Annotated[TestSet, _short("data")]] = Field(min_length=1)
     systems: dict[str, Annotated[System, _short("column")]] = Field(min_length=1)
     seed: int = Field(default=0, ge=0)
+    fill_missing: bool = False
     within: float = Field(default=0.1, gt=0)
 
 

@@ -11,7 +11,16 @@ from crimson_core.compare.leaderboard.config import Columns, Config, Source, Sys
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair, is_missing
 from crimson_core.run.scorer import PairResult
-from crimson_core.run.tables import READABLE, Rows, align_systems, column_names, pairs_from_rows, read_rows
+from crimson_core.run.tables import (
+    READABLE,
+    Rows,
+    align_systems,
+    column_names,
+    match_columns,
+    pairs_from_rows,
+    read_rows,
+    without_blank_rows,
+)
 
 # Subgroups that are made from the patient context; all others are columns.
 _FROM_CONTEXT = {"age_band": ("age", summary.age_band), "sex": ("sex", summary.sex)}
@@ -102,13 +111,15 @@ def read_systems(config: Config, test_set: str, folder: Path, how: str = IN_CONF
     rows, source = read_source(asked.data, folder, [*_wanted(asked), *shared]), f"{test_set} ({_short(asked.data)})"
     columns = _columns(asked.columns, rows)
     # The reference stands in for the candidate, so that what is wrong with the test set itself is told first.
-    own = pairs_from_rows(rows, columns | {"prediction": columns["reference"]}, source, how)
+    rows = without_blank_rows(rows) if config.fill_missing else rows
+    fill = {"fill_missing": config.fill_missing}
+    own = pairs_from_rows(rows, columns | {"prediction": columns["reference"]}, source, how, **fill)
     pairs = {}
     for name, system in config.systems.items():
         if test_set in system.data:
-            pairs[name] = _own_pairs(name, system, test_set, asked.columns, own, folder, how)
+            pairs[name] = _own_pairs(name, system, test_set, asked.columns, own, folder, how, config.fill_missing)
         else:
-            pairs[name] = pairs_from_rows(rows, columns | {"prediction": system.column}, source, how)
+            pairs[name] = pairs_from_rows(rows, columns | {"prediction": system.column}, source, how, **fill)
     # The test set comes first: it gives the order, and errors say what a system lacks of it.
     aligned = align_systems(
         {f"test set {test_set}": own, **{f"system {name}": theirs for name, theirs in pairs.items()}},
@@ -146,7 +157,7 @@ def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
                 f"{source.path!r} is a file or folder of this disk, and so has no {option} {value!r}. Leave it out, or give a Hub id."
             )
     if ours:
-        return read_rows(path)
+        return match_columns(read_rows(path), filter(None, wanted), path.name)
     if not path.exists() and (
         Path(source.path).suffix.lower() in READABLE or source.path.count("/") > 1 or source.path.startswith(".")
     ):
@@ -194,14 +205,22 @@ def _columns(asked: Columns, rows: Rows) -> dict[str, str]:
 
 
 def _own_pairs(
-    name: str, system: System, test_set: str, asked: Columns, own: Sequence[ReportPair], folder: Path, how: str
+    name: str,
+    system: System,
+    test_set: str,
+    asked: Columns,
+    own: Sequence[ReportPair],
+    folder: Path,
+    how: str,
+    fill_missing: bool,
 ) -> list[ReportPair]:
     """The pairs of a system that has a table of its own for a test set."""
     table = system.data[test_set]
     rows = read_source(table, folder, [asked.reference, asked.id or "id", system.column, *CONTEXT_FIELDS, *asked.model_dump().values()])  # fmt: skip
+    rows = without_blank_rows(rows) if fill_missing else rows
     source, columns = f"{name} ({_short(table)})", _columns(asked, rows)
     if asked.reference in column_names(rows):
-        return pairs_from_rows(rows, columns | {"prediction": system.column}, source, how)
+        return pairs_from_rows(rows, columns | {"prediction": system.column}, source, how, fill_missing=fill_missing)
     if "id" not in columns:
         raise InputError(
             f"{source} has neither a column {asked.reference!r} of references nor a column 'id' to find them by. Give one."
@@ -213,6 +232,7 @@ def _own_pairs(
         {"prediction": system.column, "reference": system.column, "id": columns["id"]},
         source,
         how,
+        fill_missing=fill_missing,
     )
     return [
         replace(pair, reference=by_id[pair.id].reference, context=by_id[pair.id].context) if pair.id in by_id else pair

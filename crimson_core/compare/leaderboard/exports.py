@@ -4,13 +4,15 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from crimson_core.compare.leaderboard.run import Leaderboard, Section
 from crimson_core.compare.leaderboard.tables import RESEARCH_ONLY, pair_name
 from crimson_core.compare.statistics import Agreement, Comparison, Estimate
 from crimson_core.compare.summary import errors_by_significance, errors_by_type
+from crimson_core.protocol.scoring import ERROR_COUNT_KEYS
+from crimson_core.run.scorer import PairResult
 from crimson_core.version import __version__
 
 _COLUMNS = ("test_set", "judge", "subgroup", "system", "figure", *Estimate._fields, "p_value", "adjusted_p_value")
@@ -44,6 +46,29 @@ def _write(
 def safe_cell(text: str) -> str:
     """Text from a user's file; a spreadsheet would run one that starts like a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+
+
+def pairs_csv(systems: Mapping[str, Sequence[PairResult]], signature: str, separator: str = ",") -> str:
+    """One row per pair and system: score and error counts, or why it is unscored.
+
+    Args:
+        systems: Name of a system -> its results; the name "" is not written.
+        signature: Of the scores.
+        separator: Between the cells.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=separator, lineterminator="\n")
+    named = any(systems)
+    head = ["row", "id", "crimson_score", *ERROR_COUNT_KEYS, "failure", "n_repairs", "n_suspicions", "signature"]
+    writer.writerow((["system"] if named else []) + head)
+    for name, results in systems.items():
+        for result in results:
+            counts = result.score["error_counts"] if result.score else dict.fromkeys(ERROR_COUNT_KEYS, "")
+            score = result.crimson_score if result.score else ""
+            cells = [result.index + 1, safe_cell(result.id or ""), score, *(counts[key] for key in ERROR_COUNT_KEYS)]
+            cells += [result.failure or "", len(result.repairs), len(result.suspicions), signature]
+            writer.writerow(([safe_cell(name)] if named else []) + cells)
+    return out.getvalue()
 
 
 def as_json(board: Leaderboard) -> str:

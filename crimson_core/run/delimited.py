@@ -1,0 +1,93 @@
+"""CSV and TSV: what separates the cells and how the letters are written is found out where nobody says, and told."""
+
+import codecs
+import csv
+import io
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from crimson_core.errors import InputError
+
+_SEPARATORS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
+_NAMED = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
+
+
+def decoded(data: bytes, source: str, encoding: str | None, tell: Callable[[str], None]) -> str:
+    """The text of a file: in the encoding that was named, else in UTF-8, UTF-16 with its mark, or Windows-1252.
+
+    Raises:
+        InputError: It is no text in that encoding.
+    """
+    named = encoding or ("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8")
+    try:
+        name = codecs.lookup(named).name
+        text = data.decode("utf-8-sig" if name == "utf-8" else name)
+    except LookupError:
+        raise InputError(
+            f"encoding is {encoding!r}, which is unknown. Give utf-8, cp1252 or utf-16, for example."
+        ) from None
+    except UnicodeDecodeError as error:
+        if encoding or b"\0" in data:
+            raise InputError(f"{source} is not text in {named} (byte {error.start}). Name its encoding.") from None
+        try:
+            text = data.decode("cp1252")
+        except UnicodeDecodeError:
+            raise InputError(f"{source} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
+        tell(f"{source} is not UTF-8: read as Windows-1252, which programs for spreadsheets write.")
+    else:
+        if not encoding and name != "utf-8":
+            tell(f"{source}: encoding {name} found.")
+    return text
+
+
+def rows_of(
+    text: str, source: str, separator: str | None, usual: str, tell: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """The rows of a table; an empty or blank cell is None.
+
+    Args:
+        text: Of the file.
+        source: What to call it in an error.
+        separator: Between cells; None for the one that splits the header into the most cells.
+        usual: The separator of this kind of file.
+        tell: Is told if another separator is found.
+
+    Raises:
+        InputError: It is no table: two columns have one name, or a row has another number of cells.
+    """
+    separator = _NAMED.get(separator.lower(), separator) if separator else _separator(text, usual)
+    if len(separator) != 1:
+        raise InputError(f"separator is {separator!r}. Give one character, or tab.")
+    if separator != usual:
+        tell(f"{source}: separator {_SEPARATORS.get(separator, repr(separator))} found.")
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default refuses reports beyond 128 KiB
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows: list[dict[str, Any]] = []
+    try:
+        names = reader.fieldnames or []
+        rows.extend(reader)
+    except csv.Error as error:
+        raise InputError(
+            f"{source} cannot be read beyond row {len(rows)}: {error}. Check the quotation marks."
+        ) from None
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{source} has two columns {name!r}. Rename one of them.")
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise InputError(
+                f"{source} row {number} has another number of cells than the header, with the separator "
+                f"{_SEPARATORS.get(separator, repr(separator))}. Quote reports that hold the separator."
+            )
+    return [{name: cell if cell.strip() else None for name, cell in row.items()} for row in rows]
+
+
+def _separator(text: str, usual: str) -> str:
+    def cells(separator: str) -> int:
+        try:
+            return len(next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), []))
+        except csv.Error:
+            return 0
+
+    return max(_SEPARATORS, key=lambda separator: (cells(separator), separator == usual))
