@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from crimson_core.cli import store
+from crimson_core.cli import lexicon, store
 from crimson_core.cli.compare import compare
 from crimson_core.cli.leaderboard import leaderboard
 from crimson_core.cli.metric import metric
@@ -41,6 +41,7 @@ def _options(
 for command in (score, compare, leaderboard, metric):
     app.command()(command)
 app.add_typer(store.app, name="store")
+app.add_typer(lexicon.app, name="lexicon")
 
 
 def main() -> None:

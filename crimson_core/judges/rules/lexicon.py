@@ -10,9 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
+
+from crimson_core.errors import JudgeError
+from crimson_core.judges.rules import schema
 
 # Parts of the lexicon that are plain lists of phrases.
 _LISTS = (
@@ -378,25 +380,40 @@ def _spelling() -> list[tuple[re.Pattern[str], str]]:
 
 @cache
 def concept_entries() -> dict[str, dict[str, Any]]:
-    """The entries of `concepts/` as they are written, by id.
+    """The entries of `concepts/` as they are written, by id."""
+    return {
+        key: entry for name, file in _files().items() if name.startswith("concepts/") for key, entry in file.items()
+    }
 
-    Raises:
-        ValueError: An id stands in two files.
-    """
-    entries: dict[str, dict[str, Any]] = {}
-    for file in sorted(files(__package__).joinpath("concepts").iterdir(), key=lambda f: f.name):
-        if file.name.endswith(".yaml"):
-            region = _load(f"concepts/{file.name}")
-            if twice := entries.keys() & region.keys():
-                raise ValueError(f"concepts/{file.name} repeats {', '.join(sorted(twice))}")
-            entries |= region
-    return entries
+
+def lexicon_faults(folder: Path | None = None) -> list[str]:
+    """What is wrong in the files of a folder such as this one; of this one if None."""
+    found, faults = schema.read_files(folder or files(__package__))
+    return faults or schema.faults_of(found, _normalised)
 
 
 @cache
+def _files() -> dict[str, dict[Any, Any]]:
+    """What is in the files of this folder, by name.
+
+    Raises:
+        JudgeError: Something is wrong in them.
+    """
+    found, faults = schema.read_files(files(__package__))
+    faults = faults or schema.faults_at_load(found, _normalised)
+    if faults:
+        raise JudgeError(
+            f"The lexicon of the offline judge has faults: {'; '.join(faults[:5])}. `crimson lexicon check` lists all."
+        )
+    return found
+
+
 def _load(name: str) -> dict[str, Any]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(files(__package__).joinpath(name).read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - both are safe
+    return _files()[name]
+
+
+def _normalised(phrase: str) -> str:
+    return " ".join(_words(phrase))
 
 
 def _concept(key: str, entry: dict[str, Any]) -> Concept:

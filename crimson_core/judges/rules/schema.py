@@ -1,0 +1,475 @@
+"""What the files of the lexicon and the rules may hold: keys, types, ranges, and ids that must be known.
+
+Each fault is one line that names the file, the entry and the key. To build the checks of types and ranges takes longer than
+all others, so that `crimson lexicon check` and the tests make these, and the judge makes the others whenever it loads.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from importlib.resources.abc import Traversable
+from typing import Annotated, Any, Literal, NotRequired
+
+import yaml
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
+
+from crimson_core.protocol.evaluation import Grade, Significance
+
+LANGUAGE, RULES = "language.yaml", "rules.yaml"
+
+Files = Mapping[str, dict[Any, Any]]  # name of a file below the folder -> what is in it
+
+
+def _in_order(limits: list[float]) -> list[float]:
+    if limits != sorted(limits):
+        raise ValueError("the lower limit stands first")
+    return limits
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from None
+    return text
+
+
+Phrase = Annotated[str, Field(pattern=r"[^\W_]|[,;/>%?]")]  # holds a word or a sign that is read
+Phrases = Annotated[list[Phrase], Field(min_length=1)]
+Ids = Annotated[list[str], Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Millimetres = Annotated[float, Field(ge=0, le=300)]
+Years = Annotated[float, Field(ge=0, le=120)]
+Rank = Annotated[int, Field(ge=1, le=5)]  # of severity
+FromRank = Annotated[int, Field(ge=0, le=5)]  # 0 stands for any degree that is told
+_EXACT = ConfigDict(extra="forbid", strict=True)
+Change = Literal["new", "worse", "better", "stable", "old", "acute", "increased"]
+
+
+@with_config(_EXACT)
+class ConceptEntry(TypedDict):
+    """An entry of `concepts/`; the fields are explained at the top of `language.yaml`."""
+
+    terms: Phrases
+    broader: NotRequired[Ids]
+    composites: NotRequired[list[Annotated[str, Field(pattern=r"^\S+ \S+$")]]]
+    significance: Significance
+    by_severity: NotRequired[dict[FromRank, Significance]]
+    sided: NotRequired[bool]
+    percent: NotRequired[bool]
+    parts: NotRequired[Ids]
+    directed: NotRequired[bool]
+    vague: NotRequired[bool]
+    device: NotRequired[bool]
+    tip_normal: NotRequired[Ids]
+    tip_misplaced: NotRequired[Ids]
+    tip_above_carina_mm: NotRequired[
+        Annotated[
+            list[Annotated[float, Field(ge=-100, le=300)]], Field(min_length=2, max_length=2), AfterValidator(_in_order)
+        ]
+    ]
+    reported: NotRequired[bool]
+    normal: NotRequired[Phrases]
+    note: Annotated[str, Field(min_length=1)]
+    source: Annotated[str, Field(min_length=1)]
+
+
+@with_config(_EXACT)
+class _ChangeForms(TypedDict):
+    words: Phrases
+    nouns: NotRequired[Phrases]
+
+
+@with_config(_EXACT)
+class _Modifiers(TypedDict):
+    side: dict[Literal["left", "right", "both"], Phrases]
+    zone: dict[Literal["upper", "mid", "lower", "diffuse"], Phrases]
+    lobe: dict[Annotated[str, Field(pattern="^(left|right) (upper|mid|lower)$")], Phrases]
+    severity: dict[Rank, Phrases]
+    temporal: dict[Change, Phrases]
+    descriptor: dict[str, dict[str, Phrases]]
+    position: dict[Literal["coiled", "good", "bad"], Phrases]
+
+
+@with_config(_EXACT)
+class LanguageFile(TypedDict):
+    """`language.yaml`."""
+
+    version: int
+    anatomy: dict[str, Phrases]
+    states: dict[str, Phrases]
+    joint: Phrases
+    normal: Phrases
+    course: Phrases
+    earlier: Phrases
+    neutral: Phrases
+    asymmetry: Phrases
+    assertion: dict[
+        Literal[
+            "negated_before",
+            "negated_after",
+            "hypothetical",
+            "history",
+            "unassessed_after",
+            "uncertain_before",
+            "uncertain_after",
+            "not_excluded_after",
+            "affirmed",
+        ],
+        Phrases,
+    ]
+    link: dict[Literal["firm", "direct", "tentative", "differential", "reversed"], Phrases]
+    alternative: Phrases
+    clause_end: dict[Literal["contrast", "stop", "concession", "exception"], Phrases]
+    negation_end: Phrases
+    conjunction: Phrases
+    change: dict[Literal["up", "raised", "down", "gone", "any"], _ChangeForms]
+    extent: dict[Literal["partial", "little", "plain"], Phrases]
+    modifiers: _Modifiers
+    anaphor: Phrases
+    definite: Phrases
+    pronoun: Phrases
+    appearance: Phrases
+    similar: Phrases
+    harmless: Phrases
+    percent: dict[Annotated[int, Field(ge=1, le=100)], Rank]
+    ordinals: dict[Annotated[int, Field(ge=1, le=12)], Phrases]
+    device_damage: Ids
+    sites: dict[str, Phrases]
+    glue: Phrases
+    no_typing_errors: Phrases
+    skipped_sections: Phrases
+    findings_sections: Phrases
+    kept_sections: Phrases
+    neutral_statements: Phrases
+    spelling: dict[Annotated[str, AfterValidator(_pattern)], str]
+
+
+@with_config(_EXACT)
+class _Graded(TypedDict):
+    grade: Grade
+    why: Annotated[str, Field(min_length=1)]
+
+
+@with_config(_EXACT)
+class _Matching(TypedDict):
+    concept_steps: dict[Annotated[int, Field(ge=0)], Share]
+    far_concept: Share
+    interchangeable: Share
+    other_diagnosis: Share
+    other_position: Share
+    wrong_side: Share
+    one_side_of_two: Share
+    zone_gap: dict[Literal[0, 1, 2], Share]
+    other_site: Share
+    severity_step: Share
+    detail: Share
+    threshold: Share
+
+
+@with_config(_EXACT)
+class _Severity(TypedDict):
+    steps_for_significant: Annotated[int, Field(ge=1, le=5)]
+    decisive_rank: Rank
+    significant: _Graded
+    negligible: _Graded
+
+
+@with_config(_EXACT)
+class _DeviceMeasurement(_Graded):
+    margin_mm: Millimetres
+
+
+@with_config(_EXACT)
+class _Measurement(TypedDict):
+    small_nodule_below_mm: Millimetres
+    small_nodule_margin_mm: Millimetres
+    nodule_margin_mm: Millimetres
+    mass_from_mm: Millimetres
+    mass_margin_share: Share
+    other_margin_mm: Millimetres
+    other_margin_share: Share
+    significant: _Graded
+    reclassified: _Graded
+    negligible: _Graded
+    left_out: _Graded
+    device: _DeviceMeasurement
+
+
+@with_config(_EXACT)
+class _Temporal(TypedDict):
+    acute: list[Change]
+    alike: list[Annotated[list[Change], Field(min_length=2, max_length=2)]]
+    same_direction: _Graded
+    contradicted: _Graded
+    acute_left_out: _Graded
+    acute_made_up: _Graded
+    left_out: _Graded
+    made_up: _Graded
+
+
+@with_config(_EXACT)
+class _Specificity(TypedDict):
+    too_many_alternatives: Annotated[int, Field(ge=1)]
+    alternatives: _Graded
+    significant: _Graded
+    negligible: _Graded
+    interchangeable: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+
+
+@with_config(_EXACT)
+class _AttributeErrors(TypedDict):
+    location: dict[
+        Literal[
+            "wrong_side",
+            "one_side_of_two",
+            "crossed",
+            "other_side_worse",
+            "far_zone",
+            "near_zone",
+            "near_level",
+            "other_compartment",
+            "far_level",
+            "device_tip",
+            "other_misplacement",
+            "device_position",
+            "side_left_out",
+        ],
+        _Graded,
+    ]
+    severity: _Severity
+    measurement: _Measurement
+    certainty: dict[Literal["urgent", "other"], _Graded]
+    temporal: _Temporal
+    descriptor: dict[str, _Graded]
+    specificity: _Specificity
+
+
+@with_config(_EXACT)
+class _Wording(TypedDict):
+    threshold: Share
+
+
+@with_config(_EXACT)
+class SignificanceRule(TypedDict):
+    """A rule by which the patient, or what is told of a finding, moves its significance."""
+
+    why: Annotated[str, Field(min_length=1)]
+    concepts: Ids
+    age_from: NotRequired[Years]
+    age_below: NotRequired[Years]
+    indication: NotRequired[Phrases]
+    unless_indication: NotRequired[Phrases]
+    beside: NotRequired[Ids]
+    unless_beside: NotRequired[Ids]
+    sites: NotRequired[Ids]
+    temporal: NotRequired[list[Change]]
+    not_temporal: NotRequired[list[Change]]
+    severity_to: NotRequired[Rank]
+    set: NotRequired[Significance]
+    at_least: NotRequired[Significance]
+    at_most: NotRequired[Significance]
+
+
+@with_config(_EXACT)
+class RulesFile(TypedDict):
+    """`rules.yaml`."""
+
+    version: int
+    matching: _Matching
+    attribute_errors: _AttributeErrors
+    wording: _Wording
+    significance: list[SignificanceRule]
+
+
+# --- files
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """Reads YAML, but refuses a key that stands twice, of which YAML keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        made = super().construct_mapping(node, deep)
+        if len(made) < len(node.value):
+            seen: set[str] = set()
+            twice = next(key.value for key, _ in node.value if key.value in seen or seen.add(key.value))
+            raise yaml.constructor.ConstructorError(None, None, f"{twice} stands twice", node.start_mark)
+        return made
+
+
+def read_yaml(text: str) -> Any:
+    """What a YAML text holds; a key that stands twice is an error."""
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+
+
+def read_files(folder: Traversable) -> tuple[dict[str, dict[Any, Any]], list[str]]:
+    """The files of a lexicon by their names below its folder, and the faults of those that cannot be read."""
+    found: dict[str, dict[Any, Any]] = {}
+    faults: list[str] = []
+    regions = folder.joinpath("concepts")
+    names = sorted(file.name for file in regions.iterdir()) if regions.is_dir() else []
+    for name in (LANGUAGE, RULES, *(f"concepts/{name}" for name in names if name.endswith(".yaml"))):
+        file = folder.joinpath(name)
+        if not file.is_file():
+            faults.append(f"{name}: is missing")
+            continue
+        try:
+            content = read_yaml(file.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+            faults.append(f"{name}{f', line {mark.line + 1}' if mark else ''}: {problem or 'is no YAML'}")
+            continue
+        except UnicodeDecodeError:
+            faults.append(f"{name}: is no UTF-8")
+            continue
+        if isinstance(content, dict):
+            found[name] = content
+        else:
+            faults.append(f"{name}: holds no entries")
+    if not any(name.startswith("concepts/") for name in found):
+        faults.append("concepts: holds no file with concepts")
+    return found, faults
+
+
+def faults_of(files: Files, normalised: Callable[[str], str]) -> list[str]:
+    """What is wrong in the files of a lexicon; what a check needs to be right is checked before it.
+
+    Args:
+        files: By name, as `read_files` gives them.
+        normalised: Makes one phrase of those that are read alike.
+    """
+    return list(_shape(files)) or _quick(files) or list(_twice(files, normalised))
+
+
+def faults_at_load(files: Files, normalised: Callable[[str], str]) -> list[str]:
+    """The same, but where nothing is wrong with keys and ids, nothing else is looked at."""
+    try:
+        quick = _quick(files)
+    except (AttributeError, KeyError, TypeError, ValueError):  # of data of another shape
+        quick = [""]
+    return faults_of(files, normalised) if quick else []
+
+
+def _quick(files: Files) -> list[str]:
+    return [*_keys(files)] or [*_unknown(files), *_cycles(files)]
+
+
+def _keys(files: Files) -> Iterator[str]:
+    """Keys of entries that are not known, or missing."""
+    entries = [(name, key, entry, ConceptEntry) for name, key, entry in _concepts(files)]
+    rules = files[RULES]["significance"]
+    entries += [(RULES, f"significance.{place}", rule, SignificanceRule) for place, rule in enumerate(rules)]
+    for name, key, entry, kind in entries:
+        yield from (f"{name}: {key}.{field}: is no key" for field in entry.keys() - kind.__annotations__.keys())
+        yield from (f"{name}: {key}.{field}: is missing" for field in kind.__required_keys__ - entry.keys())
+    for place, rule in enumerate(rules):
+        if len(rule.keys() & {"set", "at_least", "at_most"}) != 1:
+            yield f"{RULES}: significance.{place}: needs one of set, at_least and at_most (why: {rule['why']})"
+
+
+@cache
+def _adapter(of: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(of)
+
+
+def _shape(files: Files) -> Iterator[str]:
+    for name, content in files.items():
+        kind = {LANGUAGE: LanguageFile, RULES: RulesFile}.get(name, dict[str, ConceptEntry])
+        try:
+            _adapter(kind).validate_python(content)
+        except ValidationError as error:
+            for fault in error.errors(include_url=False):
+                place = [str(part) for part in fault["loc"] if part != "[key]"]
+                yield f"{name}: {'.'.join(place)}: {_said(fault)}"
+
+
+def _said(fault: Mapping[str, Any]) -> str:
+    if fault["type"] == "extra_forbidden":
+        return "is no key"
+    given = fault["input"]
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{message} (is {given!r})" if isinstance(given, (str, int, float, bool)) else message
+
+
+def _concepts(files: Files) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for name, content in files.items():
+        if name not in (LANGUAGE, RULES):
+            for key, entry in content.items():
+                yield name, key, entry
+
+
+def _unknown(files: Files) -> Iterator[str]:
+    """Ids that name nothing."""
+    language, rules = files[LANGUAGE], files[RULES]
+    ids = {key for _, key, _ in _concepts(files)}
+    sites, states, structures = (language[kind].keys() for kind in ("sites", "states", "anatomy"))
+    for name, key, entry in _concepts(files):
+        for field, known in (("broader", ids), ("parts", ids), ("tip_normal", sites), ("tip_misplaced", sites)):
+            yield from (
+                f"{name}: {key}.{field}: {one} is not known" for one in entry.get(field, ()) if one not in known
+            )
+        for composite in entry.get("composites", ()):
+            of, what = composite.split()
+            if of not in structures | states:
+                yield f"{name}: {key}.composites: {of} is no structure and no state of {LANGUAGE}"
+            if what not in states | ids:
+                yield f"{name}: {key}.composites: {what} is no state of {LANGUAGE} and no concept"
+    yield from (
+        f"{LANGUAGE}: device_damage: {one} is no concept" for one in language["device_damage"] if one not in ids
+    )
+    for place, rule in enumerate(rules["significance"]):
+        for field, known in (("concepts", ids), ("beside", ids), ("unless_beside", ids), ("sites", sites)):
+            yield from (
+                f"{RULES}: significance.{place}.{field}: {one} is not known (why: {rule['why']})"
+                for one in rule.get(field, ())
+                if one not in known
+            )
+    for pair in rules["attribute_errors"]["specificity"]["interchangeable"]:
+        yield from (
+            f"{RULES}: attribute_errors.specificity.interchangeable: {one} is no concept"
+            for one in pair
+            if one not in ids
+        )
+
+
+def _cycles(files: Files) -> Iterator[str]:
+    """Concepts that are broader than themselves."""
+    try:
+        TopologicalSorter({key: entry.get("broader", ()) for _, key, entry in _concepts(files)}).prepare()
+    except CycleError as circle:
+        first = circle.args[1][0]
+        name = next(name for name, key, _ in _concepts(files) if key == first)
+        yield f"{name}: {first}.broader: goes in a circle: {' < '.join(reversed(circle.args[1]))}"
+
+
+def _twice(files: Files, normalised: Callable[[str], str]) -> Iterator[str]:
+    """Ids that stand in two files, terms of two concepts, rules with the same `why`, and phrases that stand twice in a list."""
+    ids: dict[str, str] = {}
+    terms: dict[str, str] = {}
+    for name, key, entry in _concepts(files):
+        if key in ids:
+            yield f"{name}: {key}: stands in {ids[key]} too"
+        ids[key] = name
+        for term in entry["terms"]:
+            if (other := terms.setdefault(normalised(term), key)) != key:
+                yield f"{name}: {key}.terms: {term} names {other} too"
+    whys: set[str] = set()
+    for place, rule in enumerate(files[RULES]["significance"]):
+        if rule["why"] in whys:
+            yield f"{RULES}: significance.{place}.why: stands twice, and is the name of a rule ({rule['why']})"
+        whys.add(rule["why"])
+    for name, content in files.items():
+        for place, phrases in _lists(content, ()):
+            seen: set[str] = set()
+            twice = [phrase for phrase in phrases if phrase in seen or seen.add(phrase)]
+            yield from (f"{name}: {place}: {phrase} stands twice" for phrase in twice)
+
+
+def _lists(content: Any, place: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    if isinstance(content, dict):
+        for key, inner in content.items():
+            yield from _lists(inner, (*place, str(key)))
+    elif isinstance(content, list) and all(isinstance(item, str) for item in content):
+        yield ".".join(place), content

@@ -1,0 +1,28 @@
+"""What the command line tells of the offline judge: its data."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from crimson_core.judges.rules import lexicon
+
+
+def crimson(*arguments, stdin=""):
+    command = [sys.executable, "-m", "crimson_core.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, input=stdin)
+
+
+def test_a_lexicon_is_checked(tmp_path):
+    done = crimson("lexicon", "check")
+    assert (done.returncode, done.stdout) == (0, "No faults.\n")
+    folder = shutil.copytree(Path(lexicon.__file__).parent, tmp_path / "mine")
+    rules = (folder / "rules.yaml").read_text()
+    (folder / "rules.yaml").write_text(rules.replace("    age_from: 65\n", "    age_form: 65\n", 1))
+    done = crimson("lexicon", "check", folder)
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[-1] == "1 fault."
+    assert done.stdout.startswith("rules.yaml: significance.") and ".age_form: is no key" in done.stdout
+    done = crimson("lexicon", "check", tmp_path / "none")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("crimson: folder ")
