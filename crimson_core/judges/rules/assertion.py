@@ -43,13 +43,20 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
         for mention in found:
             # "interstitial markings are normal", but not "the clips are intact"
             vague = lexicon().concepts[mention.concepts[0]].vague
-            if vague and clause.copula(mention.end, normal.start):
+            plainly = (
+                clause.words[normal.start] in ("normal", "within", "unremarkable")
+                and not lexicon().concepts[mention.concepts[0]].device
+            )
+            if (vague or plainly) and clause.copula(mention.end, normal.start):
                 mention.presence = "absent"
             if mention.end == normal.start and clause.words[mention.end - 1] in (
                 "low",
                 "high",
             ):  # "volumes are low normal"
                 mention.presence = "absent"
+    if clause.of("elsewhere"):
+        for mention in found:
+            mention.presence = "unsaid"
     for harmless in clause.of("harmless"):
         for mention in found:
             if mention.end <= harmless.start and _is_all_it_is(mention, harmless, clause):
@@ -106,7 +113,8 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
         inside = mention.start < cue.start  # "the heart is not enlarged", also of a second subject
         if position and not inside and not removed and not clause.of("alternative", after[position - 1].end):
             own = clause.modifiers(mention.first, mention.start)
-            if mention.predicate or any(t.kind in ("severity", "side", "temporal") for t in own):
+            linked = clause.of("link", after[position - 1].end, mention.start)  # "no line to suggest a large effusion"
+            if mention.predicate or not linked and any(t.kind in ("severity", "side", "temporal") for t in own):
                 return
         yield mention
 

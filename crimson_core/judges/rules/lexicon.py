@@ -32,6 +32,7 @@ _LISTS = (
     "pronoun",
     "appearance",
     "similar",
+    "elsewhere",
     "harmless",
 )
 # Parts that tell values apart, each with its phrases.
@@ -96,6 +97,7 @@ class Lexicon:
     findings_sections: frozenset[str]
     device_damage: frozenset[str]
     ordinals: dict[int, list[str]]
+    elsewhere: frozenset[str]
     percent: dict[int, int]
     neutral_statements: list[str]
 
@@ -247,6 +249,7 @@ def lexicon() -> Lexicon:
         findings_sections=frozenset(data["findings_sections"]),
         device_damage=frozenset(data["device_damage"]),
         ordinals=data["ordinals"],
+        elsewhere=frozenset(data["elsewhere"]),
         percent=data["percent"],
         neutral_statements=data["neutral_statements"],
     )

@@ -7,7 +7,7 @@ from itertools import pairwise
 from crimson_core.judges.rules.assertion import decide_presence
 from crimson_core.judges.rules.attributes import Attributes, Mention, attributes_of, sizes_in
 from crimson_core.judges.rules.clauses import COPULAS, Clause
-from crimson_core.judges.rules.lexicon import Lexicon, Tag
+from crimson_core.judges.rules.lexicon import Lexicon, Tag, lexicon
 
 _NAMING = ("concept", "normal_of", "states", "anaphor")
 _FARTHEST_STATE = 10  # words between a structure and its state
@@ -117,7 +117,14 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
         used.add(structure)
         for other in near:  # "fractures of the left clavicle and the third rib", "left rib and clavicle fractures"
             more = lexicon.composites.get((other.value, state.value))
-            if more and more != concept and clause.enumerated(other, structure) and other.start not in found:
+            apart = clause.of("temporal", *sorted((structure.end, other.start)))  # "enlarged heart, stable mediastinum"
+            if (
+                more
+                and more != concept
+                and not apart
+                and clause.enumerated(other, structure)
+                and other.start not in found
+            ):
                 found[other.start] = Mention((more,), other.start, other.end, state=(state.start, state.end))
     for tag in clause.of("anaphor") if before else ():
         # "a smaller one on the left", but not "one small nodule", "one of the ribs"
@@ -310,7 +317,11 @@ def _joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[
                 joined[-1] = replace(_merged(last, mention, last.concepts, False), appearance=last.appearance)
             else:
                 joined.append(mention)
-        elif last and link and explains(mention.concepts, last.concepts, lexicon):
+        elif (
+            last
+            and link
+            and (explains(mention.concepts, last.concepts, lexicon) or _is_said_to_be(link, last, lexicon))
+        ):
             joined[-1] = _explained(last, mention, tentative)
             while len(joined) > 1 and link != "direct" and _same_appearance(joined[-2], last, clause, lexicon):
                 last = joined.pop(-2)
@@ -334,6 +345,11 @@ def _joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[
 def _may_be_at_one_place(left: Mention, right: Mention) -> bool:
     one, other = left.attributes.sides, right.attributes.sides
     return not one or not other or bool(one & other)
+
+
+def _is_said_to_be(link: str, appearance: Mention, lexicon: Lexicon) -> bool:
+    """Whether words say what a focal finding is, whatever it is: "nodular density that represents a healing fracture"."""
+    return link != "direct" and any((concept, "nodule") in lexicon.distances for concept in appearance.concepts)
 
 
 def _bare(left: Mention, right: Mention, clause: Clause) -> bool:
@@ -376,6 +392,11 @@ def _link(left: Mention, right: Mention, clause: Clause) -> str | None:
     told = {t.value for t in links} - {"direct"}
     if told:
         return next(value for value in ("differential", "reversed", "tentative", "firm") if value in told)
+    named = clause.words[left.end : right.start]
+    if lexicon().concepts[left.concepts[0]].vague and any(
+        named[-2:] == [is_, a] for is_ in ("is", "was") for a in ("a", "an")
+    ):
+        return "firm"  # "the opacity behind the heart is a hiatal hernia"
     between = set(range(left.end, right.start)) - clause.places(
         "side", "zone", "severity", "descriptor", "glue", "temporal"
     )

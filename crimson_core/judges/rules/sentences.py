@@ -14,6 +14,7 @@ _STOP = re.compile(
 _PUNCTUATION = re.compile(r"[.;!?](?:\s|$)")
 _STOP_OR_CAPITAL = re.compile(rf"{_STOP.pattern}|(?<=[a-z0-9%])[^\S\n]+(?=[A-Z][a-z]|A )")
 _MANY_WORDS = 12
+_SHORT_HEADING = 3  # words of a line that names a part of the body and nothing else
 _HEADING = re.compile(r"\s*(?P<name>[A-Za-z][A-Za-z /&]{1,40}?)\s*:")
 _EMPTY_LINE = re.compile(r"\s*?\n[^\S\n]*\n")
 _SECTION_END = {"paragraph": _EMPTY_LINE, "line": re.compile(r"[^\S\n]*\n"), "sentence": re.compile(r"(?!\s*\?)")}
@@ -66,12 +67,15 @@ def sections(
         text = report[start:end].strip()
         heading = _HEADING.match(report, start, end)
         name = heading["name"].lower() if heading else text.lower()
-        if heading or name in lexicon.sections:
+        elsewhere = (
+            lexicon.elsewhere.intersection(name.strip(" .").split()) if len(name.split()) <= _SHORT_HEADING else ()
+        )
+        if heading or name in lexicon.sections or elsewhere:
             if name in lexicon.sections:
                 section = name
             elif skipping:
                 section = None  # an unknown heading ends a history, and stands within the findings
-            skipping, told = name in lexicon.skipped_sections, False
+            skipping, told = name in lexicon.skipped_sections or bool(elsewhere), False
             start = (heading.end() if heading else end) if skipping else start
         elif skipping and told and _SECTION_END[section_end].match(report, start):
             section, skipping = None, False
