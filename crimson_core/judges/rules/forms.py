@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from crimson_core.judges.rules.lexicon import Tag
 
-_SIGN = r"[\"'”“*_`\s]*"
+_SIGN = r"[\"'”“*_`\s]{0,8}"  # bounded, since a text may be all blanks
 _NO_WORD = (
     r"no\s+evidence|no\s+sign|not\s+(?:present|seen|identified|detected|visuali[sz]ed|visible|evident|noted|found|appreciated|"
     r"observed|demonstrated)|none(?:\s+(?:seen|identified|detected|present|visible|noted))?|"
@@ -22,7 +22,7 @@ _HEDGED_WORD = (
 _FIELD = r"(?:present|presence|status|detected|found|finding|seen|value|answer|result)"
 # Behind a name: a sign that asks, then perhaps a field of its own, the answer, and the end of the item.
 _ANSWER = re.compile(
-    rf"(?:{_SIGN}(?P<asks>[:=?|])[\"'”“*_`\s{{]*(?:{_FIELD}{_SIGN}[:=|]{_SIGN})?|\s+[-–—]\s+|\s*[(\[]\s*)"
+    rf"(?:{_SIGN}(?P<asks>[:=?|])[\"'”“*_`\s{{]{{0,40}}(?:{_FIELD}{_SIGN}[:=|]{_SIGN})?|\s[-–—]\s{{1,4}}|[(\[]\s?)"
     rf"(?:(?P<absent>{_NO_WORD})|(?P<present>{_YES_WORD})|(?P<unsaid>{_UNSAID_WORD})|(?P<hedged>{_HEDGED_WORD})"
     r"|(?P<sign>(?<=[:=|(\[ ])[-−–+01]))"
     rf"(?={_SIGN}(?:$|[,;|.!\n)\]}}]|[-–—]\s))",
@@ -31,7 +31,8 @@ _ANSWER = re.compile(
 _SIGNS = {"+": "present", "1": "present"}
 _BOX = re.compile(r"^\s*(?:[-*•]\s*)?(?:(?P<empty>\[\s?\]|\(\s?\)|☐)|(?P<ticked>\[[xX✓✔]\]|\([xX✓✔]\)|☑|☒))")
 _ITEM = re.compile(r"[,;|\n{]")
-_NAMED_BEFORE = re.compile(r"[A-Za-z].*?[:=|]", re.DOTALL)
+_ASKS = re.compile(r"[:=|]")
+_LETTER = re.compile(r"[A-Za-z]")
 _CUES = {"absent": "answered_no", "unsaid": "answered_nothing", "hedged": "answered_perhaps"}
 
 
@@ -74,7 +75,8 @@ def _answers(sentence: str) -> Iterator[tuple[int, int, int, str]]:
                 continue
             answer = _SIGNS.get(match["sign"], "absent")
         # "Edema, mass: none" answers for both, but not where each item of a list is answered
-        if label or _NAMED_BEFORE.search(sentence, label, match.start()):
+        letter = _LETTER.search(sentence, label, match.start())
+        if label or (letter and _ASKS.search(sentence, letter.start(), match.start())):
             items = [item.end() for item in _ITEM.finditer(sentence, label, match.start())]
             label = items[-1] if items else label
         yield label, match.start(), match.end(), answer

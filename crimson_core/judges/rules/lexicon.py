@@ -302,6 +302,7 @@ _WORD = re.compile(r"\d+(?:\.\d+| \. \d+)?|[^\W\d_]+|[,;/>%]|\?(?=\w|$)")
 # A short word is too often one letter from another one.
 _SHORTEST_MENDED, _SHORTEST_MENDED_TWICE = 7, 12
 _SHORTEST_SWAPPED = 5  # letters in the wrong order make no other word
+_LONGEST_NUMBER = 9  # characters
 _LETTERS = {"R": "right", "L": "left", "r": "right", "l": "left"}
 _NO_SIDE = re.compile(r"\d|/\s?\w\b|\s?-?\s?spine|\.\w", re.IGNORECASE)
 _PLURAL = re.compile(r"(?<=..)(?:(?P<y>ies)|(?P<ss>ss)es|(?P<x>x|ch|sh)es|(?<![sui])s)$")
@@ -316,13 +317,17 @@ def report_words(text: str) -> list[tuple[str, int, int]]:
     """As `words_of`, with typing errors in long words of the lexicon mended."""
     return [
         (
-            # a tokenizer may have split a number; as it stands it would fill the cache
-            match[0].replace(" ", "") if match[0][0].isdecimal() else _side_of(match, text) or _mended(match[0]),
+            _number(match[0]) if match[0][0].isdecimal() else _side_of(match, text) or _mended(match[0]),
             match.start(),
             match.end(),
         )
         for match in _WORD.finditer(text)
     ]
+
+
+def _number(text: str) -> str:
+    """A number, which a tokenizer may have split; one that is no measurement, but a number of a record, is none."""
+    return text.replace(" ", "") if len(text) <= _LONGEST_NUMBER else "number"
 
 
 def _side_of(match: re.Match[str], text: str) -> str | None:

@@ -8,7 +8,7 @@ from crimson_core.judges.rules.lexicon import Lexicon
 # A full stop ends a sentence before a space, a capital ("cm.There") or between two words ("clear.no effusion"), but not in
 # "1.5 cm" or "vs. edema".
 _STOP = re.compile(
-    r"(?<!\bvs)(?<!\bVS)(?<!\bDr)(?<!\bDR)(?<!\bdr)(?<!\b[RrLl]t)(?<!\d )(?<!\be\.g)(?<!\bi\.e)\.+(?=\s|[A-Z]|$)|(?<=[A-Za-z]{3})\.(?=[A-Za-z]{3})|[!?]+(?=\s|$)(?!\s*(?i:yes|no|none|negative|positive|absent|present|not)\b)|\n"
+    r"(?<!\bvs)(?<!\bVS)(?<!\bDr)(?<!\bDR)(?<!\bdr)(?<!\b[RrLl]t)(?<!\d )(?<!\be\.g)(?<!\bi\.e)(?<!\.)\.+(?=\s|[A-Z]|$)|(?<=[A-Za-z]{3})\.(?=[A-Za-z]{3})|(?<![!?])[!?]+(?=\s|$)(?!\s*(?i:yes|no|none|negative|positive|absent|present|not)\b)|\n"
 )
 # Where nobody has written stops, a capital letter begins a sentence.
 _PUNCTUATION = re.compile(r"[.;!?](?:\s|$)")
@@ -23,8 +23,7 @@ _LINE_START = re.compile(
 )
 _DANGLING = re.compile(r"(?:,|\b(?:and|or|of|with|the|an?|in|to|is|are|for|by|at))\s*$", re.IGNORECASE)
 _INNER_STOP = re.compile(r"[A-Za-z]{2}[.;]\s+[A-Za-z]")
-_KEY = re.compile(r"\w[\"']?\s*:\s*\{?\s*$")
-_FIELD = re.compile(r"\s+[\"']?\w[\w ]*[\"']?\s*:\s*\S|\s*\}")
+_FIELD = re.compile(r"\s{1,40}[\"']?\w[\w ]{0,40}[\"']?\s?:\s?\S|\s{0,40}\}")
 _LONG_LINE = 60  # characters
 _LEAST_WIDTH = 40  # characters; text in shorter lines is not wrapped but written in lines
 
@@ -108,7 +107,7 @@ def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
             yield match.end()
             continue
         line, number = lines[number], number + 1
-        if block is None and _KEY.search(line):
+        if block is None and line.rstrip(" {").endswith(":"):
             block = _indentation(line)
         if block is not None:
             if _FIELD.match(lines[number]) and _indentation(lines[number]) > block:
