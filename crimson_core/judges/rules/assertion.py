@@ -16,7 +16,7 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
             mention.presence = "absent"
     for operation, reason in pairwise(found):
         # "lobectomy for carcinoma" tells of a carcinoma that was
-        operated = "postsurgical_change" in lexicon().concepts[operation.concepts[0]].broader
+        operated = (operation.concepts[0], "postsurgical_change") in lexicon().distances
         if operated and clause.words[operation.end : reason.start] == ["for"]:
             reason.presence = "unsaid"
     for value, presence in (("answered_no", "absent"), ("answered_nothing", "unsaid")):

@@ -224,6 +224,8 @@ def lexicon() -> Lexicon:
                 tag
                 for tag in _tags(phrases, within)
                 if tag.kind in ("side", "zone", "descriptor", "states", "position")
+                # the vein of a device's name is its way in, not where it ends
+                or (tag.kind == "sites" and not entry.get("device"))
             ]
             add(term, "concept", key)
             for tag in held:

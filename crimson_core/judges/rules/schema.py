@@ -134,6 +134,7 @@ class LanguageFile(TypedDict):
     appearance: Phrases
     similar: Phrases
     harmless: Phrases
+    elsewhere: Phrases
     percent: dict[Annotated[int, Field(ge=1, le=100)], Rank]
     ordinals: dict[Annotated[int, Field(ge=1, le=12)], Phrases]
     device_damage: Ids
