@@ -171,6 +171,11 @@ class CrimsonMetric(evaluate.Metric):
             summary["evaluations"] = [result.as_dict() for result in results]
         return summary
 
+    def _init_writer(self, *args: Any, **kwargs: Any) -> None:
+        super()._init_writer(*args, **kwargs)
+        if self.buf_writer is None:  # a file, empty so far, which will hold reports
+            os.chmod(self.cache_file_name, 0o600)
+
     def _forget(self) -> None:
         """Drop what was collected. evaluate does so itself unless the judge failed; then patient data would lie about."""
         self.data = self.buf_writer = self.cache_file_name = self.filelock = self.selected_feature_format = None

@@ -14,6 +14,7 @@ from rich.table import Table
 from crimson_core import CrimsonScorer, make_pairs
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair
+from crimson_core.run.files import written_whole
 from crimson_core.run.scorer import PairResult
 from crimson_core.run.tables import column_names, pairs_from_rows, read_rows
 from training.command import run as command_line
@@ -106,7 +107,8 @@ def write_json(file: Path | None, figures: dict[str, Any]) -> None:
     if file is None:
         return
     try:
-        file.write_text(json.dumps(_plain(figures), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with written_whole(file) as out:
+            out.write(json.dumps(_plain(figures), indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}.") from None
 

@@ -4,6 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crimson_core.compare.html import rendering
 from space import about_tab, compare_tab, file_tab, pair_tab, words
@@ -54,7 +57,21 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "pwa": False,
         "share": False,
         "show_error": True,
+        "app_kwargs": {"middleware": [Middleware(_WithoutDeepLinks)]},
     }
+
+
+class _WithoutDeepLinks:
+    """Refuses Gradio's deep links: each would write what a visitor's page holds, reports too, to the disk."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].rstrip("/").endswith("/deep_link"):
+            await PlainTextResponse("Not found", status_code=404)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 def _text(file: Path) -> str:

@@ -9,7 +9,8 @@ import gradio as gr
 
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import ReportPair
-from crimson_core.run.tables import READABLE, Rows, check_parquet_size, column_names, pairs_from_rows, read_rows
+from crimson_core.run.parquet import Limits
+from crimson_core.run.tables import READABLE, Rows, column_names, pairs_from_rows, read_rows
 from space.settings import Settings
 
 _EXAMPLES_FOLDER = Path(__file__).parent.parent / "examples"
@@ -56,9 +57,8 @@ def read_table(path: Path, name: str, settings: Settings) -> Table:
     if path.stat().st_size > settings.max_bytes:
         raise InputError(f"{name} is larger than {settings.max_megabytes} MB. Upload a part of it.")
     try:
-        if path.suffix.lower() == ".parquet":
-            check_parquet_size(path, settings.max_rows, settings.max_bytes)
-        rows = read_rows(path, tell=lambda text: gr.Warning(text.replace(str(path), name)))
+        limits = Limits(settings.max_rows, settings.max_bytes)
+        rows = read_rows(path, tell=lambda text: gr.Warning(text.replace(str(path), name)), limits=limits)
     except InputError as error:
         raise InputError(str(error).replace(str(path), name)) from None
     if len(rows) > settings.max_rows:

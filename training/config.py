@@ -28,6 +28,11 @@ def load_config(path: Path, model: type[Config], overrides: list[str] | None = N
         raise InputError(
             f"config {path} cannot be read: {getattr(error, 'strerror', None) or 'no UTF-8 text'}."
         ) from None
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        # odd scalars, such as a thirteenth month, and depth
+        raise InputError(
+            f"config {path} cannot be read: {type(error).__name__}. Quote what is no number or date."
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise InputError(f"config {path} is not YAML{f' (line {mark.line + 1})' if mark else ''}.") from None
@@ -52,7 +57,7 @@ def _override(data: dict[str, Any], override: str) -> None:
             raise InputError(f"--set {key!r}: {section!r} has no keys of its own.")
     try:
         data[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError):
         raise InputError(f"--set {key!r}: its value is not YAML.") from None
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, PatientContext, check_report, is_missing, parse_context
-from crimson_core.run.tables import Rows, column_names, read_rows
+from crimson_core.run.tables import Rows, column_names, read_rows, told_columns
 from training.readable import readable
 from training.sections import findings_text, indication_text, parts, whole_sentences
 
@@ -403,9 +403,7 @@ def _from_rows(
     for role, column in [*(("report", column) for column in sections), *named.items()]:
         if column not in have:
             mend = f" Name the right one in corpus.{setting}{role}." if setting else ""
-            raise InputError(
-                f"{source} has no column {column!r} for the {role}. It has: {', '.join(map(repr, have))}.{mend}"
-            )
+            raise InputError(f"{source} has no column {column!r} for the {role}. {told_columns(have)}{mend}")
     width = len(str(len(rows)))
     for number, row in enumerate(rows, 1):
         where = f"{source} row {number}"

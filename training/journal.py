@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crimson_core.errors import CrimsonError, InputError
+from crimson_core.run.files import written_whole
 
 
 class Journal:
@@ -122,13 +123,10 @@ def write_whole(path: Path, lines: Iterable[str]) -> None:
     Raises:
         CrimsonError: It cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        with written_whole(path) as file:
             file.writelines(lines)
-        os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise CrimsonError(f"{path} cannot be written: {error.strerror}.") from None
 
 

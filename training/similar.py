@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from tqdm.auto import tqdm
 
 from crimson_core.errors import CrimsonError
 from crimson_core.judges.rules.minilm import MODEL, load_encoder
+from crimson_core.run.files import written_whole
 from training.corpus import Study, same_text
 
 ENCODED_AT_ONCE = 1024  # reports; a run that is killed loses no more
@@ -190,15 +190,11 @@ def _read(path: Path, rows: int) -> np.ndarray | None:
 
 
 def _write(path: Path, array: np.ndarray) -> None:
-    partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with written_whole(path, binary=True) as file:
             np.save(file, array)
-        partial.replace(path)  # whole or not at all
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise CrimsonError(
             f"{path.parent} cannot be written: {error.strerror}. Mend that and run the same command again: it goes on "
             "where it stopped."

@@ -1,5 +1,6 @@
 """The command line, `crimson`: one file per command."""
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -46,6 +47,9 @@ app.add_typer(lexicon.app, name="lexicon")
 
 def main() -> None:
     """Run the command line; an error that the user can mend is one line and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 gets what it can show
     try:
         try:
             app()
@@ -60,6 +64,15 @@ def main() -> None:
         sys.exit(2)
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # else the reader of our output has seen enough, as `head` has
-            print(f"crimson: standard output cannot be written: {error.strerror}.", file=sys.stderr)
+            print(f"crimson: {_what_failed(error)}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not tried again
         sys.exit(2)
+
+
+def _what_failed(error: OSError) -> str:
+    reason = error.strerror or type(error).__name__
+    if error.filename is not None:
+        return f"{error.filename} cannot be used: {reason}."
+    if error.errno == errno.ENOENT:  # only the name of the folder we are in is looked up without one
+        return "the working folder is gone. Change to another one, and run again."
+    return f"standard output cannot be written: {reason}."

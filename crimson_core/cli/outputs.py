@@ -1,6 +1,5 @@
 """What `crimson compare` and `crimson leaderboard` share: where a leaderboard is written, and how it is shown."""
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from crimson_core.compare.leaderboard.data import IN_CONFIG
 from crimson_core.compare.leaderboard.run import Leaderboard, read_test_sets, run_leaderboard
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.install import install_command
+from crimson_core.run.files import check_writable, written_whole
 
 # Exit statuses beside 0 and 2; 1 is Python's own for a crash.
 UNSCORED, INTERRUPTED = 3, 130
@@ -182,12 +182,8 @@ def _partial(output: Path) -> Path:
 
 
 def _write(file: Path, text: str, *, private: bool) -> None:
-    def opener(path: str, flags: int) -> int:
-        return os.open(path, flags, 0o600 if private else 0o666)
-
     try:
-        # a subgroup or a name from JSON may hold half a surrogate pair, which has no UTF-8
-        with open(file, "w", encoding="utf-8", errors="backslashreplace", opener=opener) as out:
+        with written_whole(file, private=private) as out:
             out.write(text)
     except OSError as error:
         raise CrimsonError(f"output {file} cannot be written: {error.strerror}.") from None
@@ -206,10 +202,7 @@ def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, stored: b
                 raise InputError(
                     f"The HTML report needs Jinja2 and matplotlib. Run: {install_command('report')}"
                 ) from None
-        if output.is_dir() or not output.resolve().parent.is_dir():
-            raise InputError(f"output {output} cannot be written: its folder is not there, or it is a folder itself.")
-        if not os.access(output if output.exists() else output.resolve().parent, os.W_OK):
-            raise InputError(f"output {output} cannot be written: there is no permission. Give another path.")
+        check_writable(output)
         if not stored and _partial(output).exists():
             raise InputError(
                 f"{_partial(output)} holds what an interrupted run has judged. Move it away or delete it, then run again."

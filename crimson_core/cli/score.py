@@ -1,13 +1,14 @@
 """`crimson score`: the report pairs of a file, judged and scored."""
 
 import json
+import operator
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import IO, Annotated, Any, Literal, TextIO
 
 import typer
 from rich.console import Console
@@ -44,8 +45,8 @@ from crimson_core.compare.summary import summarize
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair
 from crimson_core.run.accelerate import AccelerateJudge, launched
+from crimson_core.run.files import check_writable, opened_private, written_whole
 from crimson_core.run.scorer import CrimsonScorer, PairResult
-from crimson_core.run.store import make_private
 from crimson_core.run.tables import (
     Rows,
     guess_ending,
@@ -235,17 +236,15 @@ class _Output:
         self.output = output
         if output is None:
             return
-        if output.exists() and not output.is_file():
-            raise InputError(f"output {output} is no ordinary file. Give the path of a file.")
+        check_writable(output)
         self.output = output = output.resolve()  # a link stays one, and its target is written
         if output.exists() and source.exists() and output.samefile(source):
             raise InputError(f"output {output} is the file of the reports, which would be lost. Give another path.")
         self.partial = output.with_name(output.name + ".partial")
         try:
-            make_private(self.partial)
-            self.file = self.partial.open("a+", encoding="utf-8")
+            self.file = opened_private(self.partial)
         except OSError as error:
-            raise InputError(f"output {output} cannot be written: {error.strerror}. Give another path.") from None
+            raise InputError(f"{self.partial} cannot be written: {error.strerror}. Give another path.") from None
         if not _locked(self.file, self.partial):
             self.file.close()
             raise InputError(f"{self.partial} is being written by another run. Wait for it, or give another path.")
@@ -255,7 +254,7 @@ class _Output:
                 f"{self.partial} holds what an interrupted run has judged. Move it away or delete it, then run again."
             )
         self.file.truncate(0)
-        self.order: list[int] = []
+        self.written: list[PairResult] = []
 
     def __enter__(self) -> "_Output":
         return self
@@ -266,7 +265,7 @@ class _Output:
             with self._writing():
                 self.file.write(_json_line(result) + "\n")  # at once, so that no interrupt cuts the line
                 self.file.flush()
-            self.order.append(result.index)
+            self.written.append(result)
 
     def catch_up(self, results: list[PairResult]) -> None:
         """Add the pair that an interrupt kept from being written, if there is one."""
@@ -276,8 +275,8 @@ class _Output:
             self.file.flush()  # what the interrupt kept back
             with self.partial.open(encoding="utf-8") as lines:
                 written = sum(1 for _ in lines)
-        del self.order[written:]
-        self.order += [result.index for result in results[len(self.order) : written]]
+        del self.written[written:]
+        self.written += results[len(self.written) : written]
         for result in results[written:]:
             self.write(result)
 
@@ -286,19 +285,17 @@ class _Output:
         if not self.output:
             return
         with self._writing():
-            if self.order != sorted(self.order):
-                ordered = self.partial.with_suffix(".ordered")  # the lines in hand stay until all of these are written
-                make_private(ordered)
-                ordered.write_text("".join(_json_line(result) + "\n" for result in results), encoding="utf-8")
-                os.replace(ordered, self.partial)
-            if write := _WRITERS.get(self.output.suffix.lower()):
-                rows = self.partial.with_suffix(".rows")
-                make_private(rows)
-                write(results, signature, rows)
-                os.replace(rows, self.partial)
-            if self.output.exists():
-                shutil.copymode(self.output, self.partial)
-            os.replace(self.partial, self.output)
+            write = _WRITERS.get(self.output.suffix.lower())
+            # in another order, or seen otherwise beside each other
+            if write or not all(map(operator.is_, self.written, results)):
+                with written_whole(self.output, binary=True, private=True) as file:
+                    (write or _write_lines)(results, signature, file)
+                self.partial.unlink()
+            else:
+                os.fsync(self.file.fileno())
+                if self.output.exists():
+                    shutil.copymode(self.output, self.partial)
+                os.replace(self.partial, self.output)
 
     def __exit__(self, *_: object) -> None:
         if not self.output:
@@ -306,7 +303,7 @@ class _Output:
         with self._writing():
             self.file.close()
         if self.partial.exists():
-            if self.order:
+            if self.written:
                 print(f"The pairs that were judged are kept in {self.partial}.", file=sys.stderr)
             else:
                 self.partial.unlink()
@@ -349,20 +346,24 @@ def _is_in_store(lines: str, stored: Callable[[], Iterable[PairResult]]) -> bool
     return not evaluations
 
 
-def _write_parquet(results: list[PairResult], _: str, path: Path) -> None:
-    write_parquet([result.as_dict() for result in results], path)
+def _write_parquet(results: list[PairResult], _: str, file: IO[bytes]) -> None:
+    write_parquet([result.as_dict() for result in results], file)
 
 
-def _write_json(results: list[PairResult], _: str, path: Path) -> None:
-    path.write_text("[\n" + ",\n".join(map(_json_line, results)) + "\n]\n", encoding="utf-8")
+def _write_lines(results: list[PairResult], _: str, file: IO[bytes]) -> None:
+    file.writelines((_json_line(result) + "\n").encode() for result in results)
 
 
-def _write_csv(results: list[PairResult], signature: str, path: Path) -> None:
-    path.write_text(pairs_csv({"": results}, signature), encoding="utf-8")
+def _write_json(results: list[PairResult], _: str, file: IO[bytes]) -> None:
+    file.write(("[\n" + ",\n".join(map(_json_line, results)) + "\n]\n").encode())
 
 
-def _write_tsv(results: list[PairResult], signature: str, path: Path) -> None:
-    path.write_text(pairs_csv({"": results}, signature, "\t"), encoding="utf-8")
+def _write_csv(results: list[PairResult], signature: str, file: IO[bytes]) -> None:
+    file.write(pairs_csv({"": results}, signature).encode())
+
+
+def _write_tsv(results: list[PairResult], signature: str, file: IO[bytes]) -> None:
+    file.write(pairs_csv({"": results}, signature, "\t").encode())
 
 
 # What a finished file is turned into; the other endings stay JSON lines.

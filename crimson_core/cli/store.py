@@ -1,7 +1,6 @@
 """`crimson store`: what is kept of the judgements, and the options of other commands that keep them."""
 
 import json
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -12,7 +11,8 @@ import typer
 
 from crimson_core.errors import CrimsonError, DamagedStoreError, InputError
 from crimson_core.protocol.pair import ReportPair, parse_context
-from crimson_core.run.store import OFF, Selection, Store, default_path, make_private
+from crimson_core.run.files import written_whole
+from crimson_core.run.store import OFF, Selection, Store, default_path
 from crimson_core.run.suspicion import reader, suspicions
 from crimson_core.run.tables import parquet_cell
 
@@ -88,24 +88,19 @@ def export(
     write = _WRITERS.get(output.suffix.lower())
     if write is None:
         raise InputError(f"{output} has an unknown ending. Give a file that ends in {' or '.join(_WRITERS)}.")
-    partial = output.with_name(output.name + ".partial")
     with _open(store) as opened:
         if output.resolve() == opened.path.resolve():
             raise InputError(f"{output} is the store itself, which would be lost. Give another path.")
         try:
-            make_private(partial)
-            with partial.open("wb") as file:
+            with written_whole(output, binary=True, private=True) as file:
                 count = write(_checked(opened.entries(Selection(signature, failures))), file)
-            if not count:
-                raise InputError(
-                    f"The store holds no such judgements, and {output} was not written. `crimson store stats` shows what it "
-                    "holds."
-                )
-            os.replace(partial, output)
+                if not count:
+                    raise InputError(
+                        f"The store holds no such judgements, and {output} was not written. `crimson store stats` shows what "
+                        "it holds."
+                    )
         except OSError as error:
             raise CrimsonError(f"{output} cannot be written: {error.strerror}.") from None
-        finally:
-            partial.unlink(missing_ok=True)
     print(f"{count} judgements written to {output}; it holds report text.")
 
 

@@ -26,6 +26,17 @@ GRADES: tuple[str, ...] = Grade.__args__
 class _Record(BaseModel):
     model_config = ConfigDict(extra="allow")
 
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """Ids, and the lengths of lists: findings are quotations of reports, which stay out of logs and tracebacks."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, list):
+                yield name, len(value)
+            elif isinstance(value, _Record):
+                yield name, value
+            elif name.endswith("id"):
+                yield name, _short(value)
+
 
 class Finding(_Record):
     """One abnormal observation. A level outside `SIGNIFICANCE_LEVELS` is legal and weighs 0.25."""

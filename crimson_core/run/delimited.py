@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -71,9 +72,11 @@ def rows_of(
         raise InputError(
             f"{source} cannot be read beyond row {len(rows)}: {error}. Check the quotation marks."
         ) from None
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{source} has two columns {name!r}. Rename one of them.")
+    places: dict[str, int] = {}
+    for place, name in enumerate(names, 1):
+        if places.setdefault(name, place) != place:
+            told = f"two columns {name!r}" if is_usual(name) else "two columns of the same name"
+            raise InputError(f"{source} has {told}, {places[name]} and {place}. Rename one of them.")
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
             raise InputError(
@@ -91,3 +94,54 @@ def _separator(text: str, usual: str) -> str:
             return 0
 
     return max(_SEPARATORS, key=lambda separator: (cells(separator), separator == usual))
+
+
+def is_usual(name: Any) -> bool:
+    """Whether a name is one that columns have. Any other may be the cell of a table without a header, and so a report."""
+    words = re.split(r"[\W_]+", name.lower()) if isinstance(name, str) else ()
+    return len(words) <= _MOST_WORDS and not _USUAL.isdisjoint(words)
+
+
+_MOST_WORDS = 4  # of a column's name
+_USUAL = frozenset(
+    [
+        "reference",
+        "ref",
+        "prediction",
+        "pred",
+        "candidate",
+        "report",
+        "reports",
+        "id",
+        "uid",
+        "age",
+        "sex",
+        "gender",
+        "indication",
+        "history",
+        "findings",
+        "impression",
+        "text",
+        "generated",
+        "generation",
+        "hypothesis",
+        "hyp",
+        "target",
+        "label",
+        "labels",
+        "gt",
+        "gold",
+        "truth",
+        "study",
+        "patient",
+        "subject",
+        "split",
+        "system",
+        "model",
+        "accession",
+        "years",
+        "a",
+        "b",
+        "c",
+    ]
+)

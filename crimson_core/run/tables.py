@@ -6,16 +6,18 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from crimson_core.errors import InputError, InputWarning
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair, is_missing, make_pairs, parse_context
-from crimson_core.run.delimited import decoded, rows_of
+from crimson_core.run.delimited import decoded, is_usual, rows_of
+from crimson_core.run.parquet import MOST, Limits, read_parquet
 
 Rows = list[dict[str, Any]]
 BY_OPTION = "Name the right one with --{role}-column."  # what an error about a missing column says can be done
 _NO_REPORT = frozenset({"nan", "<na>", "na", "n/a", "#n/a", "none", "null"})
 _MOST_LISTED = 5  # rows that an error names
+_LONG, _MOST_NAMES = 40, 20  # characters of a column's name, and names, that an error shows
 
 
 def _warn(text: str) -> None:
@@ -23,7 +25,11 @@ def _warn(text: str) -> None:
 
 
 def read_rows(
-    path: Path, separator: str | None = None, encoding: str | None = None, tell: Callable[[str], None] = _warn
+    path: Path,
+    separator: str | None = None,
+    encoding: str | None = None,
+    tell: Callable[[str], None] = _warn,
+    limits: Limits = MOST,
 ) -> Rows:
     """The rows of a file, by column name; the format is told by the file's ending.
 
@@ -34,9 +40,10 @@ def read_rows(
         separator: Between the cells of CSV and TSV.
         encoding: Of CSV and TSV; the other formats are UTF-8.
         tell: Is told what was found out, if it is not the usual.
+        limits: Of a Parquet file; the other formats hold no more than they have bytes.
 
     Raises:
-        InputError: The file is missing, empty, unreadable or of another format.
+        InputError: The file is missing, empty, unreadable, of another format or beyond the limits.
     """
     if path.suffix.lower() not in READABLE:
         raise InputError(f"{path} has an unknown ending. Give a file that ends in {', '.join(READABLE)}.")
@@ -46,7 +53,7 @@ def read_rows(
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None
-    return parse_rows(data, path.suffix.lower(), str(path), separator, encoding, tell)
+    return parse_rows(data, path.suffix.lower(), str(path), separator, encoding, tell, limits)
 
 
 def parse_rows(
@@ -56,6 +63,7 @@ def parse_rows(
     separator: str | None = None,
     encoding: str | None = None,
     tell: Callable[[str], None] = _warn,
+    limits: Limits = MOST,
 ) -> Rows:
     """The rows in the content of a file; arguments and errors as of `read_rows`, with the ending and the name given."""
     try:
@@ -64,6 +72,8 @@ def parse_rows(
             rows = rows_of(text, source, separator, _DELIMITED[ending], tell)
         elif separator or encoding:
             raise InputError(f"separator and encoding are for CSV and TSV, which {source} is not. Leave them out.")
+        elif ending == ".parquet":
+            rows = read_parquet(data, source, limits)
         else:
             rows = _READERS[ending](data, source)
     except UnicodeDecodeError as error:
@@ -95,6 +105,15 @@ def column_names(rows: Rows) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
+def told_columns(have: Sequence[str]) -> str:
+    """What an error says of a table's columns. Without a header the names are the cells of its first row, which may be reports."""
+    if not any(map(is_usual, have)):
+        return f"It has {len(have)}, none of a usual name. Check that its first row, or its keys, hold the names."
+    shown = [name for name in map(str, have) if len(name) <= _LONG][:_MOST_NAMES]
+    left = len(have) - len(shown)
+    return f"It has: {', '.join(map(repr, shown))}{f' and {left:,} more' if left else ''}."
+
+
 def match_columns(rows: Rows, wanted: Iterable[str], source: str, tell: Callable[[str], None] = _warn) -> Rows:
     """Rows in which a wanted column that is there in other letter case, or with other blanks, has the wanted name.
 
@@ -106,7 +125,9 @@ def match_columns(rows: Rows, wanted: Iterable[str], source: str, tell: Callable
     for name in dict.fromkeys(wanted):
         alike = [column for column in have if name not in have and _plain(column) == _plain(name)]
         if len(alike) > 1:
-            raise InputError(f"{source}: {' and '.join(map(repr, alike))} could both be {name!r}. Rename one of them.")
+            raise InputError(
+                f"{source}: {' and '.join(repr(column[:_LONG]) for column in alike)} could both be {name!r}. Rename one of them."
+            )
         for column in alike:
             tell(f"{source}: column {column!r} taken for {name!r}.")
             renamed[column] = name
@@ -149,8 +170,7 @@ def pairs_from_rows(
     for role, column in columns.items():
         if column not in have:
             raise InputError(
-                f"{source} has no column {column!r} for the {role}. It has: {', '.join(map(repr, have))}. "
-                + how.format(role=role)
+                f"{source} has no column {column!r} for the {role}. {told_columns(have)} " + how.format(role=role)
             )
     for number, row in enumerate(rows, 1):
         for column in (columns["prediction"], columns["reference"]):
@@ -284,7 +304,7 @@ def align_systems(systems: Mapping[str, Sequence[ReportPair]], *, by_id: bool) -
     return ordered
 
 
-def write_parquet(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+def write_parquet(records: Sequence[Mapping[str, Any]], file: IO[bytes]) -> None:
     """Write results (`PairResult.as_dict`) as a Parquet file; what is nested is JSON in a string."""
     import pyarrow
     import pyarrow.parquet
@@ -292,34 +312,12 @@ def write_parquet(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     kinds = {"index": pyarrow.int64(), "crimson_score": pyarrow.float64(), "from_store": pyarrow.bool_()}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in records[0]])
     rows = [{name: parquet_cell(value) for name, value in record.items()} for record in records]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), path)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), file)
 
 
 def parquet_cell(value: Any) -> Any:
     """The value, or its JSON if it is nested: files of one and the same schema, whatever an evaluation holds."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
-
-
-def check_parquet_size(path: Path, max_rows: int, max_bytes: int) -> None:
-    """Refuse a Parquet file that would unpack to too much, before it is unpacked.
-
-    Raises:
-        InputError: It has more rows or bytes, or is no Parquet file.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        about = pyarrow.parquet.read_metadata(path)
-    except (pyarrow.ArrowException, OSError):
-        raise InputError(f"{path} is not a Parquet file.") from None
-    if about.num_rows > max_rows:
-        raise InputError(f"{path} has {about.num_rows:,} rows; at most {max_rows:,} are taken here.")
-    size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
-    if size > max_bytes:
-        raise InputError(
-            f"{path} unpacks to {size / 2**20:,.0f} MB; at most {max_bytes / 2**20:,.0f} MB are taken here."
-        )
 
 
 def _by_id(name: str, pairs: Sequence[ReportPair]) -> dict[str, ReportPair]:
@@ -362,16 +360,6 @@ def _records(rows: list[Any], source: str) -> Rows:
     return rows
 
 
-def _read_parquet(data: bytes, source: str) -> Rows:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
-    except pyarrow.ArrowInvalid:
-        raise InputError(f"{source} is not a Parquet file.") from None
-
-
 _DELIMITED = {".csv": ",", ".tsv": "\t"}
-_READERS = {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}
-READABLE = (*_DELIMITED, *_READERS)  # endings
+_READERS = {".jsonl": _read_jsonl, ".json": _read_json}
+READABLE = (*_DELIMITED, *_READERS, ".parquet")  # endings

@@ -19,6 +19,7 @@ from crimson_core.run.tables import (
     match_columns,
     pairs_from_rows,
     read_rows,
+    told_columns,
     without_blank_rows,
 )
 
@@ -256,7 +257,7 @@ def _subgroup(name: str, rows: Rows, pairs: Sequence[ReportPair], source: str) -
 def _labels(rows: Rows, column: str, source: str, what: str, missing: str | None) -> list[str]:
     have = column_names(rows)
     if column not in have:
-        raise InputError(f"{source} has no column {column!r} for the {what}. It has: {', '.join(map(repr, have))}.")
+        raise InputError(f"{source} has no column {column!r} for the {what}. {told_columns(have)}")
     labels = []
     for number, row in enumerate(rows, 1):
         cell = row.get(column)

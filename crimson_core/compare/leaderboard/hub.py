@@ -16,6 +16,7 @@ from crimson_core.compare.leaderboard.tables import markdown
 from crimson_core.compare.statistics import Estimate
 from crimson_core.compare.summary import CLINICAL_FIGURES
 from crimson_core.errors import CrimsonError, InputError
+from crimson_core.run.files import written_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -51,7 +52,8 @@ def write_hub_files(board: Leaderboard, folder: Path) -> list[Path]:
             own.mkdir(parents=True, exist_ok=True)
             card = own / "README.md"
             kept = _card(card)
-            card.write_text(merged_card(kept, board, name) if kept else model_card(board, name), encoding="utf-8")
+            with written_whole(card) as file:
+                file.write(merged_card(kept, board, name) if kept else model_card(board, name))
             written.append(card)
             for number, section in enumerate(board.sections, 1):
                 file = own / f"{number}-{_slug(section.test_set)}-{_slug(section.judge)}.json"

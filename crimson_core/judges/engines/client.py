@@ -51,6 +51,42 @@ _OWN_FIELDS = (
 _REFUSABLE_FIELDS = ("temperature", "seed", "max_tokens")
 _FORMAT_WORDS = ("response_format", "json_schema", "json_object", "json schema", "json mode", "structured output")
 
+# Words of servers that are shown. Any other may be a report's: a server can answer with what it was sent.
+_FINISHES = frozenset(
+    ["content_filter", "tool_calls", "function_call", "error", "abort", "cancelled", "max_tokens", "end_turn", "safety"]
+)
+_CODES = frozenset(
+    [
+        "rate_limit_exceeded",
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "invalid_api_key",
+        "invalid_request_error",
+        "model_not_found",
+        "context_length_exceeded",
+        "string_above_max_length",
+        "content_filter",
+        "content_policy_violation",
+        "invalid_prompt",
+        "server_error",
+        "unsupported_parameter",
+        "unsupported_value",
+        "invalid_value",
+        "permission_denied",
+        "authentication_error",
+        "not_found_error",
+        "api_error",
+        "overloaded_error",
+        "tokens",
+        "requests",
+        "DeploymentNotFound",
+        "OperationNotSupported",
+        "InternalServerError",
+        "BadRequestError",
+        "NotFoundError",
+    ]
+)
+
 _THREAD = "crimson-openai"
 _HTTP_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2", "h11", "h2", "hpack")
 
@@ -339,7 +375,7 @@ class Chat:
             completion = _Completion.model_validate_json(body)
         except ValidationError:
             return Answer(failure="the server's answer is no chat completion")
-        if completion.model and self._is_word(completion.model, r"[\w./:@-]{1,100}"):
+        if completion.model and self._is_name(completion.model):
             self._revisions.add(completion.model)
         told = completion.usage or _Usage()
         usage, cost = told.model_dump(exclude={"cost"}, exclude_none=True), told.cost
@@ -351,7 +387,7 @@ class Chat:
         elif finish == "length":
             failure = "the output was cut at the token limit (finish_reason length)"
         elif finish not in ("stop", None):
-            word = finish if self._is_word(finish) else "unknown"
+            word = finish if finish in _FINISHES else "unknown"
             failure = f"the output was not finished (finish_reason {word})"
         elif not (text and text.strip()):
             failure = "the output is empty"
@@ -362,7 +398,7 @@ class Chat:
 
         A server's message may repeat the key or the reports, so it is never shown; its error code is, if it is one.
         """
-        word = next((w for w in (error.code, error.type) if isinstance(w, str) and self._is_word(w)), None)
+        word = next((w for w in (error.code, error.type) if isinstance(w, str) and w in _CODES), None)
         reason = f"HTTP {error.status_code}" + (f", {word}" if word else "")
         host, key = self.server.host, f"{self.server.key_variable} (or api_key)"
         if error.status_code == 401:
@@ -394,10 +430,10 @@ class Chat:
     def _unreachable(self) -> str:
         return f"{self.server.host} cannot be reached, tried {self.max_retries + 1} times"
 
-    def _is_word(self, text: str, form: str = "[A-Za-z_]{2,40}") -> bool:
-        """Whether a server's word is short and plain enough to be shown, and has nothing of the key in it."""
+    def _is_name(self, text: str) -> bool:
+        """Whether a server's name for its model is short and plain enough to be shown, and has nothing of the key in it."""
         key = self.server.key.get_secret_value()
-        return bool(re.fullmatch(form, text)) and key not in text and text not in key
+        return bool(re.fullmatch(r"[\w./:@-]{1,100}", text)) and key not in text and text not in key
 
 
 def load_chat(spec: str, **options: Any) -> Chat:
