@@ -262,3 +262,11 @@ def test_the_example_in_the_docstring_is_true(crimson):
 
 def _offline(tmp_path):
     return os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+
+
+def test_what_was_added_lies_in_a_file_that_only_its_owner_can_read(tmp_path):
+    metric = evaluate.load(MODULE, "offline", cache_dir=str(tmp_path))
+    metric.add(prediction="Edema.", reference="Edema.")
+    (file,) = tmp_path.rglob("*.arrow")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert metric.compute()["n_pairs"] == 1

@@ -98,11 +98,10 @@ def _separator(text: str, usual: str) -> str:
 
 def is_usual(name: Any) -> bool:
     """Whether a name is one that columns have. Any other may be the cell of a table without a header, and so a report."""
-    words = re.split(r"[\W_]+", name.lower()) if isinstance(name, str) else ()
-    return len(words) <= _MOST_WORDS and not _USUAL.isdisjoint(words)
+    words = set(re.split(r"[\W_\d]+", name.strip().lower())) - {""} if isinstance(name, str) else set()
+    return bool(words) and words <= _USUAL
 
 
-_MOST_WORDS = 4  # of a column's name
 _USUAL = frozenset(
     [
         "reference",
@@ -131,6 +130,7 @@ _USUAL = frozenset(
         "labels",
         "gt",
         "gold",
+        "ground",
         "truth",
         "study",
         "patient",
@@ -139,9 +139,6 @@ _USUAL = frozenset(
         "system",
         "model",
         "accession",
-        "years",
-        "a",
-        "b",
-        "c",
+        "clinical",
     ]
 )

@@ -532,6 +532,15 @@ def test_key_and_reports_appear_nowhere(status, caplog):
         assert not any(secret in text for text in shown), secret
 
 
+def test_a_servers_words_are_shown_only_if_they_are_known():
+    said = Answer(500, {"error": {"message": "", "type": "Zebrafish", "code": "pneumothorax"}})
+    for answer in (said, completion(json.dumps(ANSWER), finish_reason="pneumothorax")):
+        judgement, _, _ = judge_one(first(answer))
+        assert "pneumothorax" not in judgement.failure and "Zebrafish" not in judgement.failure
+    judgement, _, _ = judge_one(first(completion(json.dumps(ANSWER), finish_reason="content_filter")))
+    assert "content_filter" in judgement.failure
+
+
 def test_debug_logging_shows_no_request(caplog):
     caplog.set_level(logging.DEBUG)
     for name in RUN_LOGGERS:

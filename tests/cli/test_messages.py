@@ -1,0 +1,109 @@
+"""Messages where there were tracebacks, and no report text in them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crimson_core import InputError
+from crimson_core.compare.leaderboard.config import load_config
+from crimson_core.protocol.evaluation import check_evaluation
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "reports.csv"
+
+
+def crimson(*arguments, cwd=ROOT, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "crimson_core.cli", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "CRIMSON_STORE": "off"} | environment,
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_a_terminal_without_utf_8_gets_what_it_can_show(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"id": "ключ …", "reference": "Edema.", "prediction": "Edema."}\n', encoding="utf-8")
+    done = crimson("score", path, "-j", "offline", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"Signature" in done.stdout
+
+
+def test_a_working_folder_that_is_gone_is_told(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = (
+        f"cd {gone} && rmdir {gone} && {sys.executable} -m crimson_core.cli compare reports.csv other.csv -j offline"
+    )
+    done = subprocess.run(
+        ["sh", "-c", command], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "standard output" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["title: 2026-13-45", "title: !!int x", "seed: 0x", "title: !!binary 'ä'", "a: " + "[" * 5_000, "? {a: b}\n: c", "a: 1:99:", "title: !!timestamp x"],
+)  # fmt: skip
+def test_odd_yaml_is_a_message(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"c\.yaml"):
+        load_config(path)
+
+
+def test_an_evaluation_shows_no_report_text():
+    finding = {"finding": "SECRET", "clinical_significance": "SECRET", "note": "SECRET"}
+    said = {
+        "reference_findings": [finding | {"id": "R1"}, finding | {"id": "SECRET"}],
+        "predicted_findings": [finding | {"id": "P1"}],
+        "matched_findings": [{"ref_id": "SECRET", "pred_id": "P1"}],
+        "errors": {
+            "false_findings": ["SECRET"],
+            "attribute_errors": [{"ref_id": "R1", "pred_id": "P1", "explanation": "SECRET", "severity": "SECRET"}],
+        },
+        "extra": "SECRET",
+    }
+    evaluation = check_evaluation(said)
+    parts = [evaluation, *evaluation.reference_findings, *evaluation.matched_findings, evaluation.errors]
+    for part in (*parts, *evaluation.errors.attribute_errors):
+        assert "SECRET" not in repr(part) + str(part)
+    assert "R1" in repr(evaluation.reference_findings[0])
+    assert evaluation.model_dump()["extra"] == "SECRET"
+
+
+def test_an_export_touches_no_other_file(tmp_path):
+    store = tmp_path / "store.sqlite"
+    assert crimson("score", EXAMPLE, "-j", "offline", "--store", store).returncode == 0
+    partial = tmp_path / "out.jsonl.partial"
+    partial.write_text("the only copy of what was judged")
+    for options, status in (([], 0), (["--failures"], 2)):
+        done = crimson("store", "export", tmp_path / "out.jsonl", "--store", store, *options)
+        assert done.returncode == status, done.stderr
+        assert partial.read_text() == "the only copy of what was judged"
+    assert (tmp_path / "out.jsonl").stat().st_mode & 0o777 == 0o600
+    assert b'"suspicions": []' in (tmp_path / "out.jsonl").read_bytes()
+
+
+def test_scratch_names_of_a_user_are_left_alone(tmp_path):
+    from crimson_core.cli.score import _Output
+    from crimson_core.run.scorer import PairResult
+
+    output = tmp_path / "out.jsonl"
+    for name in ("out.jsonl.ordered", "out.jsonl.rows"):
+        (tmp_path / name).write_text("mine")
+    results = [PairResult(1, failure="x"), PairResult(0, failure="x")]
+    with _Output(output, EXAMPLE, list) as out:
+        for result in results:
+            out.write(result)
+        out.finish(results[::-1], "s")
+    assert [line[:11] for line in output.read_text().splitlines()] == ['{"index": 0', '{"index": 1']
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.ordered", "out.jsonl.rows"]
+    assert (tmp_path / "out.jsonl.ordered").read_text() == "mine"
