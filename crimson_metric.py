@@ -46,6 +46,8 @@ Returns:
     scores (list of float): one per pair, in (-1, 1]; NaN where unscored.
     n_pairs, n_unscored, n_repaired (int): pairs, pairs without a score, pairs with something that had to be mended.
     n_suspect (int): pairs with something that speaks against a model's evaluation.
+    n_unrecognised (int): pairs with a report that is not empty and in which an offline judge knows nothing (another language, say);
+        0 for other judges.
     failures (dict): position -> reason, for each unscored pair.
     mean_false_findings, mean_missing_findings, mean_attribute_errors, mean_location_errors, ... (float): errors per scored pair.
     signature (str): what somebody else must know to reproduce the scores.

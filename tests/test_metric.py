@@ -39,7 +39,7 @@ def test_compute(crimson):
     result = crimson.compute(predictions=PREDICTIONS, references=REFERENCES, patient_contexts=CONTEXTS)
     assert result["scores"][:2] == [1.0, 0.0]
     assert result["crimson_score"] == pytest.approx(sum(result["scores"]) / 3)
-    assert (result["n_pairs"], result["n_unscored"]) == (3, 0)
+    assert (result["n_pairs"], result["n_unscored"], result["n_unrecognised"]) == (3, 0, 0)
     assert result["mean_location_errors"] == pytest.approx(1 / 3)
     assert "judge:offline" in result["signature"]
     assert "evaluations" not in result

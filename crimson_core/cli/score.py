@@ -403,6 +403,10 @@ def _print_results(
     out.print(f"Errors a pair  {means}")
     suspect = f"   suspect {summary['n_suspect']}" if summary["n_suspect"] else ""
     out.print(f"Unscored       {summary['n_unscored']}   repaired {summary['n_repaired']}{suspect}")
+    if summary["n_unrecognised"]:
+        out.print(
+            f"Unrecognised   {summary['n_unrecognised']} pairs: a report holds nothing that this judge knows, and counts as normal"
+        )
     if empty:
         out.print(f"No words       {empty}")
     out.print(f"Context        {', '.join(context_columns) or 'none'}")
@@ -422,6 +426,7 @@ def _cells(result: PairResult) -> list[str]:
     kinds = [f"{kind.removesuffix('_errors')} {n}" for kind, n in counts.items() if n and kind not in _SHORT]
     notes = ", ".join(kinds) + (f" ({len(result.repairs)} repairs)" if result.repairs else "")
     notes += f" suspect: {'; '.join(result.suspicions)}" if result.suspicions else ""
+    notes += f" unrecognised: {' and '.join(result.unrecognised)}" if result.unrecognised else ""
     return [_number(result.crimson_score), *(str(counts[kind]) for kind in _SHORT), notes]
 
 

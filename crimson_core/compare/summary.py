@@ -35,7 +35,8 @@ def summarize(results: Sequence[PairResult], signature: str) -> dict[str, Any]:
 
     Returns:
         `crimson_score` (mean over scored pairs; NaN if there are none), `scores` (one per pair, NaN where unscored), `n_pairs`,
-        `n_unscored`, `n_repaired`, `n_suspect` (with something that speaks against a model's evaluation), `failures` (position -> reason), `mean_<kind>` (errors per scored pair, for each kind of
+        `n_unscored`, `n_repaired`, `n_suspect` (with something that speaks against a model's evaluation),
+        `n_unrecognised` (with a report that an offline judge cannot read; 0 of other judges), `failures` (position -> reason), `mean_<kind>` (errors per scored pair, for each kind of
         `ERROR_COUNT_KEYS`) and `signature`.
     """
     scored = [result.score for result in results if result.score is not None]
@@ -46,6 +47,7 @@ def summarize(results: Sequence[PairResult], signature: str) -> dict[str, Any]:
         "n_unscored": len(results) - len(scored),
         "n_repaired": sum(bool(result.repairs) for result in results),
         "n_suspect": sum(bool(result.suspicions) for result in results),
+        "n_unrecognised": sum(bool(result.unrecognised) for result in results),
         "failures": {result.index: result.failure for result in results if result.score is None},
         **{f"mean_{kind}": _mean([score["error_counts"][kind] for score in scored]) for kind in ERROR_COUNT_KEYS},
         "signature": signature,

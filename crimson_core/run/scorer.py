@@ -23,6 +23,8 @@ from crimson_core.run.stored import StoredJudge
 from crimson_core.run.suspicion import Read, changed_references, reader, suspicions
 from crimson_core.version import __version__
 
+_REPORTS = ("reference", "candidate")
+
 
 @dataclass(frozen=True)
 class PairResult:
@@ -36,6 +38,8 @@ class PairResult:
         repairs: One line per thing that was left out of a report before a model saw it, or that had to be mended or made consistent in
             the judge's output.
         suspicions: One line per thing that speaks against a model's evaluation; see `crimson_core.run.suspicion`.
+        unrecognised: Which of the reports (reference, candidate) holds nothing that an offline judge knows, though it is not empty:
+            text in another language, say, or of another part of the body. It counts as a report without findings.
         usage: Token counts, where the judge knows them.
         raw_output: The model's text, where there is one.
         from_store: Whether the judgement was read from the store, and not made now.
@@ -47,6 +51,7 @@ class PairResult:
     failure: str | None = None
     repairs: list[str] = field(default_factory=list)
     suspicions: list[str] = field(default_factory=list)
+    unrecognised: list[str] = field(default_factory=list)
     usage: dict[str, int] = field(default_factory=dict)
     raw_output: str | None = field(default=None, repr=False)
     from_store: bool = False
@@ -66,6 +71,7 @@ class PairResult:
             "failure": self.failure,
             "repairs": self.repairs,
             "suspicions": self.suspicions,
+            "unrecognised": self.unrecognised,
             "usage": self.usage,
             "from_store": self.from_store,
         }
@@ -234,7 +240,7 @@ class CrimsonScorer:
 
     def _result(self, index: int, seen: tuple[ReportPair, list[str]], judgement: Judgement, read: Read) -> PairResult:
         (pair, left_out), score = seen, None
-        repairs, doubts = [*left_out, *judgement.repairs], []
+        repairs, doubts, unrecognised = [*left_out, *judgement.repairs], [], []
         if judgement.evaluation is not None:
             evaluation = judgement.evaluation
             if self.repair:
@@ -243,6 +249,9 @@ class CrimsonScorer:
             score = score_evaluation(evaluation)
             if self._asks_a_model:
                 doubts = suspicions(pair, score["raw_evaluation"], read)
+            else:
+                told = score["raw_evaluation"].get("unrecognised")
+                unrecognised = [name for name in _REPORTS if isinstance(told, list) and name in told]
         return self._suspected(
             PairResult(
                 index,
@@ -251,6 +260,7 @@ class CrimsonScorer:
                 judgement.failure,
                 repairs,
                 doubts,
+                unrecognised,
                 judgement.usage,
                 judgement.raw_output,
                 judgement.from_store,

@@ -1,5 +1,6 @@
-"""What the command line tells of the offline judge: its data."""
+"""What the command line tells of the offline judge: its data, and what it cannot read."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -26,3 +27,17 @@ def test_a_lexicon_is_checked(tmp_path):
     done = crimson("lexicon", "check", tmp_path / "none")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("crimson: folder ")
+
+
+def test_a_report_that_cannot_be_read_is_counted(tmp_path):
+    rows = [("Small left effusion.", "Petit épanchement pleural gauche."), ("Lungs are clear.", "Lungs are clear.")]
+    records = [{"reference": reference, "prediction": prediction} for reference, prediction in rows]
+    (tmp_path / "reports.json").write_text(json.dumps(records))
+    for _ in range(2):  # judged, then read from the store
+        done = crimson("score", tmp_path / "reports.json", "-j", "offline", "--store", tmp_path / "s", "--no-progress")
+        assert done.returncode == 0, done.stderr
+        assert "unrecognised: candidate" in done.stdout
+        assert "Unrecognised   1 pairs" in done.stdout
+    (tmp_path / "reports.json").write_text(json.dumps(records[1:]))
+    done = crimson("score", tmp_path / "reports.json", "-j", "offline", "--no-store", "--no-progress")
+    assert "nrecognised" not in done.stdout

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crimson_core import CrimsonScorer, make_pairs
-from crimson_core.judges.rules.extraction import extract_findings, read_report
+from crimson_core.judges.rules.extraction import extract_findings, read_report, reading_of
 from crimson_core.judges.rules.judge import evaluate_pair
 from crimson_core.judges.rules.matching import _assign
 from crimson_core.protocol.evaluation import ERROR_TYPES, repair_evaluation
@@ -352,6 +352,35 @@ def test_any_text_gives_a_consistent_evaluation(reference, candidate):
 @given(texts)
 def test_a_report_against_itself_is_perfect(report):
     assert judged(report, report)["crimson_score"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("report", "recognised"),
+    [
+        ("Poumons clairs. Pas d'épanchement pleural. Silhouette cardiaque normale.", False),
+        ("Opacité du lobe inférieur droit compatible avec une pneumopathie. Cœur de volume normal.", False),
+        ("Kein Nachweis eines Pneumothorax oder Pleuraergusses. Infiltrat im rechten Unterlappen.", False),
+        ("The medial meniscus of the knee is torn. The anterior cruciate ligament of the knee is intact.", False),
+        ("asdf qwer zxcv uiop. hjkl vbnm.", False),
+        ("See above.", False),
+        ("COMPARISON: None.", False),
+        ("Normal chest.", True),
+        ("No acute cardiopulmonary disease.", True),
+        ("No active disease.", True),
+        ("No interval change.", True),
+        ("Lungs are clear.", True),
+        ("No pneumothorax.", True),
+        ("Lymphangioleiomyomatosis.", True),
+        ("Small left effusion.", True),
+        ("INDICATION: cough. Lungs clear.", True),
+        ("", True),
+        (" \n", True),
+    ],
+)
+def test_what_cannot_be_read_is_said(report, recognised):
+    assert reading_of(report).recognised is recognised
+    (result,) = SCORER.score(make_pairs([report], ["Small left effusion."]))
+    assert result.unrecognised == ([] if recognised else ["candidate"])
 
 
 FORGED = [

@@ -128,6 +128,7 @@ def _section(section: Section) -> dict[str, Any]:
                 "errors_by_significance": errors_by_significance(section.results[name]),
                 "n_repaired": section.summaries[name]["n_repaired"],
                 "n_suspect": section.summaries[name]["n_suspect"],
+                "n_unrecognised": section.summaries[name]["n_unrecognised"],
                 "suspect": {
                     pair_name(section, result.index): result.suspicions
                     for result in section.results[name]

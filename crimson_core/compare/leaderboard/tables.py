@@ -70,6 +70,9 @@ def systems_table(section: Section) -> Table:
     if suspect := {name: n for name, own in section.summaries.items() if (n := own["n_suspect"])}:
         told = ", ".join(f"{name} {n}" for name, n in suspect.items())
         notes.append(f"Pairs with something that speaks against the judge's evaluation (suspect): {told}.")
+    if unread := {name: n for name, own in section.summaries.items() if (n := own["n_unrecognised"])}:
+        told = ", ".join(f"{name} {n}" for name, n in unread.items())
+        notes.append(f"Pairs with a report that holds nothing that the judge knows, and counts as normal: {told}.")
     if section.systems.joined_by == "order" and len(rows) > 1:
         notes.append("There are no ids: rows of equal references in the same order were taken for the same pairs.")
     columns = ["System", "Mean score", "95 % interval", "Pairs", "Unscored", "Missing", "False", "Attribute"]

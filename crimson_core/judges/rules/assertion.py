@@ -13,32 +13,32 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
     """Set `presence`, and `uncertain` among the attributes, of the mentions of a clause."""
     for cue in clause.cues("negated_before"):
         for mention in _denied_by(cue, found, clause):
-            mention.presence = "absent"
+            _decide(mention, "absent", cue)
     for operation, reason in pairwise(found):
         # "lobectomy for carcinoma" tells of a carcinoma that was
         operated = (operation.concepts[0], "postsurgical_change") in lexicon().distances
         if operated and clause.words[operation.end : reason.start] == ["for"]:
-            reason.presence = "unsaid"
+            _decide(reason, "unsaid", Tag(operation.end, reason.start, "rule", "what an operation was for"))
     for value, presence in (("answered_no", "absent"), ("answered_nothing", "unsaid")):
         for cue in clause.cues(value):
             for mention in found:
                 if mention.start < cue.end:
-                    mention.presence = presence
+                    _decide(mention, presence, cue)
     for cue in clause.cues("answered_perhaps"):
         for mention in found:
             if mention.start < cue.end:
-                _hedge(mention)
+                _hedge(mention, cue)
     for value in ("hypothetical", "history"):
         for cue in clause.cues(value):
             for mention in found:
                 if cue.end <= mention.start:
-                    mention.presence = "unsaid"
+                    _decide(mention, "unsaid", cue)
     for value, presence in (("negated_after", "absent"), ("unassessed_after", "unsaid")):
         for cue in clause.cues(value):
             for mention in _list_before(found, cue, clause):
                 # "the tube ends below the diaphragm, its tip is not seen" tells of the tip
                 if not _of_its_tip(clause, mention.end, cue.start):
-                    mention.presence = presence
+                    _decide(mention, presence, cue)
     for normal in clause.of("normal"):
         for mention in found:
             # "interstitial markings are normal", but not "the clips are intact"
@@ -48,31 +48,31 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
                 and not lexicon().concepts[mention.concepts[0]].device
             )
             if (vague or plainly) and clause.copula(mention.end, normal.start):
-                mention.presence = "absent"
+                _decide(mention, "absent", normal)
             if mention.end == normal.start and clause.words[mention.end - 1] in (
                 "low",
                 "high",
             ):  # "volumes are low normal"
-                mention.presence = "absent"
-    if clause.of("elsewhere"):
+                _decide(mention, "absent", normal)
+    for elsewhere in clause.of("elsewhere")[:1]:
         for mention in found:
-            mention.presence = "unsaid"
+            _decide(mention, "unsaid", elsewhere)
     for harmless in clause.of("harmless"):
         for mention in found:
             if mention.end <= harmless.start and _is_all_it_is(mention, harmless, clause):
-                mention.presence = "absent"
+                _decide(mention, "absent", harmless)
     for cue in clause.cues("uncertain_after"):
         for mention in _list_before(found, cue, clause):
-            _hedge(mention)
+            _hedge(mention, cue)
     for cue in clause.cues("not_excluded_after"):
         for mention in _list_before(found, cue, clause):
-            _hedge(mention)
+            _hedge(mention, cue)
             if clause.lead == "concession":  # "Clear lungs, although subtle opacities cannot be excluded" found none
-                mention.presence = "unsaid"
+                _decide(mention, "unsaid", cue)
     for cue in clause.cues("uncertain_before"):
         hedged = _list_after(found, cue, clause)
         for mention in hedged:
-            _hedge(mention)
+            _hedge(mention, cue)
         if hedged and hedged[0].first == cue.end:
             hedged[0].first = cue.start  # "possible left effusion" is quoted whole
 
@@ -90,8 +90,14 @@ def _of_its_tip(clause: Clause, start: int, end: int) -> bool:
     return bool(clause.of("course", start, end)) or "tip" in clause.words[start:end]
 
 
-def _hedge(mention: Mention) -> None:
+def _decide(mention: Mention, presence: str, cue: Tag) -> None:
+    mention.presence = presence
+    mention.decided_by += ((presence, cue),)
+
+
+def _hedge(mention: Mention, cue: Tag) -> None:
     mention.attributes = replace(mention.attributes, uncertain=True)
+    mention.decided_by += (("uncertain", cue),)
 
 
 def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Mention]:

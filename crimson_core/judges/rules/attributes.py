@@ -92,6 +92,9 @@ class Mention:
         presence: present, absent (denied, past or normal) or unsaid (asked about, history, not to be assessed).
         first: First word of all that belongs to it.
         last: One past the last of these words.
+        named_by: The phrases that name it.
+        decided_by: What each phrase that decides whether it is there makes of it; the last of those that differ holds.
+        told_by: The modifiers that are about it.
     """
 
     concepts: tuple[str, ...]
@@ -105,6 +108,9 @@ class Mention:
     state: tuple[int, int] = (0, 0)
     first: int = 0
     last: int = 0
+    named_by: tuple[Tag, ...] = ()
+    decided_by: tuple[tuple[str, Tag], ...] = ()
+    told_by: tuple[Tag, ...] = ()
 
 
 def attributes_of(

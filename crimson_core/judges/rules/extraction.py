@@ -1,13 +1,13 @@
 """A report's text -> its findings, each with its attributes and its place in the text."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-from crimson_core.judges.rules.attributes import Attributes
-from crimson_core.judges.rules.clauses import clauses
+from crimson_core.judges.rules.attributes import Attributes, Mention
+from crimson_core.judges.rules.clauses import Clause, clauses
 from crimson_core.judges.rules.lexicon import Lexicon, interchangeable_pairs, lexicon
 from crimson_core.judges.rules.mentions import (
-    Mention,
     continuation,
     explains,
     explanation,
@@ -18,11 +18,17 @@ from crimson_core.judges.rules.mentions import (
 from crimson_core.judges.rules.sentences import has_findings_section, sentences
 
 _ANY_DEVICE = "device"
+# Phrases of the lexicon in each character of a report: English ones on chest radiographs hold three times as many.
+_LEAST_PHRASES = 0.045
+_SHORT = 40  # characters; "Lymphangioleiomyomatosis." is one phrase and no other language
+# Kinds of phrases that say something where no finding is named: "Normal chest", "No acute disease", "Unchanged".
+_STATEMENTS = frozenset(("normal", "assertion", "temporal", "states", "appearance"))
 NameOf = Callable[[str], str | None]
 
 
-def _no_name(clause: str) -> None:
-    return None
+def no_name(clause: str) -> None:
+    """What names no clause."""
+    return
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class ReportFinding:
         appearance: Those of the concepts that the report takes to be the other ones ("opacity, likely atelectasis").
         present: False where the report denies it.
         taken_up: The report speaks of a finding named before ("the opacity").
+        told_at: Characters of each place where the report tells it; one that is told twice has several.
     """
 
     concepts: tuple[str, ...]
@@ -46,6 +53,7 @@ class ReportFinding:
     appearance: tuple[str, ...] = ()
     present: bool = True
     taken_up: bool = False
+    told_at: tuple[tuple[int, int], ...] = field(default=(), compare=False)
 
     @property
     def diagnoses(self) -> tuple[str, ...]:
@@ -53,17 +61,53 @@ class ReportFinding:
         return tuple(c for c in self.concepts if c not in self.appearance) or self.concepts
 
 
-def extract_findings(report: str, name_of: NameOf = _no_name) -> list[ReportFinding]:
-    """The abnormal findings of a report, in the order in which they first stand in it.
+class ClauseRead(NamedTuple):
+    """What became of a clause.
 
-    A finding that the report tells twice, as findings and impression do, comes once.
+    Attributes:
+        start: First character of its sentence in the report.
+        clause: The clause.
+        named: The findings that it names.
+        role: explains (it says what the finding before it is), continues (it says more of it), or None.
+    """
+
+    start: int
+    clause: Clause
+    named: Sequence[Mention]
+    role: str | None
+
+
+class Reading(NamedTuple):
+    """What a report says.
+
+    Attributes:
+        report: Its text.
+        told: Every finding that it says to be present or absent, as often as it says so, in the order of the text.
+        recognised: False where next to nothing of it could be read, or no finding and no normal statement: text in another
+            language, say. An empty report is recognised.
+    """
+
+    report: str
+    told: list[ReportFinding]
+    recognised: bool
+
+    def findings(self) -> list[ReportFinding]:
+        """The abnormal findings of the report, in the order in which they first stand in it.
+
+        A finding that the report tells twice, as findings and impression do, comes once.
+        """
+        found = _without_repeats([finding for finding in self.told if finding.present], lexicon())
+        return _without_headings(found, self.report)
+
+
+def extract_findings(report: str, name_of: NameOf = no_name) -> list[ReportFinding]:
+    """The abnormal findings of a report, in the order in which they first stand in it, each once.
 
     Args:
         report: Its text.
         name_of: Gives the concept of a clause that names none of the lexicon, or None.
     """
-    found = _without_repeats([finding for finding in read_report(report, name_of) if finding.present], lexicon())
-    return _without_headings(found, report)
+    return reading_of(report, name_of).findings()
 
 
 def _without_headings(found: list[ReportFinding], report: str) -> list[ReportFinding]:
@@ -80,19 +124,37 @@ def unnamed_clauses(report: str) -> list[str]:
     return asked
 
 
-def read_report(report: str, name_of: NameOf = _no_name) -> list[ReportFinding]:
-    """Every finding that a report says to be present or absent, as often as it says so, in the order of the text.
+def read_report(report: str, name_of: NameOf = no_name) -> list[ReportFinding]:
+    """Every finding that a report says to be present or absent, as often as it says so, in the order of the text."""
+    return reading_of(report, name_of).told
+
+
+def reading_of(report: str, name_of: NameOf = no_name, steps: list[ClauseRead] | None = None) -> Reading:
+    """What a report says.
 
     A report that seems to hold nothing but a history or a technique has its findings in the same paragraph, or line, as these.
+
+    Args:
+        report: Its text.
+        name_of: Gives the concept of a clause that names none of the lexicon, or None.
+        steps: Where to note what became of each clause, for whoever asks.
     """
-    found = _read(report, name_of, "paragraph")
-    if found or has_findings_section(report, lexicon()):
-        return found
-    return _read(report, name_of, "line") or _read(report, name_of, "sentence")
+    reading = _read(report, name_of, "paragraph", steps)
+    if reading.told or has_findings_section(report, lexicon()):
+        return reading
+    for section_end in ("line", "sentence"):
+        if steps is not None:
+            steps.clear()
+        reading = _read(report, name_of, section_end, steps)
+        if reading.told:
+            break
+    return reading
 
 
-def _read(report: str, name_of: NameOf, section_end: str) -> list[ReportFinding]:
+def _read(report: str, name_of: NameOf, section_end: str, steps: list[ClauseRead] | None) -> Reading:
     words = lexicon()
+    length = phrases = 0
+    states = False  # whether something is said that may stand without a finding
     found: list[ReportFinding] = []
     seen: set[str] = set()
     recent = current = 0  # where the findings of the sentence before, and of this one, begin in `found`
@@ -101,6 +163,7 @@ def _read(report: str, name_of: NameOf, section_end: str) -> list[ReportFinding]
         if sentence in seen:  # what a looping generator repeats says nothing new
             continue
         seen.add(sentence)
+        length += len(sentence.strip())
         recent, current = current, len(found)
         for clause in clauses(sentence, words):
             last = found[-1] if len(found) > recent else None
@@ -113,19 +176,29 @@ def _read(report: str, name_of: NameOf, section_end: str) -> list[ReportFinding]
                 for m in named
                 if m.presence != "unsaid" and words.concepts[m.concepts[0]].reported
             ]
+            role = None
             tentative = explanation(clause) if told and last else None
             meant = None
             if tentative is not None:
                 meant = next((i for i in range(len(found) - 1, recent - 1, -1) if found[i].present), None)
             if meant is not None and _explains(told, found[meant], words):
                 found[meant] = _explained(found[meant], told, tentative)
+                role = "explains"
             elif not named and last:
                 more = continuation(clause, words.concepts[last.concepts[0]].device)
                 if more and (clause.lead == "exception" or last.present):
+                    role = "continues"
                     found[-1] = replace(last, attributes=last.attributes.with_those_of(more), present=True)
             else:
                 found += told
-    return found
+            phrases += len(clause.tags)
+            states = states or ("elsewhere" not in clause.by_kind and not _STATEMENTS.isdisjoint(clause.by_kind))
+            if steps is not None:
+                steps.append(ClauseRead(start, clause, named, role))
+    # A word of another language may name a finding ("Kein Pneumothorax"), so that much of the rest has to be known too.
+    known = phrases >= _LEAST_PHRASES * length
+    recognised = (known or length < _SHORT) if found else (known and states) or not report.strip()
+    return Reading(report, found, recognised)
 
 
 def _finding(mention: Mention, start: int, end: int) -> ReportFinding:
@@ -137,6 +210,7 @@ def _finding(mention: Mention, start: int, end: int) -> ReportFinding:
         mention.appearance,
         mention.presence == "present",
         mention.taken_up,
+        ((start, end),),
     )
 
 
@@ -152,6 +226,7 @@ def _explained(last: ReportFinding, diagnoses: list[ReportFinding], tentative: b
         concepts=tuple(dict.fromkeys((*last.concepts, *concepts))) if tentative else concepts,
         attributes=replace(last.attributes, uncertain=last.attributes.uncertain or tentative),
         appearance=tuple(c for c in last.concepts if c not in concepts) if tentative else (),
+        told_at=last.told_at + tuple(place for d in diagnoses for place in d.told_at),
     )
 
 
@@ -176,6 +251,7 @@ def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportF
                 concepts=_narrower(kept[same].concepts, finding.concepts, words),
                 attributes=first.attributes.with_those_of(other.attributes),
                 appearance=first.appearance + other.appearance,
+                told_at=first.told_at + other.told_at,
             )
         for near in {near for concept in kept[same].concepts for near in words.near[concept]}:
             places.setdefault(near, set()).add(same)

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Generator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from crimson_core.judges.base import Judgement
 from crimson_core.judges.rules.attribute_errors import Discrepancy, compare, compare_location
-from crimson_core.judges.rules.extraction import ReportFinding, extract_findings
+from crimson_core.judges.rules.extraction import NameOf, ReportFinding, no_name, reading_of
 from crimson_core.judges.rules.lexicon import lexicon, reading_digest, rules
 from crimson_core.judges.rules.matching import in_parts, match_findings
 from crimson_core.judges.rules.significance import Patient, patient_of, significance
@@ -13,6 +14,19 @@ from crimson_core.protocol.evaluation import AttributeError, Errors, Evaluation,
 from crimson_core.protocol.pair import ReportPair
 
 _REMEMBERED = 64  # reports; only while a call lasts, since they are patient data
+
+
+class Read(NamedTuple):
+    """What the judge needs of a report: its findings, and whether it is one that the lexicon can read."""
+
+    findings: list[ReportFinding]
+    recognised: bool
+
+
+def read_findings(report: str, name_of: NameOf = no_name) -> Read:
+    """Read a report; `name_of` gives the concept of a clause that names none of the lexicon, or None."""
+    reading = reading_of(report, name_of)
+    return Read(reading.findings(), reading.recognised)
 
 
 class OfflineJudge:
@@ -24,7 +38,7 @@ class OfflineJudge:
 
     def judge(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
         """Yield the judgements in order; this judge fails on no report."""
-        read = lru_cache(_REMEMBERED)(extract_findings)  # candidates of several systems come with the same reference
+        read = lru_cache(_REMEMBERED)(read_findings)  # candidates of several systems come with the same reference
         for index, pair in enumerate(pairs):
             yield index, Judgement(evaluate_pair(pair, read))
 
@@ -34,26 +48,17 @@ class OfflineJudge:
         return {"judge": "offline"} | versions | {"reading": reading_digest()}
 
 
-def evaluate_pair(pair: ReportPair, read: Callable[[str], list[ReportFinding]] = extract_findings) -> Evaluation:
-    """The evaluation of one report pair; `read` extracts the findings of a report."""
-    references, predictions = read(pair.reference), read(pair.candidate)
+def evaluate_pair(pair: ReportPair, read: Callable[[str], Read] = read_findings) -> Evaluation:
+    """The evaluation of one report pair; it tells which of the two reports are `unrecognised`, if any."""
+    reference, candidate = read(pair.reference), read(pair.candidate)
     patient = patient_of(pair.context)
-    ref_findings = listed_findings("R", references, pair.reference, patient)
-    pred_findings = listed_findings("P", predictions, pair.candidate, patient)
-    matches = match_findings(references, predictions)
-    parts = in_parts(references, predictions)
-
-    attribute_errors = []
-    placed: set[int] = set()  # references whose location has been compared
-    for r, p in matches:
-        urgent = ref_findings[r].clinical_significance == "urgent"
-        found = compare(references[r], predictions[p], urgent, (r, p) in parts)
-        if r not in placed:
-            refs, preds = _group(r, matches)
-            placed |= refs
-            found += compare_location([references[i] for i in sorted(refs)], [predictions[i] for i in sorted(preds)])
-        attribute_errors += [listed_error(ref_findings[r].id, pred_findings[p].id, what) for what in found]
+    ref_findings = listed_findings("R", reference.findings, pair.reference, patient)
+    pred_findings = listed_findings("P", candidate.findings, pair.candidate, patient)
+    matches = match_findings(reference.findings, candidate.findings)
+    urgent = [finding.clinical_significance == "urgent" for finding in ref_findings]
+    found = discrepancies(reference.findings, candidate.findings, matches, urgent)
     matched_refs, matched_preds = {r for r, _ in matches}, {p for _, p in matches}
+    unrecognised = [name for name, of in (("reference", reference), ("candidate", candidate)) if not of.recognised]
     return Evaluation(
         reference_findings=ref_findings,
         predicted_findings=pred_findings,
@@ -61,9 +66,30 @@ def evaluate_pair(pair: ReportPair, read: Callable[[str], list[ReportFinding]] =
         errors=Errors(
             false_findings=[f.id for p, f in enumerate(pred_findings) if p not in matched_preds],
             missing_findings=[f.id for r, f in enumerate(ref_findings) if r not in matched_refs],
-            attribute_errors=attribute_errors,
+            attribute_errors=[listed_error(ref_findings[r].id, pred_findings[p].id, what) for r, p, what in found],
         ),
+        **({"unrecognised": unrecognised} if unrecognised else {}),
     )
+
+
+def discrepancies(
+    references: Sequence[ReportFinding],
+    predictions: Sequence[ReportFinding],
+    matches: Sequence[tuple[int, int]],
+    urgent: Sequence[bool],
+) -> list[tuple[int, int, Discrepancy]]:
+    """What is wrong with each match, by its positions; `urgent` tells it of each reference."""
+    parts = in_parts(references, predictions)
+    found: list[tuple[int, int, Discrepancy]] = []
+    placed: set[int] = set()  # references whose location has been compared
+    for r, p in matches:
+        here = compare(references[r], predictions[p], urgent[r], (r, p) in parts)
+        if r not in placed:
+            refs, preds = _group(r, matches)
+            placed |= refs
+            here += compare_location([references[i] for i in sorted(refs)], [predictions[i] for i in sorted(preds)])
+        found += [(r, p, what) for what in here]
+    return found
 
 
 def _group(reference: int, matches: Sequence[tuple[int, int]]) -> tuple[set[int], set[int]]:

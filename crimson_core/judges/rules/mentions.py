@@ -79,10 +79,13 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
     """Concepts by name, structures with their state, and words that take up what was named before."""
     if clause.by_kind.keys().isdisjoint(_NAMING):
         return []
-    found = {t.start: Mention((t.value,), t.start, t.end) for t in clause.of("concept")}
+    found = {t.start: Mention((t.value,), t.start, t.end, named_by=(t,)) for t in clause.of("concept")}
     spent = _narrow(found, clause, lexicon)
     for tag in clause.of("normal_of"):
-        found.setdefault(tag.start, Mention((tag.value,), tag.start, tag.end, presence="absent"))
+        normal = Mention(
+            (tag.value,), tag.start, tag.end, presence="absent", named_by=(tag,), decided_by=(("absent", tag),)
+        )
+        found.setdefault(tag.start, normal)
     taken = {position for m in found.values() for position in range(m.start, m.end)}
     structures = [t for t in clause.of("anatomy") if t.start not in taken]
     used: set[Tag] = set()
@@ -102,15 +105,22 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
         if state.start in found:
             if found[state.start].concepts[0] in lexicon.concepts[concept].broader:
                 found[state.start].concepts = (concept,)  # "fracture of the left ribs" names more than a fracture
+                found[state.start].named_by += (structure,)
             elif clause.enumerated(structure, state):  # "left rib and clavicle fractures"
-                found.setdefault(structure.start, Mention((concept,), structure.start, structure.end))
+                listed = Mention((concept,), structure.start, structure.end, named_by=(structure, state))
+                found.setdefault(structure.start, listed)
                 continue
         elif not taken & set(range(state.start, state.end)) and not taken & set(between):
             # of "the aorta is tortuous and calcified" the second finding is the second state alone
             start = state.start if structure in used else min(structure.start, state.start)
             end = state.end if structure in used else max(structure.end, state.end)
             found[state.start] = Mention(
-                (concept,), start, end, predicate=start < state.start, state=(state.start, state.end)
+                (concept,),
+                start,
+                end,
+                predicate=start < state.start,
+                state=(state.start, state.end),
+                named_by=(structure, state),
             )
         else:
             continue
@@ -125,14 +135,16 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
                 and clause.enumerated(other, structure)
                 and other.start not in found
             ):
-                found[other.start] = Mention((more,), other.start, other.end, state=(state.start, state.end))
+                found[other.start] = Mention(
+                    (more,), other.start, other.end, state=(state.start, state.end), named_by=(other, state)
+                )
     for tag in clause.of("anaphor") if before else ():
         # "a smaller one on the left", but not "one small nodule", "one of the ribs"
         stands_alone = tag.end >= clause.end or (
             clause.of("joint", tag.end, tag.end + 1) and clause.words[tag.end] != "of"
         )
         if stands_alone and clause.modifiers(max(clause.start, tag.start - 3), min(clause.end, tag.end + 5)):
-            found[tag.start] = Mention(before, tag.start, tag.end)
+            found[tag.start] = Mention(before, tag.start, tag.end, named_by=(tag,))
     named = sorted(found.values(), key=lambda m: (m.start, m.end))
     definite = {t.end for t in clause.of("definite")}
     for mention in named:
@@ -156,6 +168,7 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
             concept = lexicon.composites.get((tag.value, mention.concepts[0]))
             if concept and _joined_to(name, tag, clause):
                 mention.concepts = (concept,)
+                mention.named_by += (tag,)
                 spent.add(tag)
                 break
     return spent
@@ -193,6 +206,7 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
         tags = [t for t in clause.modifiers(start, end) if _belongs(t, mention, device, clause, start, end)]
         percent = lexicon.concepts[mention.concepts[0]].percent
         mention.attributes = attributes_of(tags, clause, start, end, mention.end, device, percent)
+        mention.told_by = tuple(tags)
         places = [(t.start, t.end) for t in tags] + [(mention.start, mention.end)]
         if mention.attributes.sizes_mm:
             places += [(a, b) for _, a, b in sizes_in(clause, start, end, mention.end)]
@@ -434,4 +448,7 @@ def _merged(left: Mention, right: Mention, concepts: tuple[str, ...], uncertain:
         attributes=replace(attributes, uncertain=attributes.uncertain or uncertain),
         first=min(left.first, right.first),
         last=max(left.last, right.last),
+        named_by=left.named_by + right.named_by,
+        decided_by=left.decided_by + right.decided_by,
+        told_by=left.told_by + right.told_by,
     )

@@ -5,8 +5,8 @@ from typing import Any
 
 from crimson_core.errors import JudgeError
 from crimson_core.judges.base import Judgement
-from crimson_core.judges.rules.extraction import extract_findings, unnamed_clauses
-from crimson_core.judges.rules.judge import OfflineJudge, evaluate_pair
+from crimson_core.judges.rules.extraction import unnamed_clauses
+from crimson_core.judges.rules.judge import OfflineJudge, evaluate_pair, read_findings
 from crimson_core.judges.rules.lexicon import concept_entries, lexicon, rules
 from crimson_core.protocol.pair import ReportPair
 
@@ -41,7 +41,7 @@ class MiniLMJudge(OfflineJudge):
             chunk = pairs[start : start + _PAIRS_AT_ONCE]
             reports = {text for pair in chunk for text in (pair.reference, pair.candidate)}
             names = self._name({clause for report in reports for clause in unnamed_clauses(report)})
-            read = {report: extract_findings(report, names.get) for report in reports}
+            read = {report: read_findings(report, names.get) for report in reports}
             for index, pair in enumerate(chunk, start):
                 yield index, Judgement(evaluate_pair(pair, read.__getitem__))
 
