@@ -533,7 +533,7 @@ def test_key_and_reports_appear_nowhere(status, caplog):
 
 
 def test_a_servers_words_are_shown_only_if_they_are_known():
-    said = Answer(500, {"error": {"message": "", "type": "Zebrafish", "code": "pneumothorax"}})
+    said = Answer(400, {"error": {"message": "", "type": "Zebrafish", "code": "pneumothorax"}})
     for answer in (said, completion(json.dumps(ANSWER), finish_reason="pneumothorax")):
         judgement, _, _ = judge_one(first(answer))
         assert "pneumothorax" not in judgement.failure and "Zebrafish" not in judgement.failure
