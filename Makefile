@@ -10,11 +10,12 @@ APP_VENV := .venv-app
 TEST_VENV := .venv-test
 VLLM_VENV := .venv-vllm
 CORE_VENV := .venv-core
+AUDIT_VENV := .venv-audit
 BUNDLE_VENV ?= $(SCORE_VENV)
 BUNDLE_OPTIONS ?=
 PIP_OPTIONS := --quiet --disable-pip-version-check
 
-.PHONY: help score app test test-core test-vllm lint space bundle clean
+.PHONY: help score app test test-core test-vllm lint lock audit space bundle clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -39,6 +40,13 @@ test-vllm: $(VLLM_VENV)/.done  ## Test the vllm judge with vLLM itself, on the C
 lint: $(TEST_VENV)/.done  ## Check style and format.
 	$(TEST_VENV)/bin/ruff check .
 	$(TEST_VENV)/bin/ruff format --check .
+
+lock: $(TEST_VENV)/.done  ## Write requirements.lock: every distribution of the test environment, with its version.
+	(head -1 requirements.lock; $(TEST_VENV)/bin/pip freeze --exclude-editable | sed "s/+cpu$$//") >requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+audit: $(AUDIT_VENV)/.done  ## Look up the known weaknesses of all that requirements.lock names (asks PyPI).
+	$(AUDIT_VENV)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 space: dist/space/crimson  ## Write the folder of the Hub Space, dist/space/crimson.
 
@@ -82,6 +90,11 @@ $(CORE_VENV)/.done: requirements.txt pyproject.toml
 	$(CORE_VENV)/bin/pip install $(PIP_OPTIONS) --constraint requirements.txt --no-deps crimson-score
 	@touch $@
 
+$(AUDIT_VENV)/.done: Makefile
+	$(PYTHON) -m venv --clear $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/pip install $(PIP_OPTIONS) pip-audit==2.10.1
+	@touch $@
+
 # vLLM for the CPU wants the torch 2.13.0+cpu, which PyPI has not, and with Python 3.11 an older numpy than crimson-score asks for.
 # PyPI's torchvision, torchaudio and torchcodec are for a torch with CUDA; reports need none of them.
 $(VLLM_VENV)/.done: pyproject.toml Makefile
@@ -92,4 +105,4 @@ $(VLLM_VENV)/.done: pyproject.toml Makefile
 	@touch $@
 
 clean:  ## Remove the virtual environments and what was built.
-	rm -rf $(SCORE_VENV) $(APP_VENV) $(TEST_VENV) $(CORE_VENV) $(VLLM_VENV) dist .cache *.egg-info
+	rm -rf $(AUDIT_VENV) $(SCORE_VENV) $(APP_VENV) $(TEST_VENV) $(CORE_VENV) $(VLLM_VENV) dist .cache *.egg-info
