@@ -11,11 +11,12 @@ TEST_VENV := .venv-test
 VLLM_VENV := .venv-vllm
 CORE_VENV := .venv-core
 AUDIT_VENV := .venv-audit
+HARNESS_VENV := .venv-harnesses
 BUNDLE_VENV ?= $(SCORE_VENV)
 BUNDLE_OPTIONS ?=
 PIP_OPTIONS := --quiet --disable-pip-version-check
 
-.PHONY: help score app test test-core test-vllm lint lock audit space bundle clean
+.PHONY: help score app test test-core test-vllm test-harnesses lint lock audit space bundle clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -36,6 +37,9 @@ test-core: $(CORE_VENV)/.done  ## Test what works without torch, in two minutes;
 
 test-vllm: $(VLLM_VENV)/.done  ## Test the vllm judge with vLLM itself, on the CPU.
 	$(VLLM_VENV)/bin/python -m pytest tests/judges/test_vllm.py --durations 10
+
+test-harnesses: $(HARNESS_VENV)/.done  ## Test the examples for lm-evaluation-harness, lighteval and inspect_ai with these.
+	$(HARNESS_VENV)/bin/python -m pytest tests/test_harnesses.py
 
 lint: $(TEST_VENV)/.done  ## Check style and format.
 	$(TEST_VENV)/bin/ruff check .
@@ -95,6 +99,13 @@ $(AUDIT_VENV)/.done: Makefile
 	$(AUDIT_VENV)/bin/pip install $(PIP_OPTIONS) pip-audit==2.10.1
 	@touch $@
 
+# torch first, by its version: lighteval's own choice may be a build for GPUs
+$(HARNESS_VENV)/.done: pyproject.toml Makefile
+	$(PYTHON) -m venv --clear $(HARNESS_VENV)
+	$(HARNESS_VENV)/bin/pip install $(PIP_OPTIONS) torch==2.13.0
+	$(HARNESS_VENV)/bin/pip install $(PIP_OPTIONS) --editable . lm-eval==0.4.13 lighteval==0.13.0 inspect-ai==0.3.285 pytest==9.2.0
+	@touch $@
+
 # vLLM for the CPU wants the torch 2.13.0+cpu, which PyPI has not, and with Python 3.11 an older numpy than crimson-score asks for.
 # PyPI's torchvision, torchaudio and torchcodec are for a torch with CUDA; reports need none of them.
 $(VLLM_VENV)/.done: pyproject.toml Makefile
@@ -105,4 +116,4 @@ $(VLLM_VENV)/.done: pyproject.toml Makefile
 	@touch $@
 
 clean:  ## Remove the virtual environments and what was built.
-	rm -rf $(AUDIT_VENV) $(SCORE_VENV) $(APP_VENV) $(TEST_VENV) $(CORE_VENV) $(VLLM_VENV) dist .cache *.egg-info
+	rm -rf $(AUDIT_VENV) $(SCORE_VENV) $(APP_VENV) $(TEST_VENV) $(CORE_VENV) $(VLLM_VENV) $(HARNESS_VENV) dist .cache *.egg-info

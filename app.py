@@ -1,4 +1,4 @@
-"""The Gradio Space: CRIMSON in a browser. `python app.py` starts it; the README names the settings."""
+"""The Gradio Space: CRIMSON in a browser. `python app.py` starts it; docs/space.md names the settings."""
 
 import os
 import signal

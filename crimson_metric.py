@@ -6,7 +6,7 @@
     crimson = evaluate.load("crimson_metric.py", "offline")  # rules: no model, no download
     crimson.compute(predictions=[...], references=[...])
 
-The second argument is a judge spec; further keyword arguments of `load` are options of that judge. The README tells which
+The second argument is a judge spec; further keyword arguments of `load` are options of that judge. The docs tell which
 judges there are, how to read the scores, and that this is for research only.
 """
 

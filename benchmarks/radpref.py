@@ -18,8 +18,9 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
+from nltk.translate.meteor_score import single_meteor_score
 from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics import BLEU
+from sacrebleu.metrics import BLEU, CHRF
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import kendalltau
 
@@ -94,11 +95,28 @@ def main(
 
 def _text_metrics(pairs: Sequence[ReportPair]) -> dict[str, list[float]]:
     bleu = BLEU(effective_order=True)  # a report of under four words has no 4-grams, and else would score 0
+    chrf = CHRF(word_order=2)
     rouge = RougeScorer(["rougeL"])
     return {
         "BLEU": [bleu.sentence_score(pair.candidate, [pair.reference]).score for pair in pairs],
+        "chrF++": [chrf.sentence_score(pair.candidate, [pair.reference]).score for pair in pairs],
+        "METEOR without synonyms": [
+            single_meteor_score(_tokens(pair.reference), _tokens(pair.candidate), wordnet=_NoSynonyms())
+            for pair in pairs
+        ],
         "ROUGE-L": [rouge.score(pair.reference, pair.candidate)["rougeL"].fmeasure for pair in pairs],
     }
+
+
+class _NoSynonyms:
+    """Stands for WordNet, which no package brings: METEOR then matches words and stems alone."""
+
+    def synsets(self, word: str) -> list:
+        return []
+
+
+def _tokens(report: str) -> list[str]:
+    return re.findall(r"\w+|[^\w\s]", report)
 
 
 def _installed_minilm() -> str | None:

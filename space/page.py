@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crimson_core.compare.html import rendering
-from space import about_tab, compare_tab, file_tab, pair_tab, words
+from space import about_tab, api, compare_tab, file_tab, pair_tab, words
 from space.settings import Settings
 
 _HERE = Path(__file__).parent
@@ -35,6 +35,7 @@ def build(settings: Settings) -> gr.Blocks:
                 compare_tab.build(settings, tabs, pair)
             with gr.Tab("About", id="about"):
                 about_tab.build(settings)
+        api.add(settings)
         page.unload(_forget(page))
     page.queue(default_concurrency_limit=16)
     return page

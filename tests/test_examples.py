@@ -98,3 +98,23 @@ def test_generated_ids_become_reports(studies):
     results = metrics(EvalPrediction(predictions=ids, label_ids=ids))
     assert results["crimson_score"] == 1.0
     assert all(isinstance(value, (int, float)) for value in results.values())
+
+
+def test_the_notebook(monkeypatch, capsys):
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    cells = json.loads((EXAMPLES / "quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert not any(cell.get("outputs") for cell in cells), "outputs are not kept"
+    names = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert names["results"]["A"]["scores"] == [1.0, 1.0, 0.5, 1.0]
+    assert names["results"]["B"]["scores"][1] == 0.0
+    printed = capsys.readouterr().out
+    assert "The reference says right, the candidate left" in printed and "A less B: +" in printed
+    assert len(plt.gcf().axes[0].patches) == 8
+    plt.close("all")

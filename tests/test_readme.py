@@ -1,4 +1,4 @@
-"""What the README shows as printed is what is printed."""
+"""What README and docs show as printed is what is printed; what they link to is there."""
 
 import contextlib
 import io
@@ -9,10 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", README, re.DOTALL)
-CONSOLE = re.findall(r"```console\n\$ (.*?)\n(.*?)```", README, re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def with_any_digest(text):
@@ -20,20 +21,27 @@ def with_any_digest(text):
     return re.sub(r"\breading:[0-9a-f]{8}\b", "reading:", text)
 
 
-def test_the_python_examples_print_what_the_readme_says(monkeypatch):
+def having(pattern):
+    """Those pages that have something to run, by name, with what was found."""
+    found = {page: re.findall(pattern, page.read_text(encoding="utf-8"), re.DOTALL) for page in PAGES}
+    return [pytest.param(snippets, id=page.stem) for page, snippets in found.items() if snippets]
+
+
+@pytest.mark.parametrize("snippets", having(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?"))
+def test_the_python_examples_print_what_the_page_says(monkeypatch, snippets):
     monkeypatch.chdir(ROOT)
     names = {}
-    assert len(PYTHON) >= 4
-    for code, output in PYTHON:
+    for code, output in snippets:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(code, names)
         assert with_any_digest(printed.getvalue()) == with_any_digest(output)
 
 
-def test_the_commands_print_what_the_readme_says(tmp_path):
+@pytest.mark.parametrize("snippets", having(r"```console\n\$ (.*?)\n(.*?)```"))
+def test_the_commands_print_what_the_page_says(tmp_path, snippets):
     environment = {name: value for name, value in os.environ.items() if name not in ("CRIMSON_STORE", "XDG_CACHE_HOME")}
-    for command, output in CONSOLE:  # in their order: a later one reads from the store what an earlier one has judged
+    for command, output in snippets:  # in their order: a later one reads from the store what an earlier one has judged
         program, *arguments = shlex.split(command)
         assert program == "crimson"
         done = subprocess.run(
@@ -46,6 +54,26 @@ def test_the_commands_print_what_the_readme_says(tmp_path):
         )
         printed = with_any_digest(done.stdout)
         assert [line.rstrip() for line in printed.splitlines()] == with_any_digest(output).splitlines()
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("*.md"))], ids=lambda page: page.stem)
+def test_what_a_page_links_to_is_there(page):
+    def anchors(target):
+        headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+        return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in link:
+            path, _, anchor = link.partition("#")
+            target = (page.parent / path) if path else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+def test_the_readme_is_a_landing_page():
+    assert len(README.splitlines()) <= 200
+    for page in PAGES[1:]:
+        assert f"(docs/{page.name})" in README, "every page can be reached from here"
 
 
 def test_nothing_is_left_to_fill_in():

@@ -1,7 +1,7 @@
 """Evaluation -> score: pure arithmetic, equal to `crimson-score` 0.2.0 (`CRIMSONScore._calculate_crimson`).
 
 Nothing is repaired here: an inconsistent evaluation gets the reference implementation's number. The formula and its
-weights are those of arXiv:2603.06183; the README states them.
+weights are those of arXiv:2603.06183; docs/scoring.md states them.
 """
 
 from collections.abc import Mapping

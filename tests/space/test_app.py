@@ -94,14 +94,15 @@ def test_settings_that_cannot_be_are_refused(environment, said):
         settings_from(environment)
 
 
-def test_the_readme_names_every_setting():
+@pytest.mark.parametrize("page", ["docs/space.md", "space/README.md"])
+def test_the_docs_name_every_setting(page):
     source = (ROOT / "space" / "settings.py").read_text()
     names = {
         word.strip('"') for word in source.replace("(", " ").replace(",", " ").split() if word.startswith('"CRIMSON_')
     }
     assert len(names) == 5
-    readme = (ROOT / "README.md").read_text()
-    assert all(f"`{name}`" in readme for name in names)
+    told = (ROOT / page).read_text()
+    assert all(f"`{name}`" in told for name in names)
 
 
 def test_where_reports_go_is_said():

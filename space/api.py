@@ -1,0 +1,87 @@
+"""The Space for programs: one pair, or a table as text, scored by Gradio's own API.
+
+Each endpoint takes one object. Gradio writes the inputs of a call that has too few into the log, and reports do not belong there.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+
+from crimson_core import CrimsonError, InputError, PairResult, ReportPair, make_pairs, summarize
+from crimson_core.protocol.pair import CONTEXT_FIELDS
+from crimson_core.run.tables import READABLE, parse_rows
+from space.judging import judge_in_turns, scorer_for
+from space.settings import Settings
+from space.uploads import Table, check_lengths, checked_pairs, guess_columns
+
+_TEXT = tuple(ending for ending in READABLE if ending != ".parquet")
+
+
+def add(settings: Settings) -> None:
+    """Add the endpoints `score` and `score_table` to the Blocks that are open."""
+
+    def score(pair: dict) -> dict:
+        """Score one report pair: {"reference", "candidate", "age", "sex", "indication", "judge"}, the last four if you like."""
+        try:
+            given = _texts(pair, ("reference", "candidate"), (*CONTEXT_FIELDS, "judge"))
+            (result,), signature = _judged(_pairs(given, settings), given.get("judge"), settings)
+        except CrimsonError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        return {"signature": signature} | result.as_dict()
+
+    def score_table(table: dict) -> dict:
+        """Score the pairs of a table: {"table": content of a file, "ending": ".csv", "judge"}, the last two if you like.
+
+        Its columns are those of an upload: reference and prediction, and any of id, age, sex and indication.
+        """
+        try:
+            given = _texts(table, ("table",), ("ending", "judge"))
+            read = _read(given["table"], given.get("ending", ".csv"), settings)
+            pairs = checked_pairs(read, guess_columns(read.columns), settings)
+            results, signature = _judged(pairs, given.get("judge"), settings)
+        except CrimsonError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        return summarize(results, signature) | {"pairs": [result.as_dict() for result in results]}
+
+    gr.api(score, api_name="score")
+    gr.api(score_table, api_name="score_table")
+
+
+def _texts(given: Any, needed: Sequence[str], possible: Sequence[str]) -> dict[str, str]:
+    if not isinstance(given, Mapping) or not all(isinstance(value, str) for value in given.values()):
+        raise InputError(f"Give one object of texts with the keys {', '.join((*needed, *possible))}.")
+    for key in needed:
+        if key not in given:
+            raise InputError(f"The key {key!r} is missing.")
+    for key in given:
+        if key not in (*needed, *possible):
+            raise InputError(f"The key {key[:40]!r} is unknown. The keys are {', '.join((*needed, *possible))}.")
+    return dict(given)
+
+
+def _pairs(given: Mapping[str, str], settings: Settings) -> list[ReportPair]:
+    context = {field: given.get(field) for field in CONTEXT_FIELDS}
+    pairs = make_pairs([given["candidate"]], [given["reference"]], [context])
+    check_lengths(pairs, settings, lambda row: "The pair")
+    return pairs
+
+
+def _read(text: str, ending: str, settings: Settings) -> Table:
+    if ending not in _TEXT:
+        raise InputError(f"ending is {ending!r}. Give one of {', '.join(_TEXT)}.")
+    data = text.encode(errors="replace")
+    if len(data) > settings.max_bytes:
+        raise InputError(f"The table is larger than {settings.max_megabytes} MB. Send a part of it.")
+    rows = parse_rows(data, ending, "the table", tell=gr.Warning)
+    if len(rows) > settings.max_rows:
+        raise InputError(f"The table has {len(rows):,} rows; at most {settings.max_rows:,} are taken here.")
+    return Table("the table", rows)
+
+
+def _judged(pairs: list[ReportPair], judge: str | None, settings: Settings) -> tuple[list[PairResult], str]:
+    judge = judge or settings.judge
+    if judge not in settings.judges:
+        raise InputError(f"judge {judge!r} is not offered here. Give one of {', '.join(settings.judges)}.")
+    results = sorted(judge_in_turns(judge, pairs), key=lambda result: result.index)
+    return results, scorer_for(judge).signature
