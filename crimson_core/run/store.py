@@ -278,7 +278,9 @@ class Store:
         judgement: Judgement,
         seconds: float,
     ) -> bool:
-        """Write a judgement, in a transaction of its own: what is back from here survives a kill.
+        """Write a judgement, in a transaction of its own or in the one that is open (`together`).
+
+        What is back from a transaction survives a kill.
 
         A failure that stands there is replaced. An evaluation is not: another process was faster.
 
@@ -311,6 +313,20 @@ class Store:
         with self._translated():
             row["judge"] = self._judge(_json(asked), _json(answered))
             return self._write(_INSERT, row).rowcount > 0
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """One transaction for all that is written in the block, which takes a fraction of the time of one each."""
+        with self._translated():
+            self._write("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._judges.clear()  # one of them may not be there after all
+                with suppress(sqlite3.Error):  # SQLite has rolled back by itself
+                    self._db.execute("ROLLBACK")
+                raise
 
     def entries(self, selection: Selection = EVERYTHING) -> Iterator[dict[str, Any]]:
         """Yield each judgement that is meant with all that is known of it, in the order in which they came.
