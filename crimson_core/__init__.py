@@ -4,6 +4,7 @@ from crimson_core.compare.summary import summarize
 from crimson_core.dropin import CRIMSONScore
 from crimson_core.errors import CrimsonError, InputError, JudgeError, StoreError
 from crimson_core.judges import Judge, Judgement, load_judge
+from crimson_core.judges.rules.explain import explain, explain_pair
 from crimson_core.protocol.pair import PatientContext, ReportPair, make_pairs
 from crimson_core.protocol.scoring import score_evaluation
 from crimson_core.run.scorer import CrimsonScorer, PairResult
@@ -24,6 +25,8 @@ __all__ = [
     "Store",
     "StoreError",
     "__version__",
+    "explain",
+    "explain_pair",
     "load_judge",
     "make_pairs",
     "score_evaluation",

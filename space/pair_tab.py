@@ -4,7 +4,8 @@ import json
 
 import gradio as gr
 
-from crimson_core import CrimsonError, InputError, PairResult, ReportPair, make_pairs
+from crimson_core import CrimsonError, InputError, PairResult, ReportPair, explain_pair, make_pairs
+from crimson_core.compare.explaining import explanation_text
 from crimson_core.compare.html.pair import pair_html
 from crimson_core.run.tables import pairs_from_rows, read_rows
 from space.judging import judge_in_turns, scorer_for
@@ -18,6 +19,8 @@ _ARGUMENTS = {
     "references": "The reference report",
     "patient_contexts": "The patient context",
 }
+
+_NOTHING = (None, gr.update(visible=False), None, gr.update(visible=False))  # under the answer
 
 
 def build(settings: Settings) -> PairTab:
@@ -52,8 +55,10 @@ def build(settings: Settings) -> PairTab:
     gr.Markdown(privacy_text(settings), elem_classes="privacy")
     with gr.Accordion("Evaluation as JSON", open=False, visible=False) as more:
         raw = gr.Code(language="json", label="Evaluation, errors and terms", interactive=False, max_lines=30)
+    with gr.Accordion("How this was read", open=False, visible=False, elem_id="reading") as how:
+        reading = gr.Code(label="What decided, in brackets", interactive=False, max_lines=40)
     inputs = [reference, candidate, age, sex, indication]
-    result_outputs = [answer, raw, more]
+    result_outputs = [answer, raw, more, reading, how]
 
     def judged(reference: str, candidate: str, age: str, sex: str, indication: str, judge: str) -> tuple:
         try:
@@ -61,7 +66,7 @@ def build(settings: Settings) -> PairTab:
             (result,) = judge_in_turns(judge, [pair])
             return _shown(pair, result, scorer_for(judge).signature, "")
         except CrimsonError as error:
-            return refused(error), None, gr.update(visible=False)
+            return refused(error), *_NOTHING
 
     def example_judged(index: int, judge: str) -> tuple:
         values = _fields(examples[index])
@@ -73,8 +78,8 @@ def build(settings: Settings) -> PairTab:
     score.click(judged, [*inputs, judge], result_outputs, **PRIVATE)
     example.click(example_judged, [example, judge], [*inputs, *result_outputs], **PRIVATE)
     # In the browser, so that what is typed right after it stays.
-    clear.click(None, None, [*inputs, answer, raw], js="() => ['', '', '', '', '', '', null]").then(
-        lambda: gr.update(visible=False), None, more, **PRIVATE
+    clear.click(None, None, [*inputs, answer, raw, reading], js="() => ['', '', '', '', '', '', null, null]").then(
+        lambda: (gr.update(visible=False),) * 2, None, [more, how], **PRIVATE
     )
     return PairTab([*inputs, judge, *result_outputs], show)
 
@@ -95,8 +100,11 @@ def _fields(pair: ReportPair) -> tuple[str, ...]:
 
 def _shown(pair: ReportPair, result: PairResult, signature: str, title: str) -> tuple:
     record = {key: value for key, value in result.as_dict().items() if key != "index"} | {"signature": signature}
+    offline = "judge:offline|" in signature  # only the rules can say how they read
     return (
         pair_html(pair, result, signature, title),
         json.dumps(record, ensure_ascii=False, indent=2),
         gr.update(visible=True),
+        explanation_text(explain_pair(pair)) if offline else None,
+        gr.update(visible=offline),
     )

@@ -9,6 +9,7 @@ import typer
 
 from crimson_core.cli import lexicon, store
 from crimson_core.cli.compare import compare
+from crimson_core.cli.explain import explain
 from crimson_core.cli.leaderboard import leaderboard
 from crimson_core.cli.metric import metric
 from crimson_core.cli.score import score
@@ -39,7 +40,7 @@ def _options(
 ) -> None: ...
 
 
-for command in (score, compare, leaderboard, metric):
+for command in (score, compare, leaderboard, explain, metric):
     app.command()(command)
 app.add_typer(store.app, name="store")
 app.add_typer(lexicon.app, name="lexicon")

@@ -1,4 +1,4 @@
-"""What the command line tells of the offline judge: its data, and what it cannot read."""
+"""What the command line tells of the offline judge: its data, what it cannot read, and how it has read a report."""
 
 import json
 import shutil
@@ -41,3 +41,18 @@ def test_a_report_that_cannot_be_read_is_counted(tmp_path):
     (tmp_path / "reports.json").write_text(json.dumps(records[1:]))
     done = crimson("score", tmp_path / "reports.json", "-j", "offline", "--no-store", "--no-progress")
     assert "nrecognised" not in done.stdout
+
+
+def test_a_report_and_a_pair_are_explained(tmp_path):
+    done = crimson("explain", "No pneumothorax. Tortuous aorta.", "--age", "80")
+    assert done.returncode == 0, done.stderr
+    assert "decided by “No” absent [language.yaml: assertion.negated_before]" in done.stdout
+    assert "rules.yaml: degenerative and atherosclerotic change is expected at this age]" in done.stdout
+    (tmp_path / "reference.txt").write_text("Left effusion.")
+    done = crimson("explain", "-", "--reference", tmp_path / "reference.txt", "--json", stdin="Right effusion.")
+    told = json.loads(done.stdout)
+    assert told["matches"][0]["errors"][0]["rule"] == "rules.yaml: attribute_errors.location.wrong_side"
+    for wrong in (["missing.txt"], ["-", "-r", "-"], ["Clear.", "--age", "many"]):
+        done = crimson("explain", *wrong)
+        assert (done.returncode, done.stdout) == (2, ""), wrong
+        assert done.stderr.startswith("crimson: ")

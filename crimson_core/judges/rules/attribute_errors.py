@@ -1,6 +1,6 @@
 """What is wrong with a match: the eight kinds of attribute error, graded by `rules.yaml`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from crimson_core.judges.rules.attributes import Attributes
@@ -14,11 +14,12 @@ _SEVERITY_WORDS = {1: "trace", 2: "small or mild", 3: "moderate", 4: "large or s
 
 
 class Discrepancy(NamedTuple):
-    """One attribute error on a match: its type, its grade and an explanation in plain words."""
+    """One attribute error on a match: its type, its grade, an explanation in plain words, and the rule of `rules.yaml`."""
 
     type: ErrorType
     grade: str
     explanation: str
+    rule: Mapping[str, Any]
 
 
 def compare(
@@ -53,7 +54,7 @@ def compare_location(references: Sequence[ReportFinding], predictions: Sequence[
 
 
 def _error(kind: ErrorType, rule: dict[str, str], what: str) -> Discrepancy:
-    return Discrepancy(kind, rule["grade"], f"{what}: {rule['why']}.")
+    return Discrepancy(kind, rule["grade"], f"{what}: {rule['why']}.", rule)
 
 
 def _device_tip(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:

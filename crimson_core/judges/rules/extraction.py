@@ -85,11 +85,13 @@ class Reading(NamedTuple):
         told: Every finding that it says to be present or absent, as often as it says so, in the order of the text.
         recognised: False where next to nothing of it could be read, or no finding and no normal statement: text in another
             language, say. An empty report is recognised.
+        section_end: How sections were told apart; see `sentences`.
     """
 
     report: str
     told: list[ReportFinding]
     recognised: bool
+    section_end: str
 
     def findings(self) -> list[ReportFinding]:
         """The abnormal findings of the report, in the order in which they first stand in it.
@@ -198,7 +200,7 @@ def _read(report: str, name_of: NameOf, section_end: str, steps: list[ClauseRead
     # A word of another language may name a finding ("Kein Pneumothorax"), so that much of the rest has to be known too.
     known = phrases >= _LEAST_PHRASES * length
     recognised = (known or length < _SHORT) if found else (known and states) or not report.strip()
-    return Reading(report, found, recognised)
+    return Reading(report, found, recognised, section_end)
 
 
 def _finding(mention: Mention, start: int, end: int) -> ReportFinding:

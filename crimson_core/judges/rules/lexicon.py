@@ -396,6 +396,12 @@ def concept_entries() -> dict[str, dict[str, Any]]:
     }
 
 
+@cache
+def concept_files() -> dict[str, str]:
+    """Concept -> the file that holds its entry."""
+    return {key: name for name, file in _files().items() if name.startswith("concepts/") for key in file}
+
+
 def lexicon_faults(folder: Path | None = None) -> list[str]:
     """What is wrong in the files of a folder such as this one; of this one if None."""
     found, faults = schema.read_files(folder or files(__package__))

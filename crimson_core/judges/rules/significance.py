@@ -25,35 +25,63 @@ def patient_of(context: PatientContext | None) -> Patient:
     return Patient(context.age_years, _asserted(context.indication or ""))
 
 
+class Graded(NamedTuple):
+    """A clinical significance and where it comes from.
+
+    Attributes:
+        rank: Position in SIGNIFICANCE_LEVELS, where the gravest level stands first.
+        concept: Id of the concept that it is the significance of.
+        typical: What in the concept's entry, or in the code, the rules started from.
+        whys: The `why` of each rule that moved it, in their order.
+    """
+
+    rank: int
+    concept: str
+    typical: str
+    whys: tuple[str, ...]
+
+
 def significance(finding: ReportFinding, patient: Patient, beside: frozenset[str]) -> str:
-    """Clinical significance of a finding, in a patient, beside the other concepts of its report.
+    """Clinical significance of a finding, in a patient, beside the other concepts of its report."""
+    return SIGNIFICANCE_LEVELS[graded(finding, patient, beside).rank]
+
+
+def graded(finding: ReportFinding, patient: Patient, beside: frozenset[str]) -> Graded:
+    """The same, with where it comes from.
 
     Of several possible concepts the gravest counts, but an appearance matters as much as what the report takes it to be.
     """
     concepts = [lexicon().concepts[key] for key in finding.diagnoses]
-    return SIGNIFICANCE_LEVELS[min(_rank(concept, finding, patient, beside) for concept in concepts)]
+    return min((_graded(concept, finding, patient, beside) for concept in concepts), key=lambda one: one.rank)
 
 
-def _rank(concept: Concept, finding: ReportFinding, patient: Patient, beside: frozenset[str]) -> int:
-    """Position in SIGNIFICANCE_LEVELS, where the gravest level stands first."""
-    rank = SIGNIFICANCE_LEVELS.index(_typical(concept, finding))
+def _graded(concept: Concept, finding: ReportFinding, patient: Patient, beside: frozenset[str]) -> Graded:
+    level, typical = _typical(concept, finding)
+    rank = SIGNIFICANCE_LEVELS.index(level)
+    whys: tuple[str, ...] = ()
     for rule in rules()["significance"]:
         if concept.id in rule["concepts"] and _applies(rule, finding, patient, beside):
+            before = rank
             if "set" in rule:
                 rank = SIGNIFICANCE_LEVELS.index(rule["set"])
             elif "at_least" in rule:
                 rank = min(rank, SIGNIFICANCE_LEVELS.index(rule["at_least"]))
             elif "at_most" in rule:
                 rank = max(rank, SIGNIFICANCE_LEVELS.index(rule["at_most"]))
-    return rank
+            if rank != before:
+                whys += (rule["why"],)
+    return Graded(rank, concept.id, typical, whys)
 
 
-def _typical(concept: Concept, finding: ReportFinding) -> str:
+def _typical(concept: Concept, finding: ReportFinding) -> tuple[str, str]:
+    """The level of a finding whatever the patient, and what says so."""
     if position(finding) == "bad":
-        return "urgent"
+        return "urgent", "a device out of place is urgent"
     severity = finding.attributes.severity
     reached = [rank for rank in concept.by_severity if severity is not None and rank <= severity]
-    return concept.by_severity[max(reached)] if reached else concept.significance
+    if reached:
+        return concept.by_severity[max(reached)], f"by_severity.{max(reached)}"
+    return concept.significance, "significance"
 
 
 def _applies(rule: dict[str, Any], finding: ReportFinding, patient: Patient, beside: frozenset[str]) -> bool:

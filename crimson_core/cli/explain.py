@@ -1,0 +1,65 @@
+"""`crimson explain`: how the offline judge reads a report or a pair."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crimson_core.cli.options import given
+from crimson_core.compare.explaining import explanation_text
+from crimson_core.errors import InputError
+from crimson_core.judges.rules.explain import explain as explained
+from crimson_core.judges.rules.explain import explain_pair
+from crimson_core.protocol.pair import make_pairs
+
+
+def explain(
+    report: Annotated[str, typer.Argument(help="A report: its text, a text file, or - for standard input.")],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference", "-r", help="Reference report, likewise: also tell how the two are matched and graded."
+        ),
+    ] = None,
+    age: Annotated[str | None, typer.Option(help="Of the patient.")] = None,
+    sex: Annotated[str | None, typer.Option(help="Of the patient.")] = None,
+    indication: Annotated[str | None, typer.Option(help="Why the image was taken.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell how the offline judge reads a report, and which entry or rule decides each thing.
+
+    Sentences, what they name, what makes it present or absent, what is said about it; then the findings, each with its clinical
+    significance. In brackets stands the file and the key of the entry, or the `why` of the rule.
+    """
+    if report == reference == "-":
+        raise InputError("Both reports are to come from standard input. Give one as a file or as text.")
+    context = given(age=age, sex=sex, indication=indication)
+    candidate, other = _text("report", report), None if reference is None else _text("reference", reference)
+    (pair,) = make_pairs([candidate], [other or ""], [context])
+    found = explained(pair.candidate, pair.context) if other is None else explain_pair(pair)
+    print(json.dumps(found.as_dict(), ensure_ascii=False, indent=2) if as_json else _shown(explanation_text(found)))
+
+
+def _text(argument: str, given: str) -> str:
+    """The text that is given, or that stands in the file that is."""
+    try:
+        if given == "-":
+            return sys.stdin.read()
+        path = Path(given)
+        if len(given) < 4096 and "\n" not in given and path.is_file():
+            return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        if " " in given or "\n" in given:  # text with a name that no file can have
+            return given
+        raise InputError(f"{argument}: cannot be read as a text file in UTF-8.") from None
+    if re.fullmatch(r"\S+\.[A-Za-z]{2,5}", given):
+        raise InputError(f"{argument} looks like the name of a file, which is not there. Give a file, text, or -.")
+    return given
+
+
+def _shown(text: str) -> str:
+    """Text without control characters but line breaks."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
