@@ -22,7 +22,7 @@ def _own_store(tmp_path_factory):
 @pytest.fixture(scope="session")
 def gemma_folder() -> Path:
     """Gemma 3 270M, real weights of the base model, with Gemma's chat template."""
-    from training.base import build_gemma
+    from training.from_gguf import build_gemma
 
     target = Path(__file__).parent.parent / ".cache" / "gemma3-270m-1"  # count up when the recipe changes
     target.parent.mkdir(exist_ok=True)

@@ -3,7 +3,6 @@
 import json
 import platform
 import shutil
-from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ def write_adapter(
     tokenizer: PreTrainedTokenizerBase,
     train: Examples,
     validation: Examples,
+    effective_batch: int,
     processes: int,
 ) -> None:
     """The best adapter in bfloat16, with all that the hf judge needs beside its base, the run's record and its card."""
@@ -38,7 +38,13 @@ def write_adapter(
     if target.is_dir():  # of an earlier start
         shutil.rmtree(target)
     with whole_folder(target) as folder:
-        _fill(folder, config, trainer, tokenizer, run_record(config, trainer, train, validation, processes))
+        _fill(
+            folder,
+            config,
+            trainer,
+            tokenizer,
+            run_record(config, trainer, train, validation, effective_batch, processes),
+        )
     print(f"The adapter is in {target}.")
 
 
@@ -66,6 +72,7 @@ def run_record(
     trainer: Trainer,
     train: Examples,
     validation: Examples,
+    effective_batch: int,
     processes: int,
 ) -> dict[str, Any]:
     """What a model card tells of a run."""
@@ -77,9 +84,21 @@ def run_record(
             evaluations.setdefault(logged["step"], {"step": logged["step"]}).update(found)
     peft_config = trainer.accelerator.unwrap_model(trainer.model).peft_config["default"]
     hyper = config.model_dump(
-        mode="json", exclude={"base", "base_name", "base_source", "data", "output", "prompt", "lora", "evaluation"}
+        mode="json",
+        exclude={
+            "base",
+            "base_name",
+            "base_source",
+            "data",
+            "output",
+            "prompt",
+            "lora",
+            "evaluation",
+            "effective_batch",
+        },
     )
-    hyper["effective_batch_size"] = config.batch_size * config.accumulation * processes
+    hyper["accumulation"] = trainer.args.gradient_accumulation_steps
+    hyper["effective_batch_size"] = effective_batch
     return {
         "base": config.base_name or config.base,
         "base_source": config.base_source,
@@ -89,8 +108,8 @@ def run_record(
             "path": str(config.data),
             "records": {"train": len(train), "validation": len(validation)},
             "left_out": train.left_out,
-            "regimes": {name: sum(r.regime == i for r in train.records) for i, name in enumerate(REGIMES)},
-            "label_sources": dict(Counter(r.label_source for r in train.records).most_common()),
+            "regimes": {name: train.regimes.get(i, 0) for i, name in enumerate(REGIMES)},
+            "label_sources": train.sources,
             **_dataset(config.data),
         },
         "hyperparameters": {key: value for key, value in hyper.items() if value is not None},

@@ -1,9 +1,16 @@
 """Records as token ids: the prompt as the judge sends it, then the answer; the loss is on the answer."""
 
-from collections.abc import Sequence
+import json
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -13,7 +20,7 @@ from crimson_core.protocol.prompt import Prompt
 from training.records import Record, answer_of
 
 IGNORED = -100  # a label that counts in no loss
-HEAVY = 1 << 30  # is added to a label that counts more than others
+_TENSORS = ("tokens", "ends", "answers", "errors", "places")
 _AFTER_FINDINGS = ',"matched_findings":'  # cannot be in a finding, where quotes are escaped
 
 
@@ -53,82 +60,133 @@ class RecordEncoder:
 
 
 class Examples(Dataset):
-    """Encoded records.
-
-    Args:
-        records: To be encoded.
-        encoder: Of the model to be trained.
-        max_length: In tokens of prompt and answer; longer records are left out.
-        heavy_errors: Whether the tokens that tell matches and errors have heavy labels.
+    """Encoded records, in a few tensors that processes can share as a file.
 
     Attributes:
-        records: Those that are not too long.
+        places: Which of the records that were encoded these are: those that are not too long.
         left_out: How many were too long.
         longest_answer: Of those that are not, in tokens.
+        regimes: How many of each regime they are.
+        sources: How many labels are of each source.
     """
 
-    def __init__(
-        self, records: Sequence[Record], encoder: RecordEncoder, max_length: int, heavy_errors: bool = False
-    ) -> None:
-        self.records: list[Record] = []
-        self._encoded: list[tuple[torch.Tensor, int, int]] = []
-        for record in records:
-            try:
-                prompt, answer, errors = encoder.encode(record)
-            except ValueError as error:
-                raise InputError(f"Record {record.id} cannot be learnt: {error}.") from None
-            if len(prompt) + len(answer) <= max_length:
-                self.records.append(record)
-                tokens = torch.tensor([*prompt, *answer], dtype=torch.int32)
-                self._encoded.append((tokens, len(answer), errors if heavy_errors else 0))
-        self.left_out = len(records) - len(self.records)
-        self.longest_answer = max((answer for _, answer, _ in self._encoded), default=0)
+    def __init__(self, tensors: dict[str, torch.Tensor], told: dict[str, Any]) -> None:
+        self._tensors, self._told = tensors, told
+        self.places: list[int] = tensors["places"].tolist()
+        self.left_out: int = told["left_out"]
+        self.regimes: dict[int, int] = {int(regime): count for regime, count in told["regimes"].items()}
+        self.sources: dict[str, int] = told["sources"]
+        self.longest_answer = int(tensors["answers"].max()) if len(self) else 0
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.places)
 
     @property
     def words(self) -> set[int]:
         """The tokens that occur in the records."""
-        return {int(token) for tokens, _, _ in self._encoded for token in tokens.unique()}
+        return set(self._tensors["tokens"].unique().tolist())
 
     @property
     def lengths(self) -> list[int]:
         """Tokens of each record."""
-        return [len(tokens) for tokens, _, _ in self._encoded]
+        return self._tensors["ends"].diff(prepend=torch.zeros(1, dtype=torch.int64)).tolist()
+
+    @property
+    def answer_tokens(self) -> int:
+        """Of all records together."""
+        return int(self._tensors["answers"].sum())
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        tokens, answer, heavy = self._encoded[index]
-        return {"input_ids": tokens.tolist(), "answer_tokens": answer, "heavy_tokens": heavy}
+        start = int(self._tensors["ends"][index - 1]) if index else 0
+        tokens = self._tensors["tokens"][start : int(self._tensors["ends"][index])]
+        answer, errors = int(self._tensors["answers"][index]), int(self._tensors["errors"][index])
+        return {"input_ids": tokens.tolist(), "answer_tokens": answer, "error_tokens": errors}
+
+    def save(self, path: Path) -> None:
+        """Write them to a file, which is there whole or not at all.
+
+        Raises:
+            InputError: It cannot be written.
+        """
+        partial = path.with_name(path.name + ".partial")
+        try:
+            save_file(self._tensors, partial, {"told": json.dumps(self._told)})
+            os.replace(partial, path)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise InputError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}.") from None
+
+    @classmethod
+    def load(cls, path: Path) -> "Examples":
+        """Those of a file; processes that load one file share its memory."""
+        with safe_open(path, "pt") as file:
+            told = json.loads(file.metadata()["told"])
+        return cls(load_file(path), told)
 
 
-def collate(examples: Sequence[dict[str, Any]], pad: int) -> dict[str, Any]:
+def encode(records: Iterable[Record], encoder: RecordEncoder, max_length: int) -> Examples:
+    """Encode records, without those that have more than `max_length` tokens of prompt and answer.
+
+    Raises:
+        InputError: A record cannot be learnt.
+    """
+    tokens, ends, answers, errors, places = array("i"), array("q"), array("i"), array("i"), array("q")
+    regimes: Counter[int] = Counter()
+    sources: Counter[str] = Counter()
+    place = -1
+    for place, record in enumerate(records):
+        try:
+            prompt, answer, about_errors = encoder.encode(record)
+        except ValueError as error:
+            raise InputError(f"Record {record.id} cannot be learnt: {error}.") from None
+        if len(prompt) + len(answer) > max_length:
+            continue
+        tokens.extend(prompt)
+        tokens.extend(answer)
+        ends.append(len(tokens))
+        answers.append(len(answer))
+        errors.append(about_errors)
+        places.append(place)
+        regimes[record.regime] += 1
+        sources[record.label_source] += 1
+    tensors = {
+        name: torch.tensor(values, dtype=torch.int64 if values.typecode == "q" else torch.int32)
+        for name, values in zip(_TENSORS, (tokens, ends, answers, errors, places), strict=True)
+    }
+    told = {"left_out": place + 1 - len(places), "regimes": regimes, "sources": dict(sources.most_common())}
+    return Examples(tensors, told)
+
+
+def collate(examples: Sequence[dict[str, Any]], pad: int, errors_weight: float = 1.0) -> dict[str, Any]:
     """A batch, padded on the left, so that all answers end in the last column.
 
     Args:
-        examples: `input_ids` with the answer at their end; `answer_tokens`, how many of them are the answer; and
-            `heavy_tokens`, for how many of its last ones `HEAVY` is added to the label.
+        examples: Of `Examples`: `input_ids` with the answer at their end; `answer_tokens`, how many of them are the answer;
+            and `error_tokens`, how many of its last ones tell matches and errors.
         pad: Token for the empty places.
+        errors_weight: What a token that tells matches and errors weighs; all others weigh 1.
 
     Returns:
-        input_ids, attention_mask, position_ids and labels of shape (batch, tokens), and `logits_to_keep`, how many of the
-        last columns need logits: the output layer is the dearest part of a small model.
+        input_ids, attention_mask, position_ids, labels and weights of shape (batch, tokens), and `logits_to_keep`, how many
+        of the last columns need logits: the output layer is the dearest part of a small model.
     """
     width = max(len(example["input_ids"]) for example in examples)
     ids = torch.full((len(examples), width), pad)
     labels = torch.full((len(examples), width), IGNORED)
     mask = torch.zeros((len(examples), width), dtype=torch.long)
+    weights = torch.ones((len(examples), width))
     for row, example in enumerate(examples):
         tokens, answer = torch.tensor(example["input_ids"]), example["answer_tokens"]
         ids[row, width - len(tokens) :] = tokens
         mask[row, width - len(tokens) :] = 1
         labels[row, width - answer :] = tokens[-answer:]
-        labels[row, width - example["heavy_tokens"] :] += HEAVY
+        weights[row, width - example["error_tokens"] :] = errors_weight
     return {
         "input_ids": ids,
         "attention_mask": mask,
         "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
         "labels": labels,
+        "weights": weights,
         "logits_to_keep": max(example["answer_tokens"] for example in examples) + 1,
     }
 
@@ -137,8 +195,8 @@ def answer_loss(
     outputs: Any,
     labels: torch.Tensor,
     num_items_in_batch: torch.Tensor | int | None = None,
+    weights: torch.Tensor | None = None,
     places: torch.Tensor | None = None,
-    heavy: float = 1.0,
 ) -> torch.Tensor:
     """Sum of the cross entropy, each token by its weight, per answer token of all batches of a step.
 
@@ -146,21 +204,20 @@ def answer_loss(
         outputs: Of the model, with logits of the last columns.
         labels: (batch, tokens), as `collate` gives them.
         num_items_in_batch: Answer tokens of the whole step; None takes those of this batch.
+        weights: Of the tokens, of the shape of `labels`; None weighs all alike.
         places: The column of each token where the logits are those of a `SampledHead` in training mode.
-        heavy: The weight of a token with a heavy label; all others weigh 1.
     """
     logits = outputs.logits[:, :-1]
     labels = labels[:, -logits.shape[1] :].to(logits.device)
-    weights = torch.where(labels >= HEAVY, heavy, 1.0)
-    labels = torch.where(labels >= HEAVY, labels - HEAVY, labels)
     if places is not None and logits.shape[-1] != len(places):
         labels = torch.where(labels == IGNORED, labels, places[labels.clamp(min=0)])
     # Not logits[labels != IGNORED]: the gradient of that runs on one core, and takes longer than the model.
     losses = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
-    total = (losses * weights.flatten()).sum()
-    return total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
+    if weights is not None:
+        losses = losses * weights[:, -logits.shape[1] :].to(logits.device).flatten()
+    return losses.sum() / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 def _end_of_answer(tokenizer: PreTrainedTokenizerBase, name: str) -> int:

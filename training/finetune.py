@@ -5,12 +5,14 @@ The same command goes on from the last checkpoint. The adapter, with all that th
 """
 
 import dataclasses
+import hashlib
 import json
 import math
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import peft
 import torch
@@ -30,8 +32,9 @@ from crimson_core.protocol.prompt import Prompt
 from training.adapter import write_adapter
 from training.command import run
 from training.config import load_config
-from training.encoding import Examples, RecordEncoder, answer_loss, collate
-from training.journal import write_whole
+from training.encoding import Examples, RecordEncoder, answer_loss, collate, encode
+from training.estimate import accumulation, check_fits, estimate
+from training.journal import locked, write_whole
 from training.records import read_records
 from training.settings import FinetuneConfig
 from training.trainer import METRICS_FILE, STATE_FILE, JudgeTrainer, MetricsLog, was_evaluated
@@ -40,6 +43,7 @@ from training.vocabulary import SampledHead
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _LEAST_LIMIT = 1024  # tokens of an output
+_CONFIG_FILE = "config.json"  # what a run was begun with
 _KEPT = 2  # checkpoints: the best and the last
 
 
@@ -48,32 +52,54 @@ def main(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another value, such as max_steps=20.")
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what it will take, and stop.")] = False,
 ) -> None:
     """Train a LoRA adapter on labelled records. The same command goes on after a stop."""
-    finetune(load_config(config, FinetuneConfig, overrides))
+    finetune(load_config(config, FinetuneConfig, overrides), dry_run=dry_run)
 
 
-def finetune(config: FinetuneConfig) -> None:
+def finetune(config: FinetuneConfig, *, dry_run: bool = False) -> None:
     """Train an adapter, or go on with one, and write it with its card.
 
+    Args:
+        config: Of the run.
+        dry_run: Whether to stop once it is told what the run will take; nothing is left but the encoded records.
+
     Raises:
-        InputError: The configuration, the data or the output folder cannot be used.
+        InputError: The configuration, the data or the output folder cannot be used, or the device cannot hold the run.
         JudgeError: The base model cannot be had.
     """
     state = PartialState(cpu=not torch.accelerator.is_available())
-    train_records = read_records(config.data / "train.jsonl")
-    held_out = read_records(config.data / "validation.jsonl")[: config.evaluation.records]
-    _check_same_run(config, state)
+    # Each process has a lock: workers may live on when their launcher is killed.
+    with locked(config.output, f"lock-{state.process_index}"):
+        _finetune(config, state, dry_run)
 
+
+def _finetune(config: FinetuneConfig, state: PartialState, dry_run: bool) -> None:
+    _check_same_run(config)
+    accumulated = accumulation(config, state.num_processes)
     checkpoint = find_checkpoint(config.base)
     tokenizer = load_tokenizer(checkpoint, None)
     prompt = Prompt(config.prompt.style, config.prompt.guidelines)
     encoder = RecordEncoder(tokenizer, checkpoint.name, prompt)
-    train = Examples(train_records, encoder, config.max_length, heavy_errors=True)
-    validation = Examples(held_out, encoder, config.max_length)
+    train = _encoded(config, "train", encoder, state)
+    held_out = read_records(config.data / "validation.jsonl")[: config.evaluation.records]
+    validation = encode(held_out, encoder, config.max_length)
     for name, examples in (("train", train), ("validation", validation)):
         if not len(examples):
             raise InputError(f"No record of {name} has at most {config.max_length} tokens (max_length). Raise it.")
+
+    effective = config.batch_size * accumulated * state.num_processes
+    steps = config.max_steps or math.ceil(config.epochs * math.ceil(len(train) / effective))
+    found = estimate(config, checkpoint, train, steps, state.num_processes, state.device)
+    state.print(
+        f"{len(train)} records to train on ({train.left_out} too long), {len(validation)} held out; effective batch "
+        f"{effective} = {config.batch_size} per device x {accumulated} accumulated x {state.num_processes} "
+        f"process{'es' if state.num_processes > 1 else ''}\n{found}"
+    )
+    check_fits(found, config, state.device)
+    if dry_run:
+        return
 
     model = language_model(load_model(checkpoint, None, _DTYPES[config.dtype], state.device))
     ends = model.generation_config.eos_token_id
@@ -93,26 +119,23 @@ def finetune(config: FinetuneConfig) -> None:
     if config.compile:
         _compile(model)
 
-    effective = config.batch_size * config.accumulation * state.num_processes
-    state.print(
-        f"{len(train)} records to train on ({train.left_out} too long), {len(validation)} held out; effective batch "
-        f"{effective} = {config.batch_size} per device x {config.accumulation} accumulated x {state.num_processes} "
-        f"process{'es' if state.num_processes > 1 else ''}"
-    )
     folder = Path(config.output)
+    if state.is_main_process:
+        write_whole(folder / _CONFIG_FILE, [json.dumps(_told(config), indent=1) + "\n"])
+    state.wait_for_everyone()
     last = last_checkpoint(folder / "checkpoints")
-    arguments = _arguments(config, len(train), state.num_processes)
+    arguments = _arguments(config, steps, accumulated)
     arguments.eval_on_start = last is not None and not was_evaluated(last)
     trainer = JudgeTrainer(
         model=model,
         args=arguments,
         train_dataset=train,
         eval_dataset=validation,
-        data_collator=partial(collate, pad=tokenizer.pad_token_id or 0),
-        compute_loss_func=partial(answer_loss, places=places, heavy=config.errors_weight),
+        data_collator=partial(collate, pad=tokenizer.pad_token_id or 0, errors_weight=config.errors_weight),
+        compute_loss_func=partial(answer_loss, places=places),
         callbacks=[MetricsLog(folder / METRICS_FILE)],
     )
-    trainer.generated = validation.records[: config.evaluation.generate]
+    trainer.generated = [held_out[place] for place in validation.places[: config.evaluation.generate]]
     if trainer.generated:
         trainer.judge = HFJudge.from_model(
             trainer.model,
@@ -137,7 +160,20 @@ def finetune(config: FinetuneConfig) -> None:
             "from the last whole checkpoint."
         ) from None
     if state.is_main_process:
-        write_adapter(config, trainer, tokenizer, train, validation, state.num_processes)
+        write_adapter(config, trainer, tokenizer, train, validation, effective, state.num_processes)
+
+
+def _encoded(config: FinetuneConfig, split: str, encoder: RecordEncoder, state: PartialState) -> Examples:
+    """The records of a split; one process encodes them for all, and for later starts."""
+    source = config.data / f"{split}.jsonl"
+    known = hashlib.sha256(json.dumps([config.base, config.prompt.model_dump(), config.max_length]).encode())
+    with suppress(OSError):  # reading it says what is wrong
+        known.update(f"{source.stat().st_size} {source.stat().st_mtime_ns}".encode())
+    path = config.output / f"{split}-{known.hexdigest()[:12]}.safetensors"
+    if state.is_main_process and not path.is_file():
+        encode(read_records(source), encoder, config.max_length).save(path)
+    state.wait_for_everyone()
+    return Examples.load(path)
 
 
 def _adapted(model: transformers.PreTrainedModel, config: FinetuneConfig) -> peft.PeftModel:
@@ -189,9 +225,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def _arguments(config: FinetuneConfig, records: int, processes: int) -> TrainingArguments:
-    per_epoch = math.ceil(records / (config.batch_size * config.accumulation * processes))
-    steps = config.max_steps or math.ceil(config.epochs * per_epoch)
+def _arguments(config: FinetuneConfig, steps: int, accumulated: int) -> TrainingArguments:
     # What newer versions of transformers call activation checkpointing was gradient checkpointing before.
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     again = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
@@ -200,7 +234,7 @@ def _arguments(config: FinetuneConfig, records: int, processes: int) -> Training
         max_steps=steps,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.accumulation,
+        gradient_accumulation_steps=accumulated,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.schedule,
         warmup_steps=math.ceil(config.warmup * steps),
@@ -229,26 +263,25 @@ def _arguments(config: FinetuneConfig, records: int, processes: int) -> Training
     )
 
 
-def _check_same_run(config: FinetuneConfig, state: PartialState) -> None:
+def _check_same_run(config: FinetuneConfig) -> None:
     """Refuse to go on with a run that was begun with other settings."""
-    path = config.output / "config.json"
-    now = config.model_dump(mode="json", exclude={"output", "compile"})  # compiled or not, it learns the same
+    path = config.output / _CONFIG_FILE
+    if not path.is_file():
+        return
     try:
-        if path.is_file():
-            begun = json.loads(path.read_text(encoding="utf-8"))
-            for key in now:
-                if begun.get(key) != now[key]:
-                    raise InputError(
-                        f"The run in {config.output} was begun with another {key}. Give another output, or put it back."
-                    )
-        elif state.is_main_process:
-            config.output.mkdir(parents=True, exist_ok=True)
-            write_whole(path, [json.dumps(now, indent=1) + "\n"])
+        begun = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"output {config.output} cannot be used: {getattr(error, 'strerror', None) or error}."
-        ) from None
-    state.wait_for_everyone()
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'no JSON'}.") from None
+    now = _told(config)
+    for key in now:
+        if begun.get(key) != now[key]:
+            raise InputError(
+                f"The run in {config.output} was begun with another {key}. Give another output, or put it back."
+            )
+
+
+def _told(config: FinetuneConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude={"output", "compile"})  # compiled or not, it learns the same
 
 
 if __name__ == "__main__":

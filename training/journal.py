@@ -131,15 +131,15 @@ def write_whole(path: Path, lines: Iterable[str]) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a folder for this process.
+def locked(folder: Path, name: str = "lock") -> Iterator[None]:
+    """Keep a folder for this process; processes that work in it together have a lock of their own name each.
 
     Raises:
         InputError: Another process works in it, or it cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
+        lock = (folder / name).open("w")
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}. Give another output folder.") from None
     with lock:

@@ -134,7 +134,12 @@ class FinetuneConfig(BaseModel):
     epochs: float = Field(1, gt=0)
     max_steps: int | None = Field(None, ge=1, description="Instead of epochs.")
     batch_size: int = Field(4, ge=1, description="Records per device and step of accumulation.")
-    accumulation: int = Field(1, ge=1)
+    accumulation: int | None = Field(
+        None, ge=1, description="Steps of accumulation; None: as many as make effective_batch, or 1 where that is none."
+    )
+    effective_batch: int | None = Field(
+        None, ge=1, description="Records of a step over all processes; a run that cannot have it is refused."
+    )
     learning_rate: float = Field(1e-4, gt=0)
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps.")

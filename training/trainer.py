@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,15 @@ class JudgeTrainer(Trainer):
 
     judge: HFJudge | None = None
     generated: Sequence[Record] = ()
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As ever, but in training the loss also gets the tokens' weights, which the model does not take."""
+        plain, weights = self.compute_loss_func, inputs.pop("weights")
+        self.compute_loss_func = partial(plain, weights=weights if model.training else None)
+        try:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            self.compute_loss_func = plain
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         if self.args.train_sampling_strategy != "group_by_length":

@@ -41,7 +41,7 @@ Targets = dict[tuple[int, ...], list[int]]
 
 def main(
     tokenizer: Annotated[
-        Path, typer.Option(help="Folder with Gemma's tokenizer, as `python -m training.base` writes it.")
+        Path, typer.Option(help="Folder with Gemma's tokenizer, as `python -m training.from_gguf` writes it.")
     ],
     output: Annotated[Path, typer.Option(help="JSON file of the figures; what is in it is not measured again.")],
     way: Annotated[list[str] | None, typer.Option(help=f"One of: {', '.join(WAYS)}.  [default: all]")] = None,

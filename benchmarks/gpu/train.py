@@ -38,6 +38,7 @@ from training.records import Context, Included, Record
 from training.settings import FinetuneConfig
 from training.trainer import read_metrics, was_evaluated
 
+RECORDS = 8  # of a step: the share of one of four GPUs
 CONFIG = Path(__file__).parent.parent.parent / "training" / "configs" / "medgemma-4b.yaml"
 ANSWERS = (150, 600)  # tokens of an answer, from the least to the most
 WORDS = 160  # of the longest report
@@ -285,11 +286,11 @@ def step_seconds(metrics: list[dict[str, float]]) -> float | None:
     return median(spans) if spans else None
 
 
-def summary(results: Results, output: Path, shape: Gemma3TextConfig, config: dict[str, Any]) -> dict[str, Any]:
+def summary(results: Results, output: Path, shape: Gemma3TextConfig) -> dict[str, Any]:
     """Tokens per second and the share of the card's peak, from what was logged."""
     data, metrics = results.figures["data"], read_metrics(output / "run" / "metrics.jsonl")
     tokens = data["prompt_tokens"] + data["answer_tokens"]
-    records = config["batch_size"] * config["accumulation"]
+    records = RECORDS
     seconds = step_seconds(metrics)
     losses = [logged["loss"] for logged in metrics if "loss" in logged]
     evaluations = [logged for logged in metrics if "eval_parsed" in logged]
@@ -404,7 +405,7 @@ def train(
 
     def trained(name: str, data: str, *more: str, until: Callable[[], bool] | None = None) -> dict[str, Any]:
         folder, log, told = output / name, output / "logs" / f"{name}.txt", output / "logs" / f"{name}.json"
-        overrides = [f"base={base}", f"data={output / data}", f"output={folder}", *more]
+        overrides = [f"base={base}", f"data={output / data}", f"output={folder}", f"effective_batch={RECORDS}", *more]
         finish(start(log, "recipe", CONFIG, told, *overrides), log, until)
         return {} if until else json.loads(told.read_text(encoding="utf-8"))
 
@@ -427,7 +428,7 @@ def train(
         part("merge", lambda: finish(start(log, *merging), log))
     model = Gemma3TextConfig.from_pretrained(base)
     results.figures.pop("summary", None)  # there may be more to tell
-    results.once("summary", lambda: summary(results, output, model, config))
+    results.once("summary", lambda: summary(results, output, model))
     return results.figures
 
 

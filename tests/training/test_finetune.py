@@ -3,10 +3,12 @@
 import json
 import math
 import os
+import re
 import shutil
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,8 +28,10 @@ from crimson_core.protocol.prompt import Prompt
 from crimson_core.protocol.scoring import score_evaluation
 from crimson_core.run.scorer import PairResult
 from training.agreement import agreement
-from training.encoding import HEAVY, IGNORED, Examples, RecordEncoder, answer_loss, collate
+from training.encoding import IGNORED, Examples, RecordEncoder, answer_loss, collate, encode
+from training.estimate import Estimate, check_fits
 from training.finetune import finetune, last_checkpoint
+from training.journal import locked
 from training.records import Context, Included, Record, answer_of
 from training.settings import FinetuneConfig
 from training.trainer import LengthGroups, MetricsLog, read_metrics
@@ -127,11 +131,11 @@ def test_a_control_token_in_a_finding_is_text(encoder):
 
 
 def test_batches_end_with_their_answers(encoder):
-    examples = Examples([record(n, REPORTS[n]) for n in range(4)], encoder, 4048)
+    examples = encode([record(n, REPORTS[n]) for n in range(4)], encoder, 4048)
     batch = collate([examples[n] for n in range(4)], pad=258)
     assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape
     for row in range(4):
-        prompt, answer, _ = encoder.encode(examples.records[row])
+        prompt, answer, _ = encoder.encode(record(row, REPORTS[row]))
         counted = batch["labels"][row] != IGNORED
         assert batch["labels"][row][counted].tolist() == answer
         assert batch["input_ids"][row][batch["attention_mask"][row] == 1].tolist() == prompt + answer
@@ -140,10 +144,10 @@ def test_batches_end_with_their_answers(encoder):
 
 
 def test_the_loss_is_that_of_transformers_on_the_answers(encoder, tiny_folder):
-    examples = Examples([record(n, REPORTS[n]) for n in range(3)], encoder, 4048)
+    examples = encode([record(n, REPORTS[n]) for n in range(3)], encoder, 4048)
     batch = collate([examples[n] for n in range(3)], pad=258)
     model = AutoModelForCausalLM.from_pretrained(tiny_folder).eval()
-    labels = batch.pop("labels")
+    labels, _ = batch.pop("labels"), batch.pop("weights")
     with torch.no_grad():
         ours = answer_loss(model(**batch), labels)
         batch.pop("logits_to_keep")
@@ -151,7 +155,7 @@ def test_the_loss_is_that_of_transformers_on_the_answers(encoder, tiny_folder):
         one_by_one = []
         for n in range(3):
             single = collate([examples[n]], pad=258)
-            own = single.pop("labels")
+            own, _ = single.pop("labels"), single.pop("weights")
             one_by_one.append((answer_loss(model(**single), own, 1), (own != IGNORED).sum()))
     assert torch.isclose(ours, theirs, rtol=1e-5)
     assert torch.isclose(ours, sum(loss for loss, _ in one_by_one) / sum(n for _, n in one_by_one), rtol=1e-5)
@@ -161,20 +165,32 @@ def test_matches_and_errors_can_weigh_more_than_findings(encoder, tiny_folder):
     records = [record(n, REPORTS[n]) for n in range(3)]
     model = AutoModelForCausalLM.from_pretrained(tiny_folder).eval()
 
-    def loss(labels, **options):
-        with torch.no_grad():
-            return answer_loss(model(**batch), labels, **options)
+    examples = encode(records, encoder, 4048)
+    batch = collate([examples[n] for n in range(3)], pad=258, errors_weight=5.0)
+    labels, weights = batch.pop("labels"), batch.pop("weights")
 
-    batch = collate([Examples(records, encoder, 4048)[n] for n in range(3)], pad=258)
-    labels = batch.pop("labels")
-    told = collate([Examples(records, encoder, 4048, heavy_errors=True)[n] for n in range(3)], pad=258)["labels"]
-    heavy = told >= HEAVY
-    assert [sum(row) for row in heavy.tolist()] == [encoder.encode(one)[2] for one in records]
-    assert torch.equal(torch.where(heavy, told - HEAVY, told), labels)
-    assert torch.isclose(loss(told, heavy=1.0), loss(labels))
-    errors = labels.where(heavy, IGNORED)  # the others count in no loss
+    def loss(labels, weights=None):
+        with torch.no_grad():
+            return answer_loss(model(**batch), labels, weights=weights)
+
+    assert [int(row.sum()) for row in weights == 5.0] == [encoder.encode(one)[2] for one in records]
+    assert set(weights.unique().tolist()) == {1.0, 5.0}
+    assert torch.isclose(loss(labels, torch.ones_like(weights)), loss(labels))
+    errors = labels.where(weights == 5.0, IGNORED)  # the others count in no loss
     share = (errors != IGNORED).sum() / (labels != IGNORED).sum()
-    assert torch.isclose(loss(told, heavy=5.0), loss(labels) + 4 * share * loss(errors), rtol=1e-5)
+    assert torch.isclose(loss(labels, weights), loss(labels) + 4 * share * loss(errors), rtol=1e-5)
+
+
+def test_encoded_records_are_kept_in_a_file(encoder, tmp_path):
+    records = [record(n, REPORTS[n % 4]) for n in range(8)]
+    longest = max(len(p) + len(a) for p, a, _ in map(encoder.encode, records))
+    made = encode(records, encoder, longest - 1)
+    made.save(tmp_path / "x.safetensors")
+    again = Examples.load(tmp_path / "x.safetensors")
+    assert [again[n] for n in range(len(again))] == [made[n] for n in range(len(made))]
+    for name in ("places", "left_out", "longest_answer", "regimes", "sources", "words", "lengths"):
+        assert getattr(again, name) == getattr(made, name)
+    assert again.left_out == 8 - len(again) > 0 and sum(again.regimes.values()) == len(again)
 
 
 def test_a_sampled_output_layer_stands_for_the_whole_one():
@@ -203,7 +219,7 @@ def test_a_sampled_output_layer_stands_for_the_whole_one():
 def test_long_records_are_left_out_whole_and_counted(encoder):
     records = [record(n, REPORTS[n % 4]) for n in range(8)]
     lengths = sorted(len(p) + len(a) for p, a, _ in map(encoder.encode, records))
-    examples = Examples(records, encoder, lengths[4])
+    examples = encode(records, encoder, lengths[4])
     assert len(examples) >= 5 and examples.left_out == 8 - len(examples) > 0
     assert all(length <= lengths[4] for length in examples.lengths)
     assert examples.lengths == [len(examples[n]["input_ids"]) for n in range(len(examples))]
@@ -372,7 +388,64 @@ def test_the_reference_prompt_and_bfloat16(settings):
     assert HFJudge(str(adapter), constrained=False).prompt == Prompt("reference", guidelines=False)
 
 
+def test_a_dry_run_tells_what_a_run_takes_and_stops(settings, capsys):
+    finetune(FinetuneConfig.model_validate(settings), dry_run=True)
+    said = capsys.readouterr().out
+    assert re.search(
+        r"24 records in 6 steps, 0\.0 million tokens, at most some 0\.\d GiB on each device, some 1 minutes", said
+    )
+    assert not (Path(settings["output"]) / "checkpoints").exists()
+    encoded = next(Path(settings["output"]).glob("train-*.safetensors"))
+    written = encoded.stat().st_mtime_ns
+    train(settings)
+    assert encoded.stat().st_mtime_ns == written  # encoded once
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"effective_batch": 8, "accumulation": None}, "effective batch 8 = 2 per device x 4 accumulated x 1 process"),
+        ({"effective_batch": 4}, "effective batch 4 = 2 per device x 2 accumulated x 1 process"),
+        ({"accumulation": None}, "effective batch 2 = 2 per device x 1 accumulated x 1 process"),
+    ],
+)
+def test_the_effective_batch(settings, change, told, capsys):
+    finetune(FinetuneConfig.model_validate(settings | change), dry_run=True)
+    assert told in capsys.readouterr().out
+
+
 # What is wrong
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"effective_batch": 8}, r"effective_batch is 8, which batch_size 2 x 1 process x accumulation 2 cannot make"),
+        ({"effective_batch": 5, "accumulation": None}, r"effective_batch is 5, which batch_size 2 x 1 process cannot"),
+        ({"effective_batch": 1, "accumulation": None}, r"effective_batch is 1,"),
+    ],
+)
+def test_another_effective_batch_is_refused(settings, change, words):
+    with pytest.raises(InputError, match=words):
+        train(settings | change)
+
+
+def test_a_folder_in_which_a_worker_lives_on_is_refused(settings):
+    with locked(Path(settings["output"]), "lock-0"), pytest.raises(InputError, match="Another run works in"):
+        train(settings)
+    train(settings)
+
+
+def test_what_a_device_cannot_hold_is_refused(settings, monkeypatch):
+    config = FinetuneConfig.model_validate(settings)
+    found = Estimate(1, 1, 1, memory=90 * 2**30, seconds=1.0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H100")
+    with pytest.raises(
+        InputError, match=r"needs some 90.0 GiB on each device, and H100 has 80.0.*batch_size \(2 now\)"
+    ):
+        check_fits(found, config, torch.device("cuda"))
+    check_fits(replace(found, memory=2**30), config, torch.device("cuda"))
 
 
 def test_what_is_wrong_is_one_message(settings, data, tmp_path):

