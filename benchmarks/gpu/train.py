@@ -286,7 +286,7 @@ def step_seconds(metrics: list[dict[str, float]]) -> float | None:
     return median(spans) if spans else None
 
 
-def summary(results: Results, output: Path, shape: Gemma3TextConfig) -> dict[str, Any]:
+def summary(results: Results, output: Path, shape: Gemma3TextConfig, config: dict[str, Any]) -> dict[str, Any]:
     """Tokens per second and the share of the card's peak, from what was logged."""
     data, metrics = results.figures["data"], read_metrics(output / "run" / "metrics.jsonl")
     tokens = data["prompt_tokens"] + data["answer_tokens"]
@@ -428,7 +428,7 @@ def train(
         part("merge", lambda: finish(start(log, *merging), log))
     model = Gemma3TextConfig.from_pretrained(base)
     results.figures.pop("summary", None)  # there may be more to tell
-    results.once("summary", lambda: summary(results, output, model))
+    results.once("summary", lambda: summary(results, output, model, config))
     return results.figures
 
 
