@@ -16,7 +16,7 @@ from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, PatientContext, check_report, is_missing, parse_context
 from crimson_core.run.tables import Rows, column_names, read_rows, told_columns
 from training.readable import readable
-from training.sections import findings_text, indication_text, parts, whole_sentences
+from training.sections import findings_only_text, findings_text, indication_text, parts, whole_sentences
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = Split.__args__
@@ -36,6 +36,7 @@ _REXGRADIENT_COLUMNS = {
     "indication": ("Indication",),
     "split": ("split",),
 }
+_UNREAD_AGE = "age that is none"  # counted beside the reasons to leave a study out
 _REXGRADIENT_SECTIONS = ("Findings", "Impression")
 
 
@@ -66,11 +67,13 @@ class Corpus:
         studies: At least two.
         left_out: How many studies were left out, by reason; only reasons that occurred.
         name: What to call the corpus in a data card.
+        unread_ages: How many studies have an age that is none ("90Y+", "ANON"); it counts as unknown.
     """
 
     studies: list[Study] = field(repr=False)
     left_out: dict[str, int]
     name: str
+    unread_ages: int = 0
 
 
 class Columns(BaseModel):
@@ -117,10 +120,11 @@ class CorpusConfig(BaseModel):
         None, description="The file or folder, or one per split: {train: …, validation: …, test: …}."
     )
     columns: Columns = Field(default_factory=Columns, description="Column names; only for source file.")
-    sections: Literal["whole", "findings"] = Field(
+    sections: Literal["whole", "findings", "findings_only"] = Field(
         "whole",
         description="whole: the report as it is. findings: without the sections that tell no findings (history, technique, "
-        "comparison); the indication goes to the patient context if that has none.",
+        "comparison); the indication goes to the patient context if that has none. findings_only: what stands under FINDINGS, "
+        "without the impression, as the reference implementation takes it.",
     )
     only_read: bool = Field(
         False,
@@ -140,7 +144,7 @@ class CorpusConfig(BaseModel):
     duplicates: Literal["drop", "keep"] = Field(
         "drop",
         description="Studies with the same report text: drop leaves the first one, of a held-out split if there is one. "
-        "keep leaves all but those in train whose text is also in a held-out split.",
+        "keep leaves all of them: the studies of the splits are apart, but the commonest normal reports are in each.",
     )
 
     @model_validator(mode="after")
@@ -166,16 +170,17 @@ class _Raw:
     patient: str | None = None
     context: PatientContext | None = None
     split: Split | None = None
+    unread_age: bool = False
 
 
 def read_corpus(config: CorpusConfig) -> Corpus:
     """The studies of a corpus, in its order, with a split each.
 
     A split is the corpus' own if it has any, else a hash of seed and patient (or study) decides it, so that studies which
-    are added later move none. No patient and no report text of a held-out split is left in train.
+    are added later move none. No patient of a held-out split is left in train, and no report text unless duplicates are kept.
 
     Raises:
-        InputError: The corpus cannot be had or read, lacks a column, holds an age that is none, two studies with one id,
+        InputError: The corpus cannot be had or read, lacks a column, holds two studies with one id,
             or fewer than two studies. Names file, row and column; never holds report text.
     """
     raws, name = _SOURCES[config.source](config)
@@ -186,7 +191,8 @@ def read_corpus(config: CorpusConfig) -> Corpus:
             f"The corpus {name} holds {len(studies) or 'no'} {'study' if studies else 'studies'} with a report"
             f"{_told(left_out)}. Give at least two: a candidate may be the report of another study."
         )
-    return Corpus(studies, {reason: count for reason, count in left_out.items() if count}, name)
+    unread_ages = left_out.pop(_UNREAD_AGE, 0)
+    return Corpus(studies, {reason: count for reason, count in left_out.items() if count}, name, unread_ages)
 
 
 def radlabels_samples() -> Path:
@@ -209,11 +215,13 @@ def same_text(report: str) -> str:
 def _studies(raws: Iterable[_Raw], config: CorpusConfig, left_out: Counter[str]) -> Iterator[Study]:
     for raw in raws:
         report, context = raw.report, raw.context
+        left_out[_UNREAD_AGE] += raw.unread_age
         if not report.strip():
             left_out["blank report"] += 1
             continue
-        if config.sections == "findings":
-            report, context = findings_text(report), _with_indication(context, report)
+        if config.sections != "whole":
+            text = findings_text(report) if config.sections == "findings" else findings_only_text(report)
+            report, context = text, _with_indication(context, report)
         if not report:
             left_out["no findings or impression"] += 1
             continue
@@ -255,7 +263,7 @@ def _drawn_split(key: str, config: CorpusConfig) -> Split:
 
 
 def _kept_apart(studies: Iterable[Study], config: CorpusConfig, left_out: Counter[str]) -> Iterator[Study]:
-    """The studies without duplicates, and none in train that shares its patient or its text with a held-out split."""
+    """The studies without duplicates, unless these are kept, and none in train that shares its patient with a held-out split."""
     studies = list(studies)
     texts = {study.id: hashlib.sha256(same_text(study.report).encode()).digest() for study in studies}
     held_out = [study for study in studies if study.split != "train"]
@@ -268,7 +276,7 @@ def _kept_apart(studies: Iterable[Study], config: CorpusConfig, left_out: Counte
         repeated = config.duplicates == "drop" and text in seen
         if in_train and study.patient in held_patients:
             left_out["patient of a held-out split"] += 1
-        elif repeated or (in_train and text in held_texts):
+        elif repeated or (in_train and text in held_texts and config.duplicates == "drop"):
             left_out["duplicate"] += 1
         else:
             seen.add(text)
@@ -410,14 +418,15 @@ def _from_rows(
         study = _cell(row, named.get("id"), where)
         if study is None and "id" in named:
             raise InputError(f"{where} has no id in column {named['id']!r}. Give each study an id of its own.")
-        context = {name: row.get(named[name]) for name in CONTEXT_FIELDS if name in named}
+        context, unread = _context({n: row.get(named[n]) for n in CONTEXT_FIELDS if n in named}, f"{where}, context")
         yield _Raw(
             study or f"{f'{split}-' if split else ''}{number:0{width}}",
             _report(row, sections, where, titled=not isinstance(columns.report, str)),
             where,
             _cell(row, named.get("patient"), where),
-            _context(context, f"{where}, context"),
+            context,
             split or (_split_named(row.get(named["split"]), where) if "split" in named else None),
+            unread,
         )
 
 
@@ -431,11 +440,18 @@ def _report(row: Mapping[str, Any], columns: list[str], where: str, titled: bool
     return "\n".join(f"{column.upper()}: {text.strip()}" for column, text in texts.items() if text.strip())
 
 
-def _context(fields: Mapping[str, Any], where: str) -> PatientContext | None:
+def _context(fields: Mapping[str, Any], where: str) -> tuple[PatientContext | None, bool]:
+    """A patient context, and whether its age was left out since it is none."""
+    unread = False
+    try:
+        parse_context({name: value for name, value in fields.items() if name == "age"}, where)
+    except InputError:
+        fields, unread = {name: value for name, value in fields.items() if name != "age"}, True
     context = parse_context(fields, where)
-    return context and PatientContext(
+    whole = context and PatientContext(
         context.age, context.sex, context.indication and " ".join(context.indication.split())
     )
+    return whole, unread
 
 
 def _cell(row: Mapping[str, Any], column: str | None, where: str) -> str | None:

@@ -80,7 +80,7 @@ def _finetune(config: FinetuneConfig, state: PartialState, dry_run: bool) -> Non
     accumulated = accumulation(config, state.num_processes)
     checkpoint = find_checkpoint(config.base)
     tokenizer = load_tokenizer(checkpoint, None)
-    prompt = Prompt(config.prompt.style, config.prompt.guidelines)
+    prompt = Prompt(**config.prompt.model_dump())
     encoder = RecordEncoder(tokenizer, checkpoint.name, prompt)
     train = _encoded(config, "train", encoder, state)
     held_out = read_records(config.data / "validation.jsonl")[: config.evaluation.records]

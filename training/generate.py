@@ -35,7 +35,7 @@ from training.datacard import write_data_card
 from training.journal import Journal, locked, write_whole
 from training.plan import Slot, plan
 from training.readable import with_whole_texts
-from training.records import DATASET_FILE, Record, context_of
+from training.records import DATASET_FILE, Record, context_of, line_of, without_marks
 from training.settings import Engine, GenerateConfig
 from training.similar import nearest
 from training.writers import Draft, Task, Writer, load_writer
@@ -108,6 +108,8 @@ def generate(
     parse_spec(config.judge.spec)
     with locked(work):
         corpus = read_corpus(config.corpus)
+        if corpus.unread_ages:
+            print(f"{corpus.unread_ages:,} ages of the corpus are none, and count as unknown.", file=sys.stderr)
         _check_same_run(work / "run.json", config, corpus)
         slots = _planned(config, corpus, writer)
         with Journal(work / "candidates.jsonl") as candidates, Journal(work / "labels.jsonl") as labels:
@@ -310,7 +312,7 @@ def _finish(
     for split in SPLITS:
         path = config.output / f"{split}.jsonl"
         if any(slot.split == split for slot in slots):
-            write_whole(path, (record.model_dump_json() + "\n" for record in records(split)))
+            write_whole(path, map(line_of, records(split)))
         else:
             path.unlink(missing_ok=True)
     # What a model card tells of its data.
@@ -349,6 +351,7 @@ def _record(config: GenerateConfig, slot: Slot, candidates: Journal, labels: Jou
         evaluation, source = label["evaluation"], label["source"]
         marked = Evaluation.model_validate(evaluation)
         evaluation = with_whole_texts(marked, slot.study.report, entry["candidate"]).model_dump()
+    evaluation = without_marks(evaluation)
     return Record(
         id=slot.id,
         split=slot.split,

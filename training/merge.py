@@ -77,14 +77,24 @@ def merge(
 
 
 def _check_parts(checkpoint: Checkpoint) -> None:
-    """Refuse an adapter that also changes what sees images: that part is not in the merged model."""
+    """Say which weights of the vision part are left out; refuse an adapter that changes it: it is not in the merged model.
+
+    LoRA on all modules of a name also puts weights into the vision tower. Trained on text, they stay as they began: one of
+    each pair is zero, and they change nothing.
+    """
+    vision, trained = 0, False
     with loading(checkpoint), safe_open(checkpoint.folder / "adapter_model.safetensors", "pt") as weights:
-        names = list(weights.keys())
-    if any(part in name for name in names for part in ("vision_tower", "multi_modal_projector")):
+        for name in weights.keys():  # noqa: SIM118, it is no dictionary
+            if any(part in name for part in ("vision_tower", "multi_modal_projector")):
+                vision += 1
+                trained |= "lora_A" not in name and bool(weights.get_tensor(name).any())
+    if trained:
         raise InputError(
             f"adapter {checkpoint.name} also adapts the vision part of its base model, which a text model does not "
             "have. Train LoRA on the language model only."
         )
+    if vision:
+        print(f"Left out: {vision} weights of the vision part, which change nothing.")
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -82,6 +82,22 @@ class Record(BaseModel):
         return ReportPair(self.ground_truth, self.candidate, context, self.id)
 
 
+def line_of(record: Record) -> str:
+    """A record as a JSON line that the reference implementation's trainer takes too: it would print a field of the patient
+    context that is null as "None".
+    """
+    data = record.model_dump()
+    data["patient_context"] = {key: value for key, value in data["patient_context"].items() if value is not None}
+    return json.dumps(data, ensure_ascii=False) + "\n"
+
+
+def without_marks(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """An evaluation without the places of its findings, which are no part of what a model learns."""
+    marked = ("reference_findings", "predicted_findings")
+    bare = {name: [{k: v for k, v in f.items() if k != "span"} for f in evaluation[name]] for name in marked}
+    return evaluation | bare
+
+
 def read_records(path: Path) -> list[Record]:
     """The records of a file.
 

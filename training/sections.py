@@ -54,6 +54,12 @@ def findings_text(report: str) -> str:
     return "\n".join(text for text in texts if text)
 
 
+def findings_only_text(report: str) -> str:
+    """The text under a report's "findings" headings, without its impression; "" if it has no such heading."""
+    told = (report[start:end] for start, end, section, _ in sections(report, lexicon()) if section == "findings")
+    return _untitled("".join(told))
+
+
 def indication_text(report: str) -> str | None:
     """The report's indication (or history) in one line; None if it has none, or one of more than `LONGEST_INDICATION`."""
     told: dict[str, list[str]] = {}

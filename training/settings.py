@@ -97,6 +97,11 @@ class PromptConfig(BaseModel):
 
     style: Literal["reference", "compact"] = "reference"
     guidelines: bool = False
+    system: bool = Field(
+        True,
+        description="Whether the reference prompt begins with the system message of the authors' inference; false trains on the "
+        "user message alone, as they did.",
+    )
 
 
 class LoraSettings(BaseModel):

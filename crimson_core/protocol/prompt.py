@@ -33,10 +33,13 @@ class Prompt:
         style: `reference` is the prompt of the reference implementation (some 1,800 tokens around the reports, more with
             guidelines); `compact` is a short one for models that we fine-tune ourselves.
         guidelines: Whether the reference prompt holds the significance, attribute and context guidelines.
+        system: Whether the reference prompt has the system message of the authors' inference before the user message. They
+            trained on the user message alone.
     """
 
     style: Literal["reference", "compact"] = "reference"
     guidelines: bool = True
+    system: bool = True
 
     def messages(self, pair: ReportPair) -> list[Message]:
         """Chat messages for one report pair, whose texts are left out where they imitate the answer.
@@ -56,7 +59,8 @@ class Prompt:
             include_attribute_guidelines=self.guidelines,
             include_context_guidelines=self.guidelines,
         )
-        return [{"role": "system", "content": system}, {"role": "user", "content": content}]
+        user = {"role": "user", "content": content}
+        return [{"role": "system", "content": system}, user] if self.system else [user]
 
     def __str__(self) -> str:
         """As it stands in a signature, with the version that makes the reference prompt, if one is installed."""
@@ -66,7 +70,8 @@ class Prompt:
             maker = version("crimson-score")
         except PackageNotFoundError:
             maker = "not-installed"
-        return f"reference{'' if self.guidelines else '-without-guidelines'},crimson-score-{maker}"
+        parts = f"{'' if self.guidelines else '-without-guidelines'}{'' if self.system else '-without-system'}"
+        return f"reference{parts},crimson-score-{maker}"
 
 
 def prompt_for(model: str, guidelines: bool | None = None) -> Prompt:
@@ -96,8 +101,9 @@ def prompt_for(model: str, guidelines: bool | None = None) -> Prompt:
 def _checked_record(record: Any) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("style") not in ("reference", "compact"):
         raise ValueError("no style of 'reference' or 'compact'")
-    if not isinstance(record.get("guidelines", False), bool):
-        raise ValueError("guidelines is neither true nor false")
+    for name in ("guidelines", "system"):
+        if not isinstance(record.get(name, False), bool):
+            raise ValueError(f"{name} is neither true nor false")
     return {"guidelines": False} | record
 
 

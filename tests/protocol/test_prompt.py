@@ -58,7 +58,16 @@ def test_a_checkpoint_folder_says_its_own_prompt_style(tmp_path):
     assert len(rest.split()) < 60
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"style": "long"}', '{"style": "compact", "guidelines": "no"}', '{"style": "compact", "x": 1}'])  # fmt: skip
+def test_a_checkpoint_may_be_trained_on_the_user_message_alone(tmp_path):
+    (tmp_path / PROMPT_FILE).write_text(json.dumps({"style": "reference", "system": False}))
+    (pair,) = make_pairs([CANDIDATE_REPORT], [REFERENCE_REPORT], None)
+    prompt = prompt_for(str(tmp_path))
+    assert prompt.messages(pair) == Prompt(guidelines=False).messages(pair)[1:]
+    assert str(prompt).startswith("reference-without-guidelines-without-system,crimson-score-")
+    assert "system" not in str(Prompt())
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"style": "reference", "system": 1}', "{", '{"style": "long"}', '{"style": "compact", "guidelines": "no"}', '{"style": "compact", "x": 1}'])  # fmt: skip
 def test_a_broken_prompt_file_is_a_clear_error(tmp_path, content):
     (tmp_path / PROMPT_FILE).write_text(content)
     with pytest.raises(JudgeError, match=PROMPT_FILE):

@@ -381,11 +381,11 @@ def test_two_processes_share_the_work(settings, tmp_path):
 
 
 def test_the_reference_prompt_and_bfloat16(settings):
-    settings |= {"prompt": {"style": "reference", "guidelines": False}, "max_steps": 1, "max_length": 100_000}
+    settings |= {"prompt": {"style": "reference", "system": False}, "max_steps": 1, "max_length": 100_000}
     settings |= {"dtype": "bfloat16", "gradient_checkpointing": True, "batch_size": 1, "accumulation": 1}
     settings["evaluation"] = {"steps": 1, "generate": 0, "records": 1}
     adapter = train(settings)
-    assert HFJudge(str(adapter), constrained=False).prompt == Prompt("reference", guidelines=False)
+    assert HFJudge(str(adapter), constrained=False).prompt == Prompt("reference", guidelines=False, system=False)
 
 
 def test_a_dry_run_tells_what_a_run_takes_and_stops(settings, capsys):

@@ -115,6 +115,21 @@ def test_records_hold_what_the_card_says(settings):
             assert (getattr(record.patient_context, field) is not None) == getattr(record.context_included, field)
 
 
+def test_lines_are_what_the_reference_implementation_trains_on(settings):
+    made(settings)
+    lines = [
+        json.loads(line) for line in Path(settings["output"], "train.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert all(value is not None for line in lines for value in line["patient_context"].values())
+    assert any(set(line["patient_context"]) == {"sex"} for line in lines)
+    findings = [
+        f for line in lines for k in ("reference_findings", "predicted_findings") for f in line["raw_evaluation"][k]
+    ]
+    assert findings and {frozenset(finding) for finding in findings} == {
+        frozenset(("id", "finding", "clinical_significance"))
+    }
+
+
 def test_the_folder_loads_with_datasets(settings, tmp_path):
     made(settings)
     loaded = datasets.load_dataset(settings["output"], cache_dir=str(tmp_path / "cache"))

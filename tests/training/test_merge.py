@@ -15,6 +15,7 @@ import transformers
 import yaml
 from models import CHATML_TEMPLATE, save_tiny, save_tiny_multimodal
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 
 from crimson_core import InputError, JudgeError, ReportPair
 from crimson_core.judges.engines.hf import HFJudge
@@ -208,6 +209,22 @@ def test_what_cannot_be_merged(adapter, tiny_folder, tmp_path):
 def test_an_adapter_of_the_vision_part_is_refused(multimodal_folder, tmp_path):
     adapter, _ = save_adapter(multimodal_folder, tmp_path / "adapter", ["q_proj"])
     refused(tmp_path, "also adapts the vision part.*language model only", adapter, tmp_path / "merged")
+
+
+def test_weights_of_the_vision_part_that_change_nothing_are_left_out(multimodal_folder, tmp_path, capsys):
+    """LoRA on all modules of a name, trained on text: those of the vision tower stay as they began."""
+    adapter, expected = save_adapter(multimodal_folder, tmp_path / "adapter", ["q_proj"])
+    path = adapter / "adapter_model.safetensors"
+    weights = {
+        name: torch.zeros_like(tensor) if "vision_tower" in name and "lora_B" in name else tensor
+        for name, tensor in load_file(path).items()
+    }
+    vision = [name for name in weights if "vision_tower" in name]
+    assert vision and len(vision) < len(weights)
+    save_file(weights, path, {"format": "pt"})
+    merge(adapter, tmp_path / "merged", dtype="float32")
+    assert f"Left out: {len(vision)} weights of the vision part" in capsys.readouterr().out
+    torch.testing.assert_close(logits(load(tmp_path / "merged")), expected)
 
 
 def test_no_chat_template_anywhere(adapter, tiny_folder, tmp_path):
