@@ -174,15 +174,15 @@ def test_what_is_wrong_with_one_request_is_a_failed_answer(tmp_path):
     def script(body):
         return {
             "status": {"a": 400, "b": 401, "c": 500}[body["messages"][0]["content"]],
-            "body": {"error": {"code": "bad"}},
+            "body": {"error": {"code": "server_error"}},
         }
 
     with BatchServer(script) as server:
         told = failures(chat(server, tmp_path).ask(map(question, "abc"), FORM))
         assert [told[index] for index in range(3)] == [
-            "the server answered HTTP 400, bad",
+            "the server answered HTTP 400, server_error",
             "the server answered HTTP 401",
-            "the server answered HTTP 500, bad",
+            "the server answered HTTP 500, server_error",
         ]
 
 

@@ -23,6 +23,25 @@ if TYPE_CHECKING:
 _MOST_REQUESTS, _MOST_BYTES = 20_000, 90_000_000  # of one batch; the servers take 50,000 and 100 MB or more
 _OVER = ("completed", "failed", "expired", "cancelled")
 _NAME = "crimson"  # the key of a batch's metadata that holds its name
+# Words of servers that are shown; any other may be a report's.
+_CODES = frozenset(
+    [
+        "token_limit_exceeded",
+        "invalid_json_line",
+        "invalid_request",
+        "model_not_found",
+        "mismatched_model",
+        "server_error",
+    ]
+    + [
+        "billing_hard_limit_reached",
+        "insufficient_quota",
+        "invalid_file",
+        "empty_file",
+        "too_many_tasks",
+        "duplicate_custom_id",
+    ]
+)
 _LISTED = 1000  # batches of an account among which one is looked for
 _PATH = {"openai": "/v1/chat/completions", "azure": "/chat/completions"}
 
@@ -310,7 +329,7 @@ class _Books:
 def _why(batch: "Batch") -> str:
     """Why a request of a batch that is over has no answer."""
     codes = [error.code for error in (batch.errors and batch.errors.data) or [] if error.code]
-    code = f", {codes[0]}" if codes and codes[0].replace("_", "").isalnum() and len(codes[0]) < 60 else ""
+    code = next((f", {code}" for code in codes if code in _CODES), "")
     if batch.status == "completed":
         return f"batch {batch.id} came back without it"
     return f"batch {batch.id} {'has ' if batch.status in ('failed', 'expired') else 'was '}{batch.status}{code}"
