@@ -5,7 +5,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from crimson_core.compare.html.rendering import exact
+from crimson_core.compare.formats import exact
 from crimson_core.protocol.evaluation import ERROR_TYPES
 from crimson_core.protocol.scoring import GRADE_WEIGHTS, SIGNIFICANCE_WEIGHTS
 from space.parts import privacy_text

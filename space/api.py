@@ -13,7 +13,7 @@ from crimson_core.protocol.pair import CONTEXT_FIELDS
 from crimson_core.run.tables import READABLE, parse_rows
 from space.judging import judge_in_turns, scorer_for
 from space.settings import Settings
-from space.uploads import Table, check_lengths, checked_pairs, guess_columns
+from space.uploads import UploadedTable, check_lengths, checked_pairs, guess_columns
 
 _TEXT = tuple(ending for ending in READABLE if ending != ".parquet")
 
@@ -67,7 +67,7 @@ def _pairs(given: Mapping[str, str], settings: Settings) -> list[ReportPair]:
     return pairs
 
 
-def _read(text: str, ending: str, settings: Settings) -> Table:
+def _read(text: str, ending: str, settings: Settings) -> UploadedTable:
     if ending not in _TEXT:
         raise InputError(f"ending is {ending!r}. Give one of {', '.join(_TEXT)}.")
     data = text.encode(errors="replace")
@@ -76,7 +76,7 @@ def _read(text: str, ending: str, settings: Settings) -> Table:
     rows = parse_rows(data, ending, "the table", tell=gr.Warning)
     if len(rows) > settings.max_rows:
         raise InputError(f"The table has {len(rows):,} rows; at most {settings.max_rows:,} are taken here.")
-    return Table("the table", rows)
+    return UploadedTable("the table", rows)
 
 
 def _judged(pairs: list[ReportPair], judge: str | None, settings: Settings) -> tuple[list[PairResult], str]:

@@ -2,30 +2,32 @@
 
 from collections.abc import Mapping, Sequence
 
-from crimson_core.compare.leaderboard.data import Systems, name_systems
+from crimson_core.compare.section import Systems, name_systems
 from crimson_core.errors import InputError
 from crimson_core.run.tables import align_systems
 from space.settings import Settings
-from space.uploads import Table, checked_pairs
+from space.uploads import UploadedTable, checked_pairs
 
 MOST_SYSTEMS = 10  # every two are compared
 
 
 def systems_of(
-    tables: Sequence[Table], predictions: Sequence[str], columns: Mapping[str, str | None], settings: Settings
+    tables: Sequence[UploadedTable], columns: Mapping[str, str | list[str] | None], settings: Settings
 ) -> Systems:
-    """The systems of one file with several prediction columns, or of several files.
+    """The system of one file, or the systems of one file with several prediction columns or of several files.
 
     Args:
         tables: The files.
-        predictions: The columns of candidate reports, each a system (of each file).
-        columns: The columns of reference, id, age, sex and indication, None where there is none; several files are joined
-            by the id, or without one by their order.
+        columns: Role -> column, None where there is none; under `prediction` a list, each a system (of each file), where systems
+            are compared. Several files are joined by the id, or without one by their order.
         settings: For the limits.
 
     Raises:
         InputError: There are too few or too many systems, or they do not go together.
     """
+    predictions = columns["prediction"]
+    if not isinstance(predictions, list):
+        return Systems({predictions or "": checked_pairs(tables[0], columns, settings)}, joined_by="row")
     names = name_systems([table.name for table in tables], predictions)
     if len(names) < 2:
         raise InputError(
@@ -42,4 +44,8 @@ def systems_of(
         raise InputError(
             f"These are {n:,} pairs of all systems together; at most {settings.max_rows:,} are taken here."
         )
-    return Systems(align_systems(pairs, by_id=len(tables) > 1 and columns.get("id") is not None))
+    by_id = columns.get("id") is not None
+    return Systems(
+        align_systems(pairs, by_id=len(tables) > 1 and by_id),
+        joined_by="row" if len(tables) == 1 else "id" if by_id else "order",
+    )

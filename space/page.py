@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crimson_core.compare.html import rendering
-from space import about_tab, api, compare_tab, file_tab, pair_tab, words
+from space import about_tab, api, corpus_tab, pair_tab, words
 from space.settings import Settings
 
 _HERE = Path(__file__).parent
@@ -30,9 +30,9 @@ def build(settings: Settings) -> gr.Blocks:
             with gr.Tab("One pair", id="pair"):
                 pair = pair_tab.build(settings)
             with gr.Tab("A file", id="file"):
-                file_tab.build(settings, tabs, pair)
+                corpus_tab.build(settings, tabs, pair, several=False)
             with gr.Tab("Compare", id="compare"):
-                compare_tab.build(settings, tabs, pair)
+                corpus_tab.build(settings, tabs, pair, several=True)
             with gr.Tab("About", id="about"):
                 about_tab.build(settings)
         api.add(settings)

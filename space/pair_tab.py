@@ -41,7 +41,7 @@ def build(settings: Settings) -> PairTab:
         )
         judge = judge_choice(settings)
     with gr.Row():
-        score = gr.Button("Score (Ctrl+Enter)", variant="primary", elem_id="score")
+        score = gr.Button("Score", variant="primary", elem_id="score")
         clear = gr.Button("Clear", elem_id="clear")
     example = gr.Dataset(
         label="Examples: click one to see it judged",
@@ -87,7 +87,10 @@ def build(settings: Settings) -> PairTab:
 def _pair(reference: str, candidate: str, context: dict[str, str], settings: Settings) -> ReportPair:
     if not reference.strip() and not candidate.strip():
         raise InputError("Both reports are empty. Write or paste a reference report and a candidate report.")
-    pairs = make_pairs([candidate], [reference], [context], where=lambda argument, row: _ARGUMENTS[argument])
+    try:
+        pairs = make_pairs([candidate], [reference], [context], where=lambda argument, row: _ARGUMENTS[argument])
+    except InputError as error:
+        raise InputError(str(error).replace("The patient context['age']", "Age")) from None
     check_lengths(pairs, settings, lambda row: "The pair")
     return pairs[0]
 

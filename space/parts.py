@@ -9,15 +9,23 @@ import gradio as gr
 from crimson_core import PairResult, ReportPair
 from crimson_core.judges import parse_spec
 from crimson_core.run.tables import READABLE
-from space import exports
-from space.rendering import render
 from space.settings import Settings
+from space.views import render
 
 # HTML of our own templates: Gradio's looks for prose and its click event are not wanted.
 html = partial(gr.HTML, apply_default_css=False, js_on_load=None)
 # Events are for this page and no public interface.
 PRIVATE = {"api_visibility": "private"}
 GONE = "What was read and judged is gone from the server, since the connection was closed. Give the file again."
+
+# Handed the text by Gradio, the browser makes the file.
+_DOWNLOAD_JS = """(text, name) => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], {type: "text/plain;charset=utf-8"}));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}"""
 
 # Tells Python which pair was chosen: the button's data, wherever in its row the click was.
 _CHOOSE_JS = """element.addEventListener("click", (event) => {
@@ -46,9 +54,9 @@ class PairTab(NamedTuple):
 
 
 def judge_choice(settings: Settings) -> gr.Dropdown:
-    """A choice among the judges that the owner allows; nothing to see where there is but one."""
+    """A choice among the judges that the owner allows; where there is but one, its name."""
     return gr.Dropdown(
-        list(settings.judges), value=settings.judge, label="Judge", visible=len(settings.judges) > 1, min_width=160
+        list(settings.judges), value=settings.judge, label="Judge", interactive=len(settings.judges) > 1, min_width=160
     )
 
 
@@ -57,10 +65,10 @@ def refused(message: object) -> str:
     return render("refused.html", message=str(message))
 
 
-def limits_text(settings: Settings, what: str, together: str = "") -> str:
+def limits_text(settings: Settings, together: str = "") -> str:
     """What is taken, before anything is uploaded."""
     return (
-        f"{what} ({', '.join(READABLE)}). At most **{settings.max_rows:,} rows**, **{settings.max_megabytes} MB**{together}, "
+        f"Files with column names ({', '.join(READABLE)}). At most **{settings.max_rows:,} rows**, **{settings.max_megabytes} MB**{together}, "
         f"and {settings.max_characters:,} characters a report. A file is deleted from the server as soon as it is read. "
         + privacy_text(settings)
     )
@@ -88,6 +96,6 @@ def download(button: gr.Button, make: Callable[..., str], inputs: list, file_nam
         return make(*values)
 
     # The text is taken back at once, so that Gradio keeps no second copy.
-    button.click(made, inputs, text, **PRIVATE).success(None, [text, name], None, js=exports.DOWNLOAD_JS).then(
+    button.click(made, inputs, text, **PRIVATE).success(None, [text, name], None, js=_DOWNLOAD_JS).then(
         lambda: "", None, text, **PRIVATE
     )

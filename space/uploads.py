@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -29,7 +30,7 @@ _USUAL_NAMES = {
 
 
 @dataclass(frozen=True)
-class Table:
+class UploadedTable:
     """Rows of a file. `repr` keeps to what is no report text."""
 
     name: str
@@ -41,7 +42,7 @@ class Table:
         return column_names(self.rows)
 
 
-def read_table(path: Path, name: str, settings: Settings) -> Table:
+def read_table(path: Path, name: str, settings: Settings) -> UploadedTable:
     """A table within the owner's limits.
 
     Args:
@@ -63,27 +64,10 @@ def read_table(path: Path, name: str, settings: Settings) -> Table:
         raise InputError(str(error).replace(str(path), name)) from None
     if len(rows) > settings.max_rows:
         raise InputError(f"{name} has {len(rows):,} rows; at most {settings.max_rows:,} are taken here.")
-    return Table(name, rows)
+    return UploadedTable(name, rows)
 
 
-def take_upload(path: str, settings: Settings) -> Table:
-    """Read an uploaded file and delete it, whether it can be read or not.
-
-    Raises:
-        InputError: As `read_table`.
-    """
-    file = Path(path)
-    try:
-        return read_table(file, file.name, settings)
-    except FileNotFoundError:  # Gradio stores equal uploads once, and another session's was read first
-        raise InputError(f"{file.name} is gone from the server. Upload it again.") from None
-    finally:
-        file.unlink(missing_ok=True)
-        with suppress(OSError):  # not empty, or gone
-            file.parent.rmdir()
-
-
-def take_uploads(paths: Sequence[str], settings: Settings) -> list[Table]:
+def take_uploads(paths: Sequence[str], settings: Settings) -> list[UploadedTable]:
     """Read uploaded files, which together are held to the limits of one, and delete them.
 
     Raises:
@@ -91,11 +75,11 @@ def take_uploads(paths: Sequence[str], settings: Settings) -> list[Table]:
     """
     size = sum(Path(path).stat().st_size for path in paths if Path(path).exists())
     tables, refusal = [], None
-    if size > settings.max_bytes:
+    if len(paths) > 1 and size > settings.max_bytes:
         refusal = InputError(f"The files are larger than {settings.max_megabytes} MB together. Upload a part of them.")
     for path in paths:  # all are deleted, whatever the first one holds
         try:
-            tables.append(take_upload(path, settings))
+            tables.append(_take_upload(path, settings))
         except InputError as error:
             refusal = refusal or error
     if refusal:
@@ -109,7 +93,7 @@ def guess_columns(columns: Sequence[str]) -> dict[str, str | None]:
     return {role: next((plain[n] for n in names if n in plain), None) for role, names in _USUAL_NAMES.items()}
 
 
-def checked_pairs(table: Table, columns: Mapping[str, str | None], settings: Settings) -> list[ReportPair]:
+def checked_pairs(table: UploadedTable, columns: Mapping[str, Any], settings: Settings) -> list[ReportPair]:
     """Report pairs of a table.
 
     Args:
@@ -144,3 +128,20 @@ def check_lengths(pairs: Iterable[ReportPair], settings: Settings, where: Callab
             raise InputError(
                 f"{where(row)} holds a text of {longest:,} characters; at most {settings.max_characters:,} are taken here."
             )
+
+
+def _take_upload(path: str, settings: Settings) -> UploadedTable:
+    """Read an uploaded file and delete it, whether it can be read or not.
+
+    Raises:
+        InputError: As `read_table`.
+    """
+    file = Path(path)
+    try:
+        return read_table(file, file.name, settings)
+    except FileNotFoundError:  # Gradio stores equal uploads once, and another session's was read first
+        raise InputError(f"{file.name} is gone from the server. Upload it again.") from None
+    finally:
+        file.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty, or gone
+            file.parent.rmdir()

@@ -170,7 +170,7 @@ def test_refused_input_leaves_what_was_added_before(crimson):
         ({}, "predictions and references are missing"),
         ({"predictions": ["a"]}, "references is missing"),
         ({"predictions": ["a"], "references": ["b"], "patient_contexts": [{"weight": 3}]}, r"patient_contexts\[0\].*weight"),
-        ({"predictions": ["a"], "references": [{"report": "b", "age": "x"}]}, r"references\[0\]\['age'\] is no age"),
+        ({"predictions": ["a"], "references": [{"report": "b", "age": "x"}]}, r"references\[0\]\['age'\] can't be read"),
     ],
 )  # fmt: skip
 def test_bad_input_names_the_argument_and_row_and_prints_no_report(crimson, arguments, said):

@@ -28,7 +28,7 @@ from crimson_core.cli.options import (
 from crimson_core.cli.outputs import HubFiles, Outputs, Public, PushToHub, run_and_write
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption
 from crimson_core.compare.leaderboard.config import parse_config
-from crimson_core.compare.leaderboard.data import name_systems
+from crimson_core.compare.section import name_systems
 from crimson_core.errors import InputError
 from crimson_core.run.tables import BY_OPTION
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from crimson_core.cli.options import console, printable, told_once_and_short
 from crimson_core.cli.store import shown, store_path
-from crimson_core.compare.leaderboard import exports, tables
+from crimson_core.compare import exports, tables
 from crimson_core.compare.leaderboard.config import Config
 from crimson_core.compare.leaderboard.data import IN_CONFIG
 from crimson_core.compare.leaderboard.run import Leaderboard, read_test_sets, run_leaderboard
@@ -30,7 +30,7 @@ def _html(board: Leaderboard) -> str:
 
 _WRITERS: dict[str, Callable[[Leaderboard], str]] = {
     ".html": _html,
-    ".md": tables.markdown,
+    ".md": exports.markdown,
     ".csv": exports.as_csv,
     ".json": exports.as_json,
     ".jsonl": exports.as_jsonl,
@@ -161,12 +161,14 @@ def print_board(board: Leaderboard, store: Path | None) -> None:
         for row in table.rows:
             grid.add_row(*("\n".join(map(printable, cell.split("\n"))) for cell in row))
         out.print(table.title, style="bold")
+        for told in table.lead:
+            out.print(printable(told))
         out.print(grid)
         for note in table.notes:
             out.print(note)
         out.print(f"Signature  {printable(table.signature)}", soft_wrap=True)
         out.print()
-    for told in tables.how_to_read(board):
+    for told in tables.how_to_read(board.sections, board.agreements):
         out.print(told)
     if store:
         results = [result for section in board.sections for own in section.results.values() for result in own]
@@ -197,11 +199,9 @@ def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, stored: b
         if output.suffix.lower() == ".html":
             try:
                 import jinja2  # noqa: F401
-                import matplotlib  # noqa: F401
+                import plotly  # noqa: F401
             except ImportError:
-                raise InputError(
-                    f"The HTML report needs Jinja2 and matplotlib. Run: {install_command('report')}"
-                ) from None
+                raise InputError(f"The HTML report needs Jinja2 and plotly. Run: {install_command('report')}") from None
         check_writable(output)
         if not stored and _partial(output).exists():
             raise InputError(

@@ -40,7 +40,7 @@ from crimson_core.cli.options import (
     wanted,
 )
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption, shown, store_path
-from crimson_core.compare.leaderboard.exports import pairs_csv
+from crimson_core.compare.exports import pairs_csv
 from crimson_core.compare.summary import summarize
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from crimson_core.compare.statistics import Estimate, ratio_intervals
 from crimson_core.protocol.evaluation import ERROR_TYPES, SIGNIFICANCE_LEVELS
+from crimson_core.protocol.outcome import JudgedError, Outcome
 from crimson_core.protocol.pair import PatientContext, ReportPair
 from crimson_core.protocol.scoring import ERROR_COUNT_KEYS
 from crimson_core.run.scorer import PairResult
@@ -26,6 +27,63 @@ _SEXES = {"f": "female", "female": "female", "woman": "female", "m": "male", "ma
 Count = tuple[float, float]  # what one pair adds to a numerator and to its denominator
 
 
+class Summary(NamedTuple):
+    """Figures of scored pairs.
+
+    Attributes:
+        crimson_score: Mean over the scored pairs; NaN if there are none.
+        scores: One per pair, NaN where unscored.
+        n_pairs: Scored or not.
+        n_unscored: Of them.
+        n_repaired: Pairs whose evaluation had to be mended.
+        n_suspect: Pairs with something that speaks against a model's evaluation.
+        n_unrecognised: Pairs with a report that an offline judge cannot read.
+        failures: Index of an unscored pair -> why.
+        mean_errors: Kind of `ERROR_COUNT_KEYS` -> errors per scored pair.
+        n_urgent: Urgent reference findings.
+        n_urgent_missed: Those of them that are missing.
+        signature: Of the scores.
+    """
+
+    crimson_score: float
+    scores: list[float]
+    n_pairs: int
+    n_unscored: int
+    n_repaired: int
+    n_suspect: int
+    n_unrecognised: int
+    failures: dict[int, str | None]
+    mean_errors: dict[str, float]
+    n_urgent: int
+    n_urgent_missed: int
+    signature: str
+
+
+def summary_of(results: Sequence[PairResult], signature: str) -> Summary:
+    """The figures of results. Arguments as of `summarize`."""
+    scored = [result.score for result in results if result.score is not None]
+    outcomes = [result.outcome for result in results if result.outcome]
+    return Summary(
+        crimson_score=_mean([score["crimson_score"] for score in scored]),
+        scores=[result.crimson_score for result in results],
+        n_pairs=len(results),
+        n_unscored=len(results) - len(scored),
+        n_repaired=sum(bool(result.repairs) for result in results),
+        n_suspect=sum(bool(result.suspicions) for result in results),
+        n_unrecognised=sum(bool(result.unrecognised) for result in results),
+        failures={result.index: result.failure for result in results if result.score is None},
+        mean_errors={kind: _mean([score["error_counts"][kind] for score in scored]) for kind in ERROR_COUNT_KEYS},
+        n_urgent=sum(f.level in _URGENT for outcome in outcomes for f in outcome.references.values()),
+        n_urgent_missed=sum(map(urgent_missed, outcomes)),
+        signature=signature,
+    )
+
+
+def urgent_missed(outcome: Outcome) -> int:
+    """Urgent findings of a reference report that the candidate lacks."""
+    return sum(finding.level in _URGENT for finding in outcome.missing)
+
+
 def summarize(results: Sequence[PairResult], signature: str) -> dict[str, Any]:
     """Corpus figures of scored pairs, flat and JSON-ready but for NaN.
 
@@ -39,43 +97,14 @@ def summarize(results: Sequence[PairResult], signature: str) -> dict[str, Any]:
         `n_unrecognised` (with a report that an offline judge cannot read; 0 of other judges), `failures` (position -> reason), `mean_<kind>` (errors per scored pair, for each kind of
         `ERROR_COUNT_KEYS`) and `signature`.
     """
-    scored = [result.score for result in results if result.score is not None]
-    return {
-        "crimson_score": _mean([score["crimson_score"] for score in scored]),
-        "scores": [result.crimson_score for result in results],
-        "n_pairs": len(results),
-        "n_unscored": len(results) - len(scored),
-        "n_repaired": sum(bool(result.repairs) for result in results),
-        "n_suspect": sum(bool(result.suspicions) for result in results),
-        "n_unrecognised": sum(bool(result.unrecognised) for result in results),
-        "failures": {result.index: result.failure for result in results if result.score is None},
-        **{f"mean_{kind}": _mean([score["error_counts"][kind] for score in scored]) for kind in ERROR_COUNT_KEYS},
-        "signature": signature,
-    }
+    found = summary_of(results, signature)
+    same = ("crimson_score", "scores", "n_pairs", "n_unscored", "n_repaired", "n_suspect", "n_unrecognised", "failures")
+    means = {f"mean_{kind}": mean for kind, mean in found.mean_errors.items()}
+    return {key: getattr(found, key) for key in same} | means | {"signature": signature}
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else float("nan")
-
-
-class _Read(NamedTuple):
-    """An evaluation, read once for all figures.
-
-    Attributes:
-        references: Reference finding -> its clinical significance.
-        predictions: The same of the predicted findings.
-        matches: The distinct matches.
-        false: Ids of the false findings.
-        missing: Ids of the missing findings.
-        attribute_errors: As in the wire format.
-    """
-
-    references: dict[str, str]
-    predictions: dict[str, str]
-    matches: set[tuple[str, str]]
-    false: list[str]
-    missing: list[str]
-    attribute_errors: list[Mapping[str, Any]]
 
 
 class ClinicalFigure(NamedTuple):
@@ -90,32 +119,29 @@ class ClinicalFigure(NamedTuple):
 
     title: str
     higher_is_better: bool
-    count: Callable[[_Read], Count]
+    count: Callable[[Outcome], Count]
     definition: str
 
 
-def _recall(levels: frozenset[str]) -> Callable[[_Read], Count]:
-    def count(read: _Read) -> Count:
-        matched = {ref_id for ref_id, _ in read.matches}
-        ids = [i for i, level in read.references.items() if level in levels]
-        return sum(i in matched for i in ids), len(ids)
+def _matched(side: str, levels: frozenset[str]) -> Callable[[Outcome], Count]:
+    """The share of one report's findings of these levels that is matched."""
+
+    def count(outcome: Outcome) -> Count:
+        findings = [f for f in getattr(outcome, side).values() if f.level in levels]
+        return sum(bool(f.partners) for f in findings), len(findings)
 
     return count
 
 
-def _precision(levels: frozenset[str]) -> Callable[[_Read], Count]:
-    def count(read: _Read) -> Count:
-        matched = {pred_id for _, pred_id in read.matches}
-        ids = [i for i, level in read.predictions.items() if level in levels]
-        return sum(i in matched for i in ids), len(ids)
-
-    return count
+def _without_grave_errors(outcome: Outcome) -> Count:
+    levels = {finding.level for finding in (*outcome.false, *outcome.missing)}
+    levels |= {_reference_level(outcome, error) for error in outcome.errors if error.grade != "negligible"}
+    return float(not _ACTIONABLE & levels), 1
 
 
-def _without_grave_errors(read: _Read) -> Count:
-    levels = [read.predictions.get(i) for i in read.false] + [read.references.get(i) for i in read.missing]
-    levels += [read.references.get(e["ref_id"]) for e in read.attribute_errors if e.get("severity") != "negligible"]
-    return float(not _ACTIONABLE.intersection(levels)), 1
+def _reference_level(outcome: Outcome, error: JudgedError) -> str:
+    reference = outcome.references.get(error.ref_id)
+    return reference.level if reference else ""
 
 
 _RECALL = (
@@ -127,21 +153,29 @@ _PRECISION = (
     "candidate, whatever that of its match."
 )
 CLINICAL_FIGURES: dict[str, ClinicalFigure] = {
-    "urgent_recall": ClinicalFigure("Urgent recall", True, _recall(_URGENT), _RECALL.format("urgent")),
-    "urgent_precision": ClinicalFigure("Urgent precision", True, _precision(_URGENT), _PRECISION.format("urgent")),
+    "urgent_recall": ClinicalFigure("Urgent recall", True, _matched("references", _URGENT), _RECALL.format("urgent")),
+    "urgent_precision": ClinicalFigure(
+        "Urgent precision", True, _matched("predictions", _URGENT), _PRECISION.format("urgent")
+    ),
     "actionable_recall": ClinicalFigure(
-        "Urgent or actionable recall", True, _recall(_ACTIONABLE), _RECALL.format("urgent or actionable")
+        "Urgent or actionable recall", True, _matched("references", _ACTIONABLE), _RECALL.format("urgent or actionable")
     ),
     "actionable_precision": ClinicalFigure(
-        "Urgent or actionable precision", True, _precision(_ACTIONABLE), _PRECISION.format("urgent or actionable")
+        "Urgent or actionable precision",
+        True,
+        _matched("predictions", _ACTIONABLE),
+        _PRECISION.format("urgent or actionable"),
     ),
     "false_findings_per_report": ClinicalFigure(
-        "False findings per report", False, lambda read: (len(read.false), 1), "False findings of any significance."
+        "False findings per report",
+        False,
+        lambda outcome: (len(outcome.false), 1),
+        "False findings of any significance.",
     ),
     "attribute_errors_per_match": ClinicalFigure(
         "Attribute errors per match",
         False,
-        lambda read: (len(read.attribute_errors), len(read.matches)),
+        lambda outcome: (len(outcome.errors), len(outcome.matches)),
         "Attribute errors of either grade, over the distinct matches. An error of several types is one error.",
     ),
     "reports_without_grave_errors": ClinicalFigure(
@@ -175,9 +209,8 @@ def clinical_figures(
     counts = np.full((len(next(iter(systems.values()))), len(systems), len(keys), 2), np.nan)
     for column, results in enumerate(systems.values()):
         for row, result in enumerate(results):
-            if result.score is not None:
-                read = _read(result.score["raw_evaluation"])
-                own = (figure.count(read) for figure in CLINICAL_FIGURES.values())
+            if result.outcome:
+                own = (figure.count(result.outcome) for figure in CLINICAL_FIGURES.values())
                 counts[row, column] = [(result.crimson_score, 1), *own]
     flat = counts.reshape(len(counts), -1, 2)
     estimates = iter(ratio_intervals(flat[:, :, 0], flat[:, :, 1], patients, seed=seed))
@@ -202,12 +235,10 @@ def errors_by_significance(results: Sequence[PairResult]) -> dict[str, Counter[s
     """
     counted = {kind: Counter() for kind in ("false", "missing", "attribute")}
     for result in results:
-        if result.score is None:
-            continue
-        read = _read(result.score["raw_evaluation"])
-        counted["false"].update(_level(read.predictions.get(i)) for i in read.false)
-        counted["missing"].update(_level(read.references.get(i)) for i in read.missing)
-        counted["attribute"].update(_level(read.references.get(e["ref_id"])) for e in read.attribute_errors)
+        if outcome := result.outcome:
+            counted["false"].update(_level(finding.level) for finding in outcome.false)
+            counted["missing"].update(_level(finding.level) for finding in outcome.missing)
+            counted["attribute"].update(_level(_reference_level(outcome, error)) for error in outcome.errors)
     return counted
 
 
@@ -235,19 +266,5 @@ def spread_first(results: Mapping[str, Sequence[PairResult]]) -> list[tuple[int,
     return sorted(rows, key=lambda row: (row[1] != row[1], -row[1] if row[1] == row[1] else 0, row[0]))
 
 
-def _read(evaluation: Mapping[str, Any]) -> _Read:
-    sides = (evaluation.get("reference_findings", []), evaluation.get("predicted_findings", []))
-    references, predictions = ({f["id"]: f.get("clinical_significance", "") for f in side} for side in sides)
-    errors = evaluation.get("errors", {})
-    return _Read(
-        references,
-        predictions,
-        {(match["ref_id"], match["pred_id"]) for match in evaluation.get("matched_findings", [])},
-        errors.get("false_findings", []),
-        errors.get("missing_findings", []),
-        errors.get("attribute_errors", []),
-    )
-
-
-def _level(level: str | None) -> str:
+def _level(level: str) -> str:
     return level if level in SIGNIFICANCE_LEVELS else OTHER

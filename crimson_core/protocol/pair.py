@@ -69,7 +69,7 @@ class ReportPair:
 
 
 def parse_age(text: str) -> float | None:
-    """Age in years from "65", "072Y", "6 months", "65-year-old", ">89" …; None where `text` is no age."""
+    """Age in years from "65", "072Y", "6 months", "65-year-old", ">89" …; None where it can't be read."""
     match = _AGE.fullmatch(text.strip())
     if not match:
         return None
@@ -103,7 +103,7 @@ def parse_context(value: Any, where: str) -> PatientContext | None:
     Empty fields (None, NaN, blank) count as missing; a context without any field is None.
 
     Raises:
-        InputError: Not a mapping, an unknown key, an age that is no age, a field that is no text.
+        InputError: Not a mapping, an unknown key, an age that can't be read, a field that is no text.
     """
     if is_missing(value):
         return None
@@ -225,7 +225,7 @@ def _context_text(raw: Any, name: str, where: str) -> str | None:
 
 def _no_age(where: str) -> InputError:
     return InputError(
-        f"{where}['age'] is no age. Give years (65), a DICOM age (065Y, 006M, 003D) or words (6 months), "
+        f"{where}['age'] can't be read. Give years (65), a DICOM age (065Y, 006M, 003D) or words (6 months), "
         "or leave it out if unknown."
     )
 

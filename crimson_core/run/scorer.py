@@ -15,6 +15,7 @@ from crimson_core.judges import Judge, Judgement, load_judge
 from crimson_core.judges.base import repeated
 from crimson_core.protocol.evaluation import repair_evaluation
 from crimson_core.protocol.imitation import defused
+from crimson_core.protocol.outcome import Outcome, read_outcome
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.protocol.scoring import PairScore, score_evaluation
 from crimson_core.run.guarded import judged
@@ -60,6 +61,11 @@ class PairResult:
     def crimson_score(self) -> float:
         """The score in (-1, 1]; NaN if unscored."""
         return float("nan") if self.score is None else self.score["crimson_score"]
+
+    @cached_property
+    def outcome(self) -> Outcome | None:
+        """What became of each finding; None if unscored."""
+        return None if self.score is None else read_outcome(self.score["raw_evaluation"])
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready record: the reference implementation's keys (None if unscored), then ours."""

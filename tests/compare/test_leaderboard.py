@@ -20,14 +20,14 @@ from typer.testing import CliRunner
 
 from crimson_core import InputError
 from crimson_core.cli import app
+from crimson_core.compare.exports import as_csv, as_json, as_jsonl, markdown
 from crimson_core.compare.leaderboard.config import Source, load_config, parse_config
 from crimson_core.compare.leaderboard.data import read_source
-from crimson_core.compare.leaderboard.exports import as_csv, as_json, as_jsonl
 from crimson_core.compare.leaderboard.hub import as_dataset, merged_card, model_card, write_hub_files
 from crimson_core.compare.leaderboard.page import page_html
 from crimson_core.compare.leaderboard.run import read_test_sets, run_leaderboard
-from crimson_core.compare.leaderboard.tables import all_tables, differences_table, markdown, systems_table
 from crimson_core.compare.statistics import mean_interval
+from crimson_core.compare.tables import all_tables, differences_table, systems_table
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "leaderboard.yaml"
@@ -207,7 +207,7 @@ def test_duplicate_ids_of_a_test_set_and_empty_patients_are_refused(tmp_path):
 def test_the_figures_of_the_example(example):
     section = example.sections[0]
     assert list(section.figures) == ["A", "B"]  # the better one first
-    assert section.figures["A"]["crimson_score"].value == pytest.approx(section.summaries["A"]["crimson_score"])
+    assert section.figures["A"]["crimson_score"].value == pytest.approx(section.summaries["A"].crimson_score)
     (comparison,) = section.comparisons
     assert (comparison.wins, comparison.losses, comparison.ties) == (4, 0, 4)
     assert comparison.p_value == 2 / 2**4  # the four pairs that differ, all in one direction
@@ -218,7 +218,7 @@ def test_the_figures_of_the_example(example):
 
 def test_unscored_pairs_are_counted_wherever_they_are_left_out(example):
     moody = example.sections[1]
-    unscored = {name: summary["n_unscored"] for name, summary in moody.summaries.items()}
+    unscored = {name: summary.n_unscored for name, summary in moody.summaries.items()}
     assert sum(unscored.values()) == example.n_unscored > 0
     (comparison,) = moody.comparisons
     assert comparison.difference.n + comparison.difference.n_left_out == 8
@@ -240,6 +240,10 @@ def test_every_table_has_a_signature_and_every_output_the_same_figures(example):
     ]
     assert float(found[0]["value"]) == mean
     assert all(row["signature"] for row in found)
+    missed = "A: 1 of 2 urgent findings missed; mean score 0.896, better than a normal template."
+    assert missed in markdown(example)
+    assert page_html(example).index(missed) < page_html(example).index("<table>")  # what matters first
+    assert data["sections"][0]["systems"]["A"]["n_urgent_missed"] == 1
     lines = [json.loads(line) for line in as_jsonl(example).splitlines()]
     assert len(lines) == 2 * 2 * 8
     assert "pleural" not in as_json(example) + as_csv(example) + markdown(example)  # no report text
@@ -279,7 +283,7 @@ def test_one_pair_equal_systems_and_nothing_scored_are_plainly_marked(tmp_path, 
         assert "No two systems differ" not in text
         assert "None: no two systems have a score for the same pair." in page
         assert found.n_unscored == 2
-        assert "<svg" not in page
+        assert ("data-figure=" in page, page.count("<script>")) == (False, 1)
     json.loads(as_json(found), parse_constant=lambda constant: pytest.fail(constant))
     assert "No pair was scored" in model_card(found, "A") or judge == "offline"
 
@@ -311,8 +315,10 @@ def test_hostile_text_is_text_in_every_output(tmp_path):
     }
     found = board(tmp_path, config)
     page = page_html(found)
+    own, plotly, _ = page.split("<script>")  # plotly's script, and ours
+    assert plotly.startswith("/**\n* plotly.js")
+    page = own
     assert "<img" not in page
-    assert page.count("<script>") == 1
     assert "&lt;img src=x" in page
     assert not {*map(chr, (*range(32), 127))} - {*"\n\r\t"} & {*page}
     assert "\ufffd[31m\ufffd\ufffd" in page
@@ -321,12 +327,13 @@ def test_hostile_text_is_text_in_every_output(tmp_path):
 
 
 def test_the_page_asks_for_nothing_and_names_everything_once(example):
-    page = page_html(example)
-    assert not re.search(r'(?:src|href)="(?!#)', page.replace("xlink:href", "href").replace('href="#', ""))
+    page, *scripts = page_html(example).split("<script>")
+    assert not re.search(r'(?:src|href)="(?!#)', page)
     assert "default-src 'none'" in page
-    ids = [i for i in re.findall(r'\sid="([^"]+)"', page) if not re.fullmatch(r"[a-z][0-9a-f]{10}", i)]
+    ids = re.findall(r'\sid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
-    assert page.count("<svg") == page.count('role="img" aria-label="', page.index("<svg")) - page.count('class="scale"')
+    assert page.count('class="plot" role="img" aria-label="') == page.count("data-figure=") == 2 * 5
+    assert len(scripts) == 2  # plotly's is there once for all figures
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH: apt-get install chromium")
@@ -345,9 +352,20 @@ def test_the_page_in_a_browser_fits_and_is_accessible(tmp_path):
         page.on("console", lambda message: troubles.append(message.text))
         page.on("request", lambda request: request.url.startswith("file:") or troubles.append(request.url))
         page.goto((tmp_path / "page.html").as_uri())
+        assert page.locator(".plot .main-svg:first-child").count() == 2 * 5
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        assert {plot.bounding_box()["width"] for plot in page.locator(".plot > div > .svg-container").all()} == {310}
+        assert page.locator("details:not([open])").count() == 0
+        page.evaluate("window.dispatchEvent(new Event('afterprint'))")
         for width, scheme in ((1280, "light"), (390, "dark")):
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=scheme)
+            background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[scheme]
+            page.wait_for_function(
+                "w => [...document.querySelectorAll('.plot .main-svg:first-child')].every(e => e.clientWidth < w)",
+                arg=width,
+            )
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             found = Axe().run(page)
             assert found.violations_count == 0, found.generate_report()
@@ -425,12 +443,12 @@ def test_compare_and_leaderboard_write_what_their_endings_say(tmp_path):
     flags = [flag for output in outputs for flag in ("-o", output)]
     done = crimson("compare", file, "--prediction-column", "a", "--prediction-column", "b", "-j", "offline", *flags)
     assert done.exit_code == 0, done
-    assert "a less b" in done.stdout
+    assert "a − b" in done.stdout
     assert all(output.stat().st_size for output in outputs)
     assert outputs[0].read_text().startswith("<!DOCTYPE html>")
     alone = crimson("leaderboard", EXAMPLE, "--no-progress")
     assert alone.exit_code == 0
-    assert "A less B" in alone.stdout
+    assert "A − B" in alone.stdout
 
 
 def test_compare_joins_files_by_id(tmp_path):
@@ -438,7 +456,7 @@ def test_compare_joins_files_by_id(tmp_path):
     second = write(tmp_path / "b.jsonl", [{"id": i, "prediction": ""} for i in reversed(REFERENCES)])
     done = crimson("compare", first, second, "-j", "offline", "--no-progress")
     assert done.exit_code == 0, done
-    assert "a less b" in done.stdout
+    assert "a − b" in done.stdout
 
 
 def test_commands_are_refused_before_anything_is_judged(tmp_path):
@@ -527,6 +545,6 @@ def test_a_second_comparison_reads_what_the_first_one_has_judged(tmp_path):
 def test_a_leaderboard_is_compared_without_loading_what_it_does_not_need():
     code = (
         "import sys; from crimson_core.cli import app; "
-        "assert not {'matplotlib', 'jinja2', 'datasets', 'huggingface_hub', 'scipy', 'numpy', 'torch'} & sys.modules.keys()"
+        "assert not {'plotly', 'jinja2', 'datasets', 'huggingface_hub', 'scipy', 'numpy', 'torch'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

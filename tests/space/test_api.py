@@ -78,7 +78,7 @@ def test_a_table(url, client):
         ("score", {"reference": "effusion"}, "'candidate' is missing"),
         ("score", PAIR | {"prior": "effusion"}, "'prior' is unknown"),
         ("score", PAIR | {"age": 65}, "object of texts"),
-        ("score", PAIR | {"age": "old"}, "no age"),
+        ("score", PAIR | {"age": "old"}, "can't be read"),
         ("score", PAIR | {"candidate": "x" * 30_000}, "at most 20,000"),
         ("score", "effusion", "object of texts"),
         ("score_table", {"table": "a,b\n1,2\n"}, "reference"),

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from crimson_core.protocol.outcome import JudgedFinding, Outcome
 
 Span = tuple[int, int]
 
@@ -13,25 +15,17 @@ class Mark:
     """What a report's text shows about one finding.
 
     Attributes:
-        id: Of the finding.
+        finding: What the judge says of it.
         anchor: Its name in the page, of safe letters.
-        finding: Its text.
-        level: Its clinical significance, as the judge wrote it.
         kind: `matched`, `missing` or `false`.
         group: Number of its group of matched findings, from 1 and the same in both reports; None without a match.
-        partners: Ids of the findings that it is matched with.
-        errors: The attribute errors of its matches.
         span: Its characters in the report; None where it cannot be located without guessing.
     """
 
-    id: str
+    finding: JudgedFinding
     anchor: str
-    finding: str
-    level: str
     kind: str
     group: int | None = None
-    partners: list[str] = field(default_factory=list)
-    errors: list[Mapping[str, Any]] = field(default_factory=list)
     span: Span | None = None
 
 
@@ -51,55 +45,39 @@ class Piece(NamedTuple):
     ends: list[Mark]
 
 
-def mark_reports(
-    evaluation: Mapping[str, Any], reference: str, candidate: str, anchor: str = ""
-) -> tuple[list[Mark], list[Mark]]:
+def mark_reports(outcome: Outcome, reference: str, candidate: str, anchor: str = "") -> tuple[list[Mark], list[Mark]]:
     """The marks of the reference report and of the candidate report.
 
     Args:
-        evaluation: A consistent evaluation in the wire format.
+        outcome: Of the two reports.
         reference: The reference report.
         candidate: The candidate report.
         anchor: Start of the names in the page, of safe letters.
     """
-    matches = [(match["ref_id"], match["pred_id"]) for match in evaluation["matched_findings"]]
-    errors = evaluation["errors"]["attribute_errors"]
-    groups = _groups(matches)
+    groups = _groups(outcome.matches)
 
-    def marks(findings: Sequence[Mapping[str, Any]], report: str, side: int, unmatched: str) -> list[Mark]:
-        own, other = ("ref_id", "pred_id") if side == 0 else ("pred_id", "ref_id")
-        made = []
-        for number, finding in enumerate(findings, 1):
-            i = finding["id"]
-            partners = [match[1 - side] for match in matches if match[side] == i]
-            made.append(
-                Mark(
-                    i,
-                    f"{anchor}{'reference' if side == 0 else 'candidate'}-{number}",
-                    finding["finding"],
-                    finding.get("clinical_significance", ""),
-                    "matched" if partners else unmatched,
-                    groups.get((side, i)),
-                    partners,
-                    [error for error in errors if error[own] == i and error[other] in partners],
-                    locate(finding, report),
-                )
+    def marks(findings: Mapping[str, JudgedFinding], report: str, side: int) -> list[Mark]:
+        name, unmatched = (("reference", "missing"), ("candidate", "false"))[side]
+        return [
+            Mark(
+                finding,
+                f"{anchor}{name}-{number}",
+                "matched" if finding.partners else unmatched,
+                groups.get((side, finding.id)),
+                locate(finding.text, finding.span, report),
             )
-        return made
+            for number, finding in enumerate(findings.values(), 1)
+        ]
 
-    return (
-        marks(evaluation["reference_findings"], reference, 0, "missing"),
-        marks(evaluation["predicted_findings"], candidate, 1, "false"),
-    )
+    return marks(outcome.references, reference, 0), marks(outcome.predictions, candidate, 1)
 
 
-def locate(finding: Mapping[str, Any], report: str) -> Span | None:
+def locate(text: str, span: Any, report: str) -> Span | None:
     """Where a finding stands in its report.
 
     The span that the judge gave counts if it holds the finding's text. Otherwise the text counts as located where it
     stands as whole words exactly once.
     """
-    text, span = finding["finding"], finding.get("span")
     if isinstance(span, (list, tuple)) and len(span) == 2 and all(type(end) is int for end in span):
         start, end = span
         if 0 <= start < end <= len(report) and report[start:end] == text:

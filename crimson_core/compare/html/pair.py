@@ -1,13 +1,13 @@
 """One report pair and what the judge said about it, as HTML."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 from crimson_core.compare.html import words
 from crimson_core.compare.html.marking import mark_reports, pieces
 from crimson_core.compare.html.rendering import renderer
+from crimson_core.compare.summary import urgent_missed
+from crimson_core.protocol.outcome import JudgedFinding, Outcome
 from crimson_core.protocol.pair import ReportPair
-from crimson_core.protocol.scoring import grade_weight, score_terms, significance_weight
 from crimson_core.run.scorer import PairResult
 
 render = renderer()
@@ -29,8 +29,8 @@ def pair_html(
     shared = {"pair": pair, "result": result, "signature": signature, "title": title, "label": label}
     if result.score is None:
         return render("unscored.html", **shared)
-    evaluation = result.score["raw_evaluation"]
-    reference, candidate = mark_reports(evaluation, pair.reference, pair.candidate, anchor)
+    outcome, score = result.outcome, result.score["crimson_score"]
+    reference, candidate = mark_reports(outcome, pair.reference, pair.candidate, anchor)
     reports = [
         {"name": name, "text": text, "marks": marks, "pieces": list(pieces(text, marks))}
         for name, text, marks in (
@@ -38,78 +38,55 @@ def pair_html(
             ("Candidate report", pair.candidate, candidate),
         )
     ]
-    score = result.score["crimson_score"]
     return render(
         "pair.html",
         **shared,
         score=score,
+        urgent_missed=urgent_missed(outcome),
         meaning=words.meaning(score),
-        bands=words.BANDS,
         levels=words.SIGNIFICANCE,
         reports=reports,
-        errors=error_rows(evaluation),
-        terms=term_rows(evaluation),
+        errors=error_rows(outcome),
+        outcome=outcome,
         metrics=result.score["metrics"],
         missing_weight=result.score["weighted_error_counts"]["missing_findings"],
     )
 
 
-def error_rows(evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
-    """One row per error: its type, the findings that it is about, its grade and why.
+class ErrorRow(NamedTuple):
+    """An error as a page tells it.
 
-    The gravest kinds come first: false and missing findings by weight, then attribute errors by weight.
+    Attributes:
+        type: What kind of error.
+        findings: Those that it is about.
+        grade: Its grade in words, or the clinical significance of a finding.
+        weight: What it weighs.
+        explanation: Why; empty where the type says all.
     """
-    references = {finding["id"]: finding for finding in evaluation["reference_findings"]}
-    predictions = {finding["id"]: finding for finding in evaluation["predicted_findings"]}
-    errors = evaluation["errors"]
-    weighed = []
-    for kind, ids, findings, where in (
-        ("false finding", errors["false_findings"], predictions, "Stands in the candidate only."),
-        ("missing finding", errors["missing_findings"], references, "Stands in the reference only."),
-    ):
-        for i in ids:
-            finding = findings.get(i, {})
-            row = {
-                "type": kind,
-                "findings": [(i, finding.get("finding", ""))],
-                "grade": words.significance(finding.get("clinical_significance", "")),
-                "weight": significance_weight(finding),
-                "explanation": where,
-            }
-            weighed.append(((0, -row["weight"]), row))
-    for error in errors["attribute_errors"]:
-        row = {
-            "type": ", ".join(error["error_types"]) or "attribute",
-            "findings": [
-                (error["ref_id"], references.get(error["ref_id"], {}).get("finding", "")),
-                (error["pred_id"], predictions.get(error["pred_id"], {}).get("finding", "")),
+
+    type: str
+    findings: list[JudgedFinding]
+    grade: str
+    weight: float
+    explanation: str = ""
+
+
+def error_rows(outcome: Outcome) -> list[ErrorRow]:
+    """The errors, the gravest kinds first: false and missing findings by weight, then attribute errors by weight."""
+    unmatched = [("missing finding", finding) for finding in outcome.missing]
+    unmatched += [("false finding", finding) for finding in outcome.false]
+    rows = [ErrorRow(kind, [f], words.significance(f.level), f.weight) for kind, f in unmatched]
+    flawed = [
+        ErrorRow(
+            ", ".join(error.types) or "attribute",
+            [
+                outcome.references.get(error.ref_id, JudgedFinding(error.ref_id)),
+                outcome.predictions.get(error.pred_id, JudgedFinding(error.pred_id)),
             ],
-            "grade": error["severity"] or "not graded",
-            "weight": grade_weight(error),
-            "explanation": error["explanation"],
-        }
-        weighed.append(((1, -row["weight"]), row))
-    return [row for _, row in sorted(weighed, key=lambda pair: pair[0])]
-
-
-def term_rows(evaluation: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The terms of the score with the findings that they stand for: `references` and `false`."""
-    terms = score_terms(evaluation)
-    references = {finding["id"]: finding for finding in evaluation["reference_findings"]}
-    predictions = {finding["id"]: finding for finding in evaluation["predicted_findings"]}
-    credits = {credit.id: credit for credit in terms.credits}
-    partners: dict[str, list[str]] = {}
-    for match in evaluation["matched_findings"]:
-        partners.setdefault(match["ref_id"], []).append(match["pred_id"])
-    return {
-        "references": [
-            {
-                "finding": references[i],
-                "weight": weight,
-                "credit": credits.get(i),
-                "partners": partners.get(i, []),
-            }
-            for i, weight in terms.references
-        ],
-        "false": [{"finding": predictions.get(i, {"id": i, "finding": ""}), "weight": w} for i, w in terms.false],
-    }
+            error.grade or "not graded",
+            error.weight,
+            error.explanation,
+        )
+        for error in outcome.errors
+    ]
+    return [row for part in (rows, flawed) for row in sorted(part, key=lambda row: -row.weight)]

@@ -7,22 +7,27 @@ SIGNIFICANCE = {
     "benign_expected": "benign or expected",
 }
 
-# Bands of the scale from -1 to 1: lower end, upper end, what it means.
-BANDS = (
-    (-1.0, 0.0, "false findings outweigh the right ones"),
-    (0.0, 1.0, "share of the reference’s weight told rightly, less what is false"),
-)
+
+def band(score: float) -> str:
+    """Where a score, or a mean of scores, stands on the scale."""
+    if score != score:
+        return "unscored"
+    if score == 1:
+        return "nothing wrong that counts"
+    if score == 0:
+        return "like a normal template"
+    return "better than a normal template" if score > 0 else "worse than a normal template"
 
 
 def meaning(score: float) -> str:
-    """One sentence about a score."""
+    """One sentence about a score; `band` is its heading."""
     if score == 1:
-        return "Nothing that counts is missing, and nothing is wrong."
+        return "Every finding that counts is told rightly, and none is false."
     if score > 0:
         return f"{score:.0%} of the weight of the reference’s findings is told rightly, after false findings are taken off."
     if score == 0:
-        return "Worth no more than a normal template: nothing is gained over a report that finds nothing."
-    return "False findings outweigh what is right: worse than a normal template."
+        return "Nothing is gained over a report that finds nothing."
+    return "False findings outweigh what is told rightly."
 
 
 def significance(level: str) -> str:

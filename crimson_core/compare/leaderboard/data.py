@@ -1,16 +1,15 @@
 """The report pairs of a test set, in the same order for all systems."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from crimson_core.compare import summary
 from crimson_core.compare.leaderboard.config import Columns, Config, Source, System, TestSet
+from crimson_core.compare.section import Systems
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair, is_missing
-from crimson_core.run.scorer import PairResult
 from crimson_core.run.tables import (
     READABLE,
     Rows,
@@ -27,72 +26,6 @@ from crimson_core.run.tables import (
 _FROM_CONTEXT = {"age_band": ("age", summary.age_band), "sex": ("sex", summary.sex)}
 # What an error about a missing column says can be done.
 IN_CONFIG = "Name the right one in the config: the columns of a test set under columns, of a system under column."
-
-
-@dataclass(frozen=True)
-class Systems:
-    """Systems and their report pairs, in the same order for all.
-
-    Attributes:
-        pairs: Of each system.
-        patients: Whose study each pair is; None where no column names them.
-        subgroups: What the pairs are split up by -> the subgroup of each pair.
-        joined_by: `id`, or `order`: then nothing but equal references says that the rows go together.
-    """
-
-    pairs: dict[str, list[ReportPair]] = field(repr=False)
-    patients: list[str] | None = field(default=None, repr=False)
-    subgroups: dict[str, list[str]] = field(default_factory=dict, repr=False)
-    joined_by: str = "order"
-
-    @property
-    def names(self) -> list[str]:
-        """Their names."""
-        return list(self.pairs)
-
-    @property
-    def n_pairs(self) -> int:
-        """Pairs of each."""
-        return len(next(iter(self.pairs.values())))
-
-    def interleaved(self) -> list[ReportPair]:
-        """The first pair of each system, then the second ones: a run that is stopped has the same pairs of all."""
-        return [pair for row in zip(*self.pairs.values(), strict=True) for pair in row]
-
-    def results(self, found: Iterable[PairResult]) -> dict[str, list[PairResult]]:
-        """The results of each system over the pairs that all of them are done with.
-
-        Args:
-            found: Results of `interleaved`, in its order; some may be lacking.
-        """
-        found, width = list(found), len(self.pairs)
-        done = Counter(result.index // width for result in found)
-        kept: dict[str, list[PairResult]] = {name: [] for name in self.pairs}
-        for result in found:
-            row, system = divmod(result.index, width)
-            if done[row] == width:
-                kept[self.names[system]].append(replace(result, index=row))
-        return kept
-
-
-def name_systems(tables: Sequence[str], predictions: Sequence[str]) -> dict[str, tuple[int, str]]:
-    """Name of a system -> number of its table and its column, for columns of one table or of several.
-
-    Args:
-        tables: Their file names.
-        predictions: The columns of candidate reports, each a system (of each table).
-    """
-    stems = [Path(table).stem for table in tables]
-    if len(set(stems)) < len(stems):
-        stems = list(tables)
-    if len(set(stems)) < len(stems):
-        stems = [f"{number}. {table}" for number, table in enumerate(tables, 1)]
-    named = {}
-    for number, stem in enumerate(stems):
-        for column in predictions:
-            parts = ([stem] if len(tables) > 1 else []) + ([column] if len(predictions) > 1 or len(tables) == 1 else [])
-            named[": ".join(parts)] = (number, column)
-    return named
 
 
 def read_systems(config: Config, test_set: str, folder: Path, how: str = IN_CONFIG) -> Systems:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crimson_core.compare.exports import as_json, markdown, records
 from crimson_core.compare.leaderboard.config import Source
-from crimson_core.compare.leaderboard.exports import as_json, records
-from crimson_core.compare.leaderboard.run import Leaderboard, Section
-from crimson_core.compare.leaderboard.tables import markdown
+from crimson_core.compare.leaderboard.run import Leaderboard
+from crimson_core.compare.section import Section
 from crimson_core.compare.statistics import Estimate
 from crimson_core.compare.summary import CLINICAL_FIGURES
 from crimson_core.errors import CrimsonError, InputError
@@ -209,7 +209,10 @@ def push_to_hub(board: Leaderboard, repository: str, *, private: bool = True) ->
 def _result(section: Section, system: str) -> dict[str, Any]:
     """Flat, as a metric's `compute` gives it; what is not defined is None, since NaN is no JSON."""
     summary = section.summaries[system]
-    counts = {key: value for key, value in summary.items() if key.startswith(("n_", "mean_"))}
+    counts = {
+        key: getattr(summary, key) for key in ("n_pairs", "n_unscored", "n_repaired", "n_suspect", "n_unrecognised")
+    }
+    counts |= {f"mean_{kind}": mean for kind, mean in summary.mean_errors.items()}
     figures = {key: estimate.value for key, estimate in section.figures[system].items()}
     score = section.figures[system]["crimson_score"]
     every = figures | counts | {"crimson_score_low": score.low, "crimson_score_high": score.high}

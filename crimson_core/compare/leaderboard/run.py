@@ -4,83 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from crimson_core.compare.leaderboard.config import Config, JudgeChoice
-from crimson_core.compare.leaderboard.data import IN_CONFIG, Systems, read_systems
-from crimson_core.compare.statistics import Agreement, Comparison, Estimate, agreement, compare_systems, corrected
-from crimson_core.compare.summary import clinical_figures, spread_first, summarize
+from crimson_core.compare.leaderboard.data import IN_CONFIG, read_systems
+from crimson_core.compare.section import Section, Systems, make_section
+from crimson_core.compare.statistics import Agreement, agreement, corrected
 from crimson_core.errors import InputError
 from crimson_core.run.scorer import CrimsonScorer, PairResult
-
-
-class Subgroup(NamedTuple):
-    """Figures of a part of the pairs.
-
-    Attributes:
-        by: What the pairs are split up by.
-        label: Of the part.
-        n_pairs: In it, of each system.
-        figures: System -> `crimson_score` and each of `summary.CLINICAL_FIGURES`.
-    """
-
-    by: str
-    label: str
-    n_pairs: int
-    figures: dict[str, dict[str, Estimate]]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A test set under a judge.
-
-    Attributes:
-        test_set: Its name.
-        judge: What it is called: its spec, and its options.
-        signature: Of the scores.
-        systems: What was judged.
-        results: Of each system, over the same pairs in the same order.
-        n_asked: Pairs of each system that were to be judged; more than there are results where a run was interrupted.
-        summaries: Of each system, as `summarize` gives them.
-        figures: System -> `crimson_score` and each of `summary.CLINICAL_FIGURES`; the highest mean first.
-        subgroups: The same for parts of the pairs.
-        comparisons: Of every two systems; the adjusted p values are corrected for all comparisons of the leaderboard.
-    """
-
-    test_set: str
-    judge: str
-    signature: str
-    systems: Systems = field(repr=False)
-    results: dict[str, list[PairResult]] = field(repr=False)
-    n_asked: int
-    summaries: dict[str, dict[str, Any]] = field(repr=False)
-    figures: dict[str, dict[str, Estimate]]
-    subgroups: list[Subgroup]
-    comparisons: list[Comparison]
-
-    @property
-    def name(self) -> str:
-        """What to call it."""
-        return f"{self.test_set}, {self.judge}"
-
-    @property
-    def positions(self) -> list[int]:
-        """Positions in the test set of the pairs that have results."""
-        return [result.index for result in next(iter(self.results.values()))]
-
-    @property
-    def n_units(self) -> int:
-        """How many patients, or else pairs, are resampled."""
-        patients = self.systems.patients
-        return len(self.positions if patients is None else {patients[position] for position in self.positions})
-
-    def scores(self, name: str) -> dict[int, float]:
-        """Position of a pair -> score of a system, NaN where unscored."""
-        return {result.index: result.crimson_score for result in self.results[name]}
-
-    def most_separated(self, most: int) -> list[tuple[int, float]]:
-        """(place in the lists of results, best less worst score) of the pairs that separate the systems most; only real ones."""
-        return [(place, spread) for place, spread in spread_first(self.results)[:most] if spread > 0]
 
 
 @dataclass(frozen=True)
@@ -126,7 +57,7 @@ class Leaderboard:
     @property
     def n_unscored(self) -> int:
         """Unscored pairs of all sections."""
-        return sum(summary["n_unscored"] for section in self.sections for summary in section.summaries.values())
+        return sum(summary.n_unscored for section in self.sections for summary in section.summaries.values())
 
 
 def read_test_sets(config: Config, folder: Path, how: str = IN_CONFIG) -> dict[str, Systems]:
@@ -177,7 +108,7 @@ def run_leaderboard(
                 interrupted = True
             results = systems.results(scorer.checked_together(pairs, found))
             if any(results.values()):
-                sections.append(_section(name, judge, scorer.signature, systems, results, config.seed))
+                sections.append(make_section(name, judge.label, scorer.signature, systems, results, config.seed))
             if interrupted:
                 break
         if interrupted:
@@ -199,41 +130,6 @@ def build_scorer(judge: JudgeChoice, **scorer_options: Any) -> CrimsonScorer:
         if option in scorer_options or option in ("judge", "repair"):
             raise InputError(f"judge {judge.spec!r}: {option} is no option of the judge.")
     return CrimsonScorer(judge.spec, repair=judge.repair, **scorer_options, **judge.options)
-
-
-def _section(
-    name: str,
-    judge: JudgeChoice,
-    signature: str,
-    systems: Systems,
-    results: Mapping[str, Sequence[PairResult]],
-    seed: int,
-) -> Section:
-    positions = [result.index for result in next(iter(results.values()))]
-    patients = None if systems.patients is None else [systems.patients[position] for position in positions]
-    figures = clinical_figures(results, patients, seed=seed)
-    best_first = sorted(figures, key=lambda system: _rank(figures[system]["crimson_score"].value))
-    results = {system: list(results[system]) for system in best_first}
-    subgroups = []
-    for by, labels in systems.subgroups.items():
-        for label in sorted({labels[position] for position in positions}, key=_natural):
-            places = [place for place, position in enumerate(positions) if labels[position] == label]
-            part = {system: [theirs[place] for place in places] for system, theirs in results.items()}
-            whose = patients and [patients[place] for place in places]
-            subgroups.append(Subgroup(by, label, len(places), clinical_figures(part, whose, seed=seed)))
-    scores = {system: [result.crimson_score for result in theirs] for system, theirs in results.items()}
-    return Section(
-        name,
-        judge.label,
-        signature,
-        systems,
-        results,
-        systems.n_pairs,
-        {system: summarize(theirs, signature) for system, theirs in results.items()},
-        {system: figures[system] for system in best_first},
-        subgroups,
-        compare_systems(scores, patients, seed=seed),
-    )
 
 
 def _corrected_together(sections: Sequence[Section]) -> list[Section]:
@@ -270,12 +166,3 @@ def _agreement(first: Section, second: Section, config: Config, most: int = 10) 
     apart = [(name, position, round(a - b, 4)) for name, position, a, b in both if a != b]  # scores have four decimals
     apart.sort(key=lambda row: -abs(row[2]))
     return JudgeAgreement(first.test_set, (first, second), compared(pooled), alone, apart[:most])
-
-
-def _rank(mean: float) -> tuple[bool, float]:
-    return mean != mean, -mean
-
-
-def _natural(label: str) -> tuple[bool, bool, str]:
-    """Age bands by age, the unknown last."""
-    return label == "unknown", not label.startswith("under"), label

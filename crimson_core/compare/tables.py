@@ -1,12 +1,14 @@
-"""A leaderboard as tables of text: what the terminal, Markdown and HTML show alike."""
+"""Systems and judges compared, as tables of text: what the terminal, Markdown, the reports and the Space show alike."""
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from crimson_core.compare.leaderboard.run import JudgeAgreement, Leaderboard, Section
-from crimson_core.compare.statistics import Estimate
-from crimson_core.compare.summary import CLINICAL_FIGURES
+from crimson_core.compare.formats import count, fixed, interval, p_value, signed, two, with_interval
+from crimson_core.compare.html import words
+from crimson_core.compare.leaderboard.run import JudgeAgreement, Leaderboard
+from crimson_core.compare.section import Section
+from crimson_core.compare.summary import CLINICAL_FIGURES, OTHER, errors_by_significance, errors_by_type
+from crimson_core.protocol.evaluation import SIGNIFICANCE_LEVELS
 
 RESEARCH_ONLY = "Research use only, not for clinical decisions."
 FEW = 20  # units to resample
@@ -14,11 +16,10 @@ _FEW = (
     "Few pairs (or patients): intervals and the bootstrap p value are too sure of themselves. p, by randomisation, holds "
     "for any number."
 )
-_MARKDOWN_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>#|~$&"} | {"\n": "<br>", "\r": " "})
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """Rows of text under a title.
 
     Attributes:
@@ -29,6 +30,7 @@ class Table:
         notes: How to read it.
         signature: Of the scores that the figures come from.
         n_labels: Columns of labels.
+        lead: What is said before it.
     """
 
     part: str
@@ -38,9 +40,10 @@ class Table:
     notes: list[str]
     signature: str
     n_labels: int = 1
+    lead: list[str] = field(default_factory=list)
 
 
-def section_tables(section: Section) -> list[Table]:
+def section_tables(section: Section) -> list[TextTable]:
     """The tables of a section."""
     tables = [systems_table(section), clinical_table(section)]
     if section.comparisons:
@@ -48,15 +51,24 @@ def section_tables(section: Section) -> list[Table]:
     return tables + subgroup_tables(section)
 
 
-def systems_table(section: Section) -> Table:
+def headlines(section: Section) -> list[str]:
+    """What matters first, of each system: the urgent findings that it missed, and its mean score in words."""
+    told = []
+    for name, summary in section.summaries.items():
+        n, missed = summary.n_urgent, summary.n_urgent_missed
+        urgent = f"{missed:,} of {count(n, 'urgent finding')} missed" if n else "the references hold no urgent finding"
+        score = f"mean score {fixed(summary.crimson_score)}, {words.band(summary.crimson_score)}"
+        told.append(f"{name}: " + (f"{urgent}; {score}." if summary.n_unscored < summary.n_pairs else "unscored."))
+    return told
+
+
+def systems_table(section: Section) -> TextTable:
     """The mean of each system, the highest first, and its errors."""
     rows = []
     for name, figures in section.figures.items():
-        summary, score = section.summaries[name], figures["crimson_score"]
-        errors = (summary[f"mean_{kind}"] for kind in ("missing_findings", "false_findings", "attribute_errors"))
-        rows.append(
-            [name, number(score.value), interval(score), str(score.n), str(score.n_left_out), *map(_two, errors)]
-        )
+        means, score = section.summaries[name].mean_errors, figures["crimson_score"]
+        errors = (means[kind] for kind in ("missing_findings", "false_findings", "attribute_errors"))
+        rows.append([name, fixed(score.value), interval(score), str(score.n), str(score.n_left_out), *map(two, errors)])
     notes = []
     if not any(figures["crimson_score"].n for figures in section.figures.values()):
         notes.append("No pair of any system was scored.")
@@ -67,23 +79,23 @@ def systems_table(section: Section) -> Table:
         notes.append(f"{section.n_units} {patients} resampled, not the pairs.")
     if section.n_units < FEW:
         notes.append(_FEW)
-    if suspect := {name: n for name, own in section.summaries.items() if (n := own["n_suspect"])}:
+    if suspect := {name: n for name, own in section.summaries.items() if (n := own.n_suspect)}:
         told = ", ".join(f"{name} {n}" for name, n in suspect.items())
         notes.append(f"Pairs with something that speaks against the judge's evaluation (suspect): {told}.")
-    if unread := {name: n for name, own in section.summaries.items() if (n := own["n_unrecognised"])}:
+    if unread := {name: n for name, own in section.summaries.items() if (n := own.n_unrecognised)}:
         told = ", ".join(f"{name} {n}" for name, n in unread.items())
         notes.append(f"Pairs with a report that holds nothing that the judge knows, and counts as normal: {told}.")
     if section.systems.joined_by == "order" and len(rows) > 1:
         notes.append("There are no ids: rows of equal references in the same order were taken for the same pairs.")
     columns = ["System", "Mean score", "95 % interval", "Pairs", "Unscored", "Missing", "False", "Attribute"]
-    return Table(section.name, "Mean scores", columns, rows, notes, section.signature)
+    return TextTable(section.name, "Mean scores", columns, rows, notes, section.signature, lead=headlines(section))
 
 
-def differences_table(section: Section) -> Table:
+def differences_table(section: Section) -> TextTable:
     """The paired difference of every two systems."""
     rows = [
         [
-            f"{c.systems[0]} less {c.systems[1]}",
+            difference_name(*c.systems),
             signed(c.difference.value),
             interval(c.difference, signed),
             p_value(c.p_value),
@@ -102,15 +114,17 @@ def differences_table(section: Section) -> Table:
     elif all(c.wins == c.losses == 0 for c in section.comparisons):
         notes.append("No two systems differ on any pair that both have a score for.")
     columns = ["Systems", "Difference", "95 % interval", "p", "p, Holm", "p, bootstrap", "d_z", "Won/tied/lost"]
-    return Table(section.name, "Paired differences", [*columns, "Pairs", "Left out"], rows, notes, section.signature)
+    return TextTable(
+        section.name, "Paired differences", [*columns, "Pairs", "Left out"], rows, notes, section.signature
+    )
 
 
-def clinical_table(section: Section) -> Table:
+def clinical_table(section: Section) -> TextTable:
     """The clinical figures of each system."""
     rows = [
         [name, *(with_interval(figures[key]) for key in CLINICAL_FIGURES)] for name, figures in section.figures.items()
     ]
-    return Table(
+    return TextTable(
         section.name,
         "Clinical figures",
         ["System", *(figure.title for figure in CLINICAL_FIGURES.values())],
@@ -120,12 +134,12 @@ def clinical_table(section: Section) -> Table:
     )
 
 
-def subgroup_tables(section: Section) -> list[Table]:
+def subgroup_tables(section: Section) -> list[TextTable]:
     """The means and the clinical figures of each subgroup, one table for each way of splitting the pairs up."""
     shown = ["crimson_score", *CLINICAL_FIGURES]
     titles = ["Mean score", *(figure.title for figure in CLINICAL_FIGURES.values())]
     return [
-        Table(
+        TextTable(
             section.name,
             f"By {_words(by)}",
             [_words(by).capitalize(), "System", "Pairs", *titles],
@@ -148,7 +162,7 @@ def subgroup_tables(section: Section) -> list[Table]:
     ]
 
 
-def agreement_tables(found: JudgeAgreement) -> list[Table]:
+def agreement_tables(found: JudgeAgreement) -> list[TextTable]:
     """How two judges agree, and the pairs on which they do not."""
     first, second = found.sections
     rows = []
@@ -159,7 +173,7 @@ def agreement_tables(found: JudgeAgreement) -> list[Table]:
                 name,
                 str(difference.n),
                 str(difference.n_left_out),
-                *map(number, (agreed.pearson, agreed.spearman, agreed.kendall)),
+                *map(fixed, (agreed.pearson, agreed.spearman, agreed.kendall)),
                 signed(difference.value),
                 interval(difference, signed),
                 f"{agreed.n_within / difference.n:.0%}" if difference.n else "–",
@@ -169,7 +183,7 @@ def agreement_tables(found: JudgeAgreement) -> list[Table]:
     signature = f"{first.signature} and {second.signature}"
     columns = ["Pairs of", "Pairs", "Left out", "Pearson", "Spearman", "Kendall", "Difference", "95 % interval", within]
     tables = [
-        Table(
+        TextTable(
             found.name,
             "Agreement",
             columns,
@@ -181,16 +195,16 @@ def agreement_tables(found: JudgeAgreement) -> list[Table]:
     if found.most_apart:
         a, b = first, second
         tables.append(
-            Table(
+            TextTable(
                 found.name,
                 "Pairs on which the judges disagree most",
                 ["Pair", "System", first.judge, second.judge, "Difference"],
                 [
                     [
-                        pair_name(first, position),
+                        first.pair_name(position),
                         name,
-                        number(a.scores(name)[position]),
-                        number(b.scores(name)[position]),
+                        fixed(a.scores(name)[position]),
+                        fixed(b.scores(name)[position]),
                         signed(difference),
                     ]
                     for name, position, difference in found.most_apart
@@ -203,15 +217,34 @@ def agreement_tables(found: JudgeAgreement) -> list[Table]:
     return tables
 
 
-def all_tables(board: Leaderboard) -> list[Table]:
+def error_table(section: Section) -> TextTable:
+    """Errors per scored pair by type and by clinical significance: the numbers of the figures of errors."""
+    counts = {}
+    for name, results in section.results.items():
+        levels = errors_by_significance(results)
+        counts[name] = errors_by_type(results) | {
+            f"{kind}, {words.significance(level)}": levels[kind][level]
+            for kind in ("missing", "false", "attribute")
+            for level in (*SIGNIFICANCE_LEVELS, OTHER)
+        }
+    per_pair = [section.per_pair(name, own) for name, own in counts.items()]
+    rows = [
+        [kind, *(fixed(own[kind]) for own in per_pair)]
+        for kind in per_pair[0]
+        if "," not in kind or any(own[kind] for own in per_pair)
+    ]
+    return TextTable(section.name, "Errors per scored pair", ["Error", *counts], rows, [], section.signature)
+
+
+def all_tables(board: Leaderboard) -> list[TextTable]:
     """All tables of a leaderboard, in their order."""
     tables = [table for section in board.sections for table in section_tables(section)]
     return tables + [table for found in board.agreements for table in agreement_tables(found)]
 
 
-def how_to_read(board: Leaderboard) -> list[str]:
-    """What is true of every table of a leaderboard."""
-    n = sum(len(section.comparisons) for section in board.sections)
+def how_to_read(sections: Sequence[Section], agreements: Sequence[JudgeAgreement] = ()) -> list[str]:
+    """What is true of every table of sections, and of how their judges agree."""
+    n = sum(len(section.comparisons) for section in sections)
     told = [
         "Missing, False, Attribute: mean errors per scored pair. An unscored pair is in no figure; a difference is over the pairs "
         "that both systems have a score for.",
@@ -220,83 +253,22 @@ def how_to_read(board: Leaderboard) -> list[str]:
     ]
     if n:
         told.append(
-            f"p: paired approximate randomisation, two-sided. p, Holm: the same, corrected for {n} "
-            f"{'comparison' if n == 1 else 'comparisons'}, all of this leaderboard. p, bootstrap: paired bootstrap. d_z: paired "
+            f"p: paired approximate randomisation, two-sided. p, Holm: the same, corrected for {count(n, 'comparison')}"
+            ", all that are shown here. p, bootstrap: paired bootstrap. d_z: paired "
             "Cohen's d, the mean difference over the standard deviation of the differences."
         )
-    if board.agreements:
+    if agreements:
         told.append(
             "Agreement of judges: over the pairs that both have scored, where a study's pairs of all systems are resampled "
-            "together. Difference: score under the first less that under the second. Kendall: tau-b."
+            "together. Difference: score under the first − score under the second. Kendall: tau-b."
         )
     return told
 
 
-def markdown(board: Leaderboard) -> str:
-    """A leaderboard in Markdown."""
-    lines = [f"# {_escaped(board.config.title)}", ""]
-    part = None
-    for table in all_tables(board):
-        if table.part != part:
-            part = table.part
-            lines += [f"## {_escaped(part)}", ""]
-        cells = [[_escaped(cell) for cell in row] for row in [table.columns, *table.rows]]
-        rule = [" --- "] * table.n_labels + [" ---: "] * (len(table.columns) - table.n_labels)
-        lines += [f"### {_escaped(table.title)}", "", "| " + " | ".join(cells[0]) + " |", "|" + "|".join(rule) + "|"]
-        lines += ["| " + " | ".join(row) + " |" for row in cells[1:]]
-        signature = table.signature.replace("`", "'")
-        lines += ["", *(f"{_escaped(note)}\n" for note in table.notes), f"Signature: `{signature}`", ""]
-    lines += ["## How to read it", "", *(f"- {_escaped(told)}" for told in how_to_read(board)), ""]
-    lines += ["## What the clinical figures count", ""]
-    lines += [f"- {figure.title}: {figure.definition}" for figure in CLINICAL_FIGURES.values()]
-    return "\n".join([*lines, "", RESEARCH_ONLY, ""])
-
-
-def pair_name(section: Section, position: int) -> str:
-    """What to call a pair: its id, or its row."""
-    pair = next(iter(section.systems.pairs.values()))[position]
-    return (pair.id or "")[:60] or f"row {position + 1}"
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A figure; one that is not defined is a dash."""
-    return "–" if math.isnan(value) else f"{value + 0.0:.{digits}f}".replace("-", "−")
-
-
-def signed(value: float, digits: int = 3) -> str:
-    """A difference, with its sign."""
-    return ("+" if value > 0 else "") + number(value, digits)
-
-
-def p_value(value: float) -> str:
-    """A p value for reading."""
-    return "–" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def interval(estimate: Estimate, form: Callable[[float], str] = number) -> str:
-    """The ends of an interval. Where all values are equal, resampling shows no spread, which is no certainty."""
-    if math.isnan(estimate.low):
-        return "–"
-    if estimate.low == estimate.high:
-        return "no spread"
-    return f"{form(estimate.low)} to {form(estimate.high)}"
-
-
-def with_interval(estimate: Estimate) -> str:
-    """A figure, its interval, and what it is an average over, one below the other."""
-    if math.isnan(estimate.value):
-        return "–\nn 0"
-    ends = interval(estimate, _two)
-    return f"{_two(estimate.value)}\n" + (f"{ends}\n" if ends != "–" else "") + f"n {estimate.n}"
-
-
-def _two(value: float) -> str:
-    return number(value, 2)
+def difference_name(first: str, second: str) -> str:
+    """What to call the first system's figure less the second's."""
+    return f"{first} − {second}"
 
 
 def _words(by: str) -> str:
     return by.replace("_", " ") if by == "age_band" else by
-
-
-def _escaped(text: str) -> str:
-    return text.translate(_MARKDOWN_SPECIAL)

@@ -1,21 +1,23 @@
-"""A leaderboard for other programs: CSV of all figures, JSON of everything but report text, JSON lines of every evaluation."""
+"""What others read: CSV of figures or of pairs, JSON of everything but report text, JSON lines of every evaluation, Markdown."""
 
 import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from crimson_core.compare.leaderboard.run import Leaderboard, Section
-from crimson_core.compare.leaderboard.tables import RESEARCH_ONLY, pair_name
+from crimson_core.compare.leaderboard.run import Leaderboard
+from crimson_core.compare.section import Section
 from crimson_core.compare.statistics import Agreement, Comparison, Estimate
-from crimson_core.compare.summary import errors_by_significance, errors_by_type
+from crimson_core.compare.summary import CLINICAL_FIGURES, errors_by_significance, errors_by_type
+from crimson_core.compare.tables import RESEARCH_ONLY, all_tables, difference_name, how_to_read
 from crimson_core.protocol.scoring import ERROR_COUNT_KEYS
 from crimson_core.run.scorer import PairResult
 from crimson_core.version import __version__
 
 _COLUMNS = ("test_set", "judge", "subgroup", "system", "figure", *Estimate._fields, "p_value", "adjusted_p_value")
+_MARKDOWN_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>#|~$&"} | {"\n": "<br>", "\r": " "})
 
 
 def as_csv(board: Leaderboard) -> str:
@@ -30,7 +32,7 @@ def as_csv(board: Leaderboard) -> str:
                 for key, estimate in figures.items():
                     _write(writer, section, subgroup, name, key, estimate)
         for c in section.comparisons:
-            _write(writer, section, "", " less ".join(c.systems), "difference", c.difference, c)
+            _write(writer, section, "", difference_name(*c.systems), "difference", c.difference, c)
     return out.getvalue()
 
 
@@ -46,29 +48,6 @@ def _write(
 def safe_cell(text: str) -> str:
     """Text from a user's file; a spreadsheet would run one that starts like a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
-
-
-def pairs_csv(systems: Mapping[str, Sequence[PairResult]], signature: str, separator: str = ",") -> str:
-    """One row per pair and system: score and error counts, or why it is unscored.
-
-    Args:
-        systems: Name of a system -> its results; the name "" is not written.
-        signature: Of the scores.
-        separator: Between the cells.
-    """
-    out = io.StringIO()
-    writer = csv.writer(out, delimiter=separator, lineterminator="\n")
-    named = any(systems)
-    head = ["row", "id", "crimson_score", *ERROR_COUNT_KEYS, "failure", "n_repairs", "n_suspicions", "signature"]
-    writer.writerow((["system"] if named else []) + head)
-    for name, results in systems.items():
-        for result in results:
-            counts = result.score["error_counts"] if result.score else dict.fromkeys(ERROR_COUNT_KEYS, "")
-            score = result.crimson_score if result.score else ""
-            cells = [result.index + 1, safe_cell(result.id or ""), score, *(counts[key] for key in ERROR_COUNT_KEYS)]
-            cells += [result.failure or "", len(result.repairs), len(result.suspicions), signature]
-            writer.writerow(([safe_cell(name)] if named else []) + cells)
-    return out.getvalue()
 
 
 def as_json(board: Leaderboard) -> str:
@@ -88,7 +67,7 @@ def as_json(board: Leaderboard) -> str:
                 "overall": _agreement(found.overall),
                 "systems": {name: _agreement(own) for name, own in found.systems.items()},
                 "most_apart": [
-                    {"system": name, "pair": pair_name(found.sections[0], position), "difference": difference}
+                    {"system": name, "pair": found.sections[0].pair_name(position), "difference": difference}
                     for name, position, difference in found.most_apart
                 ],
             }
@@ -102,14 +81,79 @@ def records(board: Leaderboard) -> Iterator[dict[str, Any]]:
     """One record per pair, system, test set and judge, with its whole evaluation and so with report text."""
     for section in board.sections:
         labels = {"test_set": section.test_set, "judge": section.judge}
-        for name, results in section.results.items():
-            for result in results:
-                yield labels | {"system": name} | result.as_dict() | {"signature": section.signature}
+        for record in pair_records(section.results, section.signature):
+            yield labels | record
+
+
+def pair_records(systems: Mapping[str, Sequence[PairResult]], signature: str) -> Iterator[dict[str, Any]]:
+    """One record per pair and system, with its whole evaluation and so with report text.
+
+    Args:
+        systems: Name of a system -> its results; the name "" is left out.
+        signature: Of the scores.
+    """
+    for name, results in systems.items():
+        for result in results:
+            yield ({"system": name} if name else {}) | result.as_dict() | {"signature": signature}
 
 
 def as_jsonl(board: Leaderboard) -> str:
     """The `records`, one JSON line each."""
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records(board))
+    return json_lines(records(board))
+
+
+def json_lines(found: Iterable[Mapping[str, Any]]) -> str:
+    """One line of JSON per record."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in found)
+
+
+def pairs_csv(systems: Mapping[str, Sequence[PairResult]], signature: str, separator: str = ",") -> str:
+    """One row per pair and system: score and error counts, or why it is unscored.
+
+    Args:
+        systems: Name of a system -> its results; the name "" is left out.
+        signature: Of the scores.
+        separator: Between the cells.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=separator, lineterminator="\n")
+    named = any(systems)
+    head = ["row", "id", "crimson_score", *ERROR_COUNT_KEYS, "failure", "n_repairs", "n_suspicions", "signature"]
+    writer.writerow((["system"] if named else []) + head)
+    for name, results in systems.items():
+        for result in results:
+            counts = result.score["error_counts"] if result.score else dict.fromkeys(ERROR_COUNT_KEYS, "")
+            score = result.crimson_score if result.score else ""
+            cells = [result.index + 1, safe_cell(result.id or ""), score, *(counts[key] for key in ERROR_COUNT_KEYS)]
+            cells += [result.failure or "", len(result.repairs), len(result.suspicions), signature]
+            writer.writerow(([safe_cell(name)] if named else []) + cells)
+    return out.getvalue()
+
+
+def markdown(board: Leaderboard) -> str:
+    """A leaderboard in Markdown."""
+    lines = [f"# {_escaped(board.config.title)}", ""]
+    part = None
+    for table in all_tables(board):
+        if table.part != part:
+            part = table.part
+            lines += [f"## {_escaped(part)}", ""]
+        cells = [[_escaped(cell) for cell in row] for row in [table.columns, *table.rows]]
+        rule = [" --- "] * table.n_labels + [" ---: "] * (len(table.columns) - table.n_labels)
+        lines += [f"### {_escaped(table.title)}", "", *(f"{_escaped(told)}\n" for told in table.lead)]
+        lines += ["| " + " | ".join(cells[0]) + " |", "|" + "|".join(rule) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in cells[1:]]
+        signature = table.signature.replace("`", "'")
+        lines += ["", *(f"{_escaped(note)}\n" for note in table.notes), f"Signature: `{signature}`", ""]
+    lines += [
+        "## How to read it",
+        "",
+        *(f"- {_escaped(told)}" for told in how_to_read(board.sections, board.agreements)),
+        "",
+    ]
+    lines += ["## What the clinical figures count", ""]
+    lines += [f"- {figure.title}: {figure.definition}" for figure in CLINICAL_FIGURES.values()]
+    return "\n".join([*lines, "", RESEARCH_ONLY, ""])
 
 
 def _section(section: Section) -> dict[str, Any]:
@@ -126,17 +170,18 @@ def _section(section: Section) -> dict[str, Any]:
                 "figures": {key: estimate._asdict() for key, estimate in figures.items()},
                 "errors_by_type": errors_by_type(section.results[name]),
                 "errors_by_significance": errors_by_significance(section.results[name]),
-                "n_repaired": section.summaries[name]["n_repaired"],
-                "n_suspect": section.summaries[name]["n_suspect"],
-                "n_unrecognised": section.summaries[name]["n_unrecognised"],
+                "n_repaired": section.summaries[name].n_repaired,
+                "n_suspect": section.summaries[name].n_suspect,
+                "n_unrecognised": section.summaries[name].n_unrecognised,
+                "n_urgent": section.summaries[name].n_urgent,
+                "n_urgent_missed": section.summaries[name].n_urgent_missed,
                 "suspect": {
-                    pair_name(section, result.index): result.suspicions
+                    section.pair_name(result.index): result.suspicions
                     for result in section.results[name]
                     if result.suspicions
                 },
                 "unscored": {
-                    pair_name(section, position): reason
-                    for position, reason in section.summaries[name]["failures"].items()
+                    section.pair_name(position): reason for position, reason in section.summaries[name].failures.items()
                 },
             }
             for name, figures in section.figures.items()
@@ -155,7 +200,7 @@ def _section(section: Section) -> dict[str, Any]:
             for group in section.subgroups
         ],
         "pairs": [
-            {"pair": pair_name(section, row[0].index), "scores": dict(zip(section.results, scores, strict=True))}
+            {"pair": section.pair_name(row[0].index), "scores": dict(zip(section.results, scores, strict=True))}
             for row in zip(*section.results.values(), strict=True)
             for scores in [[result.crimson_score for result in row]]
         ],
@@ -172,3 +217,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(own) for own in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _escaped(text: str) -> str:
+    return text.translate(_MARKDOWN_SPECIAL)

@@ -1,0 +1,211 @@
+"""Systems judged on the same report pairs, and what is said of them: what every table, figure, page and export starts from."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from crimson_core.compare.statistics import Comparison, Estimate, compare_systems
+from crimson_core.compare.summary import Summary, clinical_figures, spread_first, summary_of
+from crimson_core.protocol.pair import ReportPair
+from crimson_core.run.scorer import PairResult
+
+
+@dataclass(frozen=True)
+class Systems:
+    """Systems and their report pairs, in the same order for all.
+
+    Attributes:
+        pairs: Of each system.
+        patients: Whose study each pair is; None where no column names them.
+        subgroups: What the pairs are split up by -> the subgroup of each pair.
+        joined_by: `row` of one table, `id`, or `order`: then nothing but equal references says that the rows go together.
+    """
+
+    pairs: dict[str, list[ReportPair]] = field(repr=False)
+    patients: list[str] | None = field(default=None, repr=False)
+    subgroups: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    joined_by: str = "order"
+
+    @property
+    def names(self) -> list[str]:
+        """Their names."""
+        return list(self.pairs)
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of each."""
+        return len(next(iter(self.pairs.values())))
+
+    def interleaved(self) -> list[ReportPair]:
+        """The first pair of each system, then the second ones: a run that is stopped has the same pairs of all."""
+        return [pair for row in zip(*self.pairs.values(), strict=True) for pair in row]
+
+    def results(self, found: Iterable[PairResult]) -> dict[str, list[PairResult]]:
+        """The results of each system over the pairs that all of them are done with.
+
+        Args:
+            found: Results of `interleaved`, in its order; some may be lacking.
+        """
+        found, width = list(found), len(self.pairs)
+        done = Counter(result.index // width for result in found)
+        kept: dict[str, list[PairResult]] = {name: [] for name in self.pairs}
+        for result in found:
+            row, system = divmod(result.index, width)
+            if done[row] == width:
+                kept[self.names[system]].append(replace(result, index=row))
+        return kept
+
+
+def name_systems(tables: Sequence[str], predictions: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Name of a system -> number of its table and its column, for columns of one table or of several.
+
+    Args:
+        tables: Their file names.
+        predictions: The columns of candidate reports, each a system (of each table).
+    """
+    stems = [Path(table).stem for table in tables]
+    if len(set(stems)) < len(stems):
+        stems = list(tables)
+    if len(set(stems)) < len(stems):
+        stems = [f"{number}. {table}" for number, table in enumerate(tables, 1)]
+    named = {}
+    for number, stem in enumerate(stems):
+        for column in predictions:
+            parts = ([stem] if len(tables) > 1 else []) + ([column] if len(predictions) > 1 or len(tables) == 1 else [])
+            named[": ".join(parts)] = (number, column)
+    return named
+
+
+class Subgroup(NamedTuple):
+    """Figures of a part of the pairs.
+
+    Attributes:
+        by: What the pairs are split up by.
+        label: Of the part.
+        n_pairs: In it, of each system.
+        figures: System -> `crimson_score` and each of `summary.CLINICAL_FIGURES`.
+    """
+
+    by: str
+    label: str
+    n_pairs: int
+    figures: dict[str, dict[str, Estimate]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A test set under a judge.
+
+    Attributes:
+        test_set: Its name.
+        judge: What it is called: its spec, and its options.
+        signature: Of the scores.
+        systems: What was judged.
+        results: Of each system, over the same pairs in the same order.
+        n_asked: Pairs of each system that were to be judged; more than there are results where a run was interrupted.
+        summaries: Of each system.
+        figures: System -> `crimson_score` and each of `summary.CLINICAL_FIGURES`; the highest mean first.
+        subgroups: The same for parts of the pairs.
+        comparisons: Of every two systems; the adjusted p values are corrected for all comparisons of the leaderboard.
+    """
+
+    test_set: str
+    judge: str
+    signature: str
+    systems: Systems = field(repr=False)
+    results: dict[str, list[PairResult]] = field(repr=False)
+    n_asked: int
+    summaries: dict[str, Summary] = field(repr=False)
+    figures: dict[str, dict[str, Estimate]]
+    subgroups: list[Subgroup]
+    comparisons: list[Comparison]
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return f"{self.test_set}, {self.judge}"
+
+    @property
+    def positions(self) -> list[int]:
+        """Positions in the test set of the pairs that have results."""
+        return [result.index for result in next(iter(self.results.values()))]
+
+    @property
+    def n_units(self) -> int:
+        """How many patients, or else pairs, are resampled."""
+        patients = self.systems.patients
+        return len(self.positions if patients is None else {patients[position] for position in self.positions})
+
+    def pair_name(self, position: int) -> str:
+        """What to call a pair: its id, or its row."""
+        pair = next(iter(self.systems.pairs.values()))[position]
+        return (pair.id or "")[:60] or f"row {position + 1}"
+
+    def scores(self, name: str) -> dict[int, float]:
+        """Position of a pair -> score of a system, NaN where unscored."""
+        return {result.index: result.crimson_score for result in self.results[name]}
+
+    def per_pair(self, name: str, counts: Mapping[str, int]) -> dict[str, float]:
+        """Counts of a system over its scored pairs; 0 where it has none."""
+        scored = self.figures[name]["crimson_score"].n
+        return {kind: n / scored if scored else 0.0 for kind, n in counts.items()}
+
+    def most_separated(self, most: int) -> list[tuple[int, float]]:
+        """(place in the lists of results, best less worst score) of the pairs that separate the systems most; only real ones."""
+        return [(place, spread) for place, spread in spread_first(self.results)[:most] if spread > 0]
+
+
+def make_section(
+    test_set: str,
+    judge: str,
+    signature: str,
+    systems: Systems,
+    results: Mapping[str, Sequence[PairResult]],
+    seed: int = 0,
+) -> Section:
+    """The section of results.
+
+    Args:
+        test_set: The name of what was judged.
+        judge: What to call the judge.
+        signature: Of the scores.
+        systems: What was judged.
+        results: Of each system, over the same pairs in the same order.
+        seed: Of resampling.
+    """
+    positions = [result.index for result in next(iter(results.values()))]
+    patients = None if systems.patients is None else [systems.patients[position] for position in positions]
+    figures = clinical_figures(results, patients, seed=seed)
+    best_first = sorted(figures, key=lambda system: _rank(figures[system]["crimson_score"].value))
+    results = {system: list(results[system]) for system in best_first}
+    subgroups = []
+    for by, labels in systems.subgroups.items():
+        for label in sorted({labels[position] for position in positions}, key=_natural):
+            places = [place for place, position in enumerate(positions) if labels[position] == label]
+            part = {system: [theirs[place] for place in places] for system, theirs in results.items()}
+            whose = patients and [patients[place] for place in places]
+            subgroups.append(Subgroup(by, label, len(places), clinical_figures(part, whose, seed=seed)))
+    scores = {system: [result.crimson_score for result in theirs] for system, theirs in results.items()}
+    return Section(
+        test_set,
+        judge,
+        signature,
+        systems,
+        results,
+        systems.n_pairs,
+        {system: summary_of(theirs, signature) for system, theirs in results.items()},
+        {system: figures[system] for system in best_first},
+        subgroups,
+        compare_systems(scores, patients, seed=seed),
+    )
+
+
+def _rank(mean: float) -> tuple[bool, float]:
+    return mean != mean, -mean
+
+
+def _natural(label: str) -> tuple[bool, bool, str]:
+    """Age bands by age, the unknown last."""
+    return label == "unknown", not label.startswith("under"), label
