@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 from benchmarks.common import JsonOption, console, run, table, write_json
 from crimson_core import PatientContext, ReportPair, load_judge
 from crimson_core.errors import InputError
-from crimson_core.judges.engines.hf import HFJudge
+from crimson_core.judges.engines.hf import HFEngine
+from crimson_core.judges.model import ModelJudge
 
 _FINDINGS = (
     "There is a small left pleural effusion.",
@@ -73,31 +74,32 @@ def _padded(sentences: list[str], words: int, rng: random.Random) -> str:
         sentences.insert(rng.randrange(len(sentences) + 1), more)
 
 
-def outputs(judge: HFJudge, pairs: Sequence[ReportPair]) -> list[str]:
+def outputs(judge: ModelJudge, pairs: Sequence[ReportPair]) -> list[str]:
     """The raw outputs of a judge, in the order of `pairs`."""
     bar = tqdm(judge.judge(pairs), total=len(pairs), unit="pair", disable=not sys.stderr.isatty())
     return [judgement.raw_output for _, judgement in sorted(bar, key=lambda item: item[0])]
 
 
-def margin(plain: HFJudge, pair: ReportPair, ours: str, theirs: str) -> float:
+def margin(plain: ModelJudge, pair: ReportPair, ours: str, theirs: str) -> float:
     """How far the logits of the two first tokens in which two outputs differ are apart, for the plain model in one pass."""
-    prompt = plain._encode(pair)
-    ids = [plain._encoder.encode_text(text) + plain._ends[:1] for text in (ours, theirs)]
+    model, codec = plain.engine.model, plain.engine.codec
+    prompt = codec.encode(plain.prompt.messages(pair))
+    ids = [codec.encoder.encode_text(text) + codec.ends[:1] for text in (ours, theirs)]
     same = next(i for i, (a, b) in enumerate(zip(*ids, strict=False)) if a != b)
     with torch.no_grad():
-        known = torch.tensor([prompt + ids[1][:same]], device=plain._model.device)
-        logits = plain._model(input_ids=known, logits_to_keep=1).logits[0, -1].float()
+        known = torch.tensor([prompt + ids[1][:same]], device=model.device)
+        logits = model(input_ids=known, logits_to_keep=1).logits[0, -1].float()
     return float((logits[ids[0][same]] - logits[ids[1][same]]).abs())
 
 
 def compare(
-    plain: HFJudge, drafts: HFJudge, pairs: Sequence[ReportPair], batch_sizes: Sequence[int]
+    plain: ModelJudge, drafts: ModelJudge, pairs: Sequence[ReportPair], batch_sizes: Sequence[int]
 ) -> list[dict[str, Any]]:
     """For each batch size, with the pairs shuffled: how many outputs are the same, and the margins of those that are not."""
     expected, rows = outputs(plain, pairs), []
     for batch_size in batch_sizes:
         order = random.Random(batch_size).sample(range(len(pairs)), len(pairs))
-        drafts.batch_size = batch_size
+        drafts.engine.batch_size = batch_size
         got = dict(zip(order, outputs(drafts, [pairs[i] for i in order]), strict=True))
         other = [i for i in order if got[i] != expected[i]]
         margins = [margin(plain, pairs[i], got[i], expected[i]) for i in other]
@@ -122,7 +124,7 @@ def main(
     """Compare decoding with drafts and plain decoding, pair by pair."""
     options = {"constrained": constrained, "max_new_tokens": max_new_tokens}
     plain = load_judge(judge, decoding="plain", **options)
-    if not isinstance(plain, HFJudge):
+    if not isinstance(getattr(plain, "engine", None), HFEngine):
         raise InputError(f"--judge {judge}: only hf judges decode here. Give hf:<Hub id or folder>.")
     rows = compare(
         plain,

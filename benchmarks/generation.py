@@ -18,9 +18,10 @@ from tqdm.auto import tqdm
 from benchmarks.common import console, number, peak_mb, ratio, table
 from crimson_core.errors import InputError
 from crimson_core.judges import load_judge, parse_spec
-from crimson_core.judges.engines.hf import HFJudge
+from crimson_core.judges.engines.hf import HFEngine, judge_in_memory
 from crimson_core.judges.engines.hf.decoding import Work
 from crimson_core.judges.engines.hf.drafts import Drafter, Drafts, Text
+from crimson_core.judges.model import ModelJudge
 from crimson_core.protocol.evaluation import parse_evaluation
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.protocol.prompt import Prompt
@@ -77,9 +78,9 @@ def measure(
 ) -> dict[str, Any]:
     """Print and return the figures of every way and batch size; `wanted` names the ways to measure, all by default."""
     judge = load_judge(spec, max_new_tokens=max_new_tokens)
-    if not isinstance(judge, HFJudge):
+    if not isinstance(getattr(judge, "engine", None), HFEngine):
         raise InputError(f"--judge {spec}: this part measures hf judges only.")
-    same = torch.float32 if judge._model.dtype == torch.float32 else None
+    same = torch.float32 if judge.engine.model.dtype == torch.float32 else None
     ways = [Way("crimson-score", "reference", None)]
     ways += [Way("crimson-score in float32", "reference", None, same)] if same else []
     ways += [Way("generate", prompt, "plain") for prompt in _PROMPTS]
@@ -147,15 +148,15 @@ def _row(way: Way, batch_size: int, timed: Sequence[dict[str, Any]], n: int) -> 
 
 
 @contextmanager
-def _ready(way: Way, spec: str, judge: HFJudge, max_new_tokens: int) -> Iterator[tuple[Ask, torch.nn.Module]]:
+def _ready(way: Way, spec: str, judge: ModelJudge, max_new_tokens: int) -> Iterator[tuple[Ask, torch.nn.Module]]:
     """What judges pairs at a batch size, and the model's layers."""
     if way.decoding is None:
         with _reference_implementation(spec, way.dtype, max_new_tokens) as (scorer, layers):
             yield lambda pairs, batch_size: _ask_reference(scorer, pairs, batch_size), layers
         return
-    one = HFJudge.from_model(
-        judge._model,
-        judge._tokenizer,
+    one = judge_in_memory(
+        judge.engine.model,
+        judge.engine.codec.tokenizer,
         name="benchmark",
         prompt=_PROMPTS[way.prompt],
         decoding=way.decoding,
@@ -163,17 +164,17 @@ def _ready(way: Way, spec: str, judge: HFJudge, max_new_tokens: int) -> Iterator
     )
 
     def ask(pairs: Sequence[ReportPair], batch_size: int) -> Run:
-        one.batch_size = batch_size
-        one.work = Work()
+        one.engine.batch_size = batch_size
+        one.engine.work = Work()
         with nullcontext() if way.rules else _own_text_only():
             done = [judgement for _, judgement in sorted(one.judge(pairs), key=lambda item: item[0])]
         tokens = sum(judgement.usage.get("completion_tokens", 0) for judgement in done)
-        texts, work = [judgement.raw_output or "" for judgement in done], one.work
+        texts, work = [judgement.raw_output or "" for judgement in done], one.engine.work
         if way.decoding != "drafts":
             return Run(texts, tokens, {})
         return Run(texts, tokens, dict(work.seconds), work.row_passes, ratio(work.agreed, work.drafted))
 
-    yield ask, judge._model.model
+    yield ask, judge.engine.model.model
 
 
 @contextmanager
@@ -237,7 +238,7 @@ def _same(one: str, other: str) -> bool:
         return False
 
 
-def _show(rows: Sequence[dict[str, Any]], judge: HFJudge, n: int, rounds: int, most: int) -> None:
+def _show(rows: Sequence[dict[str, Any]], judge: ModelJudge, n: int, rounds: int, most: int) -> None:
     headers = ("", "prompt", "batch", "pairs/s", "times", "tokens/s", "passes/token", "accepted", "peak MB", "same")
     made = table(f"Generation: {n} pairs, at most {most} tokens each, median of {rounds}", headers, left=2)
     theirs = [row for row in rows if row["way"].startswith("crimson-score")]

@@ -127,7 +127,7 @@ def _folder(folder: Path) -> Weights:
 
 def _hub(name: str) -> Weights:
     try:
-        from crimson_core.judges.engines.hf.checkpoint import find_checkpoint
+        from crimson_core.judges.engines.local.checkpoint import find_checkpoint
     except (ImportError, JudgeError):
         raise InputError(
             f"weights {name} is no folder here, and a download from the Hub needs the hf extra, which this Python lacks. "

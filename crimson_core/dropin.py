@@ -102,8 +102,9 @@ class CRIMSONScore:
         judge = self._scorer.judge
         if self._prompt:  # with the guidelines that this model is meant to get, or without any
             judge.prompt = self._prompt if guidelines else replace(self._prompt, guidelines=False)
-        if batch_size is not None and hasattr(judge, "batch_size"):
-            judge.batch_size = batch_size
+        engine = getattr(judge, "engine", None)
+        if batch_size is not None and hasattr(engine, "batch_size"):
+            engine.batch_size = batch_size
         return self._scorer.score(self._pairs(references, predictions, contexts))
 
     def _pairs(

@@ -1,4 +1,10 @@
-"""Errors that stop a run. What goes wrong with one report pair is not an error but a failed `Judgement`."""
+"""Errors that stop a run, and what several rooms say alike. What goes wrong with one pair is no error but a failed `Judgement`."""
+
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from crimson_core.install import INSTALL_PROMPT, install_command
 
 
 class CrimsonError(Exception):
@@ -23,3 +29,44 @@ class StoreError(CrimsonError, RuntimeError):
 
 class DamagedStoreError(StoreError):
     """The store's file is damaged."""
+
+
+def needed(module: str, extra: str, what: str | None = None) -> ModuleType:
+    """A package that an extra of ours brings.
+
+    Args:
+        module: Its name.
+        extra: The extra.
+        what: What needs it; None stands for the judge of the extra's name.
+
+    Raises:
+        JudgeError: It is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise missing(error, extra, what) from None
+
+
+def missing(error: ImportError, extra: str, what: str | None = None) -> JudgeError:
+    """The error for a package that is not installed; arguments as of `needed`."""
+    run = f"Run: {install_command(extra)}"
+    if extra == "vllm":
+        run = f"Run, in an environment of its own: {install_command(extra)} && {INSTALL_PROMPT}"
+    return JudgeError(f"{what or f'The {extra} judge'} needs {error.name or error}, which is not installed. {run}")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what a library says, for an error of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> int:
+    """An argument that has to be a whole number.
+
+    Raises:
+        InputError: It is none, or a smaller one; the text names the argument.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} is {value!r}. Give a whole number of at least {least}.")
+    return value

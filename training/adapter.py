@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Trainer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from crimson_core.judges.engines.hf.checkpoint import find_checkpoint
+from crimson_core.judges.engines.local.checkpoint import find_checkpoint
 from crimson_core.protocol.prompt import PROMPT_FILE
 from training.card import RECORD_FILE, model_card, read_run
 from training.encoding import Examples

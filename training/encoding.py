@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from crimson_core.errors import InputError
-from crimson_core.judges.engines.hf.encoding import ChatEncoder
+from crimson_core.judges.engines.local.encoding import ChatEncoder
 from crimson_core.protocol.prompt import Prompt
 from training.records import Record, answer_of
 

@@ -26,8 +26,9 @@ from torch._inductor.exc import InvalidCxxCompiler
 from transformers import TrainingArguments
 
 from crimson_core.errors import CrimsonError, InputError
-from crimson_core.judges.engines.hf import HFJudge
-from crimson_core.judges.engines.hf.checkpoint import find_checkpoint, language_model, load_model, load_tokenizer
+from crimson_core.judges.engines.hf import judge_in_memory
+from crimson_core.judges.engines.hf.weights import language_model, load_model
+from crimson_core.judges.engines.local.checkpoint import find_checkpoint, load_tokenizer
 from crimson_core.protocol.prompt import Prompt
 from training.adapter import write_adapter
 from training.command import run
@@ -137,7 +138,7 @@ def _finetune(config: FinetuneConfig, state: PartialState, dry_run: bool) -> Non
     )
     trainer.generated = [held_out[place] for place in validation.places[: config.evaluation.generate]]
     if trainer.generated:
-        trainer.judge = HFJudge.from_model(
+        trainer.judge = judge_in_memory(
             trainer.model,
             tokenizer,
             name=checkpoint.name,

@@ -15,18 +15,16 @@ from safetensors import safe_open
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from crimson_core.errors import InputError
-from crimson_core.judges.engines.hf.checkpoint import (
+from crimson_core.errors import InputError, first_line
+from crimson_core.judges.engines.hf.weights import language_model, load_model
+from crimson_core.judges.engines.local.checkpoint import (
     Checkpoint,
     base_of,
     find_checkpoint,
-    language_model,
-    load_model,
     load_tokenizer,
     loading,
     quiet,
 )
-from crimson_core.judges.engines.hf.engine import first_line
 from crimson_core.protocol.prompt import PROMPT_FILE
 from training.card import model_card, read_run
 from training.command import run

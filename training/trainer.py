@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from crimson_core.judges.engines.hf import HFJudge
+from crimson_core.judges import Judge
 from crimson_core.run.scorer import CrimsonScorer
 from training.agreement import agreement
 from training.journal import write_whole
@@ -33,7 +33,7 @@ class JudgeTrainer(Trainer):
     again after it. A run that goes on from a checkpoint without that (`was_evaluated`) wants `eval_on_start`.
     """
 
-    judge: HFJudge | None = None
+    judge: Judge | None = None
     generated: Sequence[Record] = ()
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:

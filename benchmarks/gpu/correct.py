@@ -18,8 +18,9 @@ from benchmarks.forged import FORGED
 from benchmarks.gpu.common import Results, cuda_or_cpu, random_model
 from crimson_core import ReportPair, load_judge
 from crimson_core.errors import InputError
-from crimson_core.judges.engines.hf import HFJudge
+from crimson_core.judges.engines.hf import HFEngine, judge_in_memory
 from crimson_core.judges.engines.hf.packed import PackedModel, Span
+from crimson_core.judges.model import ModelJudge
 
 _LONG = 5000  # characters of a forged report; with `generate` a longer one would make a batch of as long rows
 _CHUNK = 100  # tokens of a row in a pass, at most
@@ -113,18 +114,18 @@ def _packed_passes(device: torch.device) -> dict[str, float]:
 class Judges(NamedTuple):
     """The same checkpoint twice: with `generate`, and as it is by default. Layers of the second may be compiled."""
 
-    plain: HFJudge
-    drafts: HFJudge
+    plain: ModelJudge
+    drafts: ModelJudge
 
 
 def _judges(judge: str, dtype: str, options: dict[str, Any]) -> Judges:
     drafts = load_judge(judge, dtype=dtype, **options)
-    if not isinstance(drafts, HFJudge):
+    if not isinstance(getattr(drafts, "engine", None), HFEngine):
         raise InputError(f"--judge {judge}: only hf judges decode here. Give hf:<Hub id or folder>.")
     other = load_judge(judge, dtype=dtype, constrained=False, decoding="plain", **options)
-    plain = HFJudge.from_model(
-        other._model,
-        drafts._tokenizer,
+    plain = judge_in_memory(
+        other.engine.model,
+        drafts.engine.codec.tokenizer,
         name="generate",
         prompt=drafts.prompt,
         decoding="plain",
@@ -139,11 +140,11 @@ def _against_generate(judges: Judges, pairs: Sequence[ReportPair], sizes: Sequen
     return {"signature": judges.drafts.signature(), "rows": compare(*judges, pairs, sizes)}
 
 
-def _out_of_memory(made: HFJudge, pairs: Sequence[ReportPair]) -> dict[str, Any]:
+def _out_of_memory(made: ModelJudge, pairs: Sequence[ReportPair]) -> dict[str, Any]:
     """The outputs of a judge that is given little more memory than its weights take, beside those with plenty of it."""
-    made.batch_size = len(pairs)
+    made.engine.batch_size = len(pairs)
     expected = outputs(made, pairs)
-    device = made._model.device
+    device = made.engine.model.device
     torch.cuda.empty_cache()
     whole = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + _SPARE) / whole)
@@ -155,7 +156,7 @@ def _out_of_memory(made: HFJudge, pairs: Sequence[ReportPair]) -> dict[str, Any]
         "pairs": len(pairs),
         "same": sum(one == other for one, other in zip(got, expected, strict=True)),
         "batch_size_before": len(pairs),
-        "batch_size_after": made.batch_size,
+        "batch_size_after": made.engine.batch_size,
     }
 
 

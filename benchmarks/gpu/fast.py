@@ -24,8 +24,9 @@ from benchmarks.common import console, number, run, table
 from benchmarks.gpu.common import ENDS, SHAPES, Results, cuda_or_cpu, random_model
 from benchmarks.gpu.scripted import ScriptedProcessor, next_tokens, replaced, tagged, target, typical_pairs
 from crimson_core.errors import InputError
-from crimson_core.judges.engines.hf import HFJudge, decoding
+from crimson_core.judges.engines.hf import decoding, judge_in_memory
 from crimson_core.judges.engines.hf.packed import PackedModel, Span
+from crimson_core.judges.model import ModelJudge
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.protocol.prompt import PUBLISHED_MODEL, Prompt
 
@@ -60,14 +61,14 @@ def main(
     results = Results(output, shape=shape)
     words = AutoTokenizer.from_pretrained(tokenizer)
     model = random_model(shape, where)
-    judges: dict[bool, HFJudge] = {}
+    judges: dict[bool, ModelJudge] = {}
 
-    def judge_for(one: str) -> HFJudge:
+    def judge_for(one: str) -> ModelJudge:
         """The judge as it is, or, for the ways that need no more, with `generate` and layers that are not compiled."""
         whole = one in WAYS[3:]
         if whole not in judges:
             options = {"compile": where.type == "cuda"} if whole else {"decoding": "plain"}
-            judges[whole] = HFJudge.from_model(model, words, name="random", prompt=_PROMPT, max_text=_LONG, **options)
+            judges[whole] = judge_in_memory(model, words, name="random", prompt=_PROMPT, max_text=_LONG, **options)
         return judges[whole]
 
     rows = []
@@ -104,12 +105,18 @@ def _settings(way: str, surprises: Sequence[float], sizes: Sequence[int]) -> lis
     return [(share, size) for share in surprises for size in sizes]
 
 
-def _targets(judge: HFJudge, pairs: Sequence[ReportPair], surprises: float) -> Targets:
+def _targets(judge: ModelJudge, pairs: Sequence[ReportPair], surprises: float) -> Targets:
     """The output of each pair's prompt."""
     return {
-        tuple(judge._encode(pair)): target(judge._encoder, judge._tokenizer, ENDS[1], pair, surprises, seed)
+        tuple(_encode(judge, pair)): target(
+            judge.engine.codec.encoder, judge.engine.codec.tokenizer, ENDS[1], pair, surprises, seed
+        )
         for seed, pair in enumerate(pairs)
     }
+
+
+def _encode(judge: ModelJudge, pair: ReportPair) -> list[int]:
+    return judge.engine.codec.encode(judge.prompt.messages(pair))
 
 
 def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, dict[str, float]]:
@@ -130,26 +137,26 @@ def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, dict[str
 
 
 @torch.no_grad()
-def _prompt_pass(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, _: float) -> dict[str, Any]:
+def _prompt_pass(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, _: float) -> dict[str, Any]:
     """The model's own layers over prompts, padded to the longest of a batch, and nothing else."""
-    prompts = sorted((judge._encode(pair) for pair in pairs), key=len)
-    device = judge._model.device
+    prompts = sorted((_encode(judge, pair) for pair in pairs), key=len)
+    device = judge.engine.model.device
 
     def read() -> None:
         for start in range(0, len(prompts), batch_size):
             batch = prompts[start : start + batch_size]
             width = max(map(len, batch))
             ids = torch.tensor([prompt + [0] * (width - len(prompt)) for prompt in batch], device=device)
-            judge._model.model(input_ids=ids, use_cache=False)
+            judge.engine.model.model(input_ids=ids, use_cache=False)
 
     return _of_prompts(read, prompts, device)
 
 
 @torch.no_grad()
-def _compiled_prompt_pass(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, _: float) -> dict[str, Any]:
+def _compiled_prompt_pass(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, _: float) -> dict[str, Any]:
     """The judge's own passes over whole prompts, and nothing else: the floor of what a pair can cost."""
-    prompts = sorted((judge._encode(pair) for pair in pairs), key=len)
-    packed = judge._packed
+    prompts = sorted((_encode(judge, pair) for pair in pairs), key=len)
+    packed = judge.engine.packed
     cache = packed.cache(max(map(len, prompts)))
 
     def read() -> None:
@@ -160,7 +167,7 @@ def _compiled_prompt_pass(judge: HFJudge, pairs: Sequence[ReportPair], batch_siz
             for row in rows:
                 cache.close(row.cache)
 
-    return _of_prompts(read, prompts, judge._model.device)
+    return _of_prompts(read, prompts, judge.engine.model.device)
 
 
 def _of_prompts(read: Callable[[], None], prompts: Sequence[Sequence[int]], device: torch.device) -> dict[str, Any]:
@@ -175,9 +182,9 @@ def _of_prompts(read: Callable[[], None], prompts: Sequence[Sequence[int]], devi
 
 
 @torch.no_grad()
-def _passes(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, _: float) -> dict[str, Any]:
+def _passes(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, _: float) -> dict[str, Any]:
     """Milliseconds of passes of several make-ups, and how many of them the host needs to hand one over."""
-    packed, device, prompt = judge._packed, judge._model.device, len(judge._encode(pairs[0]))
+    packed, device, prompt = judge.engine.packed, judge.engine.model.device, len(_encode(judge, pairs[0]))
     cache = packed.cache(_CHUNK)
     figures: dict[str, Any] = {}
     quarter, half = max(1, batch_size // 4), max(1, batch_size // 2)
@@ -210,36 +217,38 @@ def _hand_over(packed: PackedModel, cache: Any, rows: Sequence[Span]) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def _crimson_score(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
+def _crimson_score(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
     """The reference implementation's own code around a pipeline of Transformers, as its constructor makes it."""
     from CRIMSON import CRIMSONScore
 
     scorer = object.__new__(CRIMSONScore)  # its constructor would load a model from the Hub
     scorer.api, scorer.model_name, scorer._has_generation_config = "hf", PUBLISHED_MODEL, False
-    scorer.pipe = transformers.pipeline("text-generation", model=judge._model, tokenizer=judge._tokenizer)
+    scorer.pipe = transformers.pipeline(
+        "text-generation", model=judge.engine.model, tokenizer=judge.engine.codec.tokenizer
+    )
     scorer.pipe.tokenizer.padding_side = "left"
     prompts = [_PROMPT.messages(pair)[1]["content"] for pair in pairs]
     targets = _targets(judge, pairs, surprises)
     with _scripted_generate(judge, targets):
         texts, figures = _timed(
-            lambda: scorer._chat_completion_batch(prompts, batch_size=batch_size), judge._model.device
+            lambda: scorer._chat_completion_batch(prompts, batch_size=batch_size), judge.engine.model.device
         )
     wrong = sum(text != _text(judge, ids) for text, ids in zip(texts, targets.values(), strict=True))
     return _of_outputs(figures, targets, wrong)
 
 
-def _generate(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
+def _generate(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
     """`generate` of Transformers inside of our grammar."""
     targets = _targets(judge, pairs, surprises)
-    judge.batch_size = batch_size
+    judge.engine.batch_size = batch_size
     with _scripted_generate(judge, targets):
-        done, figures = _timed(lambda: sorted(judge.judge(pairs), key=lambda item: item[0]), judge._model.device)
+        done, figures = _timed(lambda: sorted(judge.judge(pairs), key=lambda item: item[0]), judge.engine.model.device)
     wrong = sum(one.raw_output != _text(judge, ids) for (_, one), ids in zip(done, targets.values(), strict=True))
     return _of_outputs(figures, targets, wrong)
 
 
-def _text(judge: HFJudge, ids: Sequence[int]) -> str:
-    return judge._tokenizer.decode(ids, skip_special_tokens=True)
+def _text(judge: ModelJudge, ids: Sequence[int]) -> str:
+    return judge.engine.codec.tokenizer.decode(ids, skip_special_tokens=True)
 
 
 def _of_outputs(figures: dict[str, float], targets: Targets, wrong: int) -> dict[str, Any]:
@@ -255,33 +264,33 @@ def _of_outputs(figures: dict[str, float], targets: Targets, wrong: int) -> dict
 
 
 @contextmanager
-def _scripted_generate(judge: HFJudge, targets: Targets) -> Iterator[None]:
+def _scripted_generate(judge: ModelJudge, targets: Targets) -> Iterator[None]:
     """Let `generate` write the targets, behind all other processors."""
-    generate = judge._model.generate
-    processor = ScriptedProcessor(targets, judge._pad)
+    generate = judge.engine.model.generate
+    processor = ScriptedProcessor(targets, judge.engine.codec.pad)
 
     def scripted(*args: Any, logits_processor: Sequence[Any] | None = None, **options: Any) -> Any:
         return generate(*args, logits_processor=[*(logits_processor or []), processor], **options)
 
-    judge._model.generate = scripted
+    judge.engine.model.generate = scripted
     try:
         yield
     finally:
-        del judge._model.generate
+        del judge.engine.model.generate
 
 
-def _drafts(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
+def _drafts(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
     """The hf judge as it is."""
     targets = _targets(judge, pairs, surprises)
-    judge.batch_size = batch_size
-    judge.work = decoding.Work()
+    judge.engine.batch_size = batch_size
+    judge.engine.work = decoding.Work()
     with _scripted_drafts(judge, targets):
         bar = tqdm(judge.judge(pairs), total=len(pairs), unit="pair", mininterval=3, file=sys.stdout)
-        done, figures = _timed(lambda: sorted(bar, key=lambda item: item[0]), judge._model.device)
+        done, figures = _timed(lambda: sorted(bar, key=lambda item: item[0]), judge.engine.model.device)
     wrong = sum(one.raw_output != _text(judge, ids) for (_, one), ids in zip(done, targets.values(), strict=True))
-    work = judge.work
+    work = judge.engine.work
     return _of_outputs(figures, targets, wrong) | {
-        "batch_size_at_the_end": judge.batch_size,
+        "batch_size_at_the_end": judge.engine.batch_size,
         "passes": work.passes,
         "passes_per_token": work.row_passes / work.tokens,
         "accepted_drafts": work.agreed / work.drafted,
@@ -291,9 +300,9 @@ def _drafts(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, surpri
 
 
 @contextmanager
-def _scripted_drafts(judge: HFJudge, targets: Targets) -> Iterator[None]:
+def _scripted_drafts(judge: ModelJudge, targets: Targets) -> Iterator[None]:
     """Let the decoder write the targets."""
-    packed, start = judge._packed, decoding.Decoder.start
+    packed, start = judge.engine.packed, decoding.Decoder.start
     scripts: dict[int, tuple[int, list[int]]] = {}
 
     class Scripted(PackedModel):
@@ -311,16 +320,16 @@ def _scripted_drafts(judge: HFJudge, targets: Targets) -> Iterator[None]:
         scripts[id(row.cache)] = len(prompt), targets[tuple(prompt)]
         return row
 
-    judge._packed, decoding.Decoder.start = Scripted(judge._model), noted
+    judge.engine.packed, decoding.Decoder.start = Scripted(judge.engine.model), noted
     try:
         yield
     finally:
-        judge._packed, decoding.Decoder.start = packed, start
+        judge.engine.packed, decoding.Decoder.start = packed, start
 
 
-def _profile(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
+def _profile(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
     """Where the device's time goes in ten passes amid a run, in milliseconds a pass."""
-    if judge._model.device.type != "cuda":
+    if judge.engine.model.device.type != "cuda":
         return {}
     passes, first, n = 0, 40, 10
     profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
@@ -337,7 +346,7 @@ def _profile(judge: HFJudge, pairs: Sequence[ReportPair], batch_size: int, surpr
         return forward(packed, cache, spans)
 
     PackedModel.hidden_states = watched
-    judge.batch_size = batch_size
+    judge.engine.batch_size = batch_size
     try:
         with _scripted_drafts(judge, _targets(judge, pairs, surprises)):
             for _ in judge.judge(pairs):

@@ -10,21 +10,21 @@ from importlib import import_module
 from inspect import signature
 from typing import Any, NamedTuple
 
-from crimson_core.errors import InputError
+from crimson_core.errors import InputError, missing
 from crimson_core.judges.base import Judge, Judgement
 from crimson_core.protocol.prompt import PUBLISHED_MODEL
 
 __all__ = ["JUDGES", "Judge", "JudgeSpec", "Judgement", "load_judge", "parse_spec"]
 
-# Spec prefix -> module and class. Each module is imported when its judge is first built, so that nobody pays for
-# an engine that is not used. A new judge is one file and one line here.
+# Spec prefix -> module, and what in it builds the judge. Each module is imported when its judge is first built, so that nobody
+# pays for an engine that is not used. A new judge, or an engine for `ModelJudge`, is one file and one line here.
 JUDGES = {
     "offline": "crimson_core.judges.rules:OfflineJudge",
     "offline+minilm": "crimson_core.judges.rules.minilm:MiniLMJudge",
-    "hf": "crimson_core.judges.engines.hf:HFJudge",
-    "vllm": "crimson_core.judges.engines.vllm:VLLMJudge",
-    "openai": "crimson_core.judges.engines.openai:OpenAIJudge",
-    "azure": "crimson_core.judges.engines.openai:AzureJudge",
+    "hf": "crimson_core.judges.engines.hf:hf_judge",
+    "vllm": "crimson_core.judges.engines.vllm:vllm_judge",
+    "openai": "crimson_core.judges.engines.openai:openai_judge",
+    "azure": "crimson_core.judges.engines.openai:azure_judge",
 }
 
 _HOW = (
@@ -96,8 +96,8 @@ def load_judge(spec: str, **options: Any) -> Judge:
 
     Args:
         spec: A judge spec.
-        **options: For the judge's constructor, for example `batch_size` of `HFJudge` or `concurrency` of `OpenAIJudge`;
-            added to those that the spec holds.
+        **options: Of the judge, for example `batch_size` of `hf` or `concurrency` of `openai`; added to those that the
+            spec holds.
 
     Raises:
         InputError: The spec names no judge, the judge knows no such option, or an option is given twice.
@@ -105,7 +105,10 @@ def load_judge(spec: str, **options: Any) -> Judge:
     """
     prefix, model, inside = parse_spec(spec)
     module, _, name = JUDGES[prefix].partition(":")
-    judge = getattr(import_module(module), name)
+    try:
+        judge = getattr(import_module(module), name)
+    except ImportError as error:
+        raise missing(error, prefix) from None
     parameters = signature(judge).parameters
     known = set(parameters) - {"model"}
     shown = prefix if model is None else f"{prefix}:{model}"  # not the whole spec, which might hold a key

@@ -45,7 +45,7 @@ class Judgement:
 
 @runtime_checkable
 class Judge(Protocol):
-    """A judge. Its constructor loads what it needs and raises `JudgeError` where that cannot be had.
+    """A judge. Who builds it loads what it needs and raises `JudgeError` where that cannot be had.
 
     One whose signature tells more after answers (the revision behind an API model's name) also has `asked_signature()`,
     the signature as it is before any; a store keeps judgements under that one.

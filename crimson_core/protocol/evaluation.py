@@ -6,21 +6,21 @@ here is also the grammar of constrained generation and the structured output of 
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import json_repair
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 Significance = Literal["urgent", "actionable_not_urgent", "not_actionable_not_urgent", "benign_expected"]
-SIGNIFICANCE_LEVELS: tuple[str, ...] = Significance.__args__
+SIGNIFICANCE_LEVELS: tuple[str, ...] = get_args(Significance)
 ErrorType = Literal[
     "location", "severity", "descriptor", "measurement", "certainty", "unspecific", "overinterpretation", "temporal"
 ]
-ERROR_TYPES: tuple[str, ...] = ErrorType.__args__
+ERROR_TYPES: tuple[str, ...] = get_args(ErrorType)
 Grade = Literal["significant", "negligible"]
-GRADES: tuple[str, ...] = Grade.__args__
+GRADES: tuple[str, ...] = get_args(Grade)
 
 
 class _Record(BaseModel):
@@ -104,12 +104,12 @@ def parse_evaluation(text: str) -> tuple[Evaluation, list[str]]:
         # Mending would close what is open, and what was to come would count as left out: a wrong score.
         raise ValueError("the output ends before its JSON does")
     try:
-        data = json_repair.loads(text[text.index("{") :])
+        mended: Any = json_repair.loads(text[text.index("{") :])
     except (RecursionError, ValueError):
         raise ValueError("the output holds JSON that cannot be mended") from None
-    if isinstance(data, list):  # several top-level objects are joined into a list; the first one is the answer
-        data = next((item for item in data if isinstance(item, dict)), None)
-    return check_evaluation(_without_lone_surrogates(data)), ["output: was no valid JSON and has been mended"]
+    if isinstance(mended, list):  # several top-level objects are joined into a list; the first one is the answer
+        mended = next((item for item in mended if isinstance(item, dict)), None)
+    return check_evaluation(_without_lone_surrogates(mended)), ["output: was no valid JSON and has been mended"]
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
@@ -271,7 +271,7 @@ def _respelled(evaluation: Evaluation, repairs: list[str]) -> Evaluation:
     """Ids and levels without stray blanks and in their own letter case ("r1 ", "Urgent")."""
     errors = evaluation.errors
     findings = [*evaluation.reference_findings, *evaluation.predicted_findings]
-    pairs = [*evaluation.matched_findings, *errors.attribute_errors]
+    pairs: list[Match | AttributeError] = [*evaluation.matched_findings, *errors.attribute_errors]
     ids = [f.id for f in findings] + [i for pair in pairs for i in (pair.ref_id, pair.pred_id)]
     levels = [f.clinical_significance for f in findings] + [e.severity for e in errors.attribute_errors]
     levels += [kind for e in errors.attribute_errors for kind in e.error_types]
@@ -296,7 +296,7 @@ def _respelled(evaluation: Evaluation, repairs: list[str]) -> Evaluation:
 
 
 def _respelled_record(record: Any) -> Any:
-    respell = {
+    respell: dict[str, Callable[[Any], Any]] = {
         "id": _as_id,
         "ref_id": _as_id,
         "pred_id": _as_id,

@@ -147,10 +147,10 @@ def make_pairs(
     Raises:
         InputError: Names the argument and the row.
     """
-    columns = {"predictions": predictions, "references": references}
-    columns |= {k: v for k, v in {"patient_contexts": patient_contexts, "ids": ids}.items() if v is not None}
+    given: dict[str, Any] = {"predictions": predictions, "references": references}
+    given |= {k: v for k, v in {"patient_contexts": patient_contexts, "ids": ids}.items() if v is not None}
     # As lists, since a pandas Series that is sorted or filtered iterates by position and is indexed by label.
-    columns = {name: _as_list(column, name) for name, column in columns.items()}
+    columns = {name: _as_list(column, name) for name, column in given.items()}
     for name, column in columns.items():
         if len(column) != len(columns["predictions"]):
             raise InputError(
@@ -165,13 +165,13 @@ def make_pairs(
         candidate = check_report(prediction, where("predictions", row))
         report, context = split_reference(reference, where("references", row))
         if "patient_contexts" in columns:
-            given = parse_context(columns["patient_contexts"][row], where("patient_contexts", row))
-            if given and context:
+            beside = parse_context(columns["patient_contexts"][row], where("patient_contexts", row))
+            if beside and context:
                 raise InputError(
                     f"{where('patient_contexts', row)} is given and {where('references', row)} holds a context too. "
                     "Give it once."
                 )
-            context = given or context
+            context = beside or context
         pair_id = columns["ids"][row] if "ids" in columns else None
         pair_id = None if is_missing(pair_id) else str(pair_id)
         if pair_id is not None:
@@ -207,8 +207,11 @@ def split_reference(reference: Any, where: str) -> tuple[str, PatientContext | N
 def _context_text(raw: Any, name: str, where: str) -> str | None:
     if is_missing(raw):
         return None
-    if name == "age" and isinstance(raw, (Real, Decimal)) and not isinstance(raw, bool) and abs(raw) < 1000:
-        raw = f"{raw:.0f}" if raw == int(raw) else f"{raw:.6g}"  # a column of ages with gaps is a column of floats
+    if name == "age" and isinstance(raw, (Real, Decimal)) and not isinstance(raw, bool) and abs(float(raw)) < 1000:
+        years = float(raw)
+        raw = (
+            f"{years:.0f}" if years.is_integer() else f"{years:.6g}"
+        )  # a column of ages with gaps is a column of floats
     if name == "age" and isinstance(raw, Real) and not isinstance(raw, bool):
         raise _no_age(where)
     if not isinstance(raw, str):

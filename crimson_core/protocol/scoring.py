@@ -29,7 +29,7 @@ class PairScore(TypedDict):
     matched ones), errors_more_than_correct and S (the score before squashing); all are unitless sums of weights.
     """
 
-    raw_evaluation: dict[str, Any]
+    raw_evaluation: Mapping[str, Any]
     error_counts: dict[str, int]
     weighted_error_counts: dict[str, float]
     metrics: dict[str, float]

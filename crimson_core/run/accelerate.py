@@ -14,8 +14,7 @@ from functools import cache
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from crimson_core.errors import CrimsonError, InputError, JudgeError
-from crimson_core.install import install_command
+from crimson_core.errors import CrimsonError, InputError, JudgeError, check_whole, needed
 from crimson_core.judges import Judgement, load_judge, parse_spec
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.run.guarded import judged
@@ -246,14 +245,9 @@ def _connected() -> Iterator[None]:
 @cache
 def _launchers_store() -> "Store":
     """The store that the launcher, or else the main process, holds for all processes; once, for it cannot be begun twice."""
-    try:
-        from torch.distributed import PrefixStore, rendezvous
-    except ImportError:
-        raise JudgeError(
-            f"Several processes need torch, which is not installed. Run: {install_command('hf')}"
-        ) from None
-    store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
-    return PrefixStore("crimson", store)
+    distributed = needed("torch.distributed", "hf", "Scoring with several processes")
+    store, _, _ = next(distributed.rendezvous("env://", timeout=_PATIENCE))
+    return distributed.PrefixStore("crimson", store)
 
 
 def _place() -> tuple[int, int]:
@@ -272,9 +266,7 @@ def _device(asked: str | None) -> str | None:
     Raises:
         InputError: Processes would share a GPU.
     """
-    from crimson_core.judges.engines.hf.engine import engine
-
-    torch = engine("torch")
+    torch = needed("torch", "hf")
     if asked == "cpu":
         return None
     if asked is not None:
@@ -300,12 +292,11 @@ def _for_vllm(each: int) -> dict[str, str | None]:
     Raises:
         InputError: There are too few GPUs, or `each` is no number of GPUs.
     """
-    from crimson_core.judges.engines.hf.asking import check_positive  # the vllm judge needs all that this imports
-    from crimson_core.judges.engines.hf.engine import engine
-
-    check_positive("tensor_parallel_size", each)
+    check_whole("tensor_parallel_size", each)
     changes: dict[str, str | None] = dict.fromkeys(_LAUNCHERS)
-    if there := engine("torch").cuda.device_count():  # which begins nothing on a GPU, so that vLLM may still fork
+    if there := needed(
+        "torch", "vllm"
+    ).cuda.device_count():  # which begins nothing on a GPU, so that vLLM may still fork
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         changes["CUDA_VISIBLE_DEVICES"] = devices_of(*_place_here(), visible, there, each)
     return changes

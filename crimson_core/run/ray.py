@@ -9,8 +9,7 @@ from contextlib import closing
 from math import ceil
 from typing import Any, NamedTuple
 
-from crimson_core.errors import CrimsonError, InputError, JudgeError
-from crimson_core.install import install_command
+from crimson_core.errors import CrimsonError, InputError, JudgeError, check_whole, missing
 from crimson_core.judges import Judgement, load_judge, parse_spec
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.run.guarded import judged
@@ -20,8 +19,8 @@ os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # and warns on the term
 try:
     import ray
     import ray.data
-except ImportError:
-    raise JudgeError(f"Scoring with Ray needs ray, which is not installed. Run: {install_command('ray')}") from None
+except ImportError as error:
+    raise missing(error, "ray", "Scoring with Ray") from None
 
 _MOST_PAIRS = 256  # of a task: what is judged again if its worker dies
 _TASKS_A_WORKER = 8  # at least, so that no worker waits long for the last one
@@ -60,8 +59,8 @@ class RayJudge:
         **judge_options: Any,
     ) -> None:
         parse_spec(judge)
-        if workers is not None and workers < 1:
-            raise InputError(f"workers is {workers!r}. Give a whole number from 1 on.")
+        if workers is not None:
+            check_whole("workers", workers)
         if num_gpus < 0:
             raise InputError(f"num_gpus is {num_gpus!r}. Give 0 or more.")
         _start(address)

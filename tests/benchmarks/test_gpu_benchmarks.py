@@ -9,7 +9,7 @@ from benchmarks.gpu import correct, fast
 from benchmarks.gpu.common import ENDS, SHAPES, Results, cuda_or_cpu, random_model
 from benchmarks.gpu.scripted import target, typical_pairs
 from crimson_core.errors import InputError
-from crimson_core.judges.engines.hf import HFJudge
+from crimson_core.judges.engines.hf import judge_in_memory
 from crimson_core.protocol.evaluation import parse_evaluation
 from crimson_core.protocol.prompt import Prompt
 
@@ -51,11 +51,11 @@ def test_targets_are_evaluations_with_the_share_of_surprises(gemma_folder):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(gemma_folder)
-    judge = HFJudge.from_model(
-        model, tokenizer, name="m", prompt=Prompt("compact"), constrained=False, decoding="plain"
-    )
+    judge = judge_in_memory(model, tokenizer, name="m", prompt=Prompt("compact"), constrained=False, decoding="plain")
     for seed, pair in enumerate(typical_pairs(6)):
-        plain, surprising = (target(judge._encoder, tokenizer, ENDS[1], pair, share, seed) for share in (0, 0.3))
+        plain, surprising = (
+            target(judge.engine.codec.encoder, tokenizer, ENDS[1], pair, share, seed) for share in (0, 0.3)
+        )
         assert surprising[-1] == ENDS[1] and parse_evaluation(tokenizer.decode(surprising[:-1]))
         new = sum(token not in plain for token in surprising)
         assert new == pytest.approx(0.3 * len(surprising), rel=0.1)

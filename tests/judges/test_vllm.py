@@ -99,7 +99,7 @@ def engine(monkeypatch):
 @pytest.fixture
 def judge(engine, tiny_folder):
     made = load_judge(f"vllm:{tiny_folder}", dtype="float32")
-    engine.tokenizer = made._tokenizer
+    engine.tokenizer = made.engine.codec.tokenizer
     return made
 
 
@@ -136,8 +136,10 @@ def test_the_engine_gets_the_prompts_and_the_grammar_of_the_hf_judge(judge, engi
     assert judgements[3].failure.startswith("the prompt has ")
     prompts, sampling = zip(*engine.requests.values(), strict=True)
     hf = load_judge(f"hf:{tiny_folder}", dtype="float32", device="cpu")
-    assert sorted(p["prompt_token_ids"] for p in prompts) == sorted(hf._encode(pair) for pair in PAIRS[:3])
-    assert {(p.temperature, tuple(p.stop_token_ids)) for p in sampling} == {(0.0, tuple(hf._ends))}
+    assert sorted(p["prompt_token_ids"] for p in prompts) == sorted(
+        hf.engine.codec.encode(hf.prompt.messages(pair)) for pair in PAIRS[:3]
+    )
+    assert {(p.temperature, tuple(p.stop_token_ids)) for p in sampling} == {(0.0, tuple(hf.engine.codec.ends))}
     assert all("reference_findings" in p.structured_outputs.grammar for p in sampling)
     assert [p.max_tokens for p in sampling] == [4096 - len(p["prompt_token_ids"]) for p in prompts]
     theirs, ours = hf.signature(), judge.signature()
@@ -154,7 +156,7 @@ def test_only_safetensors_no_code_and_nothing_of_how_the_checkpoint_wants_to_be_
 
 
 def test_vllm_has_no_more_in_hand_than_it_may_and_judgements_come_as_they_are_done(judge, engine):
-    judge.batch_size = 4
+    judge.engine.batch_size = 4
     judging = judge.judge(MANY)
     next(judging)
     assert len(engine.requests) == 4
@@ -167,7 +169,7 @@ def test_closing_early_takes_back_what_is_not_done(judge, engine):
     done = {next(judging)[0] for _ in range(3)}
     judging.close()
     assert (len(done), len(engine.aborted)) == (3, len(engine.requests) - 3)
-    assert not judge._finished
+    assert not judge.engine._finished
     assert all(judgement.evaluation for judgement in run(judge, PAIRS[:2]))  # and the judge goes on
 
 
@@ -187,7 +189,7 @@ def test_an_engine_that_leaves_off_is_a_failure_of_the_pair(judge, engine):
 
 def test_an_output_that_does_not_end_is_a_failure(engine, tiny_folder):
     judge = load_judge(f"vllm:{tiny_folder}", max_new_tokens=20)
-    engine.tokenizer = judge._tokenizer
+    engine.tokenizer = judge.engine.codec.tokenizer
     (judgement,) = run(judge, PAIRS[:1])
     assert judgement.failure == "the output did not end within 20 tokens"
     assert judgement.raw_output == EMPTY[:20]
@@ -235,8 +237,8 @@ def test_what_the_engine_says_is_an_error_of_ours(judge, engine, monkeypatch):
 
     for method in ("add_request", "step"):
         with monkeypatch.context() as patch:
-            patch.setattr(judge._engine, method, broken)
-            patch.setattr(judge._engine, "abort_request", broken)
+            patch.setattr(judge.engine.llm.llm_engine, method, broken)
+            patch.setattr(judge.engine.llm.llm_engine, "abort_request", broken)
             with pytest.raises(JudgeError, match=r"could not go on with model: engine died\. Build the judge anew"):
                 run(judge)
 
@@ -245,7 +247,7 @@ def test_an_index_of_shards_that_are_not_there_is_left_out(engine, tmp_path):
     folder = save_tiny(tmp_path / "model")
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
     judge = load_judge(f"vllm:{folder}")
-    links = judge._links.name
+    links = judge.engine.links.name
     assert engine.settings["model"] == links
     names = {path.name for path in folder.iterdir()} - {"model.safetensors.index.json"}
     assert {path.name for path in Path(links).iterdir()} == names
@@ -260,7 +262,7 @@ def test_the_engine_gets_the_base_model_and_the_adapter(engine, tiny_folder, ada
     assert engine.settings["model"] == engine.settings["tokenizer"] == str(tiny_folder)
     assert (engine.settings["enable_lora"], engine.settings["max_lora_rank"]) == (True, 16)
     assert engine.adapters == [("adapter", 1, str(adapter_folder))]
-    engine.tokenizer = judge._tokenizer
+    engine.tokenizer = judge.engine.codec.tokenizer
     run(judge)
     theirs, ours = load_judge(f"hf:{adapter_folder}", device="cpu").signature(), judge.signature()
     for key in ("revision", "base", "prompt", "decoding"):
@@ -275,11 +277,11 @@ def test_the_adapters_own_files_count(engine, adapter_folder, tmp_path):
     (folder / "generation_config.json").write_text('{"eos_token_id": [256, 257], "max_new_tokens": 77}')
     (folder / "chat_template.jinja").write_text(CHATML_TEMPLATE.replace("assistant", "judge"))
     judge = load_judge(f"vllm:{folder}")
-    engine.tokenizer = judge._tokenizer
+    engine.tokenizer = judge.engine.codec.tokenizer
     run(judge, PAIRS[:1])
     ((prompt, sampling),) = engine.requests.values()
     assert (sampling.stop_token_ids, sampling.max_tokens) == ([256, 257], 77)
-    assert "judge" in judge._tokenizer.decode(prompt["prompt_token_ids"])
+    assert "judge" in judge.engine.codec.tokenizer.decode(prompt["prompt_token_ids"])
 
 
 @pytest.mark.parametrize(
@@ -313,7 +315,7 @@ def test_adapters_that_vllm_would_get_wrong_are_refused(engine, adapter_folder, 
 
 def test_the_drop_in_takes_it(engine, tiny_folder):
     scorer = CRIMSONScore(api="vllm", model_name=str(tiny_folder))
-    engine.tokenizer = scorer._scorer.judge._tokenizer
+    engine.tokenizer = scorer._scorer.judge.engine.codec.tokenizer
     assert scorer.evaluate("a", "b")["crimson_score"] == 1.0
 
 
@@ -338,13 +340,13 @@ def real(spec, *, stats=False, **options):
     try:
         yield judge
     finally:
-        judge._engine.engine_core.shutdown()
+        judge.engine.llm.llm_engine.engine_core.shutdown()
 
 
 @pytest.fixture(scope="module")
 def _little_space():
     """A random model loves white space."""
-    grammar = importlib.import_module("crimson_core.judges.engines.hf.grammar")
+    grammar = importlib.import_module("crimson_core.judges.engines.local.grammar")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grammar, "_MAX_WHITESPACE", 1)
         yield
@@ -384,8 +386,8 @@ def test_the_real_engine_goes_on_after_a_run_that_was_closed_early(real_judge, e
     for index, judgement in [next(judging) for _ in range(5)]:
         assert judgement == expected[index]
     judging.close()
-    assert not real_judge._engine.has_unfinished_requests()
-    real_judge.batch_size = 8
+    assert not real_judge.engine.llm.llm_engine.has_unfinished_requests()
+    real_judge.engine.batch_size = 8
     assert run(real_judge, MANY) == expected
 
 
@@ -470,7 +472,7 @@ import pickle
 import sys
 from test_vllm import ENGINE, LIMITS, MANY
 from crimson_core.run.accelerate import AccelerateJudge
-from crimson_core.judges.engines.hf import grammar
+from crimson_core.judges.engines.local import grammar
 
 if __name__ == "__main__":
     grammar._MAX_WHITESPACE = 1
@@ -487,7 +489,7 @@ if __name__ == "__main__":
         judge.serve()
     with open(sys.argv[2] + "/judged" + os.environ["RANK"], "w") as file:
         json.dump(own, file)
-    judge._judge._engine.engine_core.shutdown()
+    judge._judge.engine.llm.llm_engine.engine_core.shutdown()
 """
 
 
@@ -509,5 +511,5 @@ def test_two_processes_with_real_engines_write_what_one_writes(folder, real_judg
 
 def drafted(judge):
     """How many tokens were guessed ahead and held."""
-    (counted,) = [m for m in judge._llm.get_metrics() if m.name == "vllm:spec_decode_num_accepted_tokens"]
+    (counted,) = [m for m in judge.engine.llm.get_metrics() if m.name == "vllm:spec_decode_num_accepted_tokens"]
     return counted.value

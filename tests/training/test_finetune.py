@@ -22,7 +22,7 @@ from torch._inductor import config as inductor_config
 from transformers import AutoModelForCausalLM
 
 from crimson_core.errors import InputError, JudgeError
-from crimson_core.judges.engines.hf import HFJudge
+from crimson_core.judges.engines.hf import hf_judge
 from crimson_core.protocol.evaluation import parse_evaluation
 from crimson_core.protocol.prompt import Prompt
 from crimson_core.protocol.scoring import score_evaluation
@@ -111,10 +111,10 @@ def encoder():
 
 
 def test_the_prompt_is_the_judges_and_the_answer_ends(encoder, tiny_folder):
-    judge = HFJudge(str(tiny_folder), dtype="float32", constrained=False)
+    judge = hf_judge(str(tiny_folder), dtype="float32", constrained=False)
     one = record(3, REPORTS[0])
     prompt, answer, errors = encoder.encode(one)
-    assert prompt == judge._encode(one.pair)
+    assert prompt == judge.engine.codec.encode(judge.prompt.messages(one.pair))
     tokenizer = byte_tokenizer()
     assert answer[-1] == encoder.end == tokenizer.convert_tokens_to_ids("<|im_end|>")
     evaluation, repairs = parse_evaluation(tokenizer.decode(answer[:-1]))
@@ -266,7 +266,7 @@ def test_a_run_learns_and_its_adapter_is_a_judge(settings, tiny_folder, data, ca
     run = json.loads((adapter / "training_run.json").read_text())
     assert run["steps"] == 30 and run["best_step"] in (15, 30) and len(run["evaluation"]) == 2
     assert run["data"]["records"] == {"train": 12, "validation": 4} and sum(run["data"]["regimes"].values()) == 12
-    judge = HFJudge(str(adapter), dtype="float32", max_new_tokens=8)
+    judge = hf_judge(str(adapter), dtype="float32", max_new_tokens=8)
     assert judge.prompt == Prompt("compact", guidelines=False)
     pair = Record.model_validate_json((data / "train.jsonl").read_text().splitlines()[0]).pair
     assert [index for index, _ in judge.judge([pair])] == [0]
@@ -280,7 +280,7 @@ def test_a_run_with_a_sampled_output_layer(settings):
     held_out = [m["eval_loss"] for m in logged if "eval_loss" in m]  # over all words
     assert losses[-1] < 0.7 * losses[0] and held_out[-1] < 0.7 * losses[0]
     assert all("lora_" in key for key in load_file(adapter / "adapter_model.safetensors"))
-    HFJudge(str(adapter), dtype="float32", max_new_tokens=8)
+    hf_judge(str(adapter), dtype="float32", max_new_tokens=8)
 
 
 def test_a_run_in_which_errors_weigh_more(settings, tmp_path):
@@ -385,7 +385,7 @@ def test_the_reference_prompt_and_bfloat16(settings):
     settings |= {"dtype": "bfloat16", "gradient_checkpointing": True, "batch_size": 1, "accumulation": 1}
     settings["evaluation"] = {"steps": 1, "generate": 0, "records": 1}
     adapter = train(settings)
-    assert HFJudge(str(adapter), constrained=False).prompt == Prompt("reference", guidelines=False, system=False)
+    assert hf_judge(str(adapter), constrained=False).prompt == Prompt("reference", guidelines=False, system=False)
 
 
 def test_a_dry_run_tells_what_a_run_takes_and_stops(settings, capsys):

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from crimson_core import InputError, JudgeError, ReportPair
-from crimson_core.judges.engines.hf import HFJudge
+from crimson_core.judges.engines.hf import hf_judge
 from training import merge as merging
 from training.card import RECORD_FILE, SECTIONS, enter_test, model_card
 from training.merge import merge
@@ -105,10 +105,10 @@ def test_base_with_adapter_and_merged_give_the_same_logits(tiny_folder, tmp_path
     adapter, expected = save_adapter(tiny_folder, tmp_path / "adapter", ["q_proj", "v_proj", "up_proj", "down_proj"])
     merge(adapter, tmp_path / "merged", dtype="float32")
     torch.testing.assert_close(logits(load(tmp_path / "merged")), expected)
-    judge = HFJudge(str(tmp_path / "merged"), dtype="float32", constrained=False)
-    torch.testing.assert_close(logits(judge._model), expected)
+    judge = hf_judge(str(tmp_path / "merged"), dtype="float32", constrained=False)
+    torch.testing.assert_close(logits(judge.engine.model), expected)
     assert not torch.allclose(logits(load(tiny_folder)), expected, atol=0.1)
-    beside = HFJudge(str(adapter), dtype="float32", constrained=False)
+    beside = hf_judge(str(adapter), dtype="float32", constrained=False)
     pairs = [ReportPair("Small effusion.", "Nodule."), ReportPair("Clear.", "")]
     outputs = [[judgement.raw_output for _, judgement in j.judge(pairs)] for j in (judge, beside)]
     assert outputs[0] == outputs[1]
@@ -130,7 +130,7 @@ def test_what_a_judge_needs_is_in_the_merged_folder(adapter, tiny_folder, tmp_pa
     }
     assert "temperature" not in generation
     assert "<think>own" in transformers.AutoTokenizer.from_pretrained(folder).chat_template
-    assert HFJudge(str(folder), constrained=False).signature()["prompt"] == "compact"
+    assert hf_judge(str(folder), constrained=False).signature()["prompt"] == "compact"
     assert (folder / "README.md").read_text(encoding="utf-8") == model_card(RUN, name="merged", merged=True)
     for path in folder.glob("*.json"):
         assert str(tmp_path.parent) not in path.read_text(encoding="utf-8"), "paths of this machine"
@@ -139,7 +139,7 @@ def test_what_a_judge_needs_is_in_the_merged_folder(adapter, tiny_folder, tmp_pa
 
 @pytest.mark.parametrize("trained", ["on the multimodal model", "on the text model"])
 def test_multimodal_base_becomes_a_text_model(multimodal_folder, tmp_path, trained):
-    from crimson_core.judges.engines.hf.checkpoint import language_model
+    from crimson_core.judges.engines.hf.weights import language_model
 
     if trained == "on the text model":
         targets, change = ["q_proj", "o_proj", "gate_proj"], language_model
@@ -158,10 +158,10 @@ def test_multimodal_base_becomes_a_text_model(multimodal_folder, tmp_path, train
     assert merged.lm_head.weight is merged.model.embed_tokens.weight
     torch.testing.assert_close(logits(merged), expected)
     assert not torch.allclose(logits(load(multimodal_folder)), expected, atol=0.1)
-    judges = [HFJudge(str(tmp_path / name), dtype="float32", constrained=False) for name in ("adapter", "merged")]
+    judges = [hf_judge(str(tmp_path / name), dtype="float32", constrained=False) for name in ("adapter", "merged")]
     for judge in judges:
-        torch.testing.assert_close(logits(judge._model), expected)
-        assert (judge._ends, judge._max_new_tokens) == ([257, 1], 99)
+        torch.testing.assert_close(logits(judge.engine.model), expected)
+        assert (judge.engine.codec.ends, judge.engine.codec.max_new_tokens) == ([257, 1], 99)
 
 
 def test_untied_embeddings_stay_untied(tmp_path):

@@ -27,7 +27,7 @@ from benchmarks.gpu.train import (
     write_records,
 )
 from crimson_core.errors import CrimsonError, InputError, JudgeError
-from crimson_core.judges.engines.hf import HFJudge
+from crimson_core.judges.engines.hf import hf_judge
 from crimson_core.protocol.prompt import Prompt
 from training.config import load_config
 from training.encoding import RecordEncoder
@@ -141,7 +141,7 @@ def test_a_shipped_config_goes_all_the_way(path, base, data, tmp_path):
     assert told["steps"] == 4 and told["best_step"] in (2, 4) and told["data"]["left_out"] == 0
 
     merge(output / "adapter", tmp_path / "merged", base=base)  # one config names another place of its base
-    judge = HFJudge(str(tmp_path / "merged"))
+    judge = hf_judge(str(tmp_path / "merged"))
     assert judge.prompt == Prompt(**config.prompt.model_dump())
     pairs = [one.pair for one in islice(made_up_records("test", seed=3), 3)]
     judged = dict(judge.judge(pairs))

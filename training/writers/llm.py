@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from crimson_core.errors import InputError
-from crimson_core.judges.engines.client import Answer, Form, Question, load_chat
+from crimson_core.errors import check_whole
+from crimson_core.judges.engines.client import Form, load_chat
+from crimson_core.judges.model import Answer, Question
 from crimson_core.judges.rules.extraction import extract_findings
 from crimson_core.judges.rules.lexicon import lexicon
 from training.writers import ERROR_KINDS, Aim, Attribute, Change, Draft, ErrorKind, Task
@@ -71,9 +72,7 @@ class LLMWriter:
     """
 
     def __init__(self, spec: str, *, temperature: float = 0.7, max_attempts: int = 2, **options: Any) -> None:
-        if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:
-            raise InputError(f"max_attempts is {max_attempts!r}. Give a whole number of at least 1.")
-        self.max_attempts = max_attempts
+        self.max_attempts = check_whole("max_attempts", max_attempts)
         self._chat = load_chat(spec, temperature=temperature, **options)
 
     def possible(self, report: str, kinds: Sequence[ErrorKind], aim: Aim | None = None) -> bool:

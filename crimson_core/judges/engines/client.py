@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from inspect import signature
 from itertools import islice
 from types import SimpleNamespace
@@ -20,10 +19,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
-from crimson_core.errors import InputError, JudgeError
+from crimson_core.errors import InputError, JudgeError, check_whole
 from crimson_core.judges.engines.batch import Batching, ask_in_batches
 from crimson_core.judges.engines.servers import SERVERS, Server, openai_package
-from crimson_core.protocol.prompt import Message
+from crimson_core.judges.model import Answer, Question
 
 if TYPE_CHECKING:
     from openai import APIConnectionError, APIStatusError, AsyncOpenAI
@@ -98,33 +97,6 @@ class Form(NamedTuple):
     schema: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Question:
-    """One request: its messages and its seed."""
-
-    messages: list[Message] = field(repr=False)
-    seed: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came of a question.
-
-    Attributes:
-        text: What the model wrote, also where that is a failure (a refusal, an output that was cut).
-        failure: Why there is no finished text, without report text; None if there is one.
-        finish_reason: The server's; None where it gives none, so that nobody knows whether the text was cut.
-        usage: Token counts (`prompt_tokens`, `completion_tokens`), where the server tells them.
-        cost: US dollars, where the server tells (OpenRouter does).
-    """
-
-    text: str | None = field(default=None, repr=False)
-    failure: str | None = None
-    finish_reason: str | None = None
-    usage: dict[str, int] = field(default_factory=dict)
-    cost: float | None = None
-
-
 class _Message(BaseModel):
     content: str | None = None
     refusal: str | None = None
@@ -189,11 +161,11 @@ class Chat:
         self.model = model
         self.server = server
         self.temperature = _temperature(temperature)
-        self.concurrency = _at_least(1, "concurrency", concurrency)
-        self.max_retries = _at_least(0, "max_retries", max_retries)
+        self.concurrency = check_whole("concurrency", concurrency)
+        self.max_retries = check_whole("max_retries", max_retries, least=0)
         self.timeout = _timeout(timeout)
         self.max_output_tokens = (
-            None if max_output_tokens is None else _at_least(1, "max_output_tokens", max_output_tokens)
+            None if max_output_tokens is None else check_whole("max_output_tokens", max_output_tokens)
         )
         self.request = _more_fields(request)
         self.batch = batch
@@ -320,8 +292,9 @@ class Chat:
         while True:
             request = self._request(question, form, refused)
             try:
+                messages: Any = question.messages
                 response = await client.chat.completions.with_raw_response.create(
-                    messages=question.messages, extra_body=self.request or None, **request
+                    messages=messages, extra_body=self.request or None, **request
                 )
             except openai.APIStatusError as error:
                 part = _refused_part(error, request)
@@ -459,12 +432,6 @@ def load_chat(spec: str, **options: Any) -> Chat:
     return Chat(model.strip(), server, **{name: value for name, value in options.items() if name not in where})
 
 
-def _at_least(least: int, name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} is {value!r}. Give a whole number of at least {least}.")
-    return value
-
-
 def _more_fields(value: Any) -> dict[str, Any]:
     if value is not None and not (isinstance(value, dict) and all(isinstance(name, str) for name in value)):
         raise InputError(
@@ -485,7 +452,7 @@ def _temperature(value: Any) -> float:
 def _timeout(value: Any) -> float:
     if not _is_number(value) or not value > 0:
         raise InputError(f"timeout is {value!r}. Give a number of seconds above 0.")
-    return value
+    return float(value)
 
 
 def _is_number(value: Any) -> bool:

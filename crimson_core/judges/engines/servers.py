@@ -5,14 +5,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from types import ModuleType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from crimson_core.errors import InputError, JudgeError
-from crimson_core.install import install_command
+from crimson_core.errors import InputError, JudgeError, needed
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -109,17 +107,7 @@ def azure_server(endpoint: str | None = None, api_key: str | None = None, api_ve
 SERVERS: dict[str, Callable[..., Server]] = {"openai": openai_server, "azure": azure_server}
 
 
-def openai_package() -> ModuleType:
-    """The `openai` package.
-
-    Raises:
-        JudgeError: It is not installed.
-    """
-    try:
-        import openai
-    except ImportError:
-        raise JudgeError(f"The openai package is not installed. Run: {install_command('openai')}") from None
-    return openai
+openai_package = partial(needed, "openai", "openai", "An API model")  # where it is not installed, a JudgeError says so
 
 
 def _host(url: str, name: str) -> str:

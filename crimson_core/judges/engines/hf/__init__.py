@@ -1,10 +1,6 @@
 """The hf judge: a causal language model in the Transformers format, run on this machine."""
 
-from crimson_core.judges.engines.hf.engine import missing
+from crimson_core.judges.engines.hf.engine import HFEngine
+from crimson_core.judges.engines.hf.judge import hf_judge, judge_in_memory
 
-try:
-    from crimson_core.judges.engines.hf.judge import HFJudge
-except ImportError as error:
-    raise missing(error.name or str(error)) from None
-
-__all__ = ["HFJudge"]
+__all__ = ["HFEngine", "hf_judge", "judge_in_memory"]

@@ -211,5 +211,5 @@ class Cache:
         start = arena.take(slots)
         if start is None:
             arena.grow(slots)
-            start = arena.take(slots)
+            return self._take(arena, slots)
         return start

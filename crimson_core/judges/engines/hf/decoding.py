@@ -164,7 +164,7 @@ class Flight(NamedTuple):
     spans: list[Span]
     questions: list[Question]
     hidden: Tensor | None
-    answers: Tensor | None
+    answers: Tensor
     logits: list[Tensor]
     arrived: torch.cuda.Event | None
 
@@ -210,7 +210,7 @@ class Decoder:
         """A new row. What the prompt has in common with one that was read is not read again."""
         row = Row(prompt, limit, self._grammar.start(), drafter, self.cache.open(_room(len(prompt))))
         same = [(_common(prompt[:-1], other.prompt[: other.cache.length]), other) for other in self._kept]
-        length, other = max(same, key=lambda item: item[0], default=(0, None))
+        length, other = max(same, key=lambda item: item[0], default=(0, row))
         if length >= _WORTH_SHARING:
             self.cache.copy_start(row.cache, other.cache, length)
         return row
@@ -249,7 +249,7 @@ class Decoder:
         self._work.row_passes += len(questions)
         self._work.prompt_tokens += reading
         if self._pace.allowed_first:
-            return Flight(spans, questions, hidden, None, [], None)
+            return Flight(spans, questions, hidden, torch.empty(0), [], None)
         with self._work.timed("output layer"):
             return self._ask_all(spans, questions, hidden)
 
@@ -259,7 +259,7 @@ class Decoder:
         if flight.arrived is not None:
             with self._work.timed("waiting"):
                 flight.arrived.synchronize()
-        if self._pace.allowed_first:
+        if flight.hidden is not None:
             with self._work.timed("output layer"):
                 written = self._written(flight.questions, flight.hidden)
         else:
@@ -314,26 +314,26 @@ class Decoder:
     def _written(self, asked: Sequence[Question], hidden: Tensor) -> list[list[int]]:
         """For each row its guesses as far as greedy decoding agrees, and the token that it writes where it does not."""
         answers: list[dict[int, int]] = [{} for _ in asked]  # what greedy decoding writes, by place in the draft
-        few: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        few: dict[int, tuple[Tensor, list[tuple[int, int]]]] = {}
         for n, question in enumerate(asked):
             for i, may in enumerate(question.allowed):
                 if may.only is not None:
                     answers[n][i] = may.only
                 elif may.few is not None:
-                    few[id(may)].append((n, i))
+                    few.setdefault(id(may), (may.few, []))[1].append((n, i))
         found = []
-        for places in few.values():
-            (n, i), *_ = places
-            ids = asked[n].allowed[i].few
+        for ids, places in few.values():
             logits = self._model.logits(hidden[[asked[n].last + i for n, i in places]], ids)
             found.append(ids[logits.argmax(-1)])
         if found:
-            everywhere = [place for places in few.values() for place in places]
+            everywhere = [place for _, places in few.values() for place in places]
             for (n, i), token in zip(everywhere, torch.cat(found).tolist(), strict=True):
                 answers[n][i] = token
 
         # The whole vocabulary, from the left, so that what follows the first disagreement costs nothing.
-        while unknown := {n: places for n, question in enumerate(asked) if (places := _unknown(question, answers[n]))}:
+        while unknown := {
+            n: row_places for n, question in enumerate(asked) if (row_places := _unknown(question, answers[n]))
+        }:
             each = max(1, self._pace.head // len(unknown))
             places = [(n, i) for n, row_places in unknown.items() for i in row_places[:each]]
             logits = self._model.logits(hidden[[asked[n].last + i for n, i in places]])

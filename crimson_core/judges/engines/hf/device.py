@@ -6,8 +6,7 @@ import warnings
 import psutil
 import torch
 
-from crimson_core.errors import InputError, JudgeError
-from crimson_core.judges.engines.hf.engine import first_line
+from crimson_core.errors import InputError, JudgeError, first_line
 
 _NO_GPU = ("no nvidia driver", "no cuda gpus", "no cuda-capable device")  # there is none, or it is hidden on purpose
 _FOR_WEIGHTS = 0.8  # of a device's free memory; the rest is for caches and passes
@@ -25,9 +24,10 @@ def chosen_device(device: str | None) -> torch.device | None:
         if trouble := _trouble():
             raise JudgeError(f"{trouble} Or give device='cpu'.")
         return None
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    count = torch.accelerator.device_count() if accelerator else 0
-    known = ["cpu", *([accelerator.type] if accelerator else []), *(f"{accelerator.type}:{n}" for n in range(count))]
+    known = ["cpu"]
+    if torch.accelerator.is_available() and (accelerator := torch.accelerator.current_accelerator()):
+        kind = accelerator.type
+        known += [kind, *(f"{kind}:{n}" for n in range(torch.accelerator.device_count()))]
     if device not in known:
         why = _trouble() or "Leave it out to take the best."
         raise InputError(f"device is {device!r}. This machine has {', '.join(known)}. {why}")

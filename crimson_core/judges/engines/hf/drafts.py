@@ -24,7 +24,12 @@ _MOST = 32  # guesses at a time
 # through the layers, on a CPU and on an accelerator.
 _PASS = 8, 256
 _ROW = 0, 6
-_LAYOUTS = ({"separators": (",", ":")}, {}, {"indent": 2}, {"indent": 4})  # of JSON, as models write it
+_LAYOUTS: tuple[dict[str, Any], ...] = (
+    {"separators": (",", ":")},
+    {},
+    {"indent": 2},
+    {"indent": 4},
+)  # of JSON, as models write it
 _START = -1  # stands for the start of an output
 
 
@@ -93,9 +98,9 @@ class Drafts:
         self.finished: deque[Text] = deque(maxlen=_FINISHED)
         self._tried: dict[tuple[int, int], tuple[float, float]] = {}
 
-    def row(self, pair: ReportPair, prompt: Sequence[int]) -> "Drafter":
+    def row(self, pair: ReportPair | None, prompt: Sequence[int]) -> "Drafter":
         """Who guesses for a pair."""
-        guess = _plain(evaluate_pair(pair))
+        guess = _plain(evaluate_pair(pair)) if pair else {}
         try:
             tokens = self._encode(json.dumps(guess, ensure_ascii=False, **self._layout))
         except ValueError:  # control tokens: nothing that an output may hold
@@ -151,7 +156,7 @@ class Drafter:
         self.guess = guess
         self._drafts, self._texts = drafts, texts
         self._own = texts[1]
-        self._followed: list[tuple[int, int]] = []
+        self._followed: list[tuple[int, int] | None] = []
 
     def wrote(self, tokens: Sequence[int], agreed: int) -> None:
         """Take note of what was written, of which the first `agreed` tokens had been guessed."""
@@ -213,7 +218,8 @@ class Guesses:
 
 def _plain(evaluation: Evaluation) -> dict[str, Any]:
     """What the schema asks for, in its order."""
-    return _only(evaluation.model_dump(), evaluation_schema())
+    plain: dict[str, Any] = _only(evaluation.model_dump(), evaluation_schema())
+    return plain
 
 
 def _only(data: Any, schema: dict[str, Any]) -> Any:

@@ -1,29 +1,88 @@
-"""The packages that local judges run on, which need not be installed."""
+"""What both ways of decoding share: a model of Transformers, and how it is held while it writes."""
 
-from importlib import import_module
-from types import ModuleType
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
 
-from crimson_core.errors import JudgeError
-from crimson_core.install import install_command
+import torch
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel
+
+from crimson_core.judges.engines.hf.decoding import Work
+from crimson_core.judges.engines.hf.device import is_out_of_memory
+from crimson_core.judges.engines.hf.held import held
+from crimson_core.judges.engines.local.codec import Codec
+from crimson_core.judges.model import Answer
 
 
-def missing(package: str) -> JudgeError:
-    """The error for a package that is not there."""
-    return JudgeError(f"The hf judge needs {package}, which is not installed. Run: {install_command('hf')}")
+@dataclass(eq=False)
+class HFEngine:
+    """A causal language model of Transformers in this process; a way of decoding adds `write`.
 
-
-def engine(module: str) -> ModuleType:
-    """A package that only some judgements need.
-
-    Raises:
-        JudgeError: It is not installed.
+    Attributes:
+        model: The model, without a wrapper of peft.
+        codec: Of its checkpoint.
+        grammar: What outputs must obey, compiled; None for nothing.
+        batch_size: Questions that are answered together; may be changed between runs. It is halved when memory runs out, and
+            stays so. What does not fit even alone is a failed answer.
+        fields: Of the signature.
+        work: What decoding with drafts has done so far: passes, tokens, seconds.
     """
-    try:
-        return import_module(module)
-    except ImportError:
-        raise missing(module) from None
+
+    model: PreTrainedModel
+    codec: Codec
+    grammar: Any
+    batch_size: int
+    fields: dict[str, str]
+    work: Work = field(init=False, default_factory=Work)
+
+    def signature(self) -> dict[str, str]:
+        """Model, revision, decoding, dtype and versions."""
+        return self.fields
+
+    def fits(self, work: Callable[[], None]) -> bool:
+        """Let the model work, and say whether memory was enough."""
+        try:
+            work()
+            return True
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Out here, since the exception holds on to the tensors of the failed call.
+        if torch.accelerator.is_available():
+            torch.accelerator.empty_cache()
+        return False
+
+    def writing(self, modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
+        """Write without dropout and without the model's own wishes, and put both back.
+
+        What a checkpoint wants sampled, penalised or suppressed would be merged into every generate() call.
+
+        Args:
+            modules: All of the model's. Walking through a model takes longer than through a list of them.
+        """
+        model = self.model
+
+        def change() -> Callable[[], None]:
+            wishes, training = model.generation_config, [module for module in modules if module.training]
+            model.generation_config = GenerationConfig()
+            _set_training(training, False)
+
+            def undo() -> None:
+                model.generation_config = wishes
+                _set_training(training, True)
+
+            return undo
+
+        return held(model, change)
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of what an engine says, for an error of ours."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+def _set_training(modules: Iterable[nn.Module], training: bool) -> None:
+    for module in modules:
+        module.training = training
+
+
+def too_large(prompt: Sequence[int]) -> Answer:
+    """The answer where memory runs out for a single prompt."""
+    return Answer(failure=f"out of memory on a prompt of {len(prompt)} tokens, alone")

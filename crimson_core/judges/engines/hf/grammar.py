@@ -1,6 +1,5 @@
-"""The evaluation's JSON schema as a grammar that keeps a model's output inside it."""
+"""Following outputs through a grammar: what may come next."""
 
-import json
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from types import ModuleType
@@ -11,51 +10,9 @@ import torch
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-# Enough for JSON that is indented by four spaces at its deepest place, 20 spaces and a line break.
-_MAX_WHITESPACE = 24
-_MAX_ESCAPES = 8
 _FEW = 2048  # tokens: so few are cheaper to ask the output layer about than all
 _COMPILED = 4  # grammars that are kept
 _REMEMBERED = 256  # sets of allowed tokens; inside a text it is the same one most of the time
-
-
-def evaluation_grammar(schema: dict[str, Any]) -> str:
-    """`evaluation_schema` with bounds as a grammar for xgrammar (EBNF), so that every output is finite.
-
-    xgrammar's own translation of a bounded string knows no escaped characters and allows raw control characters,
-    which JSON forbids; here a text may hold a few escapes, and white space is bounded as well.
-    """
-    rules: dict[str, str] = {}  # body -> name
-
-    def rule(node: dict[str, Any], name: str) -> str:
-        if "enum" in node:
-            body = " | ".join(_literal(value) for value in node["enum"])
-        elif "pattern" in node:  # ^R[1-9][0-9]?$: a letter, then what means the same in both notations
-            letter, rest = node["pattern"][1], node["pattern"][2:-1]
-            body = rf'"\"{letter}" {rest} "\""'
-        elif node["type"] == "string":
-            plain = rf"[^\0-\x1f\"\\]{{0,{node['maxLength']}}}"
-            body = rf'"\"" {plain} ("\\" escape {plain}){{0,{_MAX_ESCAPES}}} "\""'
-        elif node["type"] == "array":
-            item = rule(node["items"], f"{name}_item")
-            body = f'"[" ws ({item} (ws "," ws {item}){{0,{node["maxItems"] - 1}}} ws)? "]"'
-        else:
-            fields = [
-                f'{_literal(key)} ws ":" ws {rule(value, f"{name}_{key}")}' for key, value in node["properties"].items()
-            ]
-            body = '"{" ws ' + ' ws "," ws '.join(fields) + ' ws "}"'
-        # Equal bodies are one rule: xgrammar prepares each rule against the whole vocabulary.
-        return rules.setdefault(body, name)
-
-    root = rule(schema, "evaluation")
-    lines = [f"{name} ::= {body}" for body, name in rules.items()]
-    lines.append(rf"ws ::= [ \n\r\t]{{0,{_MAX_WHITESPACE}}}")
-    lines.append(r'escape ::= [\"\\/bfnrt] | "u" [0-9A-Fa-f] [0-9A-Fa-f] [0-9A-Fa-f] [0-9A-Fa-f]')
-    return "\n".join([f"root ::= {root}", *lines])
-
-
-def _literal(value: str) -> str:
-    return json.dumps(json.dumps(value))
 
 
 def compile_grammar(
@@ -150,11 +107,11 @@ class Grammar:
         self._bitmask = xgrammar.allocate_token_bitmask(1, vocabulary)
         self._read = lru_cache(_REMEMBERED)(lambda words: _AllowedByGrammar(words, vocabulary, device))
 
-    def start(self) -> Matcher:
-        """The state before the first token."""
+    def start(self) -> Any:
+        """The state before the first token, a `Matcher`."""
         return self._xgrammar.GrammarMatcher(self._compiled)
 
-    def allowed(self, matcher: Matcher) -> Allowed:
+    def allowed(self, matcher: Any) -> Allowed:
         """What may follow in a state that has not ended."""
         matcher.fill_next_token_bitmask(self._bitmask)
         return self._read(self._bitmask.numpy().tobytes())

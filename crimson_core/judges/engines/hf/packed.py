@@ -23,6 +23,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from crimson_core.judges.engines.hf.cache import Cache, RowCache
+from crimson_core.judges.engines.hf.held import held
 
 _NAME = "crimson_packed"
 _FEW = 128  # positions of a pass
@@ -118,14 +119,11 @@ class _Pass:
         return self._masks[key]
 
 
-# By id of a model's config: threads in a packed pass, and what is to be put back.
-_users: dict[int, tuple[int, str]] = {}
-_users_lock = threading.Lock()
 _now = threading.local()  # .pass_: what this thread's attention works on; None outside of packed passes
 
 
 def _attention(
-    module: nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -314,20 +312,13 @@ class PackedModel:
     def attention(self) -> Iterator[None]:
         """Let the model's attention tell rows apart, and put back what was there."""
         config = self._model.config
-        with _users_lock:
-            users, before = _users.get(id(config), (0, config._attn_implementation))
-            _users[id(config)] = users + 1, before
-            config._attn_implementation = _NAME
-        try:
-            with _WeightInFront() if self.device.type == "cpu" else nullcontext():
-                yield
-        finally:
-            with _users_lock:  # the last thread puts it back
-                users, before = _users.pop(id(config))
-                if users > 1:
-                    _users[id(config)] = users - 1, before
-                else:
-                    config._attn_implementation = before
+
+        def change() -> Callable[[], None]:
+            before, config._attn_implementation = config._attn_implementation, _NAME
+            return lambda: setattr(config, "_attn_implementation", before)
+
+        with held(config, change), _WeightInFront() if self.device.type == "cpu" else nullcontext():
+            yield
 
     def hidden_states(self, cache: Cache, spans: Sequence[Span]) -> Tensor:
         """The last hidden states of all tokens of all spans, one behind the other; their caches are written.
@@ -362,9 +353,10 @@ class PackedModel:
             logits = logits if only is None else logits[:, only]
         else:
             weight, bias = self._plain_head.weight, self._plain_head.bias
-            if only is not None:
-                weight, bias = weight[only], None if bias is None else bias[only]
-            logits = _linear(hidden, weight, bias)
+            if only is None:
+                logits = _linear(hidden, weight, bias)
+            else:
+                logits = _linear(hidden, weight[only], None if bias is None else bias[only])
         cap = getattr(self._model.config, "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
@@ -391,7 +383,7 @@ class _WeightInFront(TorchFunctionMode):
     """Inside of it, linear layers take a few positions as `_linear` does. Modes are a thread's own."""
 
     def __torch_function__(
-        self, func: Callable, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is linear and args[0].dim() == 3 and args[0].shape[0] == 1 and 1 < args[0].shape[1] <= _FEW:
             return _linear(args[0][0], *args[1:], **(kwargs or {}))[None]

@@ -1,4 +1,4 @@
-"""Model folders: found, downloaded, loaded and told apart. Only safetensors, and never code from a checkpoint."""
+"""Model folders: found, downloaded, read and told apart. Only safetensors, and never code from a checkpoint."""
 
 import hashlib
 import json
@@ -6,33 +6,22 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 import transformers
 from huggingface_hub import errors as hub_errors
 from huggingface_hub import snapshot_download
-from safetensors import safe_open
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    Gemma3ForCausalLM,
-    GenerationConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from crimson_core.errors import InputError, JudgeError
-from crimson_core.judges.engines.hf.device import check_fits, roomiest_device
-from crimson_core.judges.engines.hf.engine import engine, first_line
-from crimson_core.protocol.prompt import PUBLISHED_NAMES
+from crimson_core.errors import InputError, JudgeError, first_line, needed
+from crimson_core.protocol.prompt import PUBLISHED_NAMES, Prompt, prompt_for
 
 # What a checkpoint consists of: top-level files only, since subfolders hold copies in other formats.
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 _UNWANTED = ["*/*", "consolidated*"]
+_GENERATION = "generation_config.json"
 _TOLD = "training_run.json"  # how it was trained and tested, for its card: no judge reads it
 
 
@@ -106,7 +95,7 @@ def base_of(checkpoint: Checkpoint, base: str | None = None) -> Checkpoint | Non
         return None
     if not (checkpoint.folder / "adapter_model.safetensors").is_file():
         raise JudgeError(f"{checkpoint.name} is an adapter without adapter_model.safetensors. Save it as safetensors.")
-    engine("peft")
+    needed("peft", "hf")
     if base is not None:
         try:
             found = find_checkpoint(base)
@@ -151,99 +140,43 @@ def load_tokenizer(checkpoint: Checkpoint, base: Checkpoint | None) -> PreTraine
     return tokenizer
 
 
-def generation_config(checkpoint: Checkpoint) -> GenerationConfig:
-    """A whole model's generation config; where its folder has none, what its config says, as Transformers takes it.
+def generation_config(checkpoint: Checkpoint, base: Checkpoint | None = None) -> GenerationConfig:
+    """A model's generation config: its base model's, if it has one, with what its own says otherwise of outputs.
+
+    Where a whole model's folder has none, it is what the model's config says, as Transformers takes it.
 
     Raises:
         JudgeError: It cannot be read.
     """
-    with loading(checkpoint):
-        if (checkpoint.folder / "generation_config.json").is_file():
+    if base:
+        said = generation_config(base)
+        if (checkpoint.folder / _GENERATION).is_file():
+            own = generation_config(checkpoint)
+            for key in ("eos_token_id", "pad_token_id", "max_new_tokens"):
+                if getattr(own, key) is not None:
+                    setattr(said, key, getattr(own, key))
+        return said
+    with loading(checkpoint), quiet():
+        if (checkpoint.folder / _GENERATION).is_file():
             return GenerationConfig.from_pretrained(checkpoint.folder, local_files_only=True)
         config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
         return GenerationConfig.from_model_config(config)
 
 
-def load_model(
-    checkpoint: Checkpoint, base: Checkpoint | None, dtype: torch.dtype, device: torch.device | None
-) -> PreTrainedModel:
-    """A model with its adapter, if any, merged into it, and with the generation config of both: the adapter's counts.
-
-    Args:
-        checkpoint: The model, or an adapter.
-        base: The adapter's base model.
-        dtype: Of the weights.
-        device: Where to; None takes the accelerator with the most free memory, spreads a model over several that is too
-            large for one, or stays on the CPU.
+def prompt_of(checkpoint: Checkpoint, guidelines: bool | None) -> Prompt:
+    """The prompt of a checkpoint: what its name or its folder says, else what the caller wants.
 
     Raises:
-        JudgeError: It cannot be loaded, or does not fit into memory.
+        JudgeError: The folder's prompt file cannot be read.
     """
-    size = _parameters((base or checkpoint).folder) * dtype.itemsize
-    check_fits((base or checkpoint).name, size, dtype, device)
-    device = device or roomiest_device(size)
-    placed: dict[str, Any] = {"device_map": device} if device is not None and device.type != "cpu" else {}
-    if device is None and torch.accelerator.is_available():
-        placed["device_map"] = "auto"
-    with loading(base or checkpoint), quiet():
-        # No attention implementation is asked for: it is sdpa for every model that has it.
-        model, info = AutoModelForCausalLM.from_pretrained(
-            (base or checkpoint).folder,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            **placed,
-        )
-        # Transformers fills what is missing with random numbers and goes on.
-        if info["missing_keys"] or info["mismatched_keys"]:
-            raise ValueError("its weights do not fit its config")
-    if base:
-        peft = engine("peft")
-        with loading(checkpoint), quiet():
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            if not _adapts_multimodal(checkpoint.folder):
-                model = language_model(model)
-            model = peft.PeftModel.from_pretrained(model, checkpoint.folder).merge_and_unload()
-            if (checkpoint.folder / "generation_config.json").is_file():
-                own = GenerationConfig.from_pretrained(checkpoint.folder, local_files_only=True)
-                for key in ("eos_token_id", "pad_token_id", "max_new_tokens"):
-                    if getattr(own, key) is not None:
-                        setattr(model.generation_config, key, getattr(own, key))
-    return model if device is None else model.to(device)
+    published = checkpoint.name in PUBLISHED_NAMES
+    return prompt_for(checkpoint.name if published else str(checkpoint.folder), guidelines)
 
 
-def _parameters(folder: Path) -> int:
-    """How many numbers the safetensors of a folder hold; 0 where that cannot be read, which loading will say."""
-    try:
-        count = 0
-        for path in folder.glob("*.safetensors"):
-            with path.open("rb") as file:
-                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-            count += sum(prod(tensor["shape"]) for key, tensor in header.items() if key != "__metadata__")
-        return count
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
-        return 0
-
-
-def language_model(model: PreTrainedModel) -> PreTrainedModel:
-    """The text model inside a multimodal Gemma 3, with the same weights in memory; any other model as it is."""
-    if model.config.model_type != "gemma3":
-        return model
-    config = model.config.text_config
-    config.tie_word_embeddings = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    with torch.device("meta"):  # its own weights are never used
-        text = Gemma3ForCausalLM(config)
-    text.model, text.lm_head = model.model.language_model, model.lm_head
-    text.generation_config = model.generation_config
-    return text.train(model.training)
-
-
-def _adapts_multimodal(folder: Path) -> bool:
-    """Whether an adapter was trained on a multimodal model, not on the text model taken out of one."""
-    with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
-        return any(".language_model." in key for key in weights.keys())  # noqa: SIM118 (no dictionary)
+def origin_of(checkpoint: Checkpoint, base: Checkpoint | None) -> dict[str, str]:
+    """What a signature says of where a model comes from."""
+    revision = {"revision": revision_of(checkpoint)}
+    return revision | {"base": f"{base.name}@{revision_of(base)}"} if base else revision
 
 
 def revision_of(checkpoint: Checkpoint) -> str:

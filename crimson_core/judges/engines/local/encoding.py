@@ -4,13 +4,13 @@ import re
 import secrets
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import Any
 
 import jinja2
 from tokenizers import AddedToken
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from crimson_core.errors import JudgeError
-from crimson_core.judges.engines.hf.engine import first_line
+from crimson_core.errors import JudgeError, first_line
 from crimson_core.protocol.prompt import Message
 
 
@@ -41,7 +41,7 @@ class ChatEncoder:
                 f"{name} has no chat template. Use a model that is trained for chat, or put the template that it was "
                 "trained with into its folder as chat_template.jinja."
             )
-        self._tokenizer, self._name = tokenizer, name
+        self.tokenizer, self.name = tokenizer, name
         added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
         self._control = {i: token for i, token in added.items() if token.content.replace("▁", " ").strip()}
         self._blind = deepcopy(tokenizer.backend_tokenizer)
@@ -78,7 +78,7 @@ class ChatEncoder:
         Raises:
             ValueError: The text became a control token all the same, as with a vocabulary of whole words.
         """
-        ids = self._blind.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._blind.encode(text, add_special_tokens=False).ids
         if not self._control.keys().isdisjoint(ids):
             raise ValueError("the text forms control tokens of the model")
         return ids
@@ -95,9 +95,9 @@ class ChatEncoder:
         if key not in self._templates:
             self._templates[key] = self._take_apart(key)
             probe = [{"role": role, "content": f"\n No {role} \n\n  finding.\t"} for role in roles]
-            expected = self._tokenizer.apply_chat_template(probe, add_generation_prompt=True, return_dict=True)
+            expected: Any = self.tokenizer.apply_chat_template(probe, add_generation_prompt=True, return_dict=True)
             if self.encode(probe) != list(expected["input_ids"]):
-                raise JudgeError(f"The tokenizer of {self._name} cannot be guarded against forged control tokens.")
+                raise JudgeError(f"The tokenizer of {self.name} cannot be guarded against forged control tokens.")
         return self._templates[key]
 
     def _take_apart(self, roles: tuple[str, ...]) -> list[str | tuple[int, bool, bool]]:
@@ -107,7 +107,7 @@ class ChatEncoder:
         spaced = self._render(roles, [f"{space}{mark}{space}" for mark in marks])
         for mark, role in zip(marks, roles, strict=True):
             if text.count(mark) != 1 or spaced.count(mark) != 1:
-                raise JudgeError(f"The chat template of {self._name} does not print the {role} message. {self._advice}")
+                raise JudgeError(f"The chat template of {self.name} does not print the {role} message. {self._advice}")
         text = self._rename(text)
         parts: list[str | tuple[int, bool, bool]] = []
         for part in re.split(f"({'|'.join(marks)})", text):
@@ -120,10 +120,10 @@ class ChatEncoder:
     def _render(self, roles: tuple[str, ...], contents: list[str]) -> str:
         messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
         try:
-            return self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
         except jinja2.TemplateError as error:
             raise JudgeError(
-                f"The chat template of {self._name} refuses messages of the roles {', '.join(roles)}: "
+                f"The chat template of {self.name} refuses messages of the roles {', '.join(roles)}: "
                 f"{first_line(error)}. {self._advice}"
             ) from None
 
@@ -133,7 +133,7 @@ class ChatEncoder:
 
     def _rename(self, text: str) -> str:
         """The rendered template with every control token under its random name."""
-        encoding = self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+        encoding = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
         for i, (start, end) in reversed(list(zip(encoding.ids, encoding.offsets, strict=True))):
             if i in self._control:  # the span may hold white space that the token swallows
                 renamed = text[start:end].replace(self._control[i].content, self._alias(i), 1)

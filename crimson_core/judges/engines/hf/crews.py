@@ -1,0 +1,160 @@
+"""Decoding with drafts: the rows of many questions at a time, which come and go."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+from crimson_core.errors import check_whole, needed
+from crimson_core.judges.engines.hf import decoding
+from crimson_core.judges.engines.hf.decoding import Decoder, Flight, Row
+from crimson_core.judges.engines.hf.drafts import Drafts
+from crimson_core.judges.engines.hf.engine import HFEngine, too_large
+from crimson_core.judges.engines.hf.grammar import Grammar, NoGrammar
+from crimson_core.judges.engines.hf.packed import PackedModel
+from crimson_core.judges.model import Answer, Question
+
+
+@dataclass(eq=False)
+class DraftEngine(HFEngine):
+    """Guesses tokens ahead and lets the model check them.
+
+    Attributes:
+        packed: The model, for packed passes.
+    """
+
+    packed: PackedModel
+
+    def write(self, questions: Sequence[Question]) -> Generator[tuple[int, Answer], None, None]:
+        """Yield (position in `questions`, answer). One that is done makes room for the next one at once."""
+        queue = deque(range(len(questions)))
+        device, codec = self.model.device, self.codec
+        pace = decoding.CPU_PACE if device.type == "cpu" else decoding.CUDA_PACE
+        grammar = Grammar(needed("xgrammar", "hf"), self.grammar, device) if self.grammar else NoGrammar()
+        drafts = Drafts(codec.encoder.encode_text, lambda ids: str(codec.tokenizer.decode(ids)), device.type == "cpu")
+        hand = _Hand(pace.crews, lambda: Decoder(self.packed, grammar, frozenset(codec.ends), self.work, pace))
+        modules = list(self.model.modules())
+        turn = 0
+        while queue or hand.rows:
+            check_whole("batch_size", self.batch_size)
+            turn = (turn + 1) % pace.crews
+            done: list[tuple[int, Row]] = []
+            refused: list[tuple[int, Answer]] = []
+
+            def go_on() -> None:
+                done.extend(hand.land(turn))  # noqa: B023 (called at once)
+                self._take_up(questions, queue, hand, turn, drafts, refused)  # noqa: B023
+                hand.launch(turn)  # noqa: B023
+
+            with self.writing(modules):
+                fits = self.fits(go_on)
+            for index, row in done:
+                with self.work.timed("drafting"):
+                    drafts.finish(row.drafter, row.output)
+                with self.work.timed("parsing"):
+                    answer = codec.answer(len(row.prompt), row.output, row.limit)
+                yield index, answer
+            yield from refused
+            if not fits:
+                yield from self._begin_again(questions, queue, hand)
+
+    def _take_up(
+        self,
+        questions: Sequence[Question],
+        queue: deque[int],
+        hand: "_Hand",
+        turn: int,
+        drafts: Drafts,
+        refused: list[tuple[int, Answer]],
+    ) -> None:
+        """Add rows to a crew, as far as the next pass has room for their prompts; questions that cannot be asked are refused."""
+        crew, decoder = hand.crews[turn], hand.decoder
+        others = len(hand.rows) - len(crew)
+        batch_size = self.batch_size if hand.alone is None else 1
+        most = min(batch_size - others, -(-batch_size // len(hand.crews)))
+        while queue and len(crew) < most and decoder.wants_more(crew.values()):
+            index = queue[0]
+            if index not in hand.next:
+                try:
+                    with self.work.timed("tokenising"):
+                        hand.next = {index: self.codec.encode(questions[index].messages)}
+                except ValueError as error:
+                    refused.append((queue.popleft(), Answer(failure=str(error))))
+                    continue
+            prompt = hand.next[index]
+            if not decoder.has_room(len(prompt), others + len(crew)):
+                break
+            if hand.alone != index:
+                decoder.reserve(len(prompt), min(self.batch_size, len(queue)))
+            with self.work.timed("drafting"):
+                drafter = drafts.row(questions[index].pair, prompt)
+            crew[index] = decoder.start(prompt, self.codec.limit(len(prompt)), drafter)
+            queue.popleft()
+
+    def _begin_again(
+        self, questions: Sequence[Question], queue: deque[int], hand: "_Hand"
+    ) -> Iterator[tuple[int, Answer]]:
+        """After memory has run out: with what was in hand, in smaller batches, at last one question with nothing beside it."""
+        rows, alone = hand.rows, hand.alone
+        hand.drop()
+        queue.extendleft(reversed(rows))
+        if len(rows) > 1:
+            self.batch_size = len(rows) // 2
+        elif not rows and self.batch_size > 1:  # nothing but room for rows was asked for
+            self.batch_size //= 2
+        elif alone == queue[0]:
+            index = queue.popleft()
+            yield index, too_large(self.codec.encode(questions[index].messages))
+        else:
+            hand.alone = queue[0]
+
+
+class _Hand:
+    """The rows that are being written, in one or two crews, and the passes that the device has been given.
+
+    With two crews the device always has a pass to do while the host reads what it said of the other crew's rows.
+
+    Args:
+        n: How many crews.
+        make: Makes a decoder, for all crews.
+
+    Attributes:
+        crews: Rows by the index of their question.
+        decoder: Of all crews.
+        next: The question that is waiting for room, and its prompt, if it has been encoded.
+        alone: One for which memory ran out with nothing but what was kept or reserved beside it: it is tried without.
+    """
+
+    def __init__(self, n: int, make: Callable[[], Decoder]) -> None:
+        self._n, self._make = n, make
+        self.drop()
+
+    def drop(self) -> None:
+        """Let go of everything."""
+        self.crews: list[dict[int, Row]] = [{} for _ in range(self._n)]
+        self.decoder = self._make()
+        self.next: dict[int, list[int]] = {}
+        self.alone: int | None = None
+        self._flights: list[Flight | None] = [None] * self._n
+
+    @property
+    def rows(self) -> dict[int, Row]:
+        """Those of all crews."""
+        return {index: row for crew in self.crews for index, row in crew.items()}
+
+    def land(self, turn: int) -> list[tuple[int, Row]]:
+        """Wait for a crew's pass; the rows that are done leave the crew."""
+        flight, self._flights[turn] = self._flights[turn], None
+        if flight is not None:
+            self.decoder.land(flight)
+        crew = self.crews[turn]
+        done = [(index, row) for index, row in crew.items() if row.done]
+        for index, row in done:
+            self.decoder.finish(row)
+            del crew[index]
+            self.alone = None if index == self.alone else self.alone
+        return done
+
+    def launch(self, turn: int) -> None:
+        """Give the device a pass over a crew's rows, if there are any."""
+        if crew := self.crews[turn]:
+            self._flights[turn] = self.decoder.launch(list(crew.values()))

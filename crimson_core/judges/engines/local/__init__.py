@@ -1,0 +1,1 @@
+"""What engines share that run a checkpoint on this machine."""

@@ -1,0 +1,47 @@
+"""The evaluation's JSON schema as a grammar that keeps a model's output inside it."""
+
+import json
+from typing import Any
+
+# Enough for JSON that is indented by four spaces at its deepest place, 20 spaces and a line break.
+_MAX_WHITESPACE = 24
+_MAX_ESCAPES = 8
+
+
+def evaluation_grammar(schema: dict[str, Any]) -> str:
+    """`evaluation_schema` with bounds as a grammar for xgrammar (EBNF), so that every output is finite.
+
+    xgrammar's own translation of a bounded string knows no escaped characters and allows raw control characters,
+    which JSON forbids; here a text may hold a few escapes, and white space is bounded as well.
+    """
+    rules: dict[str, str] = {}  # body -> name
+
+    def rule(node: dict[str, Any], name: str) -> str:
+        if "enum" in node:
+            body = " | ".join(_literal(value) for value in node["enum"])
+        elif "pattern" in node:  # ^R[1-9][0-9]?$: a letter, then what means the same in both notations
+            letter, rest = node["pattern"][1], node["pattern"][2:-1]
+            body = rf'"\"{letter}" {rest} "\""'
+        elif node["type"] == "string":
+            plain = rf"[^\0-\x1f\"\\]{{0,{node['maxLength']}}}"
+            body = rf'"\"" {plain} ("\\" escape {plain}){{0,{_MAX_ESCAPES}}} "\""'
+        elif node["type"] == "array":
+            item = rule(node["items"], f"{name}_item")
+            body = f'"[" ws ({item} (ws "," ws {item}){{0,{node["maxItems"] - 1}}} ws)? "]"'
+        else:
+            fields = [
+                f'{_literal(key)} ws ":" ws {rule(value, f"{name}_{key}")}' for key, value in node["properties"].items()
+            ]
+            body = '"{" ws ' + ' ws "," ws '.join(fields) + ' ws "}"'
+        # Equal bodies are one rule: xgrammar prepares each rule against the whole vocabulary.
+        return rules.setdefault(body, name)
+
+    root = rule(schema, "evaluation")
+    lines = [f"{name} ::= {body}" for body, name in rules.items()]
+    lines.append(rf"ws ::= [ \n\r\t]{{0,{_MAX_WHITESPACE}}}")
+    lines.append(r'escape ::= [\"\\/bfnrt] | "u" [0-9A-Fa-f] [0-9A-Fa-f] [0-9A-Fa-f] [0-9A-Fa-f]')
+    return "\n".join([f"root ::= {root}", *lines])
+
+
+def _literal(value: str) -> str:
+    return json.dumps(json.dumps(value))
