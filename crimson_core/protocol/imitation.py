@@ -59,7 +59,7 @@ _FENCE = re.compile(r"(?<![`~])[`~]{3,}\w{0,20}\Z")
 
 
 class _Token(NamedTuple):
-    kind: str
+    kind: str | None
     text: str
     start: int
     end: int

@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -43,7 +44,7 @@ _CODES = frozenset(
     ]
 )
 _LISTED = 1000  # batches of an account among which one is looked for
-_PATH = {"openai": "/v1/chat/completions", "azure": "/chat/completions"}
+_PATH: dict[str, Any] = {"openai": "/v1/chat/completions", "azure": "/chat/completions"}
 
 
 class Batching(NamedTuple):
@@ -212,7 +213,7 @@ class _Desk:
         """Fetch what has come back of some batches; whether anything has."""
         came = False
         for batch_id in batches:
-            batch = self._try(lambda batch_id=batch_id: self._client.batches.retrieve(batch_id))
+            batch = self._try(partial(self._client.batches.retrieve, batch_id))
             if batch.status in _OVER:
                 self._books.came(batch_id, self._answers(batch), _why(batch))
                 came = True
@@ -221,7 +222,7 @@ class _Desk:
     def _answers(self, batch: "Batch") -> dict[str, tuple[int, str]]:
         answers = {}
         for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-            for line in self._try(lambda file=file: self._client.files.content(file)).text.splitlines():
+            for line in self._try(partial(self._client.files.content, file)).text.splitlines():
                 try:
                     entry = json.loads(line)
                     response = entry.get("response")

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT = 10.0  # seconds; a host that is not there is found out sooner than a slow answer
 
 # Fields that `request` cannot hold: each has an option, or is what all else relies on.
-_OWN_FIELDS = (
-    *(
+_OWN_FIELDS = frozenset(
+    [
         "model",
         "messages",
         "temperature",
@@ -41,8 +41,10 @@ _OWN_FIELDS = (
         "response_format",
         "n",
         "stream",
-    ),
-    *("tools", "functions", "logprobs"),
+        "tools",
+        "functions",
+        "logprobs",
+    ]
 )
 
 # What a server may refuse of a request. Besides the fields: the keyword `pattern` of the JSON schema, which Azure and
@@ -331,7 +333,9 @@ class Chat:
         told = json.loads(content) if content else {}
         told = told.get("error", told) if isinstance(told, dict) else {}
         told = told if isinstance(told, dict) else {}
-        error = SimpleNamespace(status_code=status, body=told, **{k: told.get(k) for k in ("param", "code", "type")})
+        error: Any = SimpleNamespace(
+            status_code=status, body=told, **{k: told.get(k) for k in ("param", "code", "type")}
+        )
         part = _refused_part(error, body)
         if part is not None:
             self._refused |= {part}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from safetensors import safe_open
 
@@ -39,6 +39,7 @@ _IN_HAND = 2048
 _ADDED = 32  # questions that are tokenised between two looks at what vLLM has done
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, as vLLM makes room for them
 _WRAPPED = "base_model.model."  # what PEFT puts before the name of a layer
+_Asked = tuple[int, int, int]  # place of a question, tokens of its prompt, and of its answer at most
 _NGRAMS = {"method": "ngram", "prompt_lookup_min": 2, "prompt_lookup_max": 5}
 
 
@@ -157,14 +158,6 @@ def vllm_judge(
     return ModelJudge(VLLMEngine(llm, codec, limits.grammar(), adapter, batch_size, fields, links), prompt)
 
 
-class _Asked(NamedTuple):
-    """A question that vLLM has in hand."""
-
-    place: int
-    prompt_tokens: int
-    limit: int
-
-
 @dataclass(eq=False)
 class VLLMEngine:
     """A model in vLLM's hands.
@@ -227,7 +220,7 @@ class VLLMEngine:
         limit = self.codec.limit(len(prompt))
         name = str(next(self._names))
         # Noted before vLLM knows of it, so that an interrupt leaves nothing behind.
-        asked[name] = _Asked(index, len(prompt), limit)
+        asked[name] = index, len(prompt), limit
         with self._going_on():
             self.llm.llm_engine.add_request(
                 name, {"prompt_token_ids": prompt}, self._sampling(limit), lora_request=self.adapter

@@ -2,6 +2,7 @@
 
 import warnings
 from importlib.metadata import version
+from typing import Any
 
 import torch
 import transformers
@@ -104,12 +105,9 @@ def judge_in_memory(
     name: str,
     prompt: Prompt,
     batch_size: int | None = None,
-    constrained: bool = True,
-    max_new_tokens: int | None = None,
-    max_findings: int = MAX_FINDINGS,
-    max_text: int = MAX_TEXT,
     decoding: str | None = None,
     compile: bool | None = False,
+    **limits: Any,
 ) -> ModelJudge:
     """A judge around a model in memory, for example one that is being trained.
 
@@ -122,21 +120,18 @@ def judge_in_memory(
         name: For the signature and for errors.
         prompt: How a pair is put to the model.
         batch_size: As of `hf_judge`.
-        constrained: As of `hf_judge`.
-        max_new_tokens: As of `hf_judge`.
-        max_findings: As of `hf_judge`.
-        max_text: As of `hf_judge`.
         decoding: As of `hf_judge`.
         compile: As of `hf_judge`; the model's layers stay compiled.
+        **limits: Of `Limits`.
 
     Raises:
         InputError: An option has no possible value; the text names it.
         JudgeError: The model cannot be used; the text says what to do.
     """
-    limits = Limits(constrained, max_new_tokens, max_findings, max_text)
-    _check(limits, batch_size, decoding)
+    bounds = Limits(**limits)
+    _check(bounds, batch_size, decoding)
     encoder = chat_encoder(tokenizer, name, prompt)
-    return ModelJudge(_engine(model, encoder, {"revision": IN_MEMORY}, limits, batch_size, decoding, compile), prompt)
+    return ModelJudge(_engine(model, encoder, {"revision": IN_MEMORY}, bounds, batch_size, decoding, compile), prompt)
 
 
 def _check(limits: Limits, batch_size: int | None, decoding: str | None) -> None:

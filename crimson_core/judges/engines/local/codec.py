@@ -32,10 +32,10 @@ class Limits:
         InputError: One is no possible value.
     """
 
-    constrained: bool
-    max_new_tokens: int | None
-    max_findings: int
-    max_text: int
+    constrained: bool = True
+    max_new_tokens: int | None = None
+    max_findings: int = MAX_FINDINGS
+    max_text: int = MAX_TEXT
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None:
