@@ -1,4 +1,7 @@
-"""Errors that stop a run, and what several rooms say alike. What goes wrong with one pair is no error but a failed `Judgement`."""
+"""Errors that stop a run, and what several rooms say alike.
+
+What goes wrong with one report pair is not an error but a failed `Judgement`.
+"""
 
 from importlib import import_module
 from types import ModuleType

@@ -16,8 +16,8 @@ from crimson_core.protocol.prompt import PUBLISHED_MODEL
 
 __all__ = ["JUDGES", "Judge", "JudgeSpec", "Judgement", "load_judge", "parse_spec"]
 
-# Spec prefix -> module, and what in it builds the judge. Each module is imported when its judge is first built, so that nobody
-# pays for an engine that is not used. A new judge, or an engine for `ModelJudge`, is one file and one line here.
+# Spec prefix -> module, and what in it builds the judge. Each module is imported when its judge is first built, so that
+# nobody pays for an engine that is not used. A new judge, or an engine for `ModelJudge`, is one file and one line here.
 JUDGES = {
     "offline": "crimson_core.judges.rules:OfflineJudge",
     "offline+minilm": "crimson_core.judges.rules.minilm:MiniLMJudge",

@@ -1,7 +1,7 @@
 """A judge that asks a language model: prompt -> engine -> text -> judgement.
 
-An engine writes text and knows nothing of evaluations; how a pair is put to the model, what its answer says and what stands in
-the signature of every such judge is decided here.
+An engine writes text and knows nothing of evaluations; how a pair is put to the model, what its answer says and what
+stands in the signature of every such judge is decided here.
 """
 
 from collections.abc import Generator, Sequence
@@ -60,8 +60,8 @@ class Engine(Protocol):
     def write(self, questions: Sequence[Question]) -> Generator[tuple[int, Answer], None, None]:
         """Yield (position in `questions`, answer), each question once, in whatever order they are done.
 
-        What is wrong with one question is a failed answer. What makes going on pointless raises `JudgeError`. Closing the
-        generator early stops the work.
+        What is wrong with one question is a failed answer. What makes going on pointless raises `JudgeError`. Closing
+        the generator early stops the work.
         """
         ...
 
@@ -92,7 +92,8 @@ class ModelJudge:
     def judge(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
         """Yield (position in `pairs`, judgement), each as it is done; short pairs are begun first.
 
-        A pair whose prompt the model cannot hold, or whose output does not end or cannot be read, is a failed judgement.
+        A pair whose prompt the model cannot hold, or whose output does not end or cannot be read, is a failed
+        judgement.
         """
         order = sorted(range(len(pairs)), key=lambda index: _size(pairs[index]))
         with closing(self.engine.write(_Questions([pairs[index] for index in order], self.prompt))) as answers:

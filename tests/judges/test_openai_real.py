@@ -17,8 +17,8 @@ from crimson_core.protocol.pair import parse_context
 from crimson_core.protocol.prompt import Prompt
 from crimson_core.run.scorer import CrimsonScorer
 
-# That base model was never trained on the task, so its answers are no evaluations; what must hold is that requests, usage and
-# texts go through.
+# That base model was never trained on the task, so its answers are no evaluations; what must hold is that requests,
+# usage and texts go through.
 
 MOST_TOKENS = 16
 

@@ -64,9 +64,9 @@ def vllm_judge(
 ) -> ModelJudge:
     """A judge that asks a causal language model in the Transformers format, run by vLLM in this process.
 
-    Prompt, grammar, end tokens and the reading of outputs are those of the hf judge; vLLM runs the model, batches pairs as its
-    memory allows, and computes the common start of their prompts once. Only safetensors are loaded and no code from a
-    checkpoint is ever run.
+    Prompt, grammar, end tokens and the reading of outputs are those of the hf judge; vLLM runs the model, batches pairs
+    as its memory allows, and computes the common start of their prompts once. Only safetensors are loaded and no code
+    from a checkpoint is ever run.
 
     A LoRA adapter of a text model is applied by vLLM beside its base model, not merged into it. One of a model that also sees
     images, or with more than LoRA matrices, has to be merged first.
@@ -189,8 +189,8 @@ class VLLMEngine:
     def write(self, questions: Sequence[Question]) -> Generator[tuple[int, Answer], None, None]:
         """Yield (position in `questions`, answer), each as it is done.
 
-        Closing the generator early takes what is not done out of vLLM's hands. Runs may take turns in one thread, but not go
-        on in several.
+        Closing the generator early takes what is not done out of vLLM's hands. Runs may take turns in one thread, but
+        not go on in several.
 
         Raises:
             InputError: `batch_size` has been set to something that is none.

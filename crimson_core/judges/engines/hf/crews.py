@@ -66,7 +66,7 @@ class DraftEngine(HFEngine):
         drafts: Drafts,
         refused: list[tuple[int, Answer]],
     ) -> None:
-        """Add rows to a crew, as far as the next pass has room for their prompts; questions that cannot be asked are refused."""
+        """Add rows to a crew, as far as the next pass has room for their prompts; what cannot be asked is refused."""
         crew, decoder = hand.crews[turn], hand.decoder
         others = len(hand.rows) - len(crew)
         batch_size = self.batch_size if hand.alone is None else 1
@@ -93,7 +93,7 @@ class DraftEngine(HFEngine):
     def _begin_again(
         self, questions: Sequence[Question], queue: deque[int], hand: "_Hand"
     ) -> Iterator[tuple[int, Answer]]:
-        """After memory has run out: with what was in hand, in smaller batches, at last one question with nothing beside it."""
+        """After memory has run out: with what was in hand, in smaller batches, at last one with nothing beside it."""
         rows, alone = hand.rows, hand.alone
         hand.drop()
         queue.extendleft(reversed(rows))

@@ -24,8 +24,8 @@ class HFEngine:
         model: The model, without a wrapper of peft.
         codec: Of its checkpoint.
         grammar: What outputs must obey, compiled; None for nothing.
-        batch_size: Questions that are answered together; may be changed between runs. It is halved when memory runs out, and
-            stays so. What does not fit even alone is a failed answer.
+        batch_size: Questions that are answered together; may be changed between runs. It is halved when memory runs
+            out, and stays so. What does not fit even alone is a failed answer.
         fields: Of the signature.
         work: What decoding with drafts has done so far: passes, tokens, seconds.
     """

@@ -111,8 +111,9 @@ def judge_in_memory(
 ) -> ModelJudge:
     """A judge around a model in memory, for example one that is being trained.
 
-    The model is used as it is at each call, and is left as it was: every module in the mode that it was in, and with its
-    own generation config. Of that config the end tokens, the pad token and `max_new_tokens` are honoured, as they are now.
+    The model is used as it is at each call, and is left as it was: every module in the mode that it was in, and with
+    its own generation config. Of that config the end tokens, the pad token and `max_new_tokens` are honoured, as they
+    are now.
 
     Args:
         model: A causal language model, or a `PeftModel` with LoRA around one.
