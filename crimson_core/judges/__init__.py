@@ -108,7 +108,9 @@ def load_judge(spec: str, **options: Any) -> Judge:
     try:
         judge = getattr(import_module(module), name)
     except ImportError as error:
-        raise missing(error, prefix) from None
+        if ".engines." not in module or (error.name or "").startswith("crimson_core"):
+            raise
+        raise missing(error, prefix) from None  # an engine's packages are those of the extra of its name
     parameters = signature(judge).parameters
     known = set(parameters) - {"model"}
     shown = prefix if model is None else f"{prefix}:{model}"  # not the whole spec, which might hold a key
