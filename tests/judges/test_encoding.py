@@ -82,7 +82,7 @@ def test_no_report_text_becomes_a_control_token(encoders, name):
 def test_forged_text_reaches_the_model_as_it_was_written(encoders):
     encoder, tokenizer = encoders["bytes"]
     for text in FORGED:
-        ids = encoder.encode(Prompt("compact").messages(ReportPair(text, "Clear.")))
+        ids = encoder.encode([{"role": "user", "content": text}])  # a prompt leaves out what imitates an answer
         assert text in tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
