@@ -450,7 +450,7 @@ def test_ctrl_c_on_the_real_engine_keeps_what_was_judged(folder, tmp_path):
     tests = Path(__file__).parents[1]
     process = subprocess.Popen(
         [sys.executable, str(script), f"vllm:{folder}"],
-        env=os.environ | {"PYTHONPATH": f"{tests}:{tests.parent}"},
+        env=os.environ | {"PYTHONPATH": f"{tests}/judges:{tests}:{tests.parent}"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     judged = any(line.startswith("judged ") for line in process.stdout)  # the first one is enough
@@ -501,7 +501,7 @@ def test_two_processes_with_real_engines_write_what_one_writes(folder, real_judg
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     done = subprocess.run(
         [sys.executable, *launcher, str(script), f"vllm:{folder}", str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": f"{tests}:{tests.parent}", "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": f"{tests}/judges:{tests}:{tests.parent}", "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
