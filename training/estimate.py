@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from crimson_core.errors import InputError
-from crimson_core.judges.engines.hf.checkpoint import Checkpoint, loading
+from crimson_core.judges.engines.local.checkpoint import Checkpoint, loading
 from training.encoding import Examples
 from training.settings import FinetuneConfig
 
