@@ -14,6 +14,12 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
     for cue in clause.cues("negated_before"):
         for mention in _denied_by(cue, found, clause):
             _decide(mention, "absent", cue)
+    for heading, denied in pairwise(found):
+        # "Pneumothorax: no pneumothorax"
+        if heading.concepts == denied.concepts and denied.presence == "absent":
+            cue = next((cue for cue in clause.cues("negated_before") if cue.start == heading.end), None)
+            if cue:
+                _decide(heading, "absent", cue)
     for operation, reason in pairwise(found):
         # "lobectomy for carcinoma" tells of a carcinoma that was
         operated = (operation.concepts[0], "postsurgical_change") in lexicon().distances
@@ -71,6 +77,8 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
                 _decide(mention, "unsaid", cue)
     for cue in clause.cues("uncertain_before"):
         hedged = _list_after(found, cue, clause)
+        if not hedged and cue.end >= clause.end:  # "aortic dissection suspected"
+            hedged = _list_before(found, cue, clause)
         for mention in hedged:
             _hedge(mention, cue)
         if hedged and hedged[0].first == cue.end:

@@ -29,6 +29,7 @@ class Attributes:
         sites: Places that say more than side and zone: a vein, a rib ("rib 7"), a vertebra ("T8"). Of a device, where its tip is.
         severity: Rank from 1 (trace) to 5 (massive, tension), None if unsaid.
         sizes_mm: Measurements in millimetres, largest first.
+        earlier_mm: Measurements of an earlier date.
         above_carina_mm: Distance of a device's tip from the carina in millimetres, negative below it, None if unsaid.
         temporal: new, worse, better, stable, acute, old, or increased (which may mean dense).
         descriptors: (group, value) pairs, such as ("margin", "irregular").
@@ -44,6 +45,7 @@ class Attributes:
     sites: frozenset[str] = frozenset()
     severity: int | None = None
     sizes_mm: tuple[float, ...] = ()
+    earlier_mm: tuple[float, ...] = ()
     above_carina_mm: float | None = None
     temporal: str | None = None
     descriptors: frozenset[tuple[str, str]] = frozenset()
@@ -62,7 +64,9 @@ class Attributes:
             severity=max((self.severity or 0), (other.severity or 0)) or None,
             sizes_mm=max(self.sizes_mm, other.sizes_mm),
             above_carina_mm=min(self.above_carina_mm, other.above_carina_mm, key=_last_none),
-            temporal=min(self.temporal, other.temporal, key=_GRAVEST_CHANGE.index),
+            earlier_mm=self.earlier_mm or other.earlier_mm,
+            temporal=min(self.temporal, other.temporal, key=_GRAVEST_CHANGE.index)
+            or _by_sizes(max(self.sizes_mm, other.sizes_mm), self.earlier_mm or other.earlier_mm),
             descriptors=self.descriptors | other.descriptors,
             position=next((value for value in _GRAVEST_POSITION if value in (self.position, other.position)), None),
             uncertain=self.uncertain and other.uncertain,
@@ -88,6 +92,7 @@ class Mention:
         appearance: Those of the concepts that the report takes to be the other ones ("opacity, likely atelectasis").
         taken_up: It stands for a finding that was named before ("the opacity", "a smaller one").
         attributes: What is said about it.
+        signs: What it explains, where this is no finding of its own any more.
         state: Words of its state, where its name is a structure and a state.
         presence: present, absent (denied, past or normal) or unsaid (asked about, history, not to be assessed).
         first: First word of all that belongs to it.
@@ -104,6 +109,7 @@ class Mention:
     appearance: tuple[str, ...] = ()
     taken_up: bool = False
     attributes: Attributes = NOTHING
+    signs: tuple[str, ...] = ()
     presence: str = "present"
     state: tuple[int, int] = (0, 0)
     first: int = 0
@@ -128,6 +134,7 @@ def attributes_of(
     sites = set(values["sites"]) | _levels(clause, start, end)
     if (above_carina is not None and above_carina >= 0) or _well_above(clause, named, end):
         sites.discard("carina")
+    earlier = tuple(earlier_sizes(clause, start, end))
     dominant = values["dominant"][0] if values["dominant"] else None
     return Attributes(
         sides=frozenset(
@@ -140,9 +147,9 @@ def attributes_of(
         sites=frozenset(sites),
         severity=max(values["severity"], default=_by_percent(clause, start, end) if percent else None),
         sizes_mm=() if device else tuple(sizes),
+        earlier_mm=() if device else earlier,
         above_carina_mm=above_carina,
-        temporal=min(values["temporal"], key=_GRAVEST_CHANGE.index, default=None)
-        or _by_sizes(sizes, earlier_sizes(clause, start, end)),
+        temporal=min(values["temporal"], key=_GRAVEST_CHANGE.index, default=None) or _by_sizes(sizes, earlier),
         descriptors=frozenset(values["descriptor"]),
         position=next((value for value in _GRAVEST_POSITION if value in values["position"]), None),
     )

@@ -3,30 +3,51 @@
 "slightly larger" is a change and its degree, "has not increased" none, "partly resolved" an improvement, "resolved" an absence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from crimson_core.judges.rules.lexicon import Tag
 
 _TEMPORAL = {"up": "worse", "down": "better", "raised": "increased"}
 _PLAINLY_DENIED = frozenset(("no", "without"))
+_NAMING = ("concept", "states", "change", "temporal", "conjunction", "clause_end")
+_COMPLETE = 5  # rank of severity
 _REACH = 5  # words between a denial and the change that it denies
 
 
-def with_changes(tags: Sequence[Tag], words: Sequence[str]) -> list[Tag]:
-    """The tags of a sentence, those of change replaced by what they come to."""
+def with_changes(tags: Sequence[Tag], words: Sequence[str], composites: Mapping[tuple[str, str], str]) -> list[Tag]:
+    """The tags of a sentence, those of change replaced by what they come to.
+
+    Args:
+        tags: Of the sentence.
+        words: Of the sentence.
+        composites: Of the lexicon: which words of change may be the state of which structure.
+    """
+    tags = [_new(tag, tags) for tag in tags]
     changes = [tag for tag in tags if tag.kind == "change"]
     if not changes:
-        return list(tags)
-    told = _Told(tags, words)
+        return tags
+    told = _Told(tags, words, composites)
     made = [tag for change in changes for tag in told.resolved(change)]
     kept = [tag for tag in tags if tag.kind != "change" and tag not in told.used]
     return sorted([*kept, *made], key=lambda tag: tag.start)
 
 
+def _new(denial: Tag, tags: Sequence[Tag]) -> Tag:
+    """What was "not seen on the previous study" is new: a denial that an earlier radiograph follows, and nothing named between."""
+    if denial.kind != "assertion" or denial.value not in ("negated_before", "negated_after"):
+        return denial
+    behind = [tag for tag in tags if denial.end <= tag.start <= denial.end + _REACH]
+    prior = next((tag for tag in behind if tag.kind == "prior"), None)
+    if prior is None or any(tag.start < prior.start and tag.kind in _NAMING for tag in behind):
+        return denial
+    return Tag(denial.start, prior.end, "temporal", "new")
+
+
 class _Told:
     """What stands beside the changes of a sentence; `used` are the tags that say no more than how a change is meant."""
 
-    def __init__(self, tags: Sequence[Tag], words: Sequence[str]) -> None:
+    def __init__(self, tags: Sequence[Tag], words: Sequence[str], composites: Mapping[tuple[str, str], str]) -> None:
+        self._composites = composites
         self.words = words
         self.used: set[Tag] = set()
         self._by_place: dict[int, list[Tag]] = {}
@@ -39,6 +60,8 @@ class _Told:
         value, noun = change.value
         start, end, partial = self._with_its_degree(change, noun)
         denial = self._denial(change, start)
+        if denial is not None and self._is_state(change):
+            return []  # "vascularity is not increased" denies a state
         if denial is not None:
             self.used.add(denial)
             return [Tag(denial.start, end, "temporal", "stable")]
@@ -74,10 +97,25 @@ class _Told:
         self.used.add(tag)
         if tag.kind == "extent":
             return tag.value if tag.value in ("partial", "little") else None
+        if tag.value == _COMPLETE:
+            return None
         return "little" if tag.value <= 1 else "partial"
 
     def _is_adverb(self, place: int) -> bool:
         return self.words[place].endswith("ly")
+
+    def _is_state(self, change: Tag) -> bool:
+        """Whether a word of change tells the state of a structure before it."""
+        states = [tag.value for tag in self._by_place.get(change.end - 1, ()) if tag.kind == "states"]
+        for place in range(change.start - 1, -1, -1):
+            here = self._by_place.get(place, ())
+            if any(tag.kind == "concept" for tag in here):
+                return False
+            if any(
+                tag.kind == "anatomy" and (tag.value, state) in self._composites for tag in here for state in states
+            ):
+                return True
+        return False
 
     def _denial(self, change: Tag, start: int) -> Tag | None:
         """The "no" or "not" that a change follows; "no increased density" denies the density, not a change."""

@@ -111,7 +111,7 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
     """The clauses of a sentence that hold any phrase of the lexicon."""
     found = report_words(sentence)
     words, spans = [word for word, _, _ in found], [(start, end) for _, start, end in found]
-    tags = with_answers(with_changes(lexicon.tags(words), words), sentence, spans)
+    tags = with_answers(with_changes(lexicon.tags(words), words, lexicon.composites), sentence, spans)
     position = 0
     for start, end, lead in _borders(tags, len(words)):
         inside = []

@@ -43,6 +43,7 @@ class ReportFinding:
         appearance: Those of the concepts that the report takes to be the other ones ("opacity, likely atelectasis").
         present: False where the report denies it.
         taken_up: The report speaks of a finding named before ("the opacity").
+        signs: The appearance that it explains and that is no concept of its own any more ("Kerley lines from edema").
         told_at: Characters of each place where the report tells it; one that is told twice has several.
     """
 
@@ -53,6 +54,7 @@ class ReportFinding:
     appearance: tuple[str, ...] = ()
     present: bool = True
     taken_up: bool = False
+    signs: tuple[str, ...] = ()
     told_at: tuple[tuple[int, int], ...] = field(default=(), compare=False)
 
     @property
@@ -212,6 +214,7 @@ def _finding(mention: Mention, start: int, end: int) -> ReportFinding:
         mention.appearance,
         mention.presence == "present",
         mention.taken_up,
+        mention.signs,
         ((start, end),),
     )
 
@@ -228,6 +231,7 @@ def _explained(last: ReportFinding, diagnoses: list[ReportFinding], tentative: b
         concepts=tuple(dict.fromkeys((*last.concepts, *concepts))) if tentative else concepts,
         attributes=replace(last.attributes, uncertain=last.attributes.uncertain or tentative),
         appearance=tuple(c for c in last.concepts if c not in concepts) if tentative else (),
+        signs=last.signs if tentative else (*last.signs, *last.concepts),
         told_at=last.told_at + tuple(place for d in diagnoses for place in d.told_at),
     )
 

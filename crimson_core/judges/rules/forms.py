@@ -29,6 +29,7 @@ _ANSWER = re.compile(
     re.IGNORECASE,
 )
 _SIGNS = {"+": "present", "1": "present"}
+_LEADING_SIGN = re.compile(r"\s?[(\[]\s?(?P<sign>[-–−+])\s?[)\]]")
 _BOX = re.compile(r"^\s*(?:[-*•]\s*)?(?:(?P<empty>\[\s?\]|\(\s?\)|☐)|(?P<ticked>\[[xX✓✔]\]|\([xX✓✔]\)|☑|☒))")
 _ITEM = re.compile(r"[,;|\n{]")
 _ASKS = re.compile(r"[:=|]")
@@ -44,8 +45,11 @@ def with_answers(tags: Sequence[Tag], sentence: str, spans: Sequence[tuple[int, 
         sentence: Its text.
         spans: Characters of its words.
     """
-    found = list(_answers(sentence))
+    leading = _LEADING_SIGN.match(sentence)
+    found = [] if leading else list(_answers(sentence))
     box = _BOX.match(sentence)
+    if leading:
+        return _with_leading_signs(tags, sentence, spans)
     if not found and not (box and box["empty"]):
         return list(tags)
     starts = [start for start, _ in spans]
@@ -63,6 +67,17 @@ def with_answers(tags: Sequence[Tag], sentence: str, spans: Sequence[tuple[int, 
             cue = Tag(min(first, last - 1), last, "assertion", _CUES[answer])  # a sign is no word: the one before it
             made += [cue, Tag(last, last, "clause_end", "stop")]
     return sorted([*kept, *made], key=lambda tag: (tag.start, tag.end))
+
+
+def _with_leading_signs(tags: Sequence[Tag], sentence: str, spans: Sequence[tuple[int, int]]) -> list[Tag]:
+    """The tags of "(-) pneumothorax (+) effusion", where each sign stands before what it is about."""
+    starts, made = [start for start, _ in spans], []
+    for match in _LEADING_SIGN.finditer(sentence):
+        place = bisect_left(starts, match.end())
+        made.append(Tag(place, place, "clause_end", "stop"))
+        if match["sign"] != "+":
+            made.append(Tag(place, place, "assertion", "negated_before"))
+    return sorted([*tags, *made], key=lambda tag: (tag.start, tag.end))
 
 
 def _answers(sentence: str) -> Iterator[tuple[int, int, int, str]]:

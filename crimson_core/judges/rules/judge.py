@@ -8,7 +8,7 @@ from crimson_core.judges.base import Judgement
 from crimson_core.judges.rules.attribute_errors import Discrepancy, compare, compare_location
 from crimson_core.judges.rules.extraction import NameOf, ReportFinding, no_name, reading_of
 from crimson_core.judges.rules.lexicon import lexicon, reading_digest, rules
-from crimson_core.judges.rules.matching import in_parts, match_findings
+from crimson_core.judges.rules.matching import in_parts, is_sign, match_findings
 from crimson_core.judges.rules.significance import Patient, patient_of, significance
 from crimson_core.protocol.evaluation import AttributeError, Errors, Evaluation, Finding, Match
 from crimson_core.protocol.pair import ReportPair
@@ -83,6 +83,8 @@ def discrepancies(
     found: list[tuple[int, int, Discrepancy]] = []
     placed: set[int] = set()  # references whose location has been compared
     for r, p in matches:
+        if is_sign(predictions[p], references[r]) or is_sign(references[r], predictions[p]):
+            continue
         here = compare(references[r], predictions[p], urgent[r], (r, p) in parts)
         if r not in placed:
             refs, preds = _group(r, matches)

@@ -32,6 +32,7 @@ _LISTS = (
     "pronoun",
     "appearance",
     "similar",
+    "prior",
     "elsewhere",
     "harmless",
 )
@@ -55,6 +56,7 @@ class Concept:
     reported: bool
     percent: bool
     parts: tuple[str, ...]
+    belongs_to: frozenset[str]
     tip_normal: frozenset[str]
     tip_misplaced: frozenset[str]
     tip_above_carina_mm: tuple[float, float] | None
@@ -445,6 +447,7 @@ def _concept(key: str, entry: dict[str, Any]) -> Concept:
         device=entry.get("device", False),
         percent=entry.get("percent", False),
         parts=tuple(entry.get("parts", ())),
+        belongs_to=frozenset(entry.get("belongs_to", ())),
         reported=entry.get("reported", True),
         tip_normal=frozenset(entry.get("tip_normal", ())),
         tip_misplaced=frozenset(entry.get("tip_misplaced", ())),

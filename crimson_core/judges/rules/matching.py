@@ -25,6 +25,19 @@ def match_findings(references: list[ReportFinding], predictions: list[ReportFind
     scores |= dict.fromkeys(parts, rules()["matching"]["interchangeable"])
     matches = _assign(scores)
     matched_refs, matched_preds = {r for r, _ in matches}, {p for _, p in matches}
+    signs = {
+        (r, p)
+        for r in matched_refs
+        for p in set(range(len(predictions))) - matched_preds
+        if is_sign(predictions[p], references[r])
+    } | {
+        (r, p)
+        for p in matched_preds
+        for r in set(range(len(references))) - matched_refs
+        if is_sign(references[r], predictions[p])
+    }
+    scores |= {pair: threshold for pair in signs if pair not in scores}
+    parts |= signs
     joined = [
         (r, p)
         for r, p in scores
@@ -56,6 +69,12 @@ def in_parts(references: list[ReportFinding], predictions: list[ReportFinding]) 
 def _at(finding: ReportFinding, concept: str, whole: ReportFinding) -> bool:
     one, other = finding.attributes.sides, whole.attributes.sides
     return finding.concepts == (concept,) and (not one or not other or bool(one & other))
+
+
+def is_sign(finding: ReportFinding, explained: ReportFinding) -> bool:
+    """Whether one report lists apart what the other one names as the sign of a finding: "edema with Kerley lines"."""
+    one, other = finding.attributes.sides, explained.attributes.sides
+    return set(finding.concepts) <= set(explained.signs) and (not one or not other or bool(one & other))
 
 
 def _assign(scores: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
@@ -152,11 +171,17 @@ def zone_gap(one: Attributes, other: Attributes) -> int:
 
 def _is_part(reference: ReportFinding, prediction: ReportFinding) -> bool:
     """Whether one of two findings of one concept is a part of the other: a side of a bilateral one, a lobe of a diffuse one."""
+    if _belongs_to(reference, prediction) or _belongs_to(prediction, reference):
+        return True
     if concept_steps(reference, prediction) != 0 and not interchangeable(reference, prediction):
         return False
     if not compares_sides(reference, prediction):
         return True
     return _within(reference, prediction) or _within(prediction, reference)
+
+
+def _belongs_to(component: ReportFinding, device: ReportFinding) -> bool:
+    return not lexicon().concepts[component.concepts[0]].belongs_to.isdisjoint(device.concepts)
 
 
 def _within(part: ReportFinding, whole: ReportFinding) -> bool:

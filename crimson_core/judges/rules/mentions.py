@@ -234,7 +234,8 @@ def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: in
         return tag.start < mention.end or not clause.of("course", mention.end, tag.start)
     if tag.start >= mention.end:  # "in the right lung, not in the left"
         denied = (cue for cue in clause.cues("negated_before") if mention.end <= cue.start < tag.start)
-        return all(clause.of("clause_end", cue.end, tag.start) for cue in denied)
+        if not all(clause.of("clause_end", cue.end, tag.start) for cue in denied):
+            return False
     # "left lung clear, right effusion": what is said to be normal has its own place
     piece = _piece(tag.start, clause, start, end)
     return mention.start in piece or not any(t.start in piece for t in clause.of("normal"))
@@ -328,7 +329,8 @@ def _joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[
         tentative = link in ("tentative", "differential")
         if last and link == "reversed":
             if explains(last.concepts, mention.concepts, lexicon):
-                joined[-1] = replace(_merged(last, mention, last.concepts, False), appearance=last.appearance)
+                merged = _merged(last, mention, last.concepts, False)
+                joined[-1] = replace(merged, appearance=last.appearance, signs=(*merged.signs, *mention.concepts))
             else:
                 joined.append(mention)
         elif (
@@ -429,7 +431,9 @@ def _same_appearance(earlier: Mention, last: Mention, clause: Clause, lexicon: L
 def _explained(appearance: Mention, diagnosis: Mention, tentative: bool) -> Mention:
     concepts = (*appearance.concepts, *diagnosis.concepts) if tentative else diagnosis.concepts
     left = tuple(c for c in appearance.concepts if c not in diagnosis.concepts) if tentative else ()
-    return replace(_merged(appearance, diagnosis, concepts, tentative), appearance=left + diagnosis.appearance)
+    signs = () if tentative else appearance.concepts
+    merged = _merged(appearance, diagnosis, concepts, tentative)
+    return replace(merged, appearance=left + diagnosis.appearance, signs=(*merged.signs, *signs))
 
 
 def explains(diagnosis: Iterable[str], appearance: Sequence[str], lexicon: Lexicon) -> bool:
@@ -444,6 +448,7 @@ def _merged(left: Mention, right: Mention, concepts: tuple[str, ...], uncertain:
         left.start,
         right.end,
         appearance=left.appearance + right.appearance,
+        signs=left.signs + right.signs,
         taken_up=left.taken_up,
         attributes=replace(attributes, uncertain=attributes.uncertain or uncertain),
         first=min(left.first, right.first),

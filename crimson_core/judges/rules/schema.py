@@ -60,6 +60,7 @@ class ConceptEntry(TypedDict):
     sided: NotRequired[bool]
     percent: NotRequired[bool]
     parts: NotRequired[Ids]
+    belongs_to: NotRequired[Ids]
     directed: NotRequired[bool]
     vague: NotRequired[bool]
     device: NotRequired[bool]
@@ -135,6 +136,7 @@ class LanguageFile(TypedDict):
     similar: Phrases
     harmless: Phrases
     elsewhere: Phrases
+    prior: Phrases
     percent: dict[Annotated[int, Field(ge=1, le=100)], Rank]
     ordinals: dict[Annotated[int, Field(ge=1, le=12)], Phrases]
     device_damage: Ids
@@ -407,7 +409,13 @@ def _unknown(files: Files) -> Iterator[str]:
     ids = {key for _, key, _ in _concepts(files)}
     sites, states, structures = (language[kind].keys() for kind in ("sites", "states", "anatomy"))
     for name, key, entry in _concepts(files):
-        for field, known in (("broader", ids), ("parts", ids), ("tip_normal", sites), ("tip_misplaced", sites)):
+        for field, known in (
+            ("broader", ids),
+            ("parts", ids),
+            ("belongs_to", ids),
+            ("tip_normal", sites),
+            ("tip_misplaced", sites),
+        ):
             yield from (
                 f"{name}: {key}.{field}: {one} is not known" for one in entry.get(field, ()) if one not in known
             )
