@@ -66,7 +66,7 @@ class Clause:
     @cached_property
     def listing(self) -> frozenset[int]:
         """Positions of words that may stand between the items of a list: commas, conjunctions, modifiers."""
-        return self.places("conjunction", "alternative", "anatomy", *MODIFIERS)
+        return self.places("conjunction", "alternative", "anatomy", "definite", *MODIFIERS)
 
     def enumerated(self, one: Tag, other: Tag) -> bool:
         """Whether two tags are items of one list, with a conjunction between them."""

@@ -22,9 +22,9 @@ _HEDGED_WORD = (
 _FIELD = r"(?:present|presence|status|detected|found|finding|seen|value|answer|result)"
 # Behind a name: a sign that asks, then perhaps a field of its own, the answer, and the end of the item.
 _ANSWER = re.compile(
-    rf"(?:{_SIGN}(?P<asks>[:=?|])[\"'”“*_`\s{{]{{0,40}}(?:{_FIELD}{_SIGN}[:=|]{_SIGN})?|\s[-–—]\s{{1,4}}|[(\[]\s?)"
+    rf"(?:{_SIGN}(?P<asks>[:=?|])[\"'”“*_`\s{{]{{0,40}}(?:{_FIELD}{_SIGN}[:=|]{_SIGN})?|\s?[.·_]{{3,80}}\s?|\s[-–—]\s{{1,4}}|,(?=\s?(?:[01]|no|yes|true|false)\s*$)\s?|[(\[]\s?)"
     rf"(?:(?P<absent>{_NO_WORD})|(?P<present>{_YES_WORD})|(?P<unsaid>{_UNSAID_WORD})|(?P<hedged>{_HEDGED_WORD})"
-    r"|(?P<sign>(?<=[:=|(\[ ])[-−–+01]))"
+    r"|(?P<sign>(?<=[:=|(\[ ,])[-−–+01]))"
     rf"(?={_SIGN}(?:$|[,;|.!\n)\]}}]|[-–—]\s))",
     re.IGNORECASE,
 )
@@ -86,7 +86,7 @@ def _answers(sentence: str) -> Iterator[tuple[int, int, int, str]]:
     for match in _ANSWER.finditer(sentence):
         answer = match.lastgroup if match.lastgroup != "asks" else None
         if match["sign"]:
-            if match["sign"] in "01" and not match["asks"]:
+            if match["sign"] in "01" and not match["asks"] and match[0][0] != ",":
                 continue
             answer = _SIGNS.get(match["sign"], "absent")
         # "Edema, mass: none" answers for both, but not where each item of a list is answered

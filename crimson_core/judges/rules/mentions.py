@@ -56,7 +56,7 @@ def explanation(clause: Clause) -> bool | None:
 
     "The appearance suggests pneumonia", "This is consistent with edema", "It is stable scarring".
     """
-    if clause.of("similar"):
+    if clause.of("similar") or clause.cues("not_excluded_after"):
         return True
     if any(t.value == "differential" and t.start <= clause.start + 2 for t in clause.of("link")):
         return True
@@ -160,8 +160,12 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
     """
     spent: set[Tag] = set()
     taken = {position for m in found.values() for position in range(m.start, m.end)}
-    beside = [t for kind in ("anatomy", "states") for t in clause.of(kind) if t.start not in taken]
-    for mention in found.values() if beside else ():
+    # the fracture of a lead is one of the lead
+    damage = {t.start: m for t in clause.of("states") if (m := found.get(t.start)) and m.concepts[0] in lexicon.device_damage}
+    beside = [
+        t for kind in ("anatomy", "states") for t in clause.of(kind) if t.start not in taken or t.start in damage
+    ]
+    for mention in list(found.values()) if beside else ():
         name = Tag(mention.start, mention.end, "concept", mention.concepts[0])
         near = sorted(beside, key=lambda t: abs(t.start - mention.start))
         for tag in near:
@@ -170,6 +174,8 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
                 mention.concepts = (concept,)
                 mention.named_by += (tag,)
                 spent.add(tag)
+                if tag.start in damage and found.pop(tag.start, None):
+                    mention.start, mention.end = min(mention.start, tag.start), max(mention.end, tag.end)
                 break
     return spent
 

@@ -8,7 +8,7 @@ from crimson_core.judges.rules.lexicon import Lexicon
 # A full stop ends a sentence before a space, a capital ("cm.There") or between two words ("clear.no effusion"), but not in
 # "1.5 cm" or "vs. edema".
 _STOP = re.compile(
-    r"(?<!\bvs)(?<!\bVS)(?<!\bDr)(?<!\bDR)(?<!\bdr)(?<!\b[RrLl]t)(?<!\b[Nn]eg)(?<!\d )(?<!\be\.g)(?<!\bi\.e)(?<!\.)\.+(?=\s|[A-Z]|$)|(?<=[A-Za-z]{3})\.(?=[A-Za-z]{3})|(?<![!?])[!?]+(?=\s|$)(?!\s*(?i:yes|no|none|negative|positive|absent|present|not)\b)|\n"
+    r"(?<!\bvs)(?<!\bVS)(?<!\bDr)(?<!\bDR)(?<!\bdr)(?<!\b[RrLl]t)(?<!\b[Nn]eg)(?<!\d )(?<!\be\.g)(?<!\bi\.e)(?<!\.)\.{1,3}(?!\.)(?=\s|[A-Z]|$)|(?<=[A-Za-z]{3})\.(?=[A-Za-z]{3})|(?<![!?])[!?]+(?=\s|$)(?!\s*(?i:yes|no|none|negative|positive|absent|present|not)\b)|\n"
 )
 # Where nobody has written stops, a capital letter begins a sentence.
 _PUNCTUATION = re.compile(r"[.;!?](?:\s|$)")
