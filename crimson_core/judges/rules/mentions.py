@@ -161,10 +161,10 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
     spent: set[Tag] = set()
     taken = {position for m in found.values() for position in range(m.start, m.end)}
     # the fracture of a lead is one of the lead
-    damage = {t.start: m for t in clause.of("states") if (m := found.get(t.start)) and m.concepts[0] in lexicon.device_damage}
-    beside = [
-        t for kind in ("anatomy", "states") for t in clause.of(kind) if t.start not in taken or t.start in damage
-    ]
+    damage = {
+        t.start: m for t in clause.of("states") if (m := found.get(t.start)) and m.concepts[0] in lexicon.device_damage
+    }
+    beside = [t for kind in ("anatomy", "states") for t in clause.of(kind) if t.start not in taken or t.start in damage]
     for mention in list(found.values()) if beside else ():
         name = Tag(mention.start, mention.end, "concept", mention.concepts[0])
         near = sorted(beside, key=lambda t: abs(t.start - mention.start))
