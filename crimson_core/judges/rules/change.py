@@ -58,10 +58,10 @@ class _Told:
     def resolved(self, change: Tag) -> list[Tag]:
         """One tag that says what a change comes to; none where it says nothing."""
         value, noun = change.value
+        if self._is_state(change):
+            return []  # "heart size is severely increased"
         start, end, partial = self._with_its_degree(change, noun)
         denial = self._denial(change, start)
-        if denial is not None and self._is_state(change):
-            return []  # "vascularity is not increased" denies a state
         if denial is not None:
             self.used.add(denial)
             return [Tag(denial.start, end, "temporal", "stable")]
