@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
-from crimson_core.errors import JudgeError
+from crimson_core.errors import JudgeError, missing
 from crimson_core.judges.base import Judgement
 from crimson_core.judges.rules.extraction import unnamed_clauses
 from crimson_core.judges.rules.judge import OfflineJudge, evaluate_pair, read_findings
@@ -91,10 +91,8 @@ def load_encoder(model: str, needed_by: str, instead: str, device: str | None = 
     """
     try:
         from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise JudgeError(
-            f"{needed_by} needs sentence-transformers. Install it with: pip install 'crimson-metric[minilm]'"
-        ) from None
+    except ImportError as error:
+        raise missing(error, "minilm", needed_by) from None
     try:
         return SentenceTransformer(
             model, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
