@@ -204,10 +204,17 @@ def split_reference(reference: Any, where: str) -> tuple[str, PatientContext | N
     return check_report(reference["report"], f"{where}['report']"), context
 
 
+def _is_moderate(number: Real | Decimal) -> bool:
+    try:
+        return abs(float(number)) < 1000
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
+
+
 def _context_text(raw: Any, name: str, where: str) -> str | None:
     if is_missing(raw):
         return None
-    if name == "age" and isinstance(raw, (Real, Decimal)) and not isinstance(raw, bool) and abs(float(raw)) < 1000:
+    if name == "age" and isinstance(raw, (Real, Decimal)) and not isinstance(raw, bool) and _is_moderate(raw):
         years = float(raw)
         raw = (
             f"{years:.0f}" if years.is_integer() else f"{years:.6g}"
