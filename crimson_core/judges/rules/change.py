@@ -3,7 +3,7 @@
 "slightly larger" is a change and its degree, "has not increased" none, "partly resolved" an improvement, "resolved" an absence.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from crimson_core.judges.rules.lexicon import Tag
 
@@ -11,6 +11,8 @@ _TEMPORAL = {"up": "worse", "down": "better", "raised": "increased"}
 _PLAINLY_DENIED = frozenset(("no", "without"))
 _NAMING = ("concept", "states", "change", "temporal", "conjunction", "clause_end")
 _COMPLETE = 5  # rank of severity
+_DENIALS = ("negated_before", "negated_after")
+_TAGS = 30  # that may stand within this reach
 _REACH = 5  # words between a denial and the change that it denies
 
 
@@ -22,7 +24,9 @@ def with_changes(tags: Sequence[Tag], words: Sequence[str], composites: Mapping[
         words: Of the sentence.
         composites: Of the lexicon: which words of change may be the state of which structure.
     """
-    tags = [_new(tag, tags) for tag in tags]
+    tags = list(tags)
+    if any(tag.kind == "prior" for tag in tags):
+        tags = [_new(tag, tags[place + 1 : place + 1 + _TAGS]) for place, tag in enumerate(tags)]
     changes = [tag for tag in tags if tag.kind == "change"]
     if not changes:
         return tags
@@ -32,15 +36,16 @@ def with_changes(tags: Sequence[Tag], words: Sequence[str], composites: Mapping[
     return sorted([*kept, *made], key=lambda tag: tag.start)
 
 
-def _new(denial: Tag, tags: Sequence[Tag]) -> Tag:
+def _new(denial: Tag, behind: Iterable[Tag]) -> Tag:
     """What was "not seen on the previous study" is new: a denial that an earlier radiograph follows, and nothing named between."""
-    if denial.kind != "assertion" or denial.value not in ("negated_before", "negated_after"):
+    if denial.kind != "assertion" or denial.value not in _DENIALS:
         return denial
-    behind = [tag for tag in tags if denial.end <= tag.start <= denial.end + _REACH]
-    prior = next((tag for tag in behind if tag.kind == "prior"), None)
-    if prior is None or any(tag.start < prior.start and tag.kind in _NAMING for tag in behind):
-        return denial
-    return Tag(denial.start, prior.end, "temporal", "new")
+    for tag in behind:
+        if tag.start > denial.end + _REACH or (tag.start >= denial.end and tag.kind in _NAMING):
+            return denial
+        if tag.kind == "prior":
+            return Tag(denial.start, tag.end, "temporal", "new")
+    return denial
 
 
 class _Told:

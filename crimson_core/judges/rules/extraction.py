@@ -118,7 +118,11 @@ def _without_headings(found: list[ReportFinding], report: str) -> list[ReportFin
     """Without "support devices" and "lines and tubes" where the report names them one by one."""
     concepts = lexicon().concepts
     named = any(concepts[f.concepts[0]].device and f.concepts != (_ANY_DEVICE,) for f in found)
-    return [f for f in found if not (named and f.concepts == (_ANY_DEVICE,) and report[f.start : f.end].lower().endswith("s"))]
+    return [
+        f
+        for f in found
+        if not (named and f.concepts == (_ANY_DEVICE,) and report[f.start : f.end].lower().endswith("s"))
+    ]
 
 
 def unnamed_clauses(report: str) -> list[str]:
