@@ -7,6 +7,7 @@ import csv
 import gc
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -355,7 +356,7 @@ def test_stop_keeps_what_is_done_and_two_sessions_are_apart(visit, browser, tmp_
     one.locator("#table table").wait_for()
     choose(one, "Judge", "slow:0.05")
     one.locator("#start").click()
-    one.get_by_text("left").first.wait_for()
+    one.get_by_text(re.compile(r"of [\d,]+ .*left")).first.wait_for()
     # meanwhile another session has an answer, and sees nothing of the first one
     example(two, "false finding")
     assert two.locator("#answer .score").inner_text().split("\n")[1] == "−0.3333"
@@ -425,7 +426,7 @@ def test_nothing_is_left_when_the_page_is_closed(space, browser, tmp_path):
     page.locator("#table table").wait_for()
     choose(page, "Judge", "slow:0.05")
     page.locator("#start").click()
-    page.get_by_text("left").first.wait_for()
+    page.get_by_text(re.compile(r"of [\d,]+ .*left")).first.wait_for()
     going = [
         thing for thing in gc.get_objects() if isinstance(thing, Run) and not thing.stopped and len(thing.pairs) == 900
     ]
