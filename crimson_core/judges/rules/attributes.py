@@ -12,6 +12,7 @@ _SIDES = {"left": {"left"}, "right": {"right"}, "both": {"left", "right"}}
 _GRAVEST_CHANGE = ("new", "worse", "acute", "increased", "better", "old", "stable", None)
 _GRAVEST_POSITION = ("bad", "coiled", "good")
 _ABOVE = frozenset(("above", "from", "superior", "proximal"))
+_NOW = frozenset(("now", "currently", "today", "presently"))
 _SAME_SIZE = 0.1  # share by which a size may differ and still be the same
 _SPINE = {"c": "C", "t": "T", "l": "L"}
 
@@ -205,7 +206,12 @@ def sizes_in(clause: Clause, start: int, end: int, named: int) -> Iterator[tuple
         if clause.words[unit] not in _UNITS:
             continue
         number = unit - 1
-        if clause.of("earlier", named, unit) and clause.words[number - 1] != "to":  # "from 3.0 to 4.5 cm"
+        before = clause.of("earlier", named, unit)
+        # "from 3.0 to 4.5 cm", "previously 2 cm, now 3 cm"
+        again = before and (
+            clause.words[number - 1] == "to" or not _NOW.isdisjoint(clause.words[before[-1].end : number])
+        )
+        if before and not again:
             continue
         while number >= start and clause.words[number][0].isdecimal():
             yield float(clause.words[number]) * _UNITS[clause.words[unit]], number, unit + 1
