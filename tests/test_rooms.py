@@ -68,3 +68,9 @@ def test_no_modules_import_in_a_circle():
         TopologicalSorter({module: others - {module} for module, others in IMPORTS.items()}).prepare()
     except CycleError as circle:
         pytest.fail(" -> ".join(circle.args[1]))
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest collects only the first of them."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
