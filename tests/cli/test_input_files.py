@@ -138,14 +138,3 @@ def test_compare_reads_files_in_the_same_way(tmp_path):
     for told in (b"separator ';' found", b"'Reference' taken for 'reference'", b"the age can't be read in row 1,"):
         assert done.stderr.count(told) == 1, done.stderr
     assert crimson("compare", *options, "--fill-missing", "--strict", cwd=tmp_path).returncode == 2
-
-
-def test_a_setting_of_the_space_that_is_no_number_is_one_line(tmp_path):
-    import os
-    from pathlib import Path
-
-    app = Path(__file__).resolve().parents[2] / "app.py"
-    done = subprocess.run(
-        [sys.executable, app], env=os.environ | {"CRIMSON_MAX_ROWS": "abc"}, capture_output=True, text=True
-    )
-    assert done.returncode and done.stderr == "crimson: CRIMSON_MAX_ROWS is 'abc'. Give a whole number above 0.\n"

@@ -122,3 +122,11 @@ def test_the_space_folder_starts(tmp_path):
         server.terminate()
         server.wait(60)
     assert not list(tmp_path.glob("crimson-space-*"))  # uploads are gone with the process
+
+
+def test_a_setting_of_the_space_that_is_no_number_is_one_line(tmp_path):
+    app = Path(__file__).resolve().parents[2] / "app.py"
+    done = subprocess.run(
+        [sys.executable, app], env=os.environ | {"CRIMSON_MAX_ROWS": "abc"}, capture_output=True, text=True
+    )
+    assert done.returncode and done.stderr == "crimson: CRIMSON_MAX_ROWS is 'abc'. Give a whole number above 0.\n"
