@@ -55,8 +55,8 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
             )
             if (vague or plainly) and clause.copula(mention.end, normal.start):
                 _decide(mention, "absent", normal)
-            between = range(normal.end, mention.start)
-            if vague and clause.places("conjunction", "glue").issuperset(between) and normal.end <= mention.start:
+            leads = vague and normal.end <= mention.start
+            if leads and clause.places("conjunction", "glue").issuperset(range(normal.end, mention.start)):
                 _decide(mention, "absent", normal)  # "of normal size and density"
             if mention.end == normal.start and clause.words[mention.end - 1] in (
                 "low",

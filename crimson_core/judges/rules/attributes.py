@@ -133,7 +133,7 @@ def attributes_of(
     sizes = sorted((size for size, _, _ in sizes_in(clause, start, end, named)), reverse=True)
     above_carina = _above_carina(clause, named, end) if device else None
     sites = set(values["sites"]) | _levels(clause, start, end)
-    if (above_carina is not None and above_carina >= 0) or _well_above(clause, named, end):
+    if "carina" in sites and ((above_carina or -1) >= 0 or _well_above(clause, named, end)):
         sites.discard("carina")
     earlier = tuple(earlier_sizes(clause, start, end))
     dominant = values["dominant"][0] if values["dominant"] else None

@@ -112,6 +112,8 @@ class _Told:
     def _is_state(self, change: Tag) -> bool:
         """Whether a word of change tells the state of a structure before it."""
         states = [tag.value for tag in self._by_place.get(change.end - 1, ()) if tag.kind == "states"]
+        if not states:
+            return False
         for place in range(change.start - 1, -1, -1):
             here = self._by_place.get(place, ())
             if any(tag.kind == "concept" for tag in here):

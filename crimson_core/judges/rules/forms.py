@@ -30,7 +30,7 @@ _ANSWER = re.compile(
 )
 _SIGNS = {"+": "present", "1": "present"}
 _LEADING_SIGN = re.compile(r"\s?[(\[]\s?(?P<sign>[-–−+])\s?[)\]]")
-_BOX = re.compile(r"^\s*(?:[-*•]\s*)?(?:(?P<empty>\[\s?\]|\(\s?\)|☐)|(?P<ticked>\[[xX✓✔]\]|\([xX✓✔]\)|☑|☒))")
+_EMPTY_BOX = re.compile(r"^\s{0,40}(?:[-*•]\s?)?(?:\[\s?\]|\(\s?\)|☐)")
 _ITEM = re.compile(r"[,;|\n{]")
 _ASKS = re.compile(r"[:=|]")
 _LETTER = re.compile(r"[A-Za-z]")
@@ -45,16 +45,15 @@ def with_answers(tags: Sequence[Tag], sentence: str, spans: Sequence[tuple[int, 
         sentence: Its text.
         spans: Characters of its words.
     """
-    leading = _LEADING_SIGN.match(sentence)
-    found = [] if leading else list(_answers(sentence))
-    box = _BOX.match(sentence)
-    if leading:
+    if _LEADING_SIGN.match(sentence):
         return _with_leading_signs(tags, sentence, spans)
-    if not found and not (box and box["empty"]):
+    found = list(_answers(sentence))
+    box = _EMPTY_BOX.match(sentence)
+    if not found and not box:
         return list(tags)
     starts = [start for start, _ in spans]
     kept, made = list(tags), []
-    if box and box["empty"]:
+    if box:
         place = bisect_left(starts, box.end())
         made.append(Tag(place, place, "assertion", "negated_before"))
     for label, start, end, answer in found:
@@ -84,8 +83,8 @@ def _answers(sentence: str) -> Iterator[tuple[int, int, int, str]]:
     """Where the name begins that is asked about, where its answer begins and ends, and the answer."""
     label = 0
     for match in _ANSWER.finditer(sentence):
-        answer = match.lastgroup if match.lastgroup != "asks" else None
-        if match["sign"]:
+        answer = match.lastgroup
+        if answer == "sign":
             if match["sign"] in "01" and not match["asks"] and match[0][0] != ",":
                 continue
             answer = _SIGNS.get(match["sign"], "absent")

@@ -321,7 +321,9 @@ def report_words(text: str) -> list[tuple[str, int, int]]:
     """As `words_of`, with typing errors in long words of the lexicon mended."""
     return [
         (
-            _number(match[0]) if match[0][0].isdecimal() else _side_of(match, text) or _mended(match[0]),
+            _number(match[0])
+            if match[0][0].isdecimal()
+            else (match[0] in _LETTERS and _side_of(match, text)) or _mended(match[0]),
             match.start(),
             match.end(),
         )
@@ -336,7 +338,7 @@ def _number(text: str) -> str:
 
 def _side_of(match: re.Match[str], text: str) -> str | None:
     """Left or right of "L effusion" and "opacity (R)", but not of "L1", "L-spine" and "r/o"."""
-    if match[0] not in _LETTERS or _NO_SIDE.match(text, match.end()) or text[: match.start()].endswith(("/", "-", "'")):
+    if _NO_SIDE.match(text, match.end()) or text[: match.start()].endswith(("/", "-", "'")):
         return None
     return _LETTERS[match[0]]
 

@@ -7,9 +7,10 @@ from itertools import pairwise
 from crimson_core.judges.rules.assertion import decide_presence
 from crimson_core.judges.rules.attributes import Attributes, Mention, attributes_of, sizes_in
 from crimson_core.judges.rules.clauses import COPULAS, Clause
-from crimson_core.judges.rules.lexicon import Lexicon, Tag, lexicon
+from crimson_core.judges.rules.lexicon import Lexicon, Tag
 
 _NAMING = ("concept", "normal_of", "states", "anaphor")
+_IS_A = {(verb, article) for verb in ("is", "was") for article in ("a", "an")}
 _FARTHEST_STATE = 10  # words between a structure and its state
 
 
@@ -331,7 +332,7 @@ def _joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[
             )
             continue
         last = joined[-1] if joined and joined[-1].presence == mention.presence == "present" else None
-        link = _link(last, mention, clause) if last and _may_be_at_one_place(last, mention) else None
+        link = _link(last, mention, clause, lexicon) if last and _may_be_at_one_place(last, mention) else None
         tentative = link in ("tentative", "differential")
         if last and link == "reversed":
             if explains(last.concepts, mention.concepts, lexicon):
@@ -406,8 +407,8 @@ def _damages(mention: Mention, device: Mention, clause: Clause, lexicon: Lexicon
     return of_device and clause.copula(device.end, mention.start)
 
 
-def _link(left: Mention, right: Mention, clause: Clause) -> str | None:
-    """What makes the right mention an explanation of the left one: tentative, firm or direct; None if nothing does."""
+def _link(left: Mention, right: Mention, clause: Clause, lexicon: Lexicon) -> str | None:
+    """What makes the right mention an explanation of the left one: a value of `link`; None if nothing does."""
     if clause.of("conjunction", left.end, right.start) and not clause.of("link", left.end, right.start):
         return None
     links = clause.of("link", left.end, right.start)
@@ -415,9 +416,7 @@ def _link(left: Mention, right: Mention, clause: Clause) -> str | None:
     if told:
         return next(value for value in ("differential", "reversed", "tentative", "firm") if value in told)
     named = clause.words[left.end : right.start]
-    if lexicon().concepts[left.concepts[0]].vague and any(
-        named[-2:] == [is_, a] for is_ in ("is", "was") for a in ("a", "an")
-    ):
+    if lexicon.concepts[left.concepts[0]].vague and tuple(named[-2:]) in _IS_A:
         return "firm"  # "the opacity behind the heart is a hiatal hernia"
     between = set(range(left.end, right.start)) - clause.places(
         "side", "zone", "severity", "descriptor", "glue", "temporal"
