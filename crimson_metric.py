@@ -21,6 +21,7 @@ import datasets
 import evaluate
 
 import crimson_core  # From: git+https://huggingface.co/spaces/rajpurkarlab/crimson
+from crimson_core.protocol.pair import CONTEXT_FIELDS
 
 _DESCRIPTION = """\
 CRIMSON scores a chest X-ray report against a radiologist's report. A judge lists the abnormal findings of both with their
@@ -74,11 +75,11 @@ _CITATION = """\
 }
 """
 
-_RECORD = {key: datasets.Value("string") for key in ("report", *crimson_core.protocol.pair.CONTEXT_FIELDS)}
+_RECORD = {key: datasets.Value("string") for key in ("report", *CONTEXT_FIELDS)}
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
-class CrimsonMetric(evaluate.Metric):
+class CrimsonMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     """The metric. Each instance holds one judge, loaded once."""
 
     def __init__(self, config_name: str | None = None, **kwargs: Any) -> None:
@@ -180,12 +181,20 @@ class CrimsonMetric(evaluate.Metric):
 
     def _forget(self) -> None:
         """Drop what was collected. evaluate does so itself unless the judge failed; then patient data would lie about."""
-        self.data = self.buf_writer = self.cache_file_name = self.filelock = self.selected_feature_format = None
         for path, lock in zip(self.file_paths or [], self.filelocks or [], strict=True):
             if os.path.exists(path):
                 os.remove(path)
             lock.release()
-        self.file_paths = self.filelocks = None
+        for name in (
+            "data",
+            "buf_writer",
+            "cache_file_name",
+            "filelock",
+            "selected_feature_format",
+            "file_paths",
+            "filelocks",
+        ):
+            setattr(self, name, None)
 
 
 def _one(argument: str, _: int) -> str:
@@ -201,11 +210,10 @@ def _columns(predictions: Any, references: Any, where: Any = "{}[{}]".format) ->
     """
     pairs = crimson_core.make_pairs(predictions, references, where=where)
     contexts = [pair.context or crimson_core.PatientContext() for pair in pairs]
-    fields = crimson_core.protocol.pair.CONTEXT_FIELDS
     return {
         "predictions": [pair.candidate for pair in pairs],
         "references": [
-            {"report": pair.reference} | {field: getattr(context, field) or "" for field in fields}
+            {"report": pair.reference} | {field: getattr(context, field) or "" for field in CONTEXT_FIELDS}
             for pair, context in zip(pairs, contexts, strict=True)
         ],
     }

@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from crimson_core.errors import InputError
+from crimson_core.judges.model import ModelJudge
 from crimson_core.protocol.pair import ReportPair, check_report, make_pairs
 from crimson_core.protocol.prompt import PUBLISHED_MODEL
+from crimson_core.protocol.scoring import PairScore
 from crimson_core.run.scorer import CrimsonScorer, PairResult
 
 # make_pairs' names of what this class calls otherwise, for errors
@@ -42,12 +44,13 @@ class CRIMSONScore:
             judge_options["device"] = device
         spec = self.api if self.model_name is None else f"{self.api}:{self.model_name}"
         self._scorer = CrimsonScorer(spec, **judge_options)
-        self._prompt = getattr(self._scorer.judge, "prompt", None)
+        judge = self._scorer.judge
+        self._prompt = judge.prompt if isinstance(judge, ModelJudge) else None
 
     def evaluate(
         self,
-        reference_findings: str | Sequence[str],
-        predicted_findings: str | Sequence[str],
+        reference_findings: str | list[str],
+        predicted_findings: str | list[str],
         patient_context: Mapping[str, Any] | None = None,
         include_guidelines: bool = True,
     ) -> dict[str, Any]:
@@ -70,12 +73,12 @@ class CRIMSONScore:
         (result,) = self._score([reference_findings], [predicted_findings], [patient_context], include_guidelines)
         if result.score is None:
             raise ValueError(f"the pair is unscored: {result.failure}")
-        return _keys(result)
+        return _keys(result.score, result.repairs)
 
     def evaluate_batch(
         self,
-        reference_findings_list: Sequence[str | Sequence[str]],
-        predicted_findings_list: Sequence[str | Sequence[str]],
+        reference_findings_list: Sequence[str | list[str]],
+        predicted_findings_list: Sequence[str | list[str]],
         patient_contexts: Sequence[Mapping[str, Any] | None] | None = None,
         include_guidelines: bool = True,
         batch_size: int | None = None,
@@ -89,28 +92,29 @@ class CRIMSONScore:
         for result in results:
             if result.score is None:
                 warnings.warn(f"pair {result.index} is unscored: {result.failure}", stacklevel=2)
-        return [None if result.score is None else _keys(result) for result in results]
+        return [None if result.score is None else _keys(result.score, result.repairs) for result in results]
 
     def _score(
         self,
-        references: Sequence[str | Sequence[str]],
-        predictions: Sequence[str | Sequence[str]],
+        references: Sequence[str | list[str]],
+        predictions: Sequence[str | list[str]],
         contexts: Sequence[Mapping[str, Any] | None] | None,
         guidelines: bool,
         batch_size: int | None = None,
     ) -> list[PairResult]:
         judge = self._scorer.judge
-        if self._prompt:  # with the guidelines that this model is meant to get, or without any
+        if isinstance(judge, ModelJudge) and self._prompt:
+            # with the guidelines that this model is meant to get, or without any
             judge.prompt = self._prompt if guidelines else replace(self._prompt, guidelines=False)
-        engine = getattr(judge, "engine", None)
-        if batch_size is not None and hasattr(engine, "batch_size"):
-            engine.batch_size = batch_size
+            engine: Any = judge.engine
+            if batch_size is not None and hasattr(engine, "batch_size"):
+                engine.batch_size = batch_size
         return self._scorer.score(self._pairs(references, predictions, contexts))
 
     def _pairs(
         self,
-        references: Sequence[str | Sequence[str]],
-        predictions: Sequence[str | Sequence[str]],
+        references: Sequence[str | list[str]],
+        predictions: Sequence[str | list[str]],
         contexts: Sequence[Mapping[str, Any] | None] | None,
     ) -> list[ReportPair]:
         columns = {"reference_findings": references, "predicted_findings": predictions}
@@ -126,7 +130,7 @@ class CRIMSONScore:
             where=lambda argument, row: f"{_ARGUMENTS.get(argument, argument)} {row}",
         )
 
-    def _joined(self, report: str | Sequence[str], where: str) -> str:
+    def _joined(self, report: str | list[str], where: str) -> str:
         """A list of findings as one text: for a model as the reference implementation joins it, with blanks.
 
         The rules read sentences, so there each finding ends with a full stop: a "no" in one must not deny the next.
@@ -139,5 +143,5 @@ class CRIMSONScore:
         return " ".join(findings)
 
 
-def _keys(result: PairResult) -> dict[str, Any]:
-    return {**result.score, "repairs": result.repairs}
+def _keys(score: PairScore, repairs: list[str]) -> dict[str, Any]:
+    return {**score, "repairs": repairs}

@@ -62,14 +62,15 @@ def crimson_reward(
     scorer = CrimsonScorer(judge, repair=repair, **judge_options)
 
     def reward(completions: Sequence[Any], **columns: Any) -> list[float | None]:
-        reports = [_report(completion, report, row) for row, completion in enumerate(completions)]
-        judged = [row for row, text in enumerate(reports) if text is not None]
-        references = _column(columns, reference_column, "reference_column", len(reports))
-        contexts = _contexts(columns, context_column, named, len(reports))
-        rewards: list[float | None] = [None] * len(reports)
-        if judged:
+        found = (_report(completion, report, row) for row, completion in enumerate(completions))
+        reports = {row: text for row, text in enumerate(found) if text is not None}
+        references = _column(columns, reference_column, "reference_column", len(completions))
+        contexts = _contexts(columns, context_column, named, len(completions))
+        rewards: list[float | None] = [None] * len(completions)
+        if reports:
+            judged = list(reports)
             pairs = make_pairs(
-                [reports[row] for row in judged],
+                reports.values(),
                 [references[row] for row in judged],
                 None if contexts is None else [contexts[row] for row in judged],
                 where=lambda argument, place: f"{_SHOWN.get(argument, argument)}[{judged[place]}]",

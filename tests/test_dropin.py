@@ -2,8 +2,11 @@
 
 import pytest
 
-from crimson_core import CRIMSONScore, InputError, Judgement
-from crimson_core.protocol.prompt import PUBLISHED_MODEL, prompt_for
+from crimson_core import CRIMSONScore, InputError, Judgement, ReportPair
+from crimson_core.judges import JUDGES
+from crimson_core.judges.model import Answer, ModelJudge
+from crimson_core.protocol.evaluation import Evaluation
+from crimson_core.protocol.prompt import PUBLISHED_MODEL, Prompt, prompt_for
 
 
 @pytest.fixture
@@ -46,11 +49,34 @@ def test_an_unscored_pair_raises_alone_and_is_none_in_a_batch(scorer, monkeypatc
 
 
 @pytest.mark.parametrize("model", ["someone/else", PUBLISHED_MODEL, f"{PUBLISHED_MODEL}@0123abc"])
-def test_include_guidelines_reaches_the_prompt_but_not_that_of_the_published_model(scorer, model):
-    scorer._prompt = prompt_for(model)
+def test_include_guidelines_reaches_the_prompt_but_not_that_of_the_published_model(model, monkeypatch):
+    monkeypatch.setitem(JUDGES, "recorder", f"{__name__}:recorder_judge")
+    scorer = CRIMSONScore(api="recorder", model_name=model)
     for wanted in (True, False, True):
         scorer.evaluate("a", "b", include_guidelines=wanted)
-        assert scorer._scorer.judge.prompt.guidelines is (wanted and model == "someone/else")
+    guidelines = [model == "someone/else", False, model == "someone/else"]
+    pair = ReportPair("a", "b")
+    asked = [question.messages for question in scorer._scorer.judge.engine.asked]
+    assert asked == [Prompt(guidelines=given).messages(pair) for given in guidelines]
+
+
+class Recorder:
+    """An engine that keeps what it is asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def write(self, questions):
+        for place, question in enumerate(questions):
+            self.asked.append(question)
+            yield place, Answer(Evaluation().model_dump_json(), finish_reason="stop")
+
+    def signature(self):
+        return {"judge": "recorder"}
+
+
+def recorder_judge(model):
+    return ModelJudge(Recorder(), prompt_for(model))
 
 
 def test_bad_input(scorer):

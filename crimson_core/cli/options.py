@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -73,9 +73,16 @@ def told_once_and_short(strict: bool = False) -> Iterator[None]:
     """
     seen: set[str] = set()
 
-    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if not issubclass(category, InputWarning):
-            others(message, category, *place)
+            others(message, category, filename, lineno, file, line)
         elif strict:
             raise InputError(f"{message} Refused by --strict.")
         elif str(message) not in seen:

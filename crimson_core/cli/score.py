@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, TextIO
+from typing import IO, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -138,7 +138,7 @@ def score(
         base_url=base_url,
         concurrency=concurrency,
     )
-    shared = {"workers": workers, "num_gpus": num_gpus, "address": address}
+    shared: dict[str, Any] = {"workers": workers, "num_gpus": num_gpus, "address": address}
     if engine is None and any(shared.values()):
         raise InputError("--workers, --num-gpus and --address are options of --engine ray. Add it, or leave them out.")
     if engine and launched():
@@ -167,7 +167,7 @@ def score(
         output = None
     if output and kept_in and output.resolve() == kept_in.expanduser().resolve():
         raise InputError(f"output {output} is the store, which would be lost. Give another path.")
-    kept = {"repair": repair, "strict": strict, "store": kept_in, "retry_failures": retry_failures}
+    kept: dict[str, Any] = {"repair": repair, "strict": strict, "store": kept_in, "retry_failures": retry_failures}
     if engine == "ray":
         from crimson_core.run.ray import RayJudge
 
@@ -316,7 +316,7 @@ class _Output:
             raise CrimsonError(f"output {self.output} cannot be written any further: {error.strerror}.") from None
 
 
-def _locked(file: TextIO, path: Path) -> bool:
+def _locked(file: IO[str], path: Path) -> bool:
     """Keep a file for this process; False if another one has it, or has just put it in its place under another name."""
     with suppress(ImportError):  # Windows has no such locks
         import fcntl

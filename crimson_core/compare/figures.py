@@ -6,7 +6,7 @@ phone's. Each says in words what it shows, and a table beside it has its numbers
 
 import html
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -158,7 +158,7 @@ def errors_per_significance(section: Section) -> Figure:
     )
 
 
-def _bars(rates: Sequence[float], told: Sequence[str]) -> dict:
+def _bars(rates: Sequence[float], told: Sequence[str]) -> dict[str, Any]:
     hover = [_hover(text, rate) for text, rate in zip(told, rates, strict=True)]
     return {"x": rates, "y": list(range(len(rates))), "orientation": "h", "hovertext": hover, "hoverinfo": "text"}
 
@@ -256,7 +256,7 @@ def _figure(
     return figure
 
 
-def _look(colour: str, pattern: str) -> dict:
+def _look(colour: str, pattern: str) -> dict[str, Any]:
     return {"color": colour, "pattern": {"shape": pattern, "fillmode": "overlay", "solidity": 0.2, "size": 7}}
 
 

@@ -179,23 +179,23 @@ def make_section(
     patients = None if systems.patients is None else [systems.patients[position] for position in positions]
     figures = clinical_figures(results, patients, seed=seed)
     best_first = sorted(figures, key=lambda system: _rank(figures[system]["crimson_score"].value))
-    results = {system: list(results[system]) for system in best_first}
+    ranked = {system: list(results[system]) for system in best_first}
     subgroups = []
     for by, labels in systems.subgroups.items():
         for label in sorted({labels[position] for position in positions}, key=_natural):
             places = [place for place, position in enumerate(positions) if labels[position] == label]
-            part = {system: [theirs[place] for place in places] for system, theirs in results.items()}
+            part = {system: [theirs[place] for place in places] for system, theirs in ranked.items()}
             whose = patients and [patients[place] for place in places]
             subgroups.append(Subgroup(by, label, len(places), clinical_figures(part, whose, seed=seed)))
-    scores = {system: [result.crimson_score for result in theirs] for system, theirs in results.items()}
+    scores = {system: [result.crimson_score for result in theirs] for system, theirs in ranked.items()}
     return Section(
         test_set,
         judge,
         signature,
         systems,
-        results,
+        ranked,
         systems.n_pairs,
-        {system: summary_of(theirs, signature) for system, theirs in results.items()},
+        {system: summary_of(theirs, signature) for system, theirs in ranked.items()},
         {system: figures[system] for system in best_first},
         subgroups,
         compare_systems(scores, patients, seed=seed),

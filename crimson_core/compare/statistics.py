@@ -251,16 +251,18 @@ def agreement(
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     difference = np.round(a - b, _DIGITS)
     kept = ~np.isnan(difference)
-    correlations = [float("nan")] * 3
+    pearson = spearman = kendall = float("nan")
     if kept.sum() > 1 and np.ptp(a[kept]) > 0 and np.ptp(b[kept]) > 0:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", stats.NearConstantInputWarning)
-            correlations = [
+            pearson, spearman, kendall = (
                 float(measure(a[kept], b[kept]).statistic)
                 for measure in (stats.pearsonr, stats.spearmanr, stats.kendalltau)
-            ]
+            )
     return Agreement(
-        *correlations,
+        pearson,
+        spearman,
+        kendall,
         mean_interval(difference, groups, seed=seed),
         int((np.abs(difference[kept]) <= within + 10**-_DIGITS).sum()),
         within,

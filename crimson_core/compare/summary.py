@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from crimson_core.compare.statistics import Estimate, ratio_intervals
@@ -107,7 +108,8 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else float("nan")
 
 
-class ClinicalFigure(NamedTuple):
+@dataclass(frozen=True)
+class ClinicalFigure:
     """A figure of a corpus that is the sum of one count over the sum of another, over the scored pairs.
 
     Attributes:
@@ -233,7 +235,7 @@ def errors_by_significance(results: Sequence[PairResult]) -> dict[str, Counter[s
     False findings count under their significance in the candidate, missing ones and attribute errors under that in the
     reference; levels that a judge made up count as `OTHER`.
     """
-    counted = {kind: Counter() for kind in ("false", "missing", "attribute")}
+    counted: dict[str, Counter[str]] = {kind: Counter() for kind in ("false", "missing", "attribute")}
     for result in results:
         if outcome := result.outcome:
             counted["false"].update(_level(finding.level) for finding in outcome.false)

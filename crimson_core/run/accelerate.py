@@ -12,15 +12,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crimson_core.errors import CrimsonError, InputError, JudgeError, check_whole, needed
 from crimson_core.judges import Judgement, load_judge, parse_spec
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.run.guarded import judged
-
-if TYPE_CHECKING:
-    from torch.distributed import Store
 
 _MOST_BYTES = 4 * 2**20  # of a value in the store, which takes 8 MiB and breaks the connection at more
 _PATIENCE = timedelta(hours=12)  # with a process that is slow to load; one that has died is the launcher's affair
@@ -104,8 +101,8 @@ class AccelerateJudge:
                 self._judge = load_judge(judge, **judge_options)
         else:
             self._judge = load_judge(judge, **judge_options)
-        # After the judge: what cannot be had is said without waiting for the other processes.
-        self._store = _Messages() if self._processes > 1 else None
+        if self._processes > 1:  # after the judge: what cannot be had is said without waiting for the other processes
+            self._store = _Messages()
 
     @property
     def is_main(self) -> bool:
@@ -214,7 +211,7 @@ class _Messages:
 
     def has(self, key: str) -> bool:
         with _connected():
-            return self._store.check([key])
+            return bool(self._store.check([key]))
 
     def take(self, key: str) -> Any:
         """A message that is there; then it is there no more."""
@@ -243,7 +240,7 @@ def _connected() -> Iterator[None]:
 
 
 @cache
-def _launchers_store() -> "Store":
+def _launchers_store() -> Any:
     """The store that the launcher, or else the main process, holds for all processes; once, for it cannot be begun twice."""
     distributed = needed("torch.distributed", "hf", "Scoring with several processes")
     store, _, _ = next(distributed.rendezvous("env://", timeout=_PATIENCE))

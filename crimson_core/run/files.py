@@ -8,13 +8,13 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from crimson_core.errors import InputError
 
 
 @contextmanager
-def written_whole(path: Path, *, binary: bool = False, private: bool = False) -> Iterator[IO]:
+def written_whole(path: Path, *, binary: bool = False, private: bool = False) -> Iterator[IO[Any]]:
     """A file to write, which takes the place of `path` when the block ends and is gone when it raises.
 
     Until then it stands beside it under a name that nobody can know, made afresh, so that no link is followed and no file of
@@ -36,8 +36,8 @@ def written_whole(path: Path, *, binary: bool = False, private: bool = False) ->
     descriptor = os.open(fresh, flags, 0o600 if private else 0o666)
     try:
         # a subgroup or a name from JSON may hold half a surrogate pair, which has no UTF-8
-        text = {} if binary else {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
-        with os.fdopen(descriptor, "wb" if binary else "w", **text) as file:
+        text: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
+        with os.fdopen(descriptor, "wb") if binary else os.fdopen(descriptor, "w", **text) as file:
             yield file
             file.flush()
             os.fsync(descriptor)

@@ -69,11 +69,11 @@ class RayJudge:
         self._workers = workers or _fitting(num_gpus)
         if address is None:
             _check_room(self._workers, num_gpus)
-        self._signature: dict[str, str] | None = None
+        self._signature: dict[str, str] = {}
 
     def signature(self) -> dict[str, str]:
         """The judge's, as the workers have it. Before the first judgement a worker has to load the judge for it."""
-        if self._signature is None:
+        if not self._signature:
             for _ in self._answers([], workers=1):
                 pass
         return self._signature
@@ -91,7 +91,9 @@ class RayJudge:
     def _answers(self, pairs: Sequence[ReportPair], workers: int) -> Generator[list[_Placed], None, None]:
         each = max(1, min(_MOST_PAIRS, ceil(len(pairs) / (workers * _TASKS_A_WORKER))))
         tasks = [list(enumerate(pairs[start : start + each], start)) for start in range(0, len(pairs), each)] or [[]]
-        data = ray.data.from_items([{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks))
+        data: Any = ray.data.from_items(
+            [{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks)
+        )
         with warnings.catch_warnings():
             # By itself Ray restarts a worker for ever. The way to say how often is deprecated, without another one so far.
             warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
@@ -107,7 +109,7 @@ class RayJudge:
                 answer: _Answer = pickle.loads(row["answer"])
                 if answer.error is not None:
                     raise answer.error
-                if self._signature not in (None, answer.signature):
+                if self._signature not in ({}, answer.signature):
                     raise JudgeError(
                         "The workers have different judges. Put the same model and versions on every node."
                     )
@@ -123,7 +125,7 @@ class _Answer(NamedTuple):
     """What a worker says of a task: judgements with their places, or why there are none."""
 
     judgements: list[_Placed]
-    signature: dict[str, str] | None
+    signature: dict[str, str]
     error: CrimsonError | None
 
 
@@ -145,7 +147,7 @@ class _Worker:
                 judgements = [(places[index], judgement) for index, judgement in judged(self._judge, pairs)]
             except CrimsonError as error:
                 self._error = error
-        signature = None if self._error else self._judge.signature()
+        signature = {} if self._error else self._judge.signature()
         return {"answer": pickle.dumps(_Answer(judgements, signature, self._error))}
 
 
@@ -154,9 +156,9 @@ def _start(address: str | None) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if ray.is_initialized():
         return
-    local = {} if address else {"include_dashboard": False}
+    local: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = f"at {address}" if address else "on this machine"
         raise JudgeError(

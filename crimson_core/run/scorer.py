@@ -132,7 +132,8 @@ class CrimsonScorer:
         self.repair = repair
         self.strict = strict
         self.store = store
-        self._source = judge if store is None else StoredJudge(judge, store, retry_failures=retry_failures)
+        self._stored = None if store is None else StoredJudge(judge, store, retry_failures=retry_failures)
+        self._source: Judge = self._stored or judge
 
     @property
     def signature(self) -> str:
@@ -184,11 +185,11 @@ class CrimsonScorer:
     def checked_together(self, pairs: Sequence[ReportPair], results: Sequence[PairResult]) -> list[PairResult]:
         """What `stream` has yielded, in the order of `pairs`, with the suspicions that only show beside each other."""
         ordered = sorted(results, key=lambda result: result.index)
-        if not any(result.score for result in ordered) or not self._asks_a_model:
+        scored = [(result.index, result.score) for result in ordered if result.score]
+        if not scored or not self._asks_a_model:
             return ordered
-        scored = [result for result in ordered if result.score]
-        changed = changed_references([(pairs[result.index], result.score["raw_evaluation"]) for result in scored])
-        more = {scored[place].index: said for place, said in changed.items()}
+        changed = changed_references([(pairs[index], score["raw_evaluation"]) for index, score in scored])
+        more = {scored[place][0]: said for place, said in changed.items()}
         return [
             self._suspected(replace(result, suspicions=[*result.suspicions, more[result.index]]))
             if result.index in more
@@ -198,10 +199,10 @@ class CrimsonScorer:
 
     def stored(self, pairs: Sequence[ReportPair]) -> Iterator[PairResult]:
         """Yield the results of those pairs that are in the store, in no order; nothing is judged."""
-        if self.store is not None:
+        if self._stored is not None:
             seen = self._as_seen(pairs)
             read = reader()
-            for index, judgement in self._source.stored([pair for pair, _ in seen]):
+            for index, judgement in self._stored.stored([pair for pair, _ in seen]):
                 yield self._result(index, seen[index], judgement, read)
 
     @cached_property
@@ -221,7 +222,7 @@ class CrimsonScorer:
         # Closing the judge's iterator stops its work at once, whatever stopped ours.
         seen = self._as_seen(pairs)
         asked = [pair for pair, _ in seen]
-        answers = judged(self._source, asked) if self.store is None else self._source.judge(asked)
+        answers = self._stored.judge(asked) if self._stored else judged(self.judge, asked)
         reading = reader()
         with bar, closing(answers) as judgements:
             waiting = set(range(len(pairs)))

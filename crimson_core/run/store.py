@@ -525,7 +525,7 @@ class Store:
                 f"Check that the disk has room and that file and folder may be written, {_INSTEAD}",
             ) from None
 
-    def _judge_line(self, answered: str | None, version: str | None) -> str:
+    def _judge_line(self, answered: Any, version: Any) -> str:
         """A judge's signature in one line."""
         try:
             return _line(json.loads(answered), version)
@@ -577,7 +577,7 @@ def _is_sound(row: dict[str, Any]) -> bool:
 
 
 def _line(signature: Mapping[str, str], version: str) -> str:
-    return "|".join(f"{field}:{value}" for field, value in (signature | {"crimson_core": version}).items())
+    return "|".join(f"{field}:{value}" for field, value in {**signature, "crimson_core": version}.items())
 
 
 def _code(error: sqlite3.Error) -> int | None:

@@ -280,15 +280,15 @@ def align_systems(systems: Mapping[str, Sequence[ReportPair]], *, by_id: bool) -
         ordered = {name: list(theirs) for name, theirs in systems.items()}
     else:
         by_ids = {name: _by_id(name, theirs) for name, theirs in systems.items()}
-        for name, theirs in by_ids.items():
-            for one, here, other, there in ((first, by_ids[first], name, theirs), (name, theirs, first, by_ids[first])):
+        for name, found in by_ids.items():
+            for one, here, other, there in ((first, by_ids[first], name, found), (name, found, first, by_ids[first])):
                 lacking = [i for i in here if i not in there]
                 if lacking:
                     shown = ", ".join(repr(i[:40]) for i in lacking[:3]) + (", …" if len(lacking) > 3 else "")
                     raise InputError(
                         f"{other} lacks {len(lacking)} of the ids of {one}: {shown}. Give the same pairs for all systems."
                     )
-        ordered = {name: [theirs[i] for i in by_ids[first]] for name, theirs in by_ids.items()}
+        ordered = {name: [found[i] for i in by_ids[first]] for name, found in by_ids.items()}
     for name, theirs in ordered.items():
         for row, (pair, own) in enumerate(zip(ordered[first], theirs, strict=True), 1):
             place = f"id {pair.id[:40]!r}" if by_id and pair.id else f"row {row}"

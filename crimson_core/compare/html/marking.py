@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from crimson_core.protocol.outcome import JudgedFinding, Outcome
@@ -91,16 +92,15 @@ def locate(text: str, span: Any, report: str) -> Span | None:
 
 def pieces(report: str, marks: Sequence[Mark]) -> Iterator[Piece]:
     """Cut a report where its marks start and end; marks may overlap, nest and share a span."""
-    located = [mark for mark in marks if mark.span]
-    cuts = sorted({0, len(report), *(end for mark in located for end in mark.span)})
-    for start, end in zip(cuts, cuts[1:], strict=False):
-        here = [mark for mark in located if mark.span[0] <= start and end <= mark.span[1]]
-        here.sort(key=lambda mark: mark.span[0] - mark.span[1])
+    located = sorted(((mark.span, mark) for mark in marks if mark.span), key=lambda found: found[0][0] - found[0][1])
+    cuts = sorted({0, len(report), *(end for span, _ in located for end in span)})
+    for start, end in pairwise(cuts):
+        here = [(span, mark) for span, mark in located if span[0] <= start and end <= span[1]]
         yield Piece(
             report[start:end],
-            here,
-            [mark for mark in here if mark.span[0] == start],
-            [mark for mark in here if mark.span[1] == end],
+            [mark for _, mark in here],
+            [mark for span, mark in here if span[0] == start],
+            [mark for span, mark in here if span[1] == end],
         )
 
 

@@ -27,9 +27,10 @@ def pair_html(
         label: The same for the names that a screen reader says.
     """
     shared = {"pair": pair, "result": result, "signature": signature, "title": title, "label": label}
-    if result.score is None:
+    outcome = result.outcome
+    if result.score is None or outcome is None:
         return render("unscored.html", **shared)
-    outcome, score = result.outcome, result.score["crimson_score"]
+    score = result.score["crimson_score"]
     reference, candidate = mark_reports(outcome, pair.reference, pair.candidate, anchor)
     reports = [
         {"name": name, "text": text, "marks": marks, "pieces": list(pieces(text, marks))}

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from crimson_core.errors import InputError
 
@@ -201,7 +202,7 @@ def parse_config(data: Any, source: str) -> Config:
     return config
 
 
-def _problem(error: dict[str, Any]) -> str:
+def _problem(error: ErrorDetails) -> str:
     where = ".".join(map(str, error["loc"]))
     if error["type"] != "extra_forbidden":
         quote = " Quote it." if error["type"] == "string_type" and isinstance(error["input"], _NOT_QUOTED) else ""
@@ -213,10 +214,14 @@ def _problem(error: dict[str, Any]) -> str:
 
 def _fields(parents: list[Any]) -> list[str]:
     """The keys that are known at a place of the config."""
-    part: type[BaseModel] = Config
-    by_place = {"judges": JudgeChoice, "test_sets": TestSet, "systems": System, "columns": Columns, "data": Source}
-    for parent in parents:
-        part = by_place.get(parent, part)
+    parts: dict[Any, type[BaseModel]] = {
+        "judges": JudgeChoice,
+        "test_sets": TestSet,
+        "systems": System,
+        "columns": Columns,
+        "data": Source,
+    }
+    part = next((parts[parent] for parent in reversed(parents) if parent in parts), Config)
     return list(part.model_fields)
 
 
@@ -225,7 +230,7 @@ def _meant(name: str, known: Any) -> str:
     return f" Did you mean {close[0]}?" if close else ""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """YAML in which a key that is given twice is an error: else the last one would win, and a system be lost.
 
     So is one that is no text, such as a number or a yes: the config has none of these, and 1 and yes are equal.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from crimson_core.compare import summary
 from crimson_core.compare.leaderboard.config import Columns, Config, Source, System, TestSet
@@ -46,7 +47,7 @@ def read_systems(config: Config, test_set: str, folder: Path, how: str = IN_CONF
     columns = _columns(asked.columns, rows)
     # The reference stands in for the candidate, so that what is wrong with the test set itself is told first.
     rows = without_blank_rows(rows) if config.fill_missing else rows
-    fill = {"fill_missing": config.fill_missing}
+    fill: dict[str, Any] = {"fill_missing": config.fill_missing}
     own = pairs_from_rows(rows, columns | {"prediction": columns["reference"]}, source, how, **fill)
     pairs = {}
     for name, system in config.systems.items():
@@ -194,10 +195,10 @@ def _labels(rows: Rows, column: str, source: str, what: str, missing: str | None
     labels = []
     for number, row in enumerate(rows, 1):
         cell = row.get(column)
-        empty = is_missing(cell) or not str(cell).strip()
-        if empty and missing is None:
+        label = missing if is_missing(cell) or not str(cell).strip() else str(cell).strip()
+        if label is None:
             raise InputError(f"{source} row {number}, column {column!r}, is empty. Every row needs one of the {what}.")
-        labels.append(missing if empty else str(cell).strip())
+        labels.append(label)
     return labels
 
 

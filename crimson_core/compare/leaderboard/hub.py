@@ -52,8 +52,8 @@ def write_hub_files(board: Leaderboard, folder: Path) -> list[Path]:
             own.mkdir(parents=True, exist_ok=True)
             card = own / "README.md"
             kept = _card(card)
-            with written_whole(card) as file:
-                file.write(merged_card(kept, board, name) if kept else model_card(board, name))
+            with written_whole(card) as out:
+                out.write(merged_card(kept, board, name) if kept else model_card(board, name))
             written.append(card)
             for number, section in enumerate(board.sections, 1):
                 file = own / f"{number}-{_slug(section.test_set)}-{_slug(section.judge)}.json"
@@ -100,11 +100,12 @@ def merged_card(card: "ModelCard", board: Leaderboard, system: str) -> str:
     """A model card that is there, with a system's results in place of its earlier ones of the same data and metric."""
     found = list(eval_results(board, system))
     measured = {_measured(result) for result in found}
-    results = [result for result in card.data.eval_results or [] if _measured(result) not in measured]
+    data: Any = card.data
+    results = [result for result in data.eval_results or [] if _measured(result) not in measured]
     results += filter(_is_defined, found)
-    # An empty model-index is refused by the Hub.
-    card.data.eval_results = results or None
-    card.data.model_name = (card.data.model_name or system) if results else None
+    # The Hub refuses an empty model-index.
+    data.eval_results = results or None
+    data.model_name = (data.model_name or system) if results else None
     return card.content
 
 
