@@ -21,7 +21,6 @@ import datasets
 import evaluate
 
 import crimson_core  # From: git+https://huggingface.co/spaces/rajpurkarlab/crimson
-from crimson_core.protocol.pair import CONTEXT_FIELDS
 
 _DESCRIPTION = """\
 CRIMSON scores a chest X-ray report against a radiologist's report. A judge lists the abnormal findings of both with their
@@ -75,7 +74,7 @@ _CITATION = """\
 }
 """
 
-_RECORD = {key: datasets.Value("string") for key in ("report", *CONTEXT_FIELDS)}
+_RECORD = {key: datasets.Value("string") for key in ("report", *crimson_core.CONTEXT_FIELDS)}
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
@@ -213,7 +212,7 @@ def _columns(predictions: Any, references: Any, where: Any = "{}[{}]".format) ->
     return {
         "predictions": [pair.candidate for pair in pairs],
         "references": [
-            {"report": pair.reference} | {field: getattr(context, field) or "" for field in CONTEXT_FIELDS}
+            {"report": pair.reference} | {field: getattr(context, field) or "" for field in crimson_core.CONTEXT_FIELDS}
             for pair, context in zip(pairs, contexts, strict=True)
         ],
     }
