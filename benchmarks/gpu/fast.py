@@ -197,7 +197,8 @@ def _passes(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, _: 
             for arena, stretch in zip(cache.arenas, span.cache.stretches, strict=True):
                 stretch.first = max(0, prompt - arena.window + 1) if arena.window else 0
         with packed.attention():
-            packed.hidden_states(cache, rows)
+            for _ in range(2):  # the second time it is recorded
+                packed.hidden_states(cache, rows)
             handing_over, _ = _timed(lambda rows=rows: _hand_over(packed, cache, rows), device)
             _, whole = _timed(lambda rows=rows: [packed.hidden_states(cache, rows) for _ in range(_TIMES)], device)
         for span in rows:
@@ -303,7 +304,7 @@ def _drafts(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, sur
 def _scripted_drafts(judge: ModelJudge, targets: Targets) -> Iterator[None]:
     """Let the decoder write the targets."""
     packed, start = judge.engine.packed, decoding.Decoder.start
-    scripts: dict[int, tuple[int, list[int]]] = {}
+    scripts: dict[int, tuple[int, np.ndarray]] = {}
 
     class Scripted(PackedModel):
         def hidden_states(self, cache, spans):
@@ -317,10 +318,12 @@ def _scripted_drafts(judge: ModelJudge, targets: Targets) -> Iterator[None]:
 
     def noted(decoder, prompt, *args):
         row = start(decoder, prompt, *args)
-        scripts[id(row.cache)] = len(prompt), targets[tuple(prompt)]
+        scripts[id(row.cache)] = len(prompt), np.array(targets[tuple(prompt)])
         return row
 
     judge.engine.packed, decoding.Decoder.start = Scripted(judge.engine.model), noted
+    if judge.signature()["decoding"].endswith(",compiled"):
+        judge.engine.packed.record()
     try:
         yield
     finally:

@@ -125,7 +125,10 @@ def replaced(hidden: Tensor, logits: Tensor, only: Tensor | None = None) -> Tens
     return torch.where(only[None] == tokens, _SURE, logits)
 
 
-def next_tokens(prompt: int, output: Sequence[int], start: int, n: int) -> np.ndarray:
+def next_tokens(prompt: int, output: np.ndarray, start: int, n: int) -> np.ndarray:
     """What follows each of `n` positions from `start` on, in a row with so long a prompt and this output."""
-    places = np.arange(start + 1 - prompt, start + 1 - prompt + n)
-    return np.where(places >= 0, np.asarray(output)[places.clip(0, len(output) - 1)], 0)
+    first = start + 1 - prompt
+    if first >= 0 and first + n <= len(output):  # most of the time, and the fast way
+        return output[first : first + n]
+    places = np.arange(first, first + n)
+    return np.where(places >= 0, output[places.clip(0, len(output) - 1)], 0)

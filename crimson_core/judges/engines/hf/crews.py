@@ -95,6 +95,7 @@ class DraftEngine(HFEngine):
     ) -> Iterator[tuple[int, Answer]]:
         """After memory has run out: with what was in hand, in smaller batches, at last one with nothing beside it."""
         rows, alone = hand.rows, hand.alone
+        self.packed.forget()
         hand.drop()
         queue.extendleft(reversed(rows))
         if len(rows) > 1:

@@ -23,7 +23,7 @@ _MOST = 32  # guesses at a time
 # What a pass costs itself, and what it costs to have one row more in it, whose cache has to be read; as tokens on their way
 # through the layers, on a CPU and on an accelerator.
 _PASS = 8, 256
-_ROW = 0, 6
+_ROW = 0, 3
 _LAYOUTS: tuple[dict[str, Any], ...] = (
     {"separators": (",", ":")},
     {},

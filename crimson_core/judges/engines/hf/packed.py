@@ -9,6 +9,7 @@ layer; elsewhere rows take turns.
 import os
 import shutil
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -22,12 +23,20 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from crimson_core.errors import first_line
 from crimson_core.judges.engines.hf.cache import Cache, RowCache
+from crimson_core.judges.engines.hf.device import is_out_of_memory
 from crimson_core.judges.engines.hf.held import held
+from crimson_core.judges.engines.hf.recorded import Recorder
 
 _NAME = "crimson_packed"
 _FEW = 128  # positions of a pass
-_ALIGNED = 16  # a pass on a GPU has a multiple of so many positions: matrix products prefer it
+# Sizes of a pass on a GPU, which is filled up to them: matrix products prefer multiples of 16, and shapes that repeat can be
+# recorded. The first step that is wide enough counts: up to so many, a multiple of.
+_TOKEN_STEPS = (128, 16), (1024, 64), (1 << 31, 256)
+_ROW_STEPS = (64, 16), (1 << 31, 64)
+_LONGEST_STEPS = (64, 64), (1 << 31, 640)  # drafts; a chunk of a prompt with a draft behind it
+_SEEN_STEPS = ((1 << 31, 8192),)
 _MOST_COMPILED = 64  # variants of a layer's code; two or four are made
 
 # Architectures whose forward pass was read, and is checked against generate() in the tests: what tells positions apart is
@@ -54,7 +63,7 @@ class _Places(NamedTuple):
 
     Attributes:
         slots: (tokens,); where each token's are written.
-        starts: (rows + 1,); the first slot of each row, and one value more that is not used.
+        starts: (rows + 1,); the first slot of each row, and one value more, which is not used.
         seen: (rows,); how many slots from there on hold something.
     """
 
@@ -67,41 +76,65 @@ class _Pass:
     """What attention has to know of a pass.
 
     Attributes:
-        ids: (1, tokens).
-        positions: (1, tokens).
+        cache, spans, kernel: As given.
+        ends: (rows,); where the tokens of each row end.
+        longest: At least the number of tokens of the longest row, and of what it sees.
+        sent: All that the device has to know, in one piece, on the host.
+        ids: (1, tokens), once the pass is laid out.
+        positions: (1, tokens), likewise.
     """
+
+    ids: Tensor
+    positions: Tensor
 
     def __init__(self, cache: Cache, spans: Sequence[Span], device: torch.device, kernel: bool) -> None:
         self.cache, self.spans, self.kernel = cache, spans, kernel
         lengths = np.fromiter((len(span.tokens) for span in spans), np.int64, len(spans))
         before = np.fromiter((span.cache.length for span in spans), np.int64, len(spans))
         self.ends = np.cumsum(lengths)
-        n = int(self.ends[-1])
-        self.tokens = -(-n // _ALIGNED) * _ALIGNED if kernel else n
-        ids, positions = np.zeros(self.tokens, np.int64), np.zeros(self.tokens, np.int64)
+        n, rows = int(self.ends[-1]), len(spans)
+        self._tokens = _filled(n, _TOKEN_STEPS) if kernel else n
+        self._rows = _filled(rows, _ROW_STEPS) if kernel else rows
+        # Never 1: for rows of one token each the kernel would take another way, on which no padding may follow them.
+        self.longest = (
+            _filled(int(lengths.max()), _LONGEST_STEPS),
+            _filled(int((before + lengths).max()), _SEEN_STEPS),
+        )
+        ids, positions = np.zeros(self._tokens, np.int64), np.zeros(self._tokens, np.int64)
         ids[:n] = np.concatenate([np.asarray(span.tokens, np.int64) for span in spans])
         positions[:n] = np.arange(n) - np.repeat(self.ends - lengths - before, lengths)
-        columns = [ids, positions, np.concatenate([[0], self.ends])]
+        nobody = np.zeros(self._rows - rows, np.int64)  # rows without tokens
+        columns = [ids, positions, np.concatenate([[0], self.ends, nobody + n])]
         for place in range(len(cache.arenas)):
             stretches = [span.cache.stretches[place] for span in spans]
             starts = np.array([stretch.start for stretch in stretches])
             firsts = np.array([stretch.first for stretch in stretches])
-            slots = np.zeros(self.tokens, np.int64)  # what is only there to fill up is written to slot 0
+            slots = np.zeros(self._tokens, np.int64)  # what is only there to fill up is written to slot 0
             slots[:n] = positions[:n] + np.repeat(starts - firsts, lengths)
-            columns += [slots, np.append(starts, 0), before + lengths - firsts]
-        # For rows of one token each the kernel would take another way, on which no padding may follow them.
-        self.longest = max(2, int(lengths.max())), int((before + lengths).max())
-        sent = torch.from_numpy(np.concatenate(columns))
+            columns += [
+                slots,
+                np.concatenate([starts, nobody, [0]]),
+                np.concatenate([before + lengths - firsts, nobody]),
+            ]
+        self.sent = torch.from_numpy(np.concatenate(columns))
         if device.type == "cuda":
-            sent = sent.pin_memory()  # else the copy would wait for all that the device still has to do
-        parts = sent.to(device, non_blocking=True).split([len(column) for column in columns])
-        self.ids, self.positions = parts[0][None], parts[1][None]
-        whole = parts if not kernel else [part.int() for part in parts]
-        self.query_starts = whole[2]
-        self.places = [
-            _Places(parts[at], whole[at + 1], whole[at + 2]) for at in range(3, 3 + 3 * len(cache.arenas), 3)
-        ]
+            self.sent = self.sent.pin_memory()  # else the copy would wait for all that the device still has to do
         self._masks: dict[tuple[Any, ...], Tensor | None] = {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """All that decides which kernels run on which memory."""
+        stores = (n for arena in self.cache.arenas for n in (arena.store.data_ptr(), arena.slots))
+        return self._tokens, self._rows, *self.longest, *stores
+
+    def lay_out(self, on_device: Tensor) -> None:
+        """Take what was sent apart, where it has arrived."""
+        tokens, rows, arenas = self._tokens, self._rows, len(self.cache.arenas)
+        parts = on_device.split([tokens, tokens, rows + 1, *[tokens, rows + 1, rows] * arenas])
+        self.ids, self.positions = parts[0][None], parts[1][None]
+        whole = [part.int() for part in parts] if self.kernel else parts
+        self.query_starts = whole[2]
+        self.places = [_Places(parts[at], whole[at + 1], whole[at + 2]) for at in range(3, 3 + 3 * arenas, 3)]
 
     def mask(self, row: int, low: int, window: int | None, like: Tensor) -> Tensor | None:
         """What is added to the scores of a row's new positions against those from `low` on: 0 or minus infinity."""
@@ -117,6 +150,12 @@ class _Pass:
                 mask = torch.zeros_like(distance, dtype=like.dtype).masked_fill_(hidden, -torch.inf)
             self._masks[key] = mask
         return self._masks[key]
+
+
+def _filled(n: int, steps: Sequence[tuple[int, int]]) -> int:
+    """The size of which `n` falls short or which it is."""
+    step = next(step for most, step in steps if n <= most)
+    return -(-n // step) * step
 
 
 _now = threading.local()  # .pass_: what this thread's attention works on; None outside of packed passes
@@ -266,10 +305,13 @@ class PackedModel:
         self._model = model
         head = model.get_output_embeddings()
         self._plain_head = head if type(head) is nn.Linear else None  # LoRA may have wrapped it
+        self._recorder: Recorder | None = None
 
     @torch.no_grad()
     def compile(self) -> None:
         """Let torch compile the layers, which all share what it makes, and take a first pass, in which it does.
+
+        From then on passes are recorded too, as `record` says.
 
         Raises:
             Exception: Whatever the compiler has to say; the layers are then as they were.
@@ -289,6 +331,17 @@ class PackedModel:
             for layer in self._model.model.layers:
                 layer._compiled_call_impl = None
             raise
+        self.record()
+
+    def record(self) -> None:
+        """Let passes whose shape comes back be recorded as CUDA graphs, where attention is one kernel."""
+        if self._has_kernel():
+            self._recorder = Recorder(self.device)
+
+    def forget(self) -> None:
+        """Free the memory that recorded passes take."""
+        if self._recorder:
+            self._recorder.forget()
 
     def cache(self, chunk: int) -> Cache:
         """An empty cache for rows of which at most `chunk` positions are written in a pass."""
@@ -324,9 +377,26 @@ class PackedModel:
         """The last hidden states of all tokens of all spans, one behind the other; their caches are written.
 
         Returns:
-            (tokens or some more, hidden size).
+            (tokens or some more, hidden size). The next pass may overwrite them.
         """
-        _now.pass_ = now = _Pass(cache, spans, self.device, self._has_kernel())
+        now = _Pass(cache, spans, self.device, self._has_kernel())
+        if self._recorder:
+            try:
+                return self._recorder.run(now.shape, now.sent, lambda sent: self._run(now, sent))
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                self._recorder = None
+                warnings.warn(
+                    f"Passes could not be recorded as CUDA graphs ({first_line(error)}). They are started kernel by kernel, "
+                    "which takes about twice the time.",
+                    stacklevel=2,
+                )
+        return self._run(now, now.sent.to(self.device, non_blocking=True))
+
+    def _run(self, now: _Pass, sent: Tensor) -> Tensor:
+        _now.pass_ = now
+        now.lay_out(sent)
         try:
             return self._model.model(
                 input_ids=now.ids,
