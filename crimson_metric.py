@@ -166,7 +166,8 @@ class CrimsonMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
         pairs = crimson_core.make_pairs(predictions, references, patient_contexts)
         scorer = self.scorer
         if store is not None:
-            scorer = crimson_core.CrimsonScorer(scorer.judge, repair=scorer.repair, strict=scorer.strict, store=store)
+            as_loaded = {"repair": scorer.repair, "strict": scorer.strict, "workers": scorer.workers}
+            scorer = crimson_core.CrimsonScorer(scorer.judge, store=store, **as_loaded)
         results = scorer.score(pairs, progress=progress)
         summary = crimson_core.summarize(results, scorer.signature)
         if detailed:

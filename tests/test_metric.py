@@ -35,6 +35,13 @@ def cached(tmp_path):
     return [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and p.suffix != ".lock"]
 
 
+def test_several_processes_give_the_same(crimson, tmp_path):
+    reports = {"predictions": PREDICTIONS * 200, "references": REFERENCES * 200}
+    several = evaluate.load(MODULE, "offline", workers=2, cache_dir=str(tmp_path / "cache"))
+    assert several.compute(**reports) == crimson.compute(**reports)
+    assert several.compute(**reports, store=tmp_path / "kept") == crimson.compute(**reports)
+
+
 def test_compute(crimson):
     result = crimson.compute(predictions=PREDICTIONS, references=REFERENCES, patient_contexts=CONTEXTS)
     assert result["scores"][:2] == [1.0, 0.0]

@@ -22,6 +22,7 @@ from crimson_core.cli.options import (
     Repair,
     SexColumn,
     Strict,
+    Workers,
     given,
     wanted,
 )
@@ -78,6 +79,7 @@ def compare(
     concurrency: Concurrency = None,
     repair: Repair = True,
     strict: Strict = False,
+    workers: Workers = None,
     seed: Annotated[int, typer.Option(min=0, help="Of resampling.")] = 0,
     store: StoreOption = None,
     no_store: NoStoreOption = False,
@@ -147,6 +149,7 @@ def compare(
         no_store=no_store,
         retry_failures=retry_failures,
         strict=strict,
+        workers=workers,
         outputs=output,
         hub_files=hub_files,
         push_to=push_to_hub,

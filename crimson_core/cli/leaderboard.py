@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from crimson_core.cli.options import Progress, Strict, wanted
+from crimson_core.cli.options import Progress, Strict, Workers, wanted
 from crimson_core.cli.outputs import HubFiles, Outputs, Public, PushToHub, run_and_write
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption
 from crimson_core.compare.leaderboard.config import load_config
@@ -17,6 +17,7 @@ def leaderboard(
     no_store: NoStoreOption = False,
     retry_failures: RetryOption = False,
     strict: Strict = False,
+    workers: Workers = None,
     output: Outputs = None,
     hub_files: HubFiles = None,
     push_to_hub: PushToHub = None,
@@ -46,6 +47,7 @@ def leaderboard(
         no_store=no_store,
         retry_failures=retry_failures,
         strict=strict,
+        workers=workers,
         outputs=output,
         hub_files=hub_files,
         push_to=push_to_hub,

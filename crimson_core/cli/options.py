@@ -31,7 +31,15 @@ Concurrency = Annotated[int | None, typer.Option(min=1, help="Requests at once (
 Repair = Annotated[
     bool, typer.Option("--repair/--no-repair", help="Make inconsistent evaluations consistent before scoring.")
 ]
-
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processes (offline judge, or Ray's workers).  [default: offline, one per core from 5,000 pairs on, else 1; Ray, one per "
+        "CPU, or as many as have GPUs]",
+        show_default=False,
+    ),
+]
 Strict = Annotated[
     bool,
     typer.Option(

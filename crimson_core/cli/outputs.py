@@ -75,6 +75,7 @@ def run_and_write(
     store: Path | None,
     no_store: bool,
     retry_failures: bool,
+    workers: int | None,
 ) -> None:
     """Judge, write what was asked for, print the tables.
 
@@ -95,6 +96,7 @@ def run_and_write(
         no_store: Keep none.
         retry_failures: Judge again what is a failure in the store.
         strict: Refuse input that is in doubt, and leave suspect pairs unscored.
+        workers: Processes of an offline judge.
 
     Raises:
         CrimsonError: Input, judge or output was refused.
@@ -111,7 +113,7 @@ def run_and_write(
         check_hub_files(list(config.systems), hub_files)
     with told_once_and_short(strict):
         test_sets = read_test_sets(config, folder, how)
-    scoring = {"store": kept_in, "retry_failures": retry_failures, "strict": strict}
+    scoring = {"store": kept_in, "retry_failures": retry_failures, "strict": strict, "workers": workers}
     board = run_leaderboard(config, test_sets, progress=progress, **scoring)
     files = {output: output for output in outputs}
     if board.interrupted:

@@ -32,6 +32,7 @@ from crimson_core.cli.options import (
     Repair,
     SexColumn,
     Strict,
+    Workers,
     columns_by_role,
     console,
     given,
@@ -106,12 +107,9 @@ def score(
     no_store: NoStoreOption = False,
     retry_failures: RetryOption = False,
     engine: Annotated[
-        Literal["ray"] | None, typer.Option(help="Judge in several workers with Ray.  [default: in this process]")
+        Literal["ray"] | None, typer.Option(help="Judge in workers of Ray's, on this machine or on a cluster.")
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Number of workers (ray).  [default: one per CPU, or as many as have GPUs]"),
-    ] = None,
+    workers: Workers = None,
     num_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker (ray).")] = 0,
     address: Annotated[
         str | None, typer.Option(help="Address of a Ray cluster, or auto.  [default: Ray on this machine alone]")
@@ -138,11 +136,12 @@ def score(
         base_url=base_url,
         concurrency=concurrency,
     )
-    shared: dict[str, Any] = {"workers": workers, "num_gpus": num_gpus, "address": address}
-    if engine is None and any(shared.values()):
-        raise InputError("--workers, --num-gpus and --address are options of --engine ray. Add it, or leave them out.")
+    if engine is None and (num_gpus or address):
+        raise InputError("--num-gpus and --address are options of --engine ray. Add it, or leave them out.")
     if engine and launched():
         raise InputError("--engine ray starts its workers itself. Leave it out, or run it without a launcher.")
+    if workers and launched():
+        raise InputError("--workers starts processes, as the launcher has done already. Leave one of the two out.")
     if launched() and os.environ["RANK"] != "0":
         AccelerateJudge(judge, **options).serve()
         return
@@ -171,11 +170,11 @@ def score(
     if engine == "ray":
         from crimson_core.run.ray import RayJudge
 
-        scorer = CrimsonScorer(RayJudge(judge, **shared, **options), **kept)
+        scorer = CrimsonScorer(RayJudge(judge, workers=workers, num_gpus=num_gpus, address=address, **options), **kept)
     elif launched():
         scorer = CrimsonScorer(AccelerateJudge(judge, **options), **kept)
     else:
-        scorer = CrimsonScorer(judge, **kept, **options)
+        scorer = CrimsonScorer(judge, workers=workers, **kept, **options)
 
     results: list[PairResult] = []
     interrupted = False

@@ -1,30 +1,36 @@
 """Report pairs -> judge -> scores: order kept, failures counted, nothing dropped."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+import sys
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from crimson_core.errors import InputError
+from crimson_core.errors import InputError, check_whole
 from crimson_core.judges import Judge, Judgement, load_judge
 from crimson_core.judges.base import repeated
+from crimson_core.judges.rules import OfflineJudge
 from crimson_core.protocol.evaluation import repair_evaluation
 from crimson_core.protocol.imitation import defused
 from crimson_core.protocol.outcome import Outcome, read_outcome
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.protocol.scoring import PairScore, score_evaluation
 from crimson_core.run.guarded import judged
+from crimson_core.run.processes import cores, in_processes
 from crimson_core.run.store import Store
 from crimson_core.run.stored import StoredJudge
 from crimson_core.run.suspicion import Read, changed_references, reader, suspicions
 from crimson_core.version import __version__
 
 _REPORTS = ("reference", "candidate")
+_TOGETHER = 250  # pairs that the offline judge takes at once
+_MANY = 5_000  # pairs that are worth the start of several processes
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,8 @@ class CrimsonScorer:
             and what is judged is written as it arrives. It holds report text. None keeps nothing.
         retry_failures: Judge again what is a failure in the store.
         strict: Leave a pair unscored if something speaks against its evaluation.
+        workers: Processes of the offline judge, which all give the same. None takes one for each core from some thousand pairs on,
+            else none but this one.
         **judge_options: For the judge's constructor, where `judge` is a spec.
 
     Raises:
@@ -110,8 +118,11 @@ class CrimsonScorer:
         store: str | Path | Store | None = None,
         retry_failures: bool = False,
         strict: bool = False,
+        workers: int | None = None,
         **judge_options: Any,
     ) -> None:
+        if workers is not None:
+            check_whole("workers", workers)
         if store is not None:  # before the judge, which takes longer to load
             if not isinstance(store, (str, Path, Store)):
                 raise InputError(f"store is of type {type(store).__name__}. Give the path of a file, or None.")
@@ -131,9 +142,15 @@ class CrimsonScorer:
         self.judge = judge
         self.repair = repair
         self.strict = strict
+        self.workers = workers
         self.store = store
         self._stored = None if store is None else StoredJudge(judge, store, retry_failures=retry_failures)
         self._source: Judge = self._stored or judge
+        if workers not in (None, 1) and not self._is_offline:
+            raise InputError(
+                f"workers is {workers}, and several processes are for the judge offline. A model is shared by batch_size or "
+                "concurrency, or by accelerate and Ray."
+            )
 
     @property
     def signature(self) -> str:
@@ -170,17 +187,27 @@ class CrimsonScorer:
                 raise
         return self.checked_together(pairs, results)
 
-    def stream(self, pairs: Sequence[ReportPair], *, progress: bool = False) -> Iterator[PairResult]:
-        """Like `score`, but yield each result as soon as it is there, in whatever order the judge is done."""
-        pairs = list(pairs)
-        if not pairs:
+    def stream(
+        self, pairs: Iterable[ReportPair], *, progress: bool = False, total: int | None = None
+    ) -> Iterator[PairResult]:
+        """Like `score`, but yield each result as soon as it is there.
+
+        The offline judge takes pairs as it needs them and answers in their order, so that neither pairs nor results have to fit into
+        the memory. Other judges take all pairs at once, and answer in whatever order they are done.
+
+        Args:
+            pairs: As for `score`; they may be made one by one.
+            progress: Show a progress bar on standard error.
+            total: How many pairs there are, for the bar, where `pairs` has no length.
+        """
+        if isinstance(pairs, Sequence) or not self._is_offline:
+            pairs = list(_checked(pairs))
+            total = len(pairs)
+        rest = _checked(pairs)
+        first = next(rest, None)
+        if first is None:
             raise InputError("pairs is empty: there is nothing to score. Give at least one report pair.")
-        for row, pair in enumerate(pairs):
-            if not isinstance(pair, ReportPair):
-                raise InputError(
-                    f"pairs[{row}] is of type {type(pair).__name__}. Build report pairs with crimson_core.make_pairs."
-                )
-        return self._results(pairs, progress)
+        return self._results(chain([first], rest), progress, total)
 
     def checked_together(self, pairs: Sequence[ReportPair], results: Sequence[PairResult]) -> list[PairResult]:
         """What `stream` has yielded, in the order of `pairs`, with the suspicions that only show beside each other."""
@@ -216,34 +243,72 @@ class CrimsonScorer:
             return [(pair, []) for pair in pairs]
         return seen
 
-    def _results(self, pairs: list[ReportPair], progress: bool) -> Iterator[PairResult]:
+    @cached_property
+    def _is_offline(self) -> bool:
+        # itself, and not in workers of Ray's or with an encoder
+        return isinstance(self.judge, OfflineJudge) and self.judge.signature()["judge"] == "offline"
+
+    def _results(self, pairs: Iterable[ReportPair], progress: bool, total: int | None) -> Iterator[PairResult]:
         # miniters, smoothing: what is read comes much faster than what is judged, and the speed is that of judging
-        bar = tqdm(total=len(pairs), desc="judging", unit="pair", disable=not progress, miniters=1, smoothing=0)
+        bar = tqdm(total=total, desc="judging", unit="pair", disable=not progress, miniters=1, smoothing=0)
         # Closing the judge's iterator stops its work at once, whatever stopped ours.
-        seen = self._as_seen(pairs)
-        asked = [pair for pair, _ in seen]
-        answers = self._stored.judge(asked) if self._stored else judged(self.judge, asked)
-        reading = reader()
-        with bar, closing(answers) as judgements:
-            waiting = set(range(len(pairs)))
+        answers = self._in_turn(pairs) if self._is_offline else self._judged(0, list(pairs))
+        with bar, closing(answers) as results:
             read, tokens, started = 0, 0, monotonic()
-            for index, judgement in judgements:
-                if index not in waiting:
-                    raise repeated(index)
-                waiting.remove(index)
-                yield self._result(index, seen[index], judgement, reading)
-                if judgement.from_store:
+            for result in results:
+                yield result
+                if not progress:
+                    continue
+                if result.from_store:
                     read += 1
                     bar.initial = read
                 else:
-                    tokens += judgement.usage.get("completion_tokens", 0)
+                    tokens += result.usage.get("completion_tokens", 0)
                 told = [f"{read} read from the store"] * bool(read)
                 told += [f"{tokens / (monotonic() - started):.0f} tokens/s"] * bool(tokens)
                 bar.set_postfix_str(", ".join(told), refresh=False)
                 bar.update()
+
+    def _in_turn(self, pairs: Iterable[ReportPair]) -> Generator[PairResult, None, None]:
+        """The results of the offline judge, some pairs at a time, in their order."""
+        left = iter(pairs)
+        starts = range(0, sys.maxsize, _TOGETHER)
+        later = zip(starts, iter(lambda: list(islice(left, _TOGETHER)), []), strict=False)
+        first = list(islice(later, -(-_MANY // _TOGETHER)))
+        workers = self.workers or (cores() if sum(len(some) for _, some in first) >= _MANY else 1)
+        tasks = chain(first, later)
+        # The store stays open meanwhile: SQLite tidies up when the last one closes it, which takes longer than judging some pairs.
+        with nullcontext() if self.store is None else Store(self.store):
+            chunks: Generator[Iterable[PairResult], None, None]
+            if workers > 1:
+                chunks = in_processes(self._some, tasks, workers)
+            elif self.store:
+                chunks = (self._some(task) for task in tasks)
+            else:
+                chunks = (self._judged(*task) for task in tasks)
+            with closing(chunks):
+                for chunk in chunks:
+                    yield from chunk
+
+    def _some(self, task: tuple[int, list[ReportPair]]) -> list[PairResult]:
+        return sorted(self._judged(*task), key=lambda result: result.index)
+
+    def _judged(self, start: int, pairs: list[ReportPair]) -> Generator[PairResult, None, None]:
+        """The results of pairs that follow each other, the first of which has the index `start`."""
+        seen = self._as_seen(pairs)
+        asked = [pair for pair, _ in seen]
+        answers = self._stored.judge(asked) if self._stored else judged(self.judge, asked)
+        reading = reader()
+        with closing(answers) as judgements:
+            waiting = set(range(len(pairs)))
+            for index, judgement in judgements:
+                if index not in waiting:
+                    raise repeated(index)
+                waiting.remove(index)
+                yield self._result(start + index, seen[index], judgement, reading)
             for index in sorted(waiting):
-                yield self._result(index, seen[index], Judgement(failure="the judge gave no judgement"), reading)
-                bar.update()
+                nothing = Judgement(failure="the judge gave no judgement")
+                yield self._result(start + index, seen[index], nothing, reading)
 
     def _result(self, index: int, seen: tuple[ReportPair, list[str]], judgement: Judgement, read: Read) -> PairResult:
         (pair, left_out), score = seen, None
@@ -279,3 +344,12 @@ class CrimsonScorer:
         if not (self.strict and result.suspicions):
             return result
         return replace(result, score=None, failure=f"suspect: {'; '.join(result.suspicions)}")
+
+
+def _checked(pairs: Iterable[ReportPair]) -> Iterator[ReportPair]:
+    for row, pair in enumerate(pairs):
+        if not isinstance(pair, ReportPair):
+            raise InputError(
+                f"pairs[{row}] is of type {type(pair).__name__}. Build report pairs with crimson_core.make_pairs."
+            )
+        yield pair

@@ -148,7 +148,7 @@ def test_the_command_line_on_a_cluster(tmp_path, ray, ray_judge):
 
 
 def test_options_of_ray_want_ray(tmp_path):
-    done = run(write(tmp_path / "p.jsonl", reports(1)), "-j", "offline", "--workers", 2)
+    done = run(write(tmp_path / "p.jsonl", reports(1)), "-j", "offline", "--num-gpus", 2)
     assert done.returncode == 2
     assert "--engine ray" in done.stderr
 

@@ -11,6 +11,7 @@ from crimson_core.compare.leaderboard.data import IN_CONFIG, read_systems
 from crimson_core.compare.section import Section, Systems, make_section
 from crimson_core.compare.statistics import Agreement, agreement, corrected
 from crimson_core.errors import InputError
+from crimson_core.judges import parse_spec
 from crimson_core.run.scorer import CrimsonScorer, PairResult
 
 
@@ -87,7 +88,7 @@ def run_leaderboard(
         config: The leaderboard.
         test_sets: Its report pairs, by `read_test_sets`.
         progress: Show progress bars on standard error.
-        **scorer_options: For `CrimsonScorer`, under every judge.
+        **scorer_options: For `CrimsonScorer`, under every judge; `workers` under the offline one alone.
 
     Raises:
         InputError: A judge spec or an option is unknown.
@@ -129,6 +130,8 @@ def build_scorer(judge: JudgeChoice, **scorer_options: Any) -> CrimsonScorer:
     for option in judge.options:
         if option in scorer_options or option in ("judge", "repair"):
             raise InputError(f"judge {judge.spec!r}: {option} is no option of the judge.")
+    if parse_spec(judge.spec).prefix != "offline":
+        scorer_options.pop("workers", None)
     return CrimsonScorer(judge.spec, repair=judge.repair, **scorer_options, **judge.options)
 
 

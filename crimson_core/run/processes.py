@@ -1,0 +1,139 @@
+"""Work in several processes of this machine, with answers in the order of the tasks.
+
+The processes are started as programs of their own, with the interpreter that runs us, and not by `multiprocessing`: that would run
+the caller's script again in each of them, or copy a process in which threads are running. They speak through pipes, and end when the
+pipe does, whatever became of us. In a session of their own they do not hear Ctrl-C, which is ours to handle.
+"""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import IO, Any
+
+from crimson_core.errors import CrimsonError, JudgeError
+
+_AHEAD = 2  # tasks for each process that are pickled beforehand or done and not taken yet
+_LENGTH = 8  # bytes that say how long a message is
+_SERVE = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from crimson_core.run.processes import serve; serve()"
+)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def in_processes(work: Callable[[Any], Any], tasks: Iterable[Any], workers: int) -> Generator[Any, None, None]:
+    """Yield `work(task)` of each task, in their order. Tasks are taken as they are needed; closing early ends the processes.
+
+    Args:
+        work: Goes to each process once, by pickle, and so do the tasks.
+        tasks: Each of them a fraction of a second's work.
+        workers: Most processes; they are started as tasks come.
+
+    Raises:
+        CrimsonError: What `work` raises on purpose.
+        JudgeError: A process could not be started, broke or was killed.
+    """
+    first = pickle.dumps(work, pickle.HIGHEST_PROTOCOL)
+    started: list[subprocess.Popen[bytes]] = []
+    idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
+
+    def asked(task: bytes) -> bytes:
+        try:
+            process = idle.get_nowait()
+        except Empty:
+            process = _started(first)
+            started.append(process)
+        try:
+            _send(process.stdin, task)
+            answer = _receive(process.stdout)
+        except (OSError, EOFError):
+            raise JudgeError(
+                f"A worker process ended (exit status {process.wait()}). If the memory was full, take fewer workers."
+            ) from None
+        idle.put(process)
+        return answer
+
+    waiting: deque[Future[bytes]] = deque()
+    threads = ThreadPoolExecutor(workers, thread_name_prefix="crimson-worker")
+    try:
+        for task in tasks:
+            waiting.append(threads.submit(asked, pickle.dumps(task, pickle.HIGHEST_PROTOCOL)))
+            if len(waiting) > _AHEAD * workers:
+                yield _told(waiting.popleft().result())
+        while waiting:
+            yield _told(waiting.popleft().result())
+    finally:
+        threads.shutdown(
+            wait=False, cancel_futures=True
+        )  # before the end of the processes lets a thread start another one
+        for process in started:
+            process.kill()
+        threads.shutdown()
+        for process in started:
+            process.kill()  # one that was just being started
+            process.communicate()
+
+
+def _started(first: bytes) -> "subprocess.Popen[bytes]":
+    """A process that has the work."""
+    # Ctrl-C reaches all processes of a terminal's group; these are not in it
+    apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
+    command = [sys.executable, "-c", _SERVE, json.dumps(sys.path)]
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **apart)
+    except OSError as error:
+        raise JudgeError(f"A worker process cannot be started: {error.strerror}. Take fewer workers.") from None
+    with suppress(OSError):  # that it is gone is told by what follows
+        _send(process.stdin, first)
+    return process
+
+
+def _told(answer: bytes) -> Any:
+    value, error = pickle.loads(answer)
+    if error is not None:
+        raise error
+    return value
+
+
+def serve() -> None:
+    """What a process does: take the work, then tasks, until nobody asks any more."""
+    asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what somebody prints is no answer
+    with suppress(EOFError, BrokenPipeError):
+        work = pickle.loads(_receive(asked))
+        while True:
+            task = pickle.loads(_receive(asked))
+            try:
+                answer = work(task), None
+            except CrimsonError as error:
+                answer = None, error
+            except Exception as error:  # its text may hold report text
+                answer = None, JudgeError(f"A worker process broke ({type(error).__name__}).")
+            _send(answers, pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
+    os._exit(0)  # nothing is left to be tidied up, least of all a pipe that nobody reads
+
+
+def _send(pipe: IO[bytes], message: bytes) -> None:
+    pipe.write(len(message).to_bytes(_LENGTH))
+    pipe.write(message)
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes]) -> bytes:
+    length = pipe.read(_LENGTH)
+    message = pipe.read(int.from_bytes(length)) if len(length) == _LENGTH else b""
+    if not message or len(message) < int.from_bytes(length):
+        raise EOFError
+    return message
