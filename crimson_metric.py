@@ -166,7 +166,7 @@ class CrimsonMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
         pairs = crimson_core.make_pairs(predictions, references, patient_contexts)
         scorer = self.scorer
         if store is not None:
-            as_loaded = {"repair": scorer.repair, "strict": scorer.strict, "workers": scorer.workers}
+            as_loaded: dict[str, Any] = {"repair": scorer.repair, "strict": scorer.strict, "workers": scorer.workers}
             scorer = crimson_core.CrimsonScorer(scorer.judge, store=store, **as_loaded)
         results = scorer.score(pairs, progress=progress)
         summary = crimson_core.summarize(results, scorer.signature)

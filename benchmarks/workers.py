@@ -35,8 +35,7 @@ def main(
     from crimson_core.run.ray import RayJudge  # and with it Ray
 
     wanted = list(islice(endless_pairs(radpref_pairs(read_cases(file))), pairs))
-    alone = {"workers": 1} if judge == "offline" else {}
-    scorer = CrimsonScorer(judge, **alone)
+    scorer = CrimsonScorer(judge, workers=1)
     scorer.score(wanted[:1])  # what is done once only
     rows = []
     started = time.perf_counter()

@@ -55,6 +55,7 @@ def in_processes(work: Callable[[Any], Any], tasks: Iterable[Any], workers: int)
         except Empty:
             process = _started(first)
             started.append(process)
+        assert process.stdin and process.stdout
         try:
             _send(process.stdin, task)
             answer = _receive(process.stdout)
@@ -89,12 +90,15 @@ def in_processes(work: Callable[[Any], Any], tasks: Iterable[Any], workers: int)
 def _started(first: bytes) -> "subprocess.Popen[bytes]":
     """A process that has the work."""
     # Ctrl-C reaches all processes of a terminal's group; these are not in it
-    apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
+    apart: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     command = [sys.executable, "-c", _SERVE, json.dumps(sys.path)]
     try:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **apart)
     except OSError as error:
         raise JudgeError(f"A worker process cannot be started: {error.strerror}. Take fewer workers.") from None
+    assert process.stdin
     with suppress(OSError):  # that it is gone is told by what follows
         _send(process.stdin, first)
     return process
@@ -115,6 +119,7 @@ def serve() -> None:
         work = pickle.loads(_receive(asked))
         while True:
             task = pickle.loads(_receive(asked))
+            answer: tuple[Any, CrimsonError | None]
             try:
                 answer = work(task), None
             except CrimsonError as error:

@@ -216,6 +216,17 @@ def run_until(condition, command, stop):
     return process.returncode, err
 
 
+def writes_anew(file, size):
+    """A condition: more than `size` bytes are in the file, and none of them by the run before."""
+    sizes = [file.stat().st_size if file.exists() else 0]
+
+    def holds():
+        sizes.append(file.stat().st_size if file.exists() else 0)
+        return sizes[-1] > size and min(sizes[1:]) < max(sizes[0], 1)
+
+    return holds
+
+
 def evaluations(path):
     return [json.loads(line)["raw_evaluation"] for line in path.read_text().splitlines()]
 
@@ -231,7 +242,7 @@ def test_a_run_that_was_killed_goes_on_with_the_same_command(tmp_path):
         (300_000, signal.SIGINT, 130),
         (500_000, signal.SIGKILL, -9),
     ):
-        ended, err = run_until(lambda: partial.exists() and partial.stat().st_size > size, command, stop)  # noqa: B023
+        ended, err = run_until(writes_anew(partial, size), command, stop)
         assert ended == status, err
         if stop == signal.SIGINT:
             assert "They are in the store: run the same command again to go on." in err
