@@ -1,14 +1,14 @@
 """Judges by name. A judge spec is one string: `default`, or a prefix of `JUDGES`, a colon and a model name.
 
-The offline judges need no model name; `offline+minilm:<folder>` takes its sentence encoder from a folder. Behind a
-model name may stand options of the judge whose values are text: `hf:<adapter>,base=<folder or Hub id>`.
+The offline judges take no model name. Options whose values are text may follow the model name:
+`hf:<adapter>,base=<folder or Hub id>`.
 """
 
 import os
 import re
 from importlib import import_module
-from inspect import signature
-from typing import Any, NamedTuple
+from inspect import Parameter, signature
+from typing import Any, NamedTuple, get_args
 
 from crimson_core.errors import InputError, missing
 from crimson_core.judges.base import Judge, Judgement
@@ -16,8 +16,8 @@ from crimson_core.protocol.prompt import PUBLISHED_MODEL
 
 __all__ = ["JUDGES", "Judge", "JudgeSpec", "Judgement", "load_judge", "parse_spec"]
 
-# Spec prefix -> module, and what in it builds the judge. Each module is imported when its judge is first built, so that
-# nobody pays for an engine that is not used. A new judge, or an engine for `ModelJudge`, is one file and one line here.
+# Spec prefix -> module, and the name in it that builds the judge. A module is imported when its judge is first built, so
+# that an unused engine costs nothing. A new judge, or an engine for `ModelJudge`, is one file and one line here.
 JUDGES = {
     "offline": "crimson_core.judges.rules:OfflineJudge",
     "offline+minilm": "crimson_core.judges.rules.minilm:MiniLMJudge",
@@ -39,8 +39,8 @@ class JudgeSpec(NamedTuple):
 
     Attributes:
         prefix: A key of `JUDGES`.
-        model: Model name; None for a judge that has none.
-        options: Names and values of the options that the spec holds, in its order.
+        model: Model name; None for a judge without one.
+        options: Names and values of the options in the spec, in their order.
     """
 
     prefix: str
@@ -52,10 +52,10 @@ def parse_spec(spec: str) -> JudgeSpec:
     """Split a judge spec into its prefix, model and options.
 
     Raises:
-        InputError: The spec names no judge, or an option twice or without a value.
+        InputError: The spec names no judge, or gives an option twice or without a value.
     """
     if not isinstance(spec, str) or not spec.strip():
-        raise InputError(f"judge is {spec!r}, which is no judge spec. {_HOW}")
+        raise InputError(f"judge is {spec!r}, which is not a judge spec. {_HOW}")
     spec = spec.strip()
     if spec == "default":
         return JudgeSpec("hf", PUBLISHED_MODEL)
@@ -78,7 +78,7 @@ def parse_spec(spec: str) -> JudgeSpec:
 
 
 def _split_options(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """A model name and the options behind it. The name of a folder that is there may hold commas and equal signs."""
+    """A model name and the options after it. The name of an existing folder may contain commas and equal signs."""
     parts = re.split(r",(?=\s*[A-Za-z]\w*\s*=)", text)
     names = range(len(parts), 0, -1)
     first = next((n for n in names if os.path.isdir(os.path.expanduser(",".join(parts[:n])))), 1)
@@ -96,12 +96,12 @@ def load_judge(spec: str, **options: Any) -> Judge:
 
     Args:
         spec: A judge spec.
-        **options: Of the judge, for example `batch_size` of `hf` or `concurrency` of `openai`; added to those that the
-            spec holds.
+        **options: The judge's options, for example `batch_size` for `hf` or `concurrency` for `openai`, in addition to
+            those in the spec.
 
     Raises:
-        InputError: The spec names no judge, the judge knows no such option, or an option is given twice.
-        JudgeError: The judge cannot be loaded; it never falls back to another one.
+        InputError: The spec names no judge, an option is unknown, or an option is given twice.
+        JudgeError: The judge cannot be loaded. No other judge is ever used instead.
     """
     prefix, model, inside = parse_spec(spec)
     module, _, name = JUDGES[prefix].partition(":")
@@ -110,18 +110,28 @@ def load_judge(spec: str, **options: Any) -> Judge:
     except ImportError as error:
         if ".engines." not in module or (error.name or "").startswith("crimson_core"):
             raise
-        raise missing(error, prefix) from None  # an engine's packages are those of the extra of its name
-    parameters = signature(judge).parameters
-    known = set(parameters) - {"model"}
-    shown = prefix if model is None else f"{prefix}:{model}"  # not the whole spec, which might hold a key
+        raise missing(error, prefix) from None  # an engine's packages come with the extra of the same name
+    known = _options(judge)
+    shown = prefix if model is None else f"{prefix}:{model}"  # not the whole spec, which might contain a key
     for option in (*dict(inside), *options):
         if option not in known:
             listed = ", ".join(sorted(known)) or "none"
             raise InputError(f"judge {shown!r} knows no option {option!r}. Its options: {listed}.")
     for option, _ in inside:
         if option in options:
-            raise InputError(f"{option} stands in the judge spec already. Give it once.")
-        if parameters[option].annotation not in (str, str | None) or option == "api_key":
-            raise InputError(f"{option} cannot stand in a judge spec. Give it as a keyword.")
+            raise InputError(f"{option} is in the judge spec already. Give it once.")
+        if known[option] not in (str, str | None) or option == "api_key":
+            raise InputError(f"{option} cannot be part of a judge spec. Give it as a keyword.")
     options |= inside
     return judge(**options) if model is None else judge(model, **options)
+
+
+def _options(judge: Any) -> dict[str, Any]:
+    """Names and types of a judge's options; `**options: Unpack[T]` stands for the keys of the `TypedDict` T."""
+    options: dict[str, Any] = {}
+    for name, parameter in signature(judge).parameters.items():
+        if parameter.kind is Parameter.VAR_KEYWORD:
+            options |= get_args(parameter.annotation)[0].__annotations__
+        elif name != "model":
+            options[name] = parameter.annotation
+    return options

@@ -188,10 +188,10 @@ def test_a_lasting_fault_is_a_failure(fault, reason):
         (completion(None), "the output is empty", None),
         (completion(" \n"), "the output is empty", None),
         (completion(None, refusal="I cannot."), "the model refused to answer", "I cannot."),
-        (Answer(200, "<html>welcome</html>"), "the server's answer is no chat completion", None),
-        (Answer(200, {"choices": []}), "the server's answer is no chat completion", None),
-        (Answer(200, {"choices": None}), "the server's answer is no chat completion", None),
-        (Answer(200, "null"), "the server's answer is no chat completion", None),
+        (Answer(200, "<html>welcome</html>"), "the server's answer is not a chat completion", None),
+        (Answer(200, {"choices": []}), "the server's answer is not a chat completion", None),
+        (Answer(200, {"choices": None}), "the server's answer is not a chat completion", None),
+        (Answer(200, "null"), "the server's answer is not a chat completion", None),
     ],
 )
 def test_what_is_no_evaluation_is_a_failure_at_once(answer, reason, raw):

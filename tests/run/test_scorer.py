@@ -167,10 +167,10 @@ def test_unknown_options_and_wrong_judges_are_refused():
         load_judge("hf:a/b,base=")
     with pytest.raises(InputError, match="option base is given twice"):
         load_judge("hf:a/b,base=c,base=d")
-    with pytest.raises(InputError, match="base_url stands in the judge spec already"):
+    with pytest.raises(InputError, match="base_url is in the judge spec already"):
         load_judge("openai:m,base_url=x", base_url="y")
     for option in ("concurrency=2", "guidelines=false", "api_key=secret"):
-        with pytest.raises(InputError, match=f"^{option.partition('=')[0]} cannot stand in a judge spec") as caught:
+        with pytest.raises(InputError, match=f"^{option.partition('=')[0]} cannot be part of a judge spec") as caught:
             load_judge(f"openai:m,{option}")
         assert "secret" not in str(caught.value)
     with pytest.raises(InputError, match="judge is of type int"):

@@ -353,7 +353,7 @@ def test_what_stays_wrong_is_a_failure_that_was_paid_for():
         (completion(LIE[:30], finish_reason="length"), "the output was cut"),
         (completion(None), "the output is empty"),
         (error(400, "context_length_exceeded"), "the server answered HTTP 400, context_length_exceeded"),
-        (Answer(200, "<html>"), "the server's answer is no chat completion"),
+        (Answer(200, "<html>"), "the server's answer is not a chat completion"),
     ],
 )
 def test_no_answer_is_a_failure_at_once(answer, reason):

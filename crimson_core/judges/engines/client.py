@@ -1,7 +1,7 @@
-"""Chat completions of OpenAI, on Azure, or on any OpenAI-compatible server: many questions at a time, answers as they come.
+"""A client for chat completions of OpenAI, Azure and OpenAI-compatible servers, with many requests in flight.
 
-What a server refuses of a request (the JSON schema, the seed, a GPT-5 model's temperature) is left out from then on, and
-the signature says so.
+Parts of a request that the server refuses (the JSON schema, the seed, the temperature with GPT-5 models) are left out
+from then on, and the signature says so.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from inspect import signature
 from itertools import islice
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -27,65 +27,33 @@ from crimson_core.judges.model import Answer, Question
 if TYPE_CHECKING:
     from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
-_CONNECT_TIMEOUT = 10.0  # seconds; a host that is not there is found out sooner than a slow answer
+_CONNECT_TIMEOUT = 10.0  # seconds; a missing host shows sooner than a slow answer
 
-# Fields that `request` cannot hold: each has an option, or is what all else relies on.
+# Fields that `request` cannot contain: each has an option of its own, or the code below relies on it.
 _OWN_FIELDS = frozenset(
-    [
-        "model",
-        "messages",
-        "temperature",
-        "seed",
-        "max_tokens",
-        "max_completion_tokens",
-        "response_format",
-        "n",
-        "stream",
-        "tools",
-        "functions",
-        "logprobs",
-    ]
+    """
+    model messages temperature seed max_tokens max_completion_tokens response_format n stream tools functions
+    logprobs
+    """.split()
 )
 
-# What a server may refuse of a request. Besides the fields: the keyword `pattern` of the JSON schema, which Azure and
-# OpenAI's fine-tuned models do not take although they take the rest of it, and the forms of response_format.
+# Parts of a request that a server may refuse. Besides these fields: the keyword `pattern` of the JSON schema, which Azure
+# and OpenAI's fine-tuned models refuse although they accept the rest, and the kinds of response_format.
 _REFUSABLE_FIELDS = ("temperature", "seed", "max_tokens")
 _FORMAT_WORDS = ("response_format", "json_schema", "json_object", "json schema", "json mode", "structured output")
 
-# Words of servers that are shown. Any other may be a report's: a server can answer with what it was sent.
+# Words from servers that may be shown. Any other word may come from a report: a server can echo what it was sent.
 _FINISHES = frozenset(
     ["content_filter", "tool_calls", "function_call", "error", "abort", "cancelled", "max_tokens", "end_turn", "safety"]
 )
 _CODES = frozenset(
-    [
-        "rate_limit_exceeded",
-        "insufficient_quota",
-        "billing_hard_limit_reached",
-        "invalid_api_key",
-        "invalid_request_error",
-        "model_not_found",
-        "context_length_exceeded",
-        "string_above_max_length",
-        "content_filter",
-        "content_policy_violation",
-        "invalid_prompt",
-        "server_error",
-        "unsupported_parameter",
-        "unsupported_value",
-        "invalid_value",
-        "permission_denied",
-        "authentication_error",
-        "not_found_error",
-        "api_error",
-        "overloaded_error",
-        "tokens",
-        "requests",
-        "DeploymentNotFound",
-        "OperationNotSupported",
-        "InternalServerError",
-        "BadRequestError",
-        "NotFoundError",
-    ]
+    """
+    rate_limit_exceeded insufficient_quota billing_hard_limit_reached invalid_api_key invalid_request_error
+    model_not_found context_length_exceeded string_above_max_length content_filter content_policy_violation
+    invalid_prompt server_error unsupported_parameter unsupported_value invalid_value permission_denied
+    authentication_error not_found_error api_error overloaded_error tokens requests DeploymentNotFound
+    OperationNotSupported InternalServerError BadRequestError NotFoundError
+    """.split()
 )
 
 _THREAD = "crimson-openai"
@@ -93,7 +61,7 @@ _HTTP_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2", "h11", "h
 
 
 class Form(NamedTuple):
-    """The JSON that an answer has to be: a name for it, and its schema."""
+    """The JSON that an answer must be: a name for it, and its schema."""
 
     name: str
     schema: dict[str, Any]
@@ -112,36 +80,47 @@ class _Choice(BaseModel):
 class _Usage(BaseModel):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    cost: Any = None  # no field of OpenAI's, so it may be anything
+    cost: Any = None  # not one of OpenAI's fields, so it may be anything
 
 
 class _Completion(BaseModel):
-    """The part of a chat completion that is used; servers differ in the rest."""
+    """The parts of a chat completion that are used; servers differ in the rest."""
 
     choices: list[_Choice] = Field(min_length=1)
     usage: _Usage | None = None
     model: str | None = None
 
 
-class Chat:
-    """A model on a server, to be asked many questions.
+class ChatOptions(TypedDict, total=False):
+    """Options of `Chat` that a judge passes on."""
 
-    A request that fails with 408, 409, 429 or 5xx, times out or loses its connection is sent again by the `openai`
-    client, with exponential backoff (0.5 to 8 s), or after as long as the server's Retry-After says (up to two minutes;
-    a longer one fails the question). What still fails then, like a refusal or an output cut at its token limit, is a
-    failed answer. 401, 403, 404 and an empty account mean that nothing will work, and stop the run; so does a server
-    that cannot be connected to for any of the first `concurrency` questions.
+    concurrency: int
+    max_retries: int
+    timeout: float
+    max_output_tokens: int | None
+    request: dict[str, Any] | None
+    batch: Batching | None
+
+
+class Chat:
+    """A model on a server, for many questions.
+
+    The `openai` client retries a request that fails with 408, 409, 429 or 5xx, times out or loses its connection, with
+    exponential backoff (0.5 to 8 s) or after the server's Retry-After (up to two minutes; a longer one fails the
+    question). A request that still fails, a refusal, and an output cut at the token limit are failed answers. 401, 403,
+    404 and an account without credit would fail every question, so they stop the run; so does a server that none of the
+    first `concurrency` questions can reach.
 
     Args:
-        model: The model's name on the server; on Azure the deployment's.
-        server: Where it is.
-        temperature: Of the sampling, from 0 to 2.
-        concurrency: Most requests in flight at a time.
+        model: The model's name on the server; on Azure, the deployment's.
+        server: The server.
+        temperature: Sampling temperature, from 0 to 2.
+        concurrency: Maximum number of requests in flight.
         max_retries: How often a failed request is sent again.
         timeout: Seconds to wait for an answer.
-        max_output_tokens: Longest answer; None leaves it to the server. A longer answer is a failure.
-        request: Whatever else a request is to hold, such as {"reasoning_effort": "low", "service_tier": "flex"}.
-        batch: Asks in batches; None asks one by one.
+        max_output_tokens: Length limit of an answer, in tokens; None leaves it to the server. A longer answer fails.
+        request: Further fields of each request, such as {"reasoning_effort": "low", "service_tier": "flex"}.
+        batch: Send the questions in batches; None sends them one by one.
 
     Raises:
         InputError: An argument is out of range.
@@ -171,8 +150,8 @@ class Chat:
         )
         self.request = _more_fields(request)
         self.batch = batch
-        # What the server has refused, and what answers have come back with: for as long as this object lives, and for
-        # the signature. Written by the thread of a run only, read at any time.
+        # What the server has refused, and the output formats and model names of its answers, for the signature. Only the
+        # thread of a run writes them; any thread may read them.
         self._refused: frozenset[str] = frozenset()
         self._outputs: set[str] = set()
         self._revisions: set[str] = set()
@@ -183,18 +162,18 @@ class Chat:
         form: Form,
         follow_up: Callable[[int, Answer], Question | None] | None = None,
     ) -> Generator[tuple[int, Answer], None, None]:
-        """Yield (position in `questions`, answer) as answers come in.
+        """Yield (position in `questions`, answer) as answers arrive.
 
-        The requests run in a thread of their own, so that this works where an event loop runs already (Jupyter). A new
-        request starts only when the caller takes an answer, so nothing goes on behind a caller who has stopped.
+        The requests run in a thread of their own, so this also works where an event loop is running (Jupyter). A new
+        request starts only when the caller takes an answer, so the work stops with the caller.
 
         Args:
             questions: Taken one by one, each when its request can start.
-            form: What every answer has to be.
-            follow_up: Sees each answer first; a question that it returns is asked in the place of the one answered.
+            form: The format of every answer.
+            follow_up: Called with each answer first; if it returns a question, that one is asked next in its place.
 
         Raises:
-            JudgeError: Going on is pointless.
+            JudgeError: Every further question would fail too.
         """
         _keep_reports_out_of_logs()
         if self.batch is not None:
@@ -210,7 +189,7 @@ class Chat:
                 running[asyncio.run_coroutine_threadsafe(self._ask(client, question, form), loop)] = index
 
             while True:
-                # A follow-up takes the place of what it follows, so that there may be no room for another question.
+                # A follow-up takes the place of its predecessor, so there may be no room for another question.
                 for index, question in islice(waiting, self.concurrency - len(running)):
                     start(index, question)
                     asked += 1
@@ -233,16 +212,16 @@ class Chat:
                     start(index, again)
 
     def signature(self) -> dict[str, str]:
-        """Model, host and decoding as they are sent, without the seed's value, which is each question's own.
+        """Model, host and decoding as they are sent, without the seed's value, which belongs to each question.
 
-        `output` says how the JSON is asked for: `json_schema` (or `json_schema-without-pattern`), `json_object` or
-        `text`, joined by + if answers came with several; `revision` is the model that the server says has answered,
-        where its name differs. Both, like a refused temperature or seed (`none`), are known only after a run.
+        `output` is the requested output format: `json_schema` (or `json_schema-without-pattern`), `json_object` or
+        `text`, joined by + if there were several. `revision` is the model name in the server's answers, where it
+        differs. Both, and a refused temperature or seed (`none`), are known only after a run.
         """
         return self._signature(self._refused, self._outputs, self._revisions)
 
     def asked_signature(self) -> dict[str, str]:
-        """The signature as it is before any answer."""
+        """The signature before any answer."""
         return self._signature(frozenset(), set(), set())
 
     def _signature(self, refused: frozenset[str], outputs: set[str], revisions: set[str]) -> dict[str, str]:
@@ -260,18 +239,18 @@ class Chat:
         return {key: value for key, value in fields.items() if value}
 
     def _client(self) -> "AsyncOpenAI":
-        """A client for one run: its connections belong to that run's event loop."""
+        """A client for one run; its connections belong to the run's event loop."""
         timeout = openai_package().Timeout(self.timeout, connect=min(self.timeout, _CONNECT_TIMEOUT))
         return self.server.connect(
             api_key=self.server.key.get_secret_value(), max_retries=self.max_retries, timeout=timeout
         )
 
     def _request(self, question: Question, form: Form, refused: frozenset[str]) -> dict[str, Any]:
-        """The fields of a request besides its messages, without what has been refused."""
+        """The fields of a request besides its messages, without the refused ones."""
         fields: dict[str, Any] = {"model": self.model, "temperature": self.temperature, "seed": question.seed}
         fields = {name: value for name, value in fields.items() if name not in refused}
         if self.max_output_tokens is not None:
-            # OpenAI's newer models know the second name only, many servers the first
+            # OpenAI's newer models know only the second name, many servers only the first
             name = "max_completion_tokens" if "max_tokens" in refused else "max_tokens"
             fields[name] = self.max_output_tokens
         if "json_schema" not in refused:
@@ -285,9 +264,9 @@ class Chat:
         return fields
 
     async def _ask(self, client: "AsyncOpenAI", question: Question, form: Form) -> Answer | JudgeError:
-        """One question: ask, without what the server refuses, until it answers or fails.
+        """Ask one question until the server answers or fails, leaving out the parts that it refuses.
 
-        An error is returned, not raised, so that it carries no chain of exceptions that hold the request.
+        An error is returned, not raised: raised, it would carry a chain of exceptions that contain the request.
         """
         openai = openai_package()
         refused = self._refused
@@ -308,22 +287,22 @@ class Chat:
                 return Answer(failure=self._connection_failure(error))
             except openai.OpenAIError as error:
                 return Answer(failure=f"the request failed ({type(error).__name__})")
-            # Only now is it proven that the refusal was about that part and not about this question's reports.
+            # Only now is it certain that the server refused that part and not this question's reports.
             self._refused |= refused
             self._outputs.add(_output(refused))
             return self._read(response.content)
 
     def body(self, question: Question, form: Form) -> dict[str, Any]:
-        """A request as it is sent, without what the server has refused before."""
+        """The body of a request, without what the server has refused before."""
         return {"messages": question.messages} | self._request(question, form, self._refused) | self.request
 
     def heard(self, status: int, content: str, body: dict[str, Any]) -> Answer | None:
-        """The answer to a request of a batch.
+        """The answer to a request in a batch; None if the server refused a part of it, which is left out next time.
 
         Args:
-            status: The HTTP status of its response; 0 where there was none.
-            content: The response, or why there was none.
-            body: The request. Where the response refuses a part of it, the answer is None: ask again, without that part.
+            status: The HTTP status of the response; 0 if there was none.
+            content: The response, or the reason why there was none.
+            body: The request.
         """
         if status == 0:
             return Answer(failure=content)
@@ -344,14 +323,14 @@ class Chat:
         return failure if isinstance(failure, Answer) else self.failed(status)
 
     def failed(self, status: int) -> Answer:
-        """The answer where a server gives an HTTP status and no reason that can be shown."""
+        """The answer for an HTTP status without a reason that may be shown."""
         return Answer(failure=f"the server answered HTTP {status}")
 
     def _read(self, body: bytes) -> Answer:
         try:
             completion = _Completion.model_validate_json(body)
         except ValidationError:
-            return Answer(failure="the server's answer is no chat completion")
+            return Answer(failure="the server's answer is not a chat completion")
         if completion.model and self._is_name(completion.model):
             self._revisions.add(completion.model)
         told = completion.usage or _Usage()
@@ -371,9 +350,9 @@ class Chat:
         return Answer(text, failure, finish, usage, float(cost) if _is_number(cost) else None)
 
     def _status_failure(self, error: "APIStatusError") -> Answer | JudgeError:
-        """A failed answer, or the error that stops the run where the set-up is wrong.
+        """A failed answer, or the error that stops the run if the set-up is wrong.
 
-        A server's message may repeat the key or the reports, so it is never shown; its error code is, if it is one.
+        A server's message may repeat the key or the reports, so only its error code is shown, and only a known one.
         """
         word = next((w for w in (error.code, error.type) if isinstance(w, str) and w in _CODES), None)
         reason = f"HTTP {error.status_code}" + (f", {word}" if word else "")
@@ -389,13 +368,13 @@ class Chat:
             return JudgeError(f"{host} has no {self.model!r} there ({reason}). Check {self.server.where_wrong}.")
         wrong = error.param if isinstance(error.param, str) else None
         if error.status_code in (400, 422) and wrong in self.request:
-            return JudgeError(f"{host} does not take {wrong!r} as request has it ({reason}). Leave it out, or mend it.")
+            return JudgeError(f"{host} does not accept {wrong!r} in request ({reason}). Leave it out, or correct it.")
         if error.code == "insufficient_quota":
             return JudgeError(f"The account behind {key} has no credit left ({reason}). Top it up, or use another key.")
         return Answer(failure=f"the server answered {reason}")
 
     def _connection_failure(self, error: "APIConnectionError") -> str:
-        # Told apart by name: the client stands on httpx or httpx2, depending on its version.
+        # By name, since the client uses httpx or httpx2, depending on its version.
         cause = type(error.__cause__).__name__
         if cause in ("ConnectError", "ConnectTimeout"):
             return self._unreachable
@@ -408,17 +387,17 @@ class Chat:
         return f"{self.server.host} cannot be reached, tried {self.max_retries + 1} times"
 
     def _is_name(self, text: str) -> bool:
-        """Whether a server's name for its model is short and plain enough to be shown, and has nothing of the key in it."""
+        """Whether a server's name for its model is short and plain enough to be shown, and does not contain the key."""
         key = self.server.key.get_secret_value()
         return bool(re.fullmatch(r"[\w./:@-]{1,100}", text)) and key not in text and text not in key
 
 
 def load_chat(spec: str, **options: Any) -> Chat:
-    """The model that a spec names, `openai:<model>` or `azure:<deployment>`.
+    """A `Chat` with the model that a spec names.
 
     Args:
-        spec: The spec.
-        **options: Of `openai_server` or `azure_server`, and of `Chat`.
+        spec: `openai:<model>` or `azure:<deployment>`.
+        **options: Options of `openai_server` or `azure_server`, and of `Chat`.
 
     Raises:
         InputError: The spec names no model, or an option is unknown or out of range.
@@ -439,11 +418,11 @@ def load_chat(spec: str, **options: Any) -> Chat:
 def _more_fields(value: Any) -> dict[str, Any]:
     if value is not None and not (isinstance(value, dict) and all(isinstance(name, str) for name in value)):
         raise InputError(
-            f"request is of type {type(value).__name__}. Give names with values: {{reasoning_effort: low}}."
+            f"request is of type {type(value).__name__}. Give a mapping such as {{reasoning_effort: low}}."
         )
     for name in value or {}:
         if name in _OWN_FIELDS:
-            raise InputError(f"request holds {name!r}, which has an option of its own or is fixed. Leave it out.")
+            raise InputError(f"request contains {name!r}, which has an option of its own or is fixed. Leave it out.")
     return dict(value or {})
 
 
@@ -464,7 +443,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _output(refused: frozenset[str]) -> str:
-    """How the JSON is asked for, as the signature puts it."""
+    """The requested output format, as in the signature."""
     if "json_schema" not in refused:
         return "json_schema-without-pattern" if "pattern" in refused else "json_schema"
     return "text" if "json_object" in refused else "json_object"
@@ -477,11 +456,11 @@ def _without_pattern(schema: Any) -> Any:
 
 
 def _refused_part(error: "APIStatusError", request: dict[str, Any]) -> str | None:
-    """The part of a request that a 400 or 422 is about; None if it is about something else, the reports for example."""
+    """The part of a request that a 400 or 422 refuses; None if it refuses something else, the reports for example."""
     if error.status_code not in (400, 422):
         return None
     body = error.body if isinstance(error.body, dict) else {"message": error.body}
-    # FastAPI's form: {"detail": text} or {"detail": [{"loc": ["body", "seed"], "msg": …, "input": all that was sent}]}
+    # FastAPI's format: {"detail": text} or {"detail": [{"loc": ["body", "seed"], "msg": …, "input": the whole request}]}
     details = body.get("detail")
     details = details if isinstance(details, list) else [{"msg": details}]
     said = [part for d in details if isinstance(d, dict) for part in (d.get("loc"), d.get("msg"))]
@@ -498,7 +477,7 @@ def _refused_part(error: "APIStatusError", request: dict[str, Any]) -> str | Non
 
 @contextmanager
 def _event_loop(client: "AsyncOpenAI", running: Iterable[Future[Any]]) -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop in a thread of its own; at the end of the context `running` is cancelled and the thread ends."""
+    """An event loop in a thread of its own; leaving the context cancels `running` and ends the thread."""
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def run() -> None:
@@ -508,7 +487,7 @@ def _event_loop(client: "AsyncOpenAI", running: Iterable[Future[Any]]) -> Iterat
             await stop.wait()
             await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
 
-    # A daemon, so that a name look-up that hangs cannot keep the interpreter from ending.
+    # A daemon, so that a hanging name look-up cannot keep the interpreter alive.
     thread = threading.Thread(target=asyncio.run, args=(run(),), name=_THREAD, daemon=True)
     thread.start()
     loop, stop = started.result()
@@ -518,15 +497,15 @@ def _event_loop(client: "AsyncOpenAI", running: Iterable[Future[Any]]) -> Iterat
         for future in running:
             future.cancel()
         loop.call_soon_threadsafe(stop.set)
-        if threading.current_thread() is not thread:  # it is where the garbage collector closes a forgotten generator
+        if threading.current_thread() is not thread:  # it is if the garbage collector closes a forgotten generator
             thread.join()
 
 
 class _WarningsOnly(logging.Filter):
     """Drops what the HTTP packages log below WARNING in a run's thread.
 
-    At DEBUG some versions of them log whole requests: the reports. Filtering by thread leaves the caller's own use of
-    these packages as it is, and there is nothing to put back after a run.
+    At DEBUG, some versions log whole requests and thereby reports. Filtering by thread leaves the caller's own use of
+    these packages alone, and nothing has to be restored after a run.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""Where an API is that speaks OpenAI's language, with which key, and how to speak of it without showing either."""
+"""Addresses and keys of OpenAI-compatible APIs, and what may be shown of them."""
 
 import os
 import re
@@ -20,17 +20,17 @@ _OPENAI_HOST = "api.openai.com"
 
 @dataclass(frozen=True)
 class Server:
-    """Where an API is, and how to speak of it; made by `openai_server` or `azure_server`.
+    """An API; made by `openai_server` or `azure_server`.
 
     Attributes:
         name: `openai` or `azure`.
         host: The part of its URL that may be shown.
         key: The key, wrapped so that no repr or traceback with local variables shows it.
         key_variable: The environment variable of the key.
-        where_wrong: What to check where the server or the model is not found.
-        connect: Makes a client from `api_key` and the options of every client.
-        connect_blocking: The same, of a client that is not asynchronous.
-        version: What else its signature holds.
+        where_wrong: What to check if the server or the model is not found.
+        connect: Makes an asynchronous client; takes `api_key` and the client's other options.
+        connect_blocking: The same for a synchronous client.
+        version: Further fields of the signature.
     """
 
     name: str
@@ -38,20 +38,20 @@ class Server:
     key: SecretStr = field(repr=False)
     key_variable: str
     where_wrong: str
-    connect: Callable[..., "AsyncOpenAI"] = field(repr=False)  # it holds the URL, which may hold a password
+    connect: Callable[..., "AsyncOpenAI"] = field(repr=False)  # contains the URL, which may contain a password
     connect_blocking: Callable[..., "OpenAI"] = field(repr=False)
     version: dict[str, str] = field(default_factory=dict)
 
 
 def openai_server(base_url: str | None = None, api_key: str | None = None) -> Server:
-    """OpenAI, or a server that speaks its language.
+    """OpenAI or an OpenAI-compatible server.
 
     Args:
-        base_url: Where the API is, usually ending in /v1; by default OPENAI_BASE_URL, else OpenAI's own.
-        api_key: By default OPENAI_API_KEY. A server other than OpenAI's may go without one.
+        base_url: The API's URL, usually ending in /v1; defaults to OPENAI_BASE_URL, then to OpenAI's own.
+        api_key: Defaults to OPENAI_API_KEY. Servers other than OpenAI's may need none.
 
     Raises:
-        InputError: `base_url` is no URL.
+        InputError: `base_url` is not a URL.
         JudgeError: The `openai` package or the key is missing.
     """
     openai = openai_package()
@@ -72,12 +72,12 @@ def azure_server(endpoint: str | None = None, api_key: str | None = None, api_ve
     """Azure OpenAI.
 
     Args:
-        endpoint: For example https://my-resource.openai.azure.com; by default AZURE_OPENAI_ENDPOINT.
-        api_key: By default AZURE_OPENAI_API_KEY.
-        api_version: For example 2024-10-21; by default OPENAI_API_VERSION.
+        endpoint: For example https://my-resource.openai.azure.com; defaults to AZURE_OPENAI_ENDPOINT.
+        api_key: Defaults to AZURE_OPENAI_API_KEY.
+        api_version: For example 2024-10-21; defaults to OPENAI_API_VERSION.
 
     Raises:
-        InputError: `endpoint` is no URL.
+        InputError: `endpoint` is not a URL.
         JudgeError: The `openai` package, the key, the endpoint or the version is missing.
     """
     openai = openai_package()
@@ -107,18 +107,18 @@ def azure_server(endpoint: str | None = None, api_key: str | None = None, api_ve
 SERVERS: dict[str, Callable[..., Server]] = {"openai": openai_server, "azure": azure_server}
 
 
-openai_package = partial(needed, "openai", "openai", "An API model")  # where it is not installed, a JudgeError says so
+openai_package = partial(needed, "openai", "openai", "An API model")
 
 
 def _host(url: str, name: str) -> str:
-    """The host of a URL: the URL itself may hold a password or a token, so nothing else of it is ever shown."""
+    """The host of a URL, the only part that is ever shown: the rest may contain a password or a token."""
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port  # a port that is no number raises here
+        host, _ = parts.hostname, parts.port  # an invalid port raises here
     except ValueError:
         host = None
     if not host or parts.scheme not in ("http", "https"):
-        raise InputError(f"{name} is no URL. Give one such as https://host/v1.")
+        raise InputError(f"{name} is not a URL. Give one such as https://host/v1.")
     return host
 
 
@@ -126,8 +126,8 @@ def _key(given: str | None, variable: str, needed: bool) -> SecretStr:
     key = (given or os.environ.get(variable) or "").strip()
     if not key:
         if not needed:
-            return SecretStr("none")  # the client insists on one
+            return SecretStr("none")  # the client requires one
         raise JudgeError(f"There is no API key. Set the environment variable {variable}, or pass api_key.")
-    if not re.fullmatch(r"[!-~]+", key):  # the HTTP client would print it in its complaint
-        raise JudgeError(f"The API key holds a blank or a character outside ASCII. Check {variable} or api_key.")
+    if not re.fullmatch(r"[!-~]+", key):  # the HTTP client's error would show it
+        raise JudgeError(f"The API key contains a blank or a non-ASCII character. Check {variable} or api_key.")
     return SecretStr(key)
