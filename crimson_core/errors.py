@@ -1,6 +1,6 @@
-"""Errors that stop a run, and what several rooms say alike.
+"""Errors that stop a run, and helpers that raise them.
 
-What goes wrong with one report pair is not an error but a failed `Judgement`.
+A problem with one report pair is not an error but a failed `Judgement`.
 """
 
 from importlib import import_module
@@ -11,23 +11,23 @@ from crimson_core.install import INSTALL_PROMPT, install_command
 
 
 class CrimsonError(Exception):
-    """Base of every error that this package raises on purpose; its text never holds report text or a key."""
+    """Base of every error that this package raises on purpose; the message never contains report text or a key."""
 
 
 class InputError(CrimsonError, ValueError):
-    """What came in cannot be scored; the text names the argument (and the row) and says what to do."""
+    """The input cannot be scored; the message names the argument (and the row) and says what to do."""
 
 
 class InputWarning(UserWarning):
-    """What came in was taken otherwise than it stands; the text names the place and holds no report text."""
+    """The input was not taken literally; the message names the place and contains no report text."""
 
 
 class JudgeError(CrimsonError, RuntimeError):
-    """The judge that was asked for cannot be had or cannot go on; the text says what to do."""
+    """The judge cannot be loaded or cannot continue; the message says what to do."""
 
 
 class StoreError(CrimsonError, RuntimeError):
-    """The store of judgements cannot be read or written; the text says what to do."""
+    """The store of judgements cannot be read or written; the message says what to do."""
 
 
 class DamagedStoreError(StoreError):
@@ -35,11 +35,11 @@ class DamagedStoreError(StoreError):
 
 
 def needed(module: str, extra: str, what: str | None = None) -> ModuleType:
-    """A package that an extra of ours brings.
+    """Import an optional dependency.
 
     Args:
-        module: Its name.
-        extra: The extra.
+        module: The module's name.
+        extra: The extra of ours that installs it.
         what: What needs it; None stands for the judge of the extra's name.
 
     Raises:
@@ -52,7 +52,7 @@ def needed(module: str, extra: str, what: str | None = None) -> ModuleType:
 
 
 def missing(error: ImportError, extra: str, what: str | None = None) -> JudgeError:
-    """The error for a package that is not installed; arguments as of `needed`."""
+    """The error for a package that is not installed; for the arguments see `needed`."""
     run = f"Run: {install_command(extra)}"
     if extra == "vllm":
         run = f"Run, in an environment of its own: {install_command(extra)} && {INSTALL_PROMPT}"
@@ -60,15 +60,15 @@ def missing(error: ImportError, extra: str, what: str | None = None) -> JudgeErr
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what a library says, for an error of ours."""
+    """The first line of another library's error, for one of ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
 def check_whole(name: str, value: Any, least: int = 1) -> int:
-    """An argument that has to be a whole number.
+    """Check that an argument is a whole number of at least `least`, and return it.
 
     Raises:
-        InputError: It is none, or a smaller one; the text names the argument.
+        InputError: It is not; the message names the argument.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InputError(f"{name} is {value!r}. Give a whole number of at least {least}.")

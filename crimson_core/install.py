@@ -1,9 +1,9 @@
-"""How to install this package. Error messages take it from here, and a test holds README, docs and metadata to it."""
+"""How to install this package: the one source for error messages; a test compares README, docs and metadata with it."""
 
 HOMEPAGE = "https://huggingface.co/spaces/rajpurkarlab/crimson"
-SOURCE = f"git+{HOMEPAGE}"  # it is not on PyPI
+SOURCE = f"git+{HOMEPAGE}"  # the package is not on PyPI
 
-# The prompt of the reference implementation needs nothing that crimson-score requires, torch among it.
+# The reference implementation's prompt needs none of the requirements of crimson-score, which include torch.
 INSTALL_PROMPT = 'pip install --no-deps "crimson-score>=0.2.0,<0.3"'
 
 

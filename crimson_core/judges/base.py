@@ -8,7 +8,7 @@ from crimson_core.errors import JudgeError
 from crimson_core.protocol.evaluation import Evaluation, parse_evaluation
 from crimson_core.protocol.pair import ReportPair
 
-IN_MEMORY = "in-memory"  # the revision of a model that no signature can tell from others
+IN_MEMORY = "in-memory"  # the revision of a model that a signature cannot identify
 
 
 @dataclass(frozen=True)
@@ -16,16 +16,16 @@ class Judgement:
     """What a judge said about one report pair: an evaluation, or the reason why there is none.
 
     Attributes:
-        evaluation: As the judge gave it, before the consistency repair; None if it failed.
+        evaluation: The judge's evaluation before the consistency repair; None if it failed.
         failure: Why this pair has no evaluation, without report text; None if it has one.
-        repairs: One line per thing that had to be mended to read the output.
-        raw_output: The model's text, where there is one.
-        usage: Token counts (`prompt_tokens`, `completion_tokens`), where the judge knows them.
-        cost: US dollars, where the server tells.
-        from_store: Whether it was read from a store, and not judged now.
+        repairs: One line per repair that was needed to read the output.
+        raw_output: The model's text, if there is one.
+        usage: Token counts (`prompt_tokens`, `completion_tokens`), as far as the judge knows them.
+        cost: US dollars, if the server reports it.
+        from_store: Whether it was read from a store instead of judged now.
     """
 
-    evaluation: Evaluation | None = field(default=None, repr=False)  # holds report text
+    evaluation: Evaluation | None = field(default=None, repr=False)  # contains report text
     failure: str | None = None
     repairs: list[str] = field(default_factory=list)
     raw_output: str | None = field(default=None, repr=False)
@@ -35,7 +35,7 @@ class Judgement:
 
     @classmethod
     def from_output(cls, text: str, usage: dict[str, int] | None = None, cost: float | None = None) -> "Judgement":
-        """Read a model's complete output text; text that holds no evaluation becomes a failure."""
+        """Read a model's complete output; text without an evaluation becomes a failure."""
         try:
             evaluation, repairs = parse_evaluation(text)
         except ValueError as error:
@@ -45,25 +45,25 @@ class Judgement:
 
 @runtime_checkable
 class Judge(Protocol):
-    """A judge. Who builds it loads what it needs and raises `JudgeError` where that cannot be had.
+    """A judge. Its constructor loads the model and raises `JudgeError` if that fails.
 
-    One whose signature tells more after answers (the revision behind an API model's name) also has `asked_signature()`,
-    the signature as it is before any; a store keeps judgements under that one.
+    If answers add to its signature (the revision behind an API model's name), it also has `asked_signature()`, the
+    signature before any answer; a store uses that one in its keys.
     """
 
     def judge(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
-        """Yield (position in `pairs`, judgement), each pair once, in whatever order they are done.
+        """Yield (position in `pairs`, judgement) once per pair, in any order.
 
-        What is wrong with one pair is a failed judgement. What makes going on pointless raises `JudgeError`.
-        Closing the generator early stops the work.
+        A problem with one pair is a failed judgement; a problem with all of them raises `JudgeError`. Closing the
+        generator stops the work.
         """
         ...
 
     def signature(self) -> dict[str, str]:
-        """What somebody else must know to reproduce this judge's evaluations, in the order to print it."""
+        """Everything that somebody else needs to reproduce this judge's evaluations, in printing order."""
         ...
 
 
 def repeated(index: int) -> JudgeError:
-    """The error for a judge that gives a position twice, or one that is none."""
-    return JudgeError(f"The judge gave pair {index} twice, or one that is none. This is a defect of the judge.")
+    """The error for a judge that yields a position twice, or one outside the pairs."""
+    return JudgeError(f"The judge gave pair {index} twice, or there is no such pair. This is a defect of the judge.")

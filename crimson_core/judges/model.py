@@ -1,7 +1,7 @@
 """A judge that asks a language model: prompt -> engine -> text -> judgement.
 
-An engine writes text and knows nothing of evaluations; how a pair is put to the model, what its answer says and what
-stands in the signature of every such judge is decided here.
+An engine writes text and knows nothing about evaluations. This module builds the questions, reads the answers and
+composes the signature, whatever the engine.
 """
 
 from collections.abc import Generator, Sequence
@@ -14,17 +14,17 @@ from crimson_core.protocol.pair import ReportPair
 from crimson_core.protocol.prompt import Message, Prompt
 
 SEED = 42
-_FIRST = ("judge", "model", "revision", "base", "host", "prompt")  # of a signature; the rest is the engine's
+_FIRST = ("judge", "model", "revision", "base", "host", "prompt")  # in a signature; the engine's own fields follow
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a model is asked.
+    """A question to a model.
 
     Attributes:
-        messages: Of the chat.
-        seed: For an engine that draws; by default the reference implementation's.
-        pair: The report pair that it is about, if it is about one, for an engine that guesses at the answer.
+        messages: The chat messages.
+        seed: For an engine that samples; defaults to the reference implementation's.
+        pair: The report pair in question, if there is one, for an engine that drafts the answer.
     """
 
     messages: list[Message] = field(repr=False)
@@ -34,14 +34,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a question.
+    """The answer to a question.
 
     Attributes:
-        text: What the model wrote, also where that is a failure (a refusal, an output that was cut).
+        text: The model's text, also in case of failure (a refusal, a truncated output).
         failure: Why there is no finished text, without report text; None if there is one.
-        finish_reason: `stop` where the model has ended its text; None where nobody knows whether it was cut.
-        usage: Token counts (`prompt_tokens`, `completion_tokens`), where the engine knows them.
-        cost: US dollars, where a server tells.
+        finish_reason: `stop` if the model ended its text; None if it is unknown whether the text was cut.
+        usage: Token counts (`prompt_tokens`, `completion_tokens`), as far as the engine knows them.
+        cost: US dollars, if the server reports it.
     """
 
     text: str | None = field(default=None, repr=False)
@@ -52,21 +52,21 @@ class Answer:
 
 
 class Engine(Protocol):
-    """What writes text. It holds the model, and whatever keeps outputs in bounds or inside a grammar.
+    """Writes text. It owns the model, and the limits and the grammar of its outputs.
 
-    One whose signature tells more after answers also has `asked_signature()`, as a `Judge` has.
+    If answers add to its signature, it also has `asked_signature()`, as a `Judge` has.
     """
 
     def write(self, questions: Sequence[Question]) -> Generator[tuple[int, Answer], None, None]:
-        """Yield (position in `questions`, answer), each question once, in whatever order they are done.
+        """Yield (position in `questions`, answer) once per question, in any order.
 
-        What is wrong with one question is a failed answer. What makes going on pointless raises `JudgeError`. Closing
-        the generator early stops the work.
+        A problem with one question is a failed answer; a problem with all of them raises `JudgeError`. Closing the
+        generator stops the work.
         """
         ...
 
     def signature(self) -> dict[str, str]:
-        """The judge's name, the model, and all else that decides what is written, but for the prompt."""
+        """The judge's name, the model, and everything else that decides the output, except the prompt."""
         ...
 
 
@@ -74,26 +74,26 @@ class ModelJudge:
     """Judges with a language model.
 
     Args:
-        engine: What runs the model.
-        prompt: How a pair is put to it.
+        engine: Runs the model.
+        prompt: Turns a pair into messages.
 
     Attributes:
-        engine: As above.
-        prompt: As above; may be replaced by another `Prompt` of the same style.
+        engine: See above.
+        prompt: See above; may be replaced by another `Prompt` of the same style.
 
     Raises:
-        JudgeError: The prompt cannot be had.
+        JudgeError: The prompt needs a package that is not installed.
     """
 
     def __init__(self, engine: Engine, prompt: Prompt) -> None:
         self.engine, self.prompt = engine, prompt
-        prompt.messages(ReportPair("", ""))  # raises now, not in the middle of a run, if the prompt cannot be had
+        prompt.messages(ReportPair("", ""))  # raises now instead of in the middle of a run
 
     def judge(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
-        """Yield (position in `pairs`, judgement), each as it is done; short pairs are begun first.
+        """Yield (position in `pairs`, judgement) as they are done; short pairs start first.
 
-        A pair whose prompt the model cannot hold, or whose output does not end or cannot be read, is a failed
-        judgement.
+        A prompt that is too long for the model, an output that does not end and one that cannot be read are failed
+        judgements.
         """
         order = sorted(range(len(pairs)), key=lambda index: _size(pairs[index]))
         with closing(self.engine.write(_Questions([pairs[index] for index in order], self.prompt))) as answers:
@@ -101,11 +101,11 @@ class ModelJudge:
                 yield order[place], _judgement(answer)
 
     def signature(self) -> dict[str, str]:
-        """Judge, model, prompt and decoding, as far as they are known."""
+        """Judge, model, prompt and decoding."""
         return self._signature(self.engine.signature())
 
     def asked_signature(self) -> dict[str, str]:
-        """The signature as it is before any answer."""
+        """The signature before any answer."""
         return self._signature(getattr(self.engine, "asked_signature", self.engine.signature)())
 
     def _signature(self, engine: dict[str, str]) -> dict[str, str]:
@@ -114,7 +114,7 @@ class ModelJudge:
 
 
 class _Questions(Sequence[Question]):
-    """A question for each pair, made when an engine takes it: prompts are long."""
+    """One question per pair, built when the engine takes it, since prompts are long."""
 
     def __init__(self, pairs: Sequence[ReportPair], prompt: Prompt) -> None:
         self._pairs, self._prompt = pairs, prompt
@@ -128,9 +128,10 @@ class _Questions(Sequence[Question]):
 
 
 def _size(pair: ReportPair) -> tuple[int, str, int]:
-    """A sorting key: short ones first, and those with the same reference together, since their prompts start alike.
+    """A sorting key: short pairs first, and pairs with the same reference together, since their prompts start alike.
 
-    By characters, which needs no tokenising ahead. Memory runs out in the long ones, and by then an engine has learnt.
+    It counts characters, which needs no tokenizer. With long pairs last, an engine that runs out of memory has learnt
+    its limits from the short ones.
     """
     context = sum(map(len, pair.context.as_dict().values() if pair.context else ()))
     return len(pair.reference) + context, pair.reference, len(pair.candidate)
@@ -140,7 +141,7 @@ def _judgement(answer: Answer) -> Judgement:
     if answer.failure:
         return Judgement(failure=answer.failure, raw_output=answer.text, usage=answer.usage, cost=answer.cost)
     judgement = Judgement.from_output(answer.text or "", answer.usage, answer.cost)
-    # Nobody knows whether it was cut, and broken JSON may be JSON that was.
+    # It is unknown whether the text was cut, and broken JSON may be truncated JSON.
     if answer.finish_reason is None and judgement.repairs:
         return replace(judgement, evaluation=None, failure="the output is no valid JSON and may be cut", repairs=[])
     return judgement

@@ -66,7 +66,7 @@ def test_many_questions_are_several_batches(tmp_path, monkeypatch):
 
 def test_who_does_not_wait_collects_later(tmp_path):
     with BatchServer(echo, looks=2) as server:
-        with pytest.raises(BatchesPending, match="2 requests wait in batches at 127.0.0.1"):
+        with pytest.raises(BatchesPending, match="2 requests are waiting in batches at 127.0.0.1"):
             list(chat(server, tmp_path, wait=False).ask(map(question, "ab"), FORM))
         answers = chat(server, tmp_path).ask(map(question, "abc"), FORM)  # one more than before
         assert texts(answers) == dict(enumerate("abc"))
@@ -111,7 +111,7 @@ def test_a_batch_of_which_nobody_knows_whether_it_was_made_is_not_made_twice(tmp
         if taken:
             assert asking() == dict(enumerate("ab"))
         else:
-            with pytest.raises(JudgeError, match="made no batch"):
+            with pytest.raises(JudgeError, match="did not create a batch"):
                 asking()
             server.fault = lambda method, path: None
             assert asking() == dict(enumerate("ab"))
@@ -190,7 +190,7 @@ def test_what_is_wrong_with_one_request_is_a_failed_answer(tmp_path):
 def test_a_server_without_batches_is_one_message(tmp_path, method, path):
     with BatchServer(echo) as server:
         server.fault = lambda *call: 404 if call == (method, path) else None
-        with pytest.raises(JudgeError, match=r"127.0.0.1 does not take or give batches \(HTTP 404\)") as raised:
+        with pytest.raises(JudgeError, match=r"127.0.0.1 refuses batches \(HTTP 404\)") as raised:
             list(chat(server, tmp_path).ask([question("a")], FORM))
         assert "secret" not in str(raised.value)
         server.fault = lambda *call: None

@@ -140,7 +140,7 @@ RESPONSE = type("Response", (), {"headers": {}, "status_code": 404, "request": N
     [
         (hub_errors.GatedRepoError("", response=RESPONSE), "is gated. Accept its terms .*hf auth login"),
         (hub_errors.RevisionNotFoundError("", response=RESPONSE), "has no revision 'v9' on the Hub"),
-        (hub_errors.RepositoryNotFoundError("", response=RESPONSE), "neither a folder here nor a model on the Hub"),
+        (hub_errors.RepositoryNotFoundError("", response=RESPONSE), "neither a local folder nor a model on the Hub"),
         (hub_errors.LocalEntryNotFoundError(""), "the Hub cannot be reached"),
         (hub_errors.OfflineModeIsEnabled(""), "the Hub cannot be reached"),
         (OSError(28, "No space left on device"), "cannot be downloaded: .*No space left"),
@@ -158,14 +158,14 @@ def test_hub_errors(monkeypatch, error, message):
 
 def test_no_network(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(JudgeError, match="nobody/no-such-model is no folder here, the Hub cannot be reached"):
+    with pytest.raises(JudgeError, match="nobody/no-such-model is not a local folder, the Hub cannot be reached"):
         hf_judge("nobody/no-such-model")
 
 
 def spoiled(kind, tiny_folder, adapter, target):
     if kind == "empty folder":
         target.mkdir()
-        return str(target), r"model is no model folder: it holds neither config\.json nor adapter_config\.json"
+        return str(target), r"model is not a model folder: it has neither config\.json nor adapter_config\.json"
     if kind == "missing folder":
         return str(target), "There is no folder .*model"
     if kind == "missing base":
@@ -183,7 +183,7 @@ def spoiled(kind, tiny_folder, adapter, target):
     if kind == "pickled weights":
         weights.unlink()
         (target / "pytorch_model.bin").write_bytes(b"")
-        return str(target), "holds no safetensors"
+        return str(target), "has no safetensors"
     if kind == "broken weights":
         weights.write_bytes(b"not a model")
     elif kind == "missing weights":

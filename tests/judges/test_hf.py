@@ -92,7 +92,7 @@ def test_too_long_a_prompt_is_a_failure_with_numbers(tiny_judge):
     pairs = [PAIRS[0], ReportPair("x" * 5000, ""), PAIRS[1]]
     first, second, third = run(tiny_judge, pairs)
     length = len(tiny_judge.engine.codec.encoder.encode(tiny_judge.prompt.messages(pairs[1])))
-    assert second.failure == f"the prompt has {length} tokens and the model holds 4096"
+    assert second.failure == f"the prompt has {length} tokens, and the model's context holds 4096"
     assert second.raw_output is None
     assert first.evaluation and third.evaluation
 

@@ -184,7 +184,7 @@ def test_runs_that_take_turns_get_their_own(judge):
 def test_an_engine_that_leaves_off_is_a_failure_of_the_pair(judge, engine):
     engine.reason = "error"
     (judgement,) = run(judge, PAIRS[:1])
-    assert judgement.failure == "vLLM left off without an end: error"
+    assert judgement.failure == "vLLM stopped before the end: error"
 
 
 def test_an_output_that_does_not_end_is_a_failure(engine, tiny_folder):
@@ -221,7 +221,7 @@ def test_options_are_passed_through_and_stand_in_the_signature(engine, tiny_fold
         ({"tensor_parallel_size": 0}, "tensor_parallel_size"),
         ({"max_new_tokens": -1}, "max_new_tokens"),
         ({"ngram_drafts": 0}, "ngram_drafts"),
-        ({"base": "x"}, "whole model and no adapter"),
+        ({"base": "x"}, "whole model, not an adapter"),
         ({"engine": {"speculative_config": {}}, "ngram_drafts": 2}, "speculative_config"),
         ({"device": "cpu"}, "no option 'device'"),
     ],
@@ -239,7 +239,7 @@ def test_what_the_engine_says_is_an_error_of_ours(judge, engine, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(judge.engine.llm.llm_engine, method, broken)
             patch.setattr(judge.engine.llm.llm_engine, "abort_request", broken)
-            with pytest.raises(JudgeError, match=r"could not go on with model: engine died\. Build the judge anew"):
+            with pytest.raises(JudgeError, match=r"vLLM failed with model: engine died\. Build the judge again"):
                 run(judge)
 
 
@@ -427,7 +427,7 @@ def test_the_real_engine_with_the_trained_adapter_and_drafts_writes_what_the_hf_
 @with_vllm
 def test_an_adapter_that_the_real_engine_cannot_take_is_an_error(folder, tmp_path):
     adapter = save_adapter(tmp_path / "adapter", folder, use_dora=True)
-    with pytest.raises(JudgeError, match="vLLM cannot take the adapter adapter: .*DoRA.* Merge it") as error:
+    with pytest.raises(JudgeError, match="vLLM cannot apply the adapter adapter: .*DoRA.* Merge it") as error:
         load_judge(f"vllm:{adapter}", engine=ENGINE, **LIMITS)
     assert str(adapter) not in str(error.value)
 

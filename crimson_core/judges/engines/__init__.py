@@ -1,1 +1,1 @@
-"""What writes text for a judge that asks a language model."""
+"""Engines: they run the language models and APIs behind `ModelJudge`."""

@@ -1,7 +1,7 @@
-"""Questions in batches: OpenAI and Azure answer them within a day, at half the price and without rate limits.
+"""Batch APIs: OpenAI and Azure answer batches within a day, at half the price and without rate limits.
 
-What was sent and what came back is in a small database in a folder, so that a run can end at any point: the next one
-collects. A batch is looked for on the server by its name before it is made again, so that none is bought twice.
+A small database in a folder records what was sent and what came back, so a run may end at any point and the next one
+collects the answers. Before a batch is created again, the server is searched for it by name, so none is paid for twice.
 """
 
 import hashlib
@@ -23,37 +23,25 @@ if TYPE_CHECKING:
 
 _MOST_REQUESTS, _MOST_BYTES = 20_000, 90_000_000  # of one batch; the servers take 50,000 and 100 MB or more
 _OVER = ("completed", "failed", "expired", "cancelled")
-_NAME = "crimson"  # the key of a batch's metadata that holds its name
-# Words of servers that are shown; any other may be a report's.
+_NAME = "crimson"  # the metadata key of a batch's name
+# Words from servers that may be shown; any other may come from a report.
 _CODES = frozenset(
-    [
-        "token_limit_exceeded",
-        "invalid_json_line",
-        "invalid_request",
-        "model_not_found",
-        "mismatched_model",
-        "server_error",
-    ]
-    + [
-        "billing_hard_limit_reached",
-        "insufficient_quota",
-        "invalid_file",
-        "empty_file",
-        "too_many_tasks",
-        "duplicate_custom_id",
-    ]
+    """
+    token_limit_exceeded invalid_json_line invalid_request model_not_found mismatched_model server_error
+    billing_hard_limit_reached insufficient_quota invalid_file empty_file too_many_tasks duplicate_custom_id
+    """.split()
 )
-_LISTED = 1000  # batches of an account among which one is looked for
+_LISTED = 1000  # how many of an account's batches are searched
 _PATH: dict[str, Any] = {"openai": "/v1/chat/completions", "azure": "/chat/completions"}
 
 
 class Batching(NamedTuple):
-    """How questions are asked in batches.
+    """How to send questions in batches.
 
     Attributes:
-        folder: Keeps what was sent and what came back.
-        wait: Whether to wait for the answers; else the run stops once all is sent, and a later one collects.
-        every: Seconds between two looks at the batches.
+        folder: Where to record what was sent and what came back.
+        wait: Wait for the answers. False stops the run once everything is sent; a later run collects.
+        every: Seconds between two polls of the server.
     """
 
     folder: Path
@@ -62,26 +50,26 @@ class Batching(NamedTuple):
 
 
 class BatchesPending(JudgeError):
-    """All is sent, and nobody waits for the answers."""
+    """Everything is sent, and the run does not wait for the answers."""
 
 
 class Asker(Protocol):
-    """What batches need of a `Chat`, whose questions and answers they pass on unread."""
+    """The part of `Chat` that batches use; they pass questions and answers on unread."""
 
     server: Server
     max_retries: int
     timeout: float
 
     def body(self, question: Any, form: Any) -> dict[str, Any]:
-        """A request as it is sent."""
+        """The body of a request."""
         ...
 
     def heard(self, status: int, content: str, body: dict[str, Any]) -> Any:
-        """The answer in a response; None where the request is to be asked without a part that was refused."""
+        """The answer in a response; None if the request must be sent again without a refused part."""
         ...
 
     def failed(self, status: int) -> Any:
-        """The answer where there is a status only."""
+        """The answer for an HTTP status alone."""
         ...
 
 
@@ -92,14 +80,14 @@ def ask_in_batches(
     form: Any,
     follow_up: Callable[[int, Any], Any] | None,
 ) -> Generator[tuple[int, Any], None, None]:
-    """Yield (position in `questions`, answer), as `Chat.ask` does; follow-ups are asked in further batches.
+    """Yield (position in `questions`, answer), like `Chat.ask`; follow-ups go into further batches.
 
-    A batch that fails, expires or comes back short gives failed answers that name it. An answer is forgotten only when
-    the caller takes the next one, so that what was not kept is not lost.
+    A batch that fails, expires or comes back incomplete gives failed answers that name it. An answer is deleted from the
+    folder only when the caller takes the next one, so an answer that was not kept is not lost.
 
     Raises:
-        BatchesPending: `batching.wait` is false, and answers are still to come.
-        JudgeError: The server does not take a batch, or cannot be reached.
+        BatchesPending: `batching.wait` is false, and answers are outstanding.
+        JudgeError: The server refuses a batch or cannot be reached.
         InputError: The folder cannot be used.
     """
     with closing(_Books(batching.folder)) as books, _client(chat) as client:
@@ -107,7 +95,7 @@ def ask_in_batches(
         desk.find_unsure()
         asking = dict(enumerate(questions))
         asked: dict[int, Any] = {}
-        chains: dict[int, list[str]] = {}  # position -> the ids of what was asked for it
+        chains: dict[int, list[str]] = {}  # position -> the ids of its requests
         waiting: dict[str, list[int]] = {}  # id -> positions
         bodies: dict[str, dict[str, Any]] = {}
         while asking or waiting:
@@ -124,8 +112,8 @@ def ask_in_batches(
                 if not desk.collect(books.batches_of(waiting)):
                     if not batching.wait:
                         raise BatchesPending(
-                            f"{len(waiting)} requests wait in batches at {chat.server.host}. Run the same command later: "
-                            "it collects them."
+                            f"{len(waiting)} requests are waiting in batches at {chat.server.host}. Run the same command "
+                            "later to collect the answers."
                         )
                     time.sleep(batching.every)
                 continue
@@ -135,7 +123,7 @@ def ask_in_batches(
                     answer = chat.heard(status, content, bodies[name])
                     again = asked[index]
                     if answer is None and _digest_of(chat.body(again, form)) == name:
-                        answer = chat.failed(status)  # leaving out what it refuses changed nothing
+                        answer = chat.failed(status)  # leaving out the refused part changed nothing
                     if answer is not None:
                         again = follow_up(index, answer) if follow_up else None
                     if again is not None:
@@ -152,7 +140,7 @@ class _Desk:
         self._chat, self._client, self._books = chat, client, books
 
     def find_unsure(self) -> None:
-        """Settle the batches of which nobody knows whether they were made, since a run ended just then."""
+        """Settle the batches that may or may not exist, because a run ended while it created them."""
         for name in self._books.unsure():
             batch = self._called(name)
             if batch:
@@ -161,7 +149,7 @@ class _Desk:
                 self._books.give_up(name)
 
     def send(self, bodies: dict[str, dict[str, Any]]) -> None:
-        """Send requests, by id, in as many batches as they need."""
+        """Send requests (id -> body) in as many batches as they need."""
         lines = {
             name: json.dumps(
                 {"custom_id": name, "method": "POST", "url": _PATH[self._chat.server.name], "body": body},
@@ -188,7 +176,7 @@ class _Desk:
         file = self._try(lambda: self._client.files.create(file=(f"{name}.jsonl", content), purpose="batch"))
         self._books.begin(name, part)
         try:
-            # The client would send it again after a broken connection, though the server may have made the batch.
+            # No retries: after a broken connection the server may have created the batch all the same.
             batch = self._client.with_options(max_retries=0).batches.create(
                 input_file_id=file.id,
                 endpoint=_PATH[self._chat.server.name],
@@ -200,7 +188,7 @@ class _Desk:
             if found is None:
                 self._books.give_up(name)
                 raise JudgeError(
-                    f"{self._chat.server.host} made no batch. Run the same command again: what is there is kept."
+                    f"{self._chat.server.host} did not create a batch. Run the same command again: nothing is lost."
                 ) from None
             self._books.sent(name, found)
         except openai.OpenAIError as error:
@@ -210,7 +198,7 @@ class _Desk:
             self._books.sent(name, batch.id)
 
     def collect(self, batches: Sequence[str]) -> bool:
-        """Fetch what has come back of some batches; whether anything has."""
+        """Fetch the batches that are over; return whether there were any."""
         came = False
         for batch_id in batches:
             batch = self._try(partial(self._client.batches.retrieve, batch_id))
@@ -226,14 +214,14 @@ class _Desk:
                 try:
                     entry = json.loads(line)
                     response = entry.get("response")
-                    if response:  # none where the request was not asked at all
+                    if response:  # none if the request was never processed
                         answers[entry["custom_id"]] = (int(response["status_code"]), json.dumps(response["body"]))
                 except (ValueError, KeyError, TypeError, AttributeError):
-                    continue  # counts as one that did not come back
+                    continue  # counts as unanswered
         return answers
 
     def _called(self, name: str) -> str | None:
-        """The id of the batch with a name, if the server has one."""
+        """The id of the batch with this name, if the server has one."""
         for place, batch in enumerate(self._try(lambda: self._client.batches.list(limit=100))):
             if (batch.metadata or {}).get(_NAME) == name:
                 return batch.id
@@ -251,13 +239,13 @@ class _Desk:
         status = getattr(error, "status_code", None)
         reason = f"HTTP {status}" if status else "the connection broke"
         return JudgeError(
-            f"{self._chat.server.host} does not take or give batches ({reason}). Check {self._chat.server.where_wrong}, and "
-            f"{self._chat.server.key_variable}. What was sent is kept: run the same command again to collect it."
+            f"{self._chat.server.host} refuses batches ({reason}). Check {self._chat.server.where_wrong}, and "
+            f"{self._chat.server.key_variable}. Nothing that was sent is lost: run the same command again to collect it."
         )
 
 
 class _Books:
-    """What was sent and what came back, by request: a request belongs to a batch until it is answered."""
+    """What was sent and what came back, per request; a request belongs to a batch until it is answered."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -269,13 +257,13 @@ class _Books:
                 "CREATE TABLE IF NOT EXISTS requests (id TEXT PRIMARY KEY, part TEXT, status INTEGER, content TEXT)"
             )
         except (OSError, sqlite3.Error) as error:
-            raise InputError(f"{folder} cannot keep batches: {error}. Give another output folder.") from None
+            raise InputError(f"{folder} cannot be used for batches: {error}. Give another output folder.") from None
 
     def close(self) -> None:
         self._base.close()
 
     def begin(self, name: str, requests: Sequence[str]) -> None:
-        """Note what a batch will hold, before anybody makes it."""
+        """Record the requests of a batch before it is created."""
         with self._base:
             self._base.execute("BEGIN")
             self._base.execute("INSERT INTO parts VALUES (?, NULL)", (name,))
@@ -312,7 +300,7 @@ class _Books:
         )
 
     def came(self, batch: str, answers: dict[str, tuple[int, str]], why: str) -> None:
-        """Keep the answers of a batch; what lacks one has failed."""
+        """Record the answers of a batch; a request without one has failed."""
         (name,) = self._base.execute("SELECT name FROM parts WHERE batch = ?", (batch,)).fetchone()
         with self._base:
             self._base.execute("BEGIN")
@@ -328,7 +316,7 @@ class _Books:
 
 
 def _why(batch: "Batch") -> str:
-    """Why a request of a batch that is over has no answer."""
+    """Why a request in a finished batch has no answer."""
     codes = [error.code for error in (batch.errors and batch.errors.data) or [] if error.code]
     code = next((f", {code}" for code in codes if code in _CODES), "")
     if batch.status == "completed":

@@ -1,4 +1,4 @@
-"""The vllm judge: a causal language model run by vLLM's offline engine, for many pairs on GPUs."""
+"""The vllm judge: a causal language model in vLLM's offline engine, for many pairs on GPUs."""
 
 import json
 import os
@@ -29,17 +29,17 @@ from crimson_core.judges.engines.local.checkpoint import (
 from crimson_core.judges.engines.local.codec import MAX_FINDINGS, MAX_TEXT, Codec, Limits, chat_encoder
 from crimson_core.judges.model import Answer, ModelJudge, Question
 
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM reports its use to its makers, unless told not to
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # vLLM sends usage statistics unless told not to
 import vllm  # noqa: E402
 from vllm.lora.request import LoRARequest  # noqa: E402
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams  # noqa: E402
 
 _DTYPES = ("bfloat16", "float16", "float32")
 _IN_HAND = 2048
-_ADDED = 32  # questions that are tokenised between two looks at what vLLM has done
-_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, as vLLM makes room for them
-_WRAPPED = "base_model.model."  # what PEFT puts before the name of a layer
-_Asked = tuple[int, int, int]  # place of a question, tokens of its prompt, and of its answer at most
+_ADDED = 32  # questions tokenised between two steps of vLLM
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the adapter ranks that vLLM allocates
+_WRAPPED = "base_model.model."  # PEFT's prefix of a layer's name
+_Asked = tuple[int, int, int]  # position of a question, tokens of its prompt, limit of its answer
 _NGRAMS = {"method": "ngram", "prompt_lookup_min": 2, "prompt_lookup_max": 5}
 
 
@@ -64,41 +64,39 @@ def vllm_judge(
 ) -> ModelJudge:
     """A judge that asks a causal language model in the Transformers format, run by vLLM in this process.
 
-    Prompt, grammar, end tokens and the reading of outputs are those of the hf judge; vLLM runs the model, batches pairs
-    as its memory allows, and computes the common start of their prompts once. Only safetensors are loaded and no code
-    from a checkpoint is ever run.
+    Prompt, grammar, end tokens and parsing are those of the hf judge. vLLM runs the model, batches pairs as its memory
+    allows, and computes a common prefix of prompts once. Only safetensors are loaded, and never code from a checkpoint.
 
-    A LoRA adapter of a text model is applied by vLLM beside its base model, not merged into it. One of a model that also sees
-    images, or with more than LoRA matrices, has to be merged first.
+    vLLM applies a LoRA adapter of a text model beside its base model, without merging. An adapter of a multimodal model,
+    or one with more than LoRA matrices, has to be merged first.
 
-    Greedy decoding in vLLM can tip a close choice between two tokens with the batch or with drafts, in bfloat16 more often
-    than in float32.
+    With vLLM's greedy decoding, the batch or the drafts can decide between two tokens of almost equal probability, in
+    bfloat16 more often than in float32.
 
     Args:
         model: Hub id, `<Hub id>@<revision>`, or folder: a whole model, or a LoRA adapter.
-        base: Folder or Hub id of an adapter's base model; None takes the one that the adapter names.
-        revision: Branch, tag or commit of a Hub id.
+        base: Folder or Hub id of an adapter's base model; None uses the one that the adapter names.
+        revision: Branch, tag or commit of a Hub model.
         dtype: `bfloat16`, `float16` or `float32`.
         tensor_parallel_size: GPUs that share one copy of the model.
-        data_parallel_size: As vLLM has it, which refuses more than 1 in one process. For copies of the model on several GPUs
-            start several processes with `accelerate launch` (`AccelerateJudge`), or score with `--engine ray`: each process or
-            worker has one.
-        max_model_len: Longest prompt and output together in tokens; None takes the model's own, for which vLLM must find memory.
-        gpu_memory_utilization: Share of a GPU's memory that vLLM takes; None leaves it to vLLM.
-        batch_size: Most pairs that vLLM has in hand, waiting ones included: enough that it never waits for tokenising. How
-            many run together is vLLM's own `max_num_seqs`.
-        ngram_drafts: Tokens that vLLM guesses ahead where the last words stood before in the prompt or the output, and then
-            checks together; None guesses none.
+        data_parallel_size: vLLM's option, which must be 1 in a single process. To run a copy of the model on each of several
+            GPUs, start processes with `accelerate launch` (`AccelerateJudge`) or score with `--engine ray`.
+        max_model_len: Maximum tokens of prompt and output together; None uses the model's own limit, for which vLLM must
+            find memory.
+        gpu_memory_utilization: The share of a GPU's memory that vLLM uses; None leaves it to vLLM.
+        batch_size: Maximum number of pairs handed to vLLM, waiting ones included: enough that it never waits for the
+            tokenizer. vLLM's own `max_num_seqs` limits how many run together.
+        ngram_drafts: How many tokens vLLM drafts from n-grams of the prompt and the output; None turns drafts off.
         constrained: Keep the output inside the evaluation's JSON schema.
-        guidelines: Whether the reference prompt holds the guidelines; None is the default for this model.
-        max_new_tokens: Longest output in tokens; None takes the checkpoint's own limit, else 8192.
-        max_findings: As of `hf_judge`.
-        max_text: As of `hf_judge`.
-        engine: Further arguments of `vllm.LLM`, such as `{"enforce_eager": True}`; they stand in the signature.
+        guidelines: Whether the reference prompt contains the guidelines; None uses the default for this model.
+        max_new_tokens: Maximum output tokens; None uses the checkpoint's own limit, else 8192.
+        max_findings: Same as for `hf_judge`.
+        max_text: Same as for `hf_judge`.
+        engine: Further arguments of `vllm.LLM`, such as `{"enforce_eager": True}`; they are part of the signature.
 
     Raises:
-        InputError: An option has no possible value; the text names it.
-        JudgeError: The model or vLLM cannot be had or cannot be used; the text says what to do.
+        InputError: An option has an impossible value; the message names it.
+        JudgeError: The model or vLLM is missing or cannot be used; the message says what to do.
     """
     sizes = {"tensor_parallel_size": tensor_parallel_size, "data_parallel_size": data_parallel_size}
     optional = {"max_model_len": max_model_len, "ngram_drafts": ngram_drafts}
@@ -123,20 +121,20 @@ def vllm_judge(
         "max_model_len": max_model_len,
         "trust_remote_code": False,
         "load_format": "safetensors",
-        "generation_config": "vllm",  # nothing of how the checkpoint wants to be sampled
+        "generation_config": "vllm",  # ignore the checkpoint's sampling settings
         "enable_prefix_caching": True,
-        "structured_outputs_config": {"backend": "xgrammar"},  # no other one reads this grammar
+        "structured_outputs_config": {"backend": "xgrammar"},  # no other backend reads this grammar
     }
     if gpu_memory_utilization is not None:
         settings["gpu_memory_utilization"] = gpu_memory_utilization
     if ngram_drafts:
         settings["speculative_config"] = _NGRAMS | {"num_speculative_tokens": ngram_drafts}
-    if found:  # the grammar is made of the tokens that the adapter's own tokenizer has
+    if found:  # the grammar is compiled for the adapter's own tokenizer
         settings |= {"enable_lora": True, "max_lora_rank": rank, "tokenizer": tokenizer.name_or_path}
     more = dict(engine or {})
     for option in more:
         if option in ("model", *settings):
-            raise InputError(f"engine holds {option!r}, which the vllm judge sets itself. Leave it out.")
+            raise InputError(f"engine contains {option!r}, which the vllm judge sets itself. Leave it out.")
     whole = found or checkpoint
     with loading(whole):
         links = _links_without_stale_index(whole.folder)
@@ -154,22 +152,22 @@ def vllm_judge(
         **({"xgrammar": version("xgrammar")} if constrained else {}),
     }
     adapter = _take(llm, checkpoint) if found else None
-    # The grammar of the hf judge: it is the schema, with bounds that vLLM's own translation of a schema has not.
+    # The hf judge's grammar: it has bounds that vLLM's own translation of the schema lacks.
     return ModelJudge(VLLMEngine(llm, codec, limits.grammar(), adapter, batch_size, fields, links), prompt)
 
 
 @dataclass(eq=False)
 class VLLMEngine:
-    """A model in vLLM's hands.
+    """A model run by vLLM.
 
     Attributes:
         llm: vLLM's engine.
-        codec: Of the checkpoint.
-        grammar: What outputs must obey; None for nothing.
-        adapter: That is applied to the model.
-        batch_size: Most questions that vLLM has in hand; may be changed between runs.
-        fields: Of the signature.
-        links: To what vLLM reads, kept as long as it.
+        codec: The checkpoint's codec.
+        grammar: The grammar of outputs; None for no constraint.
+        adapter: The adapter that is applied to the model.
+        batch_size: Maximum number of questions handed to vLLM; may be changed between runs.
+        fields: The signature.
+        links: A folder of links that vLLM reads from; it must live as long as the engine.
     """
 
     llm: vllm.LLM
@@ -183,18 +181,17 @@ class VLLMEngine:
     _finished: dict[str, vllm.RequestOutput] = field(init=False, default_factory=dict)
 
     def signature(self) -> dict[str, str]:
-        """Model, revision, decoding, dtype and versions, as of the hf judge."""
+        """Model, revision, decoding, dtype and versions, like the hf judge's."""
         return self.fields
 
     def write(self, questions: Sequence[Question]) -> Generator[tuple[int, Answer], None, None]:
-        """Yield (position in `questions`, answer), each as it is done.
+        """Yield (position in `questions`, answer) as they are done.
 
-        Closing the generator early takes what is not done out of vLLM's hands. Runs may take turns in one thread, but
-        not go on in several.
+        Closing the generator aborts the open requests. Runs may alternate in one thread, but not in several.
 
         Raises:
-            InputError: `batch_size` has been set to something that is none.
-            JudgeError: vLLM broke down.
+            InputError: `batch_size` was set to an impossible value.
+            JudgeError: vLLM failed.
         """
         waiting = deque(range(len(questions)))
         asked: dict[str, _Asked] = {}
@@ -216,10 +213,10 @@ class VLLMEngine:
             self._give_up(asked)
 
     def _ask(self, index: int, prompt: list[int], asked: dict[str, _Asked]) -> None:
-        """Put a prompt into vLLM's hands; it goes on with others meanwhile."""
+        """Hand a prompt to vLLM."""
         limit = self.codec.limit(len(prompt))
         name = str(next(self._names))
-        # Noted before vLLM knows of it, so that an interrupt leaves nothing behind.
+        # Recorded before vLLM knows about it, so that an interrupt leaves nothing behind.
         asked[name] = index, len(prompt), limit
         with self._going_on():
             self.llm.llm_engine.add_request(
@@ -227,7 +224,7 @@ class VLLMEngine:
             )
 
     def _done(self, asked: Collection[str]) -> list[str]:
-        """Those requests that are finished, after waiting for vLLM's next step if none is."""
+        """The finished requests, after vLLM's next step if there are none yet."""
         if asked and self._finished.keys().isdisjoint(asked):
             with self._going_on():
                 outputs = self.llm.llm_engine.step()
@@ -238,23 +235,23 @@ class VLLMEngine:
         for name in asked:
             self._finished.pop(name, None)
         if asked:
-            with suppress(Exception):  # an engine that has died has nothing in hand
+            with suppress(Exception):  # a dead engine has no open requests
                 self.llm.llm_engine.abort_request(list(asked))
 
     def _read(self, output: vllm.RequestOutput, prompt_tokens: int, limit: int) -> Answer:
         (written,) = output.outputs
         if written.finish_reason not in ("stop", "length"):
-            return Answer(failure=f"vLLM left off without an end: {written.finish_reason}")
+            return Answer(failure=f"vLLM stopped before the end: {written.finish_reason}")
         return self.codec.answer(prompt_tokens, written.token_ids, limit)
 
     @contextmanager
     def _going_on(self) -> Iterator[None]:
-        """Turn whatever vLLM raises while it works into a `JudgeError`."""
+        """Turn any exception of vLLM into a `JudgeError`."""
         try:
             yield
         except Exception as error:
             raise JudgeError(
-                f"vLLM could not go on with {self.codec.name}: {first_line(error)}. Build the judge anew."
+                f"vLLM failed with {self.codec.name}: {first_line(error)}. Build the judge again."
             ) from None
 
     def _sampling(self, limit: int) -> vllm.SamplingParams:
@@ -262,14 +259,14 @@ class VLLMEngine:
             temperature=0.0,
             max_tokens=limit,
             stop_token_ids=self.codec.ends,
-            detokenize=False,  # the text is read from the ids, as in the hf judge
+            detokenize=False,  # the codec decodes the ids, as for the hf judge
             output_kind=RequestOutputKind.FINAL_ONLY,
             structured_outputs=StructuredOutputsParams(grammar=self.grammar) if self.grammar else None,
         )
 
 
 def _take(llm: vllm.LLM, checkpoint: Checkpoint) -> LoRARequest:
-    """The adapter, in vLLM's hands; it would otherwise look at it with the first question."""
+    """Load the adapter into vLLM now; by itself it would do so with the first question."""
     request = LoRARequest(checkpoint.name, 1, str(checkpoint.folder.resolve()))
     try:
         llm.llm_engine.add_lora(request)
@@ -279,10 +276,10 @@ def _take(llm: vllm.LLM, checkpoint: Checkpoint) -> LoRARequest:
 
 
 def _rank(checkpoint: Checkpoint, base: Checkpoint) -> int:
-    """The room that vLLM has to make for an adapter: the next larger of the ranks that it knows.
+    """The rank that vLLM must allocate for an adapter.
 
     Raises:
-        JudgeError: vLLM cannot take it. Weights that fit no layer it would leave out in silence.
+        JudgeError: vLLM does not support the adapter. It would silently drop weights that fit no layer.
     """
     with loading(checkpoint):
         config = json.loads((checkpoint.folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -299,7 +296,7 @@ def _rank(checkpoint: Checkpoint, base: Checkpoint) -> int:
 
 
 def _layers(weights: Path) -> set[str]:
-    """The layers that a safetensors file holds weights of, by the base model's names for them."""
+    """The layers in a safetensors file, by the base model's names."""
     with safe_open(weights, "pt") as file:
         names = list(file.keys())
     return {
@@ -310,15 +307,15 @@ def _layers(weights: Path) -> set[str]:
 
 def _untaken(checkpoint: Checkpoint, why: str) -> JudgeError:
     return JudgeError(
-        f"vLLM cannot take the adapter {checkpoint.name}: {why}. Merge it into its base model (python -m training.merge), "
+        f"vLLM cannot apply the adapter {checkpoint.name}: {why}. Merge it into its base model (python -m training.merge), "
         "or use the hf judge."
     )
 
 
 def _links_without_stale_index(folder: Path) -> tempfile.TemporaryDirectory[str] | None:
-    """Links to the files of a model folder but for an index of shards that are not there, which vLLM would believe.
+    """Links to a model folder's files without its shard index, if the index names shards that do not exist; else None.
 
-    The published model has such an index beside its weights in a single file. None: the folder can be used as it is.
+    vLLM would trust the index. The published model has such a stale index beside its weights in a single file.
     """
     index = folder / "model.safetensors.index.json"
     if not index.is_file() or not (folder / "model.safetensors").is_file():

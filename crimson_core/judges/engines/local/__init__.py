@@ -1,1 +1,1 @@
-"""What engines share that run a checkpoint on this machine."""
+"""What the hf and vllm engines share: checkpoints, chat encoding and the grammar of outputs."""

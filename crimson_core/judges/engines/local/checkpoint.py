@@ -1,4 +1,4 @@
-"""Model folders: found, downloaded, read and told apart. Only safetensors, and never code from a checkpoint."""
+"""Model folders: finding, downloading, reading and identifying them. Only safetensors, never code from a checkpoint."""
 
 import hashlib
 import json
@@ -18,20 +18,20 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from crimson_core.errors import InputError, JudgeError, first_line, needed
 from crimson_core.protocol.prompt import PUBLISHED_NAMES, Prompt, prompt_for
 
-# What a checkpoint consists of: top-level files only, since subfolders hold copies in other formats.
+# The files of a checkpoint: top level only, since subfolders contain copies in other formats.
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 _UNWANTED = ["*/*", "consolidated*"]
 _GENERATION = "generation_config.json"
-_TOLD = "training_run.json"  # how it was trained and tested, for its card: no judge reads it
+_TOLD = "training_run.json"  # how it was trained and tested, for its model card; no judge reads it
 
 
 class Checkpoint(NamedTuple):
     """A model folder on this machine.
 
     Attributes:
-        name: Hub id, or the folder's own name without its path.
-        folder: Where it is.
-        revision: Commit hash on the Hub; None for a folder that the user gave.
+        name: Hub id, or the folder's name without its path.
+        folder: Its path.
+        revision: Commit hash on the Hub; None for a local folder.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Checkpoint(NamedTuple):
 
 
 def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
-    """The folder of a model; a Hub model is downloaded first, or taken from the Hub's cache.
+    """The folder of a model; a Hub model comes from the Hub's cache or is downloaded first.
 
     Raises:
-        InputError: A revision is given for a folder, or two different ones.
-        JudgeError: There is no such model, or it cannot be had.
+        InputError: A revision is given for a folder, or two different revisions.
+        JudgeError: There is no such model, or it cannot be downloaded.
     """
     model = str(model)  # a Path is fine too
     name, at, pinned = model.partition("@")
@@ -65,33 +65,31 @@ def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
         checkpoint = Checkpoint(name, folder, folder.name)
     if not any((folder / config).is_file() for config in ("config.json", "adapter_config.json")):
         raise JudgeError(
-            f"{name} is no model folder: it holds neither config.json nor adapter_config.json. "
+            f"{name} is not a model folder: it has neither config.json nor adapter_config.json. "
             "Give the folder that save_pretrained wrote, or a Hub id."
         )
     if not any(folder.glob("*.safetensors")):
-        raise JudgeError(
-            f"{name} holds no safetensors, and nothing else is loaded. Convert its weights to safetensors."
-        )
+        raise JudgeError(f"{name} has no safetensors, and nothing else is loaded. Convert its weights to safetensors.")
     return checkpoint
 
 
 def base_of(checkpoint: Checkpoint, base: str | None = None) -> Checkpoint | None:
-    """The base model of a LoRA adapter; None for a model that is whole.
+    """The base model of a LoRA adapter; None for a whole model.
 
     Args:
         checkpoint: The model or adapter.
-        base: Folder or Hub id of the base model; None takes the one that the adapter names.
+        base: Folder or Hub id of the base model; None uses the one that the adapter names.
 
     Raises:
-        InputError: `base` is given for a model that is no adapter.
-        JudgeError: The adapter or its base model cannot be had.
+        InputError: `base` is given for a model that is not an adapter.
+        JudgeError: The adapter or its base model is missing or cannot be read.
     """
     path = checkpoint.folder / "adapter_config.json"
     if base is not None and not (isinstance(base, (str, Path)) and str(base).strip()):
         raise InputError(f"base is {base!r}. Give the folder or Hub id of the adapter's base model.")
     if not path.is_file():
         if base is not None:
-            raise InputError(f"base is {base!r}, but {checkpoint.name} is a whole model and no adapter. Leave it out.")
+            raise InputError(f"base is {base!r}, but {checkpoint.name} is a whole model, not an adapter. Leave it out.")
         return None
     if not (checkpoint.folder / "adapter_model.safetensors").is_file():
         raise JudgeError(f"{checkpoint.name} is an adapter without adapter_model.safetensors. Save it as safetensors.")
@@ -122,12 +120,10 @@ def base_of(checkpoint: Checkpoint, base: str | None = None) -> Checkpoint | Non
 
 
 def load_tokenizer(checkpoint: Checkpoint, base: Checkpoint | None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model; an adapter that has none of its own takes that of its base.
-
-    An adapter of a base that knows no chat need not repeat the tokenizer: its own chat_template.jinja is enough.
+    """The tokenizer of a model; an adapter without one uses its base model's, with its own chat template if it has one.
 
     Raises:
-        JudgeError: It cannot be loaded.
+        JudgeError: The tokenizer cannot be loaded.
     """
     own = any((checkpoint.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
     source = base if base and not own else checkpoint
@@ -141,12 +137,12 @@ def load_tokenizer(checkpoint: Checkpoint, base: Checkpoint | None) -> PreTraine
 
 
 def generation_config(checkpoint: Checkpoint, base: Checkpoint | None = None) -> GenerationConfig:
-    """A model's generation config: its base model's, if it has one, with what its own says otherwise of outputs.
+    """A model's generation config; an adapter's settings of outputs override its base model's.
 
-    Where a whole model's folder has none, it is what the model's config says, as Transformers takes it.
+    A whole model without a generation config gets the one that Transformers derives from its model config.
 
     Raises:
-        JudgeError: It cannot be read.
+        JudgeError: The config cannot be read.
     """
     if base:
         said = generation_config(base)
@@ -164,7 +160,7 @@ def generation_config(checkpoint: Checkpoint, base: Checkpoint | None = None) ->
 
 
 def prompt_of(checkpoint: Checkpoint, guidelines: bool | None) -> Prompt:
-    """The prompt of a checkpoint: what its name or its folder says, else what the caller wants.
+    """The prompt of a checkpoint: what its name or its folder demands, else what the caller wants.
 
     Raises:
         JudgeError: The folder's prompt file cannot be read.
@@ -174,13 +170,13 @@ def prompt_of(checkpoint: Checkpoint, guidelines: bool | None) -> Prompt:
 
 
 def origin_of(checkpoint: Checkpoint, base: Checkpoint | None) -> dict[str, str]:
-    """What a signature says of where a model comes from."""
+    """The fields of a signature that identify a model and its base model."""
     revision = {"revision": revision_of(checkpoint)}
     return revision | {"base": f"{base.name}@{revision_of(base)}"} if base else revision
 
 
 def revision_of(checkpoint: Checkpoint) -> str:
-    """The commit of a Hub model; for a folder, a digest of what the judge reads there, cheap to make."""
+    """The commit of a Hub model; for a folder, a digest of its configuration and of samples of its weights."""
     if checkpoint.revision:
         return checkpoint.revision
     digest = hashlib.sha256()
@@ -210,12 +206,12 @@ def _download(name: str, revision: str | None) -> Path:
         reason = f"has no revision {revision!r} on the Hub. Give a branch, tag or commit that it has."
     except (hub_errors.RepositoryNotFoundError, hub_errors.HFValidationError):
         reason = (
-            "is neither a folder here nor a model on the Hub that you may see. Check its name; for a private "
+            "is neither a local folder nor a model on the Hub that you can access. Check its name; for a private "
             "model, run: hf auth login"
         )
     except (hub_errors.LocalEntryNotFoundError, hub_errors.OfflineModeIsEnabled):
         reason = (
-            "is no folder here, the Hub cannot be reached, and it is not in the Hub's cache. Connect to the network, "
+            "is not a local folder, the Hub cannot be reached, and it is not in the Hub's cache. Connect to the network, "
             "or give the folder of a model that you have. The offline judge needs no model."
         )
     except Exception as error:  # the client's own errors, the HTTP library's, a full disk
@@ -225,7 +221,7 @@ def _download(name: str, revision: str | None) -> Path:
 
 @contextmanager
 def loading(checkpoint: Checkpoint) -> Iterator[None]:
-    """Turn whatever an engine raises about a broken checkpoint into one `JudgeError`."""
+    """Turn any exception while loading a checkpoint into a `JudgeError`."""
     try:
         yield
     except JudgeError:
@@ -239,7 +235,7 @@ def loading(checkpoint: Checkpoint) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back Transformers' warnings and progress bars, and put things back as they were."""
+    """Suppress Transformers' warnings and progress bars, and restore the settings afterwards."""
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""How a question becomes token ids, and token ids an answer, whatever engine runs a checkpoint on this machine."""
+"""Questions to token ids, and token ids to answers, for every engine that runs a checkpoint on this machine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from crimson_core.protocol.evaluation import evaluation_schema
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.protocol.prompt import Message, Prompt
 
-DEFAULT_NEW_TOKENS = 8192  # the reference implementation's, where a checkpoint does not say
+DEFAULT_NEW_TOKENS = 8192  # the reference implementation's, for a checkpoint without a limit
 MAX_FINDINGS, MAX_TEXT = 40, 400
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What keeps outputs in bounds.
+    """Limits of outputs.
 
     Attributes:
-        constrained: Whether they are kept inside the evaluation's JSON schema.
-        max_new_tokens: Of the longest; None takes the checkpoint's own limit, else 8192.
-        max_findings: Of the longest list in a constrained one.
-        max_text: Characters of the longest text in a constrained one.
+        constrained: Keep outputs inside the evaluation's JSON schema.
+        max_new_tokens: Maximum tokens of an output; None uses the checkpoint's own limit, else 8192.
+        max_findings: Maximum entries of a list in a constrained output.
+        max_text: Maximum characters of a text in a constrained output.
 
     Raises:
-        InputError: One is no possible value.
+        InputError: A value is impossible.
     """
 
     constrained: bool = True
@@ -44,29 +44,29 @@ class Limits:
         check_whole("max_text", self.max_text)
 
     def grammar(self) -> str | None:
-        """The grammar of outputs; None lets the model write what it will."""
+        """The grammar of outputs; None if they are unconstrained."""
         return evaluation_grammar(evaluation_schema(self.max_findings, self.max_text)) if self.constrained else None
 
     def __str__(self) -> str:
-        """As they stand in a signature."""
+        """The limits as in a signature."""
         return f"xgrammar,findings{self.max_findings},text{self.max_text}" if self.constrained else "unconstrained"
 
 
 class Codec:
-    """What a checkpoint says of prompts and outputs.
+    """A checkpoint's way from messages to token ids and back.
 
     Args:
-        encoder: Of its tokenizer.
+        encoder: The chat encoder of its tokenizer.
         said: Its generation config.
-        max_new_tokens: Of an output; None takes what the config says, else 8192.
-        context: Tokens that the model holds; None if it does not say.
+        max_new_tokens: Maximum tokens of an output; None uses the config's limit, else 8192.
+        context: The model's context length in tokens; None if unknown.
 
     Attributes:
-        name: The checkpoint's.
+        name: The checkpoint's name.
         tokenizer: Its tokenizer.
-        encoder, max_new_tokens, context: As above.
-        ends: The tokens that end an output.
-        pad: The token that fills up.
+        encoder, max_new_tokens, context: See above.
+        ends: The end-of-output tokens.
+        pad: The padding token.
 
     Raises:
         JudgeError: Neither the generation config nor the tokenizer names an end token.
@@ -88,11 +88,11 @@ class Codec:
         """Token ids of a question's messages.
 
         Raises:
-            ValueError: The model cannot be asked; the text says why, without report text.
+            ValueError: The model cannot take the prompt; the message says why, without report text.
         """
         ids = self.encoder.encode(messages)
         if self.context is not None and len(ids) >= self.context:
-            raise ValueError(f"the prompt has {len(ids)} tokens and the model holds {self.context}")
+            raise ValueError(f"the prompt has {len(ids)} tokens, and the model's context holds {self.context}")
         return ids
 
     def limit(self, prompt_tokens: int) -> int:
@@ -100,7 +100,7 @@ class Codec:
         return self.max_new_tokens if self.context is None else min(self.max_new_tokens, self.context - prompt_tokens)
 
     def answer(self, prompt_tokens: int, output: Sequence[int], limit: int) -> Answer:
-        """What an output says; one that did not end within `limit` tokens is a failure."""
+        """Decode an output; one that did not end within `limit` tokens is a failure."""
         end = next((place for place, token in enumerate(output) if token in self.ends), None)
         output = list(output if end is None else output[: end + 1])
         text = str(self.tokenizer.decode(output, skip_special_tokens=True))
@@ -111,10 +111,10 @@ class Codec:
 
 
 def chat_encoder(tokenizer: PreTrainedTokenizerBase, name: str, prompt: Prompt) -> ChatEncoder:
-    """An encoder whose chat template is known to take the prompt.
+    """An encoder whose chat template has been checked with the prompt's roles.
 
     Raises:
-        JudgeError: It does not, or the tokenizer cannot be guarded.
+        JudgeError: The template refuses them, or the tokenizer cannot be guarded against forged control tokens.
     """
     encoder = ChatEncoder(tokenizer, name)
     encoder.prepare([message["role"] for message in prompt.messages(ReportPair("", ""))])

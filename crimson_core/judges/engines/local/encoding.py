@@ -1,4 +1,4 @@
-"""Report pairs as token ids. Report text is data: no part of it can become a control token."""
+"""Chat messages as token ids. Report text is data: no part of it can become a control token."""
 
 import re
 import secrets
@@ -15,22 +15,22 @@ from crimson_core.protocol.prompt import Message
 
 
 class ChatEncoder:
-    """Chat messages as token ids, where no message content can become a control token.
+    """Encodes chat messages so that no message content can become a control token.
 
-    For contents without control tokens the ids are those of `tokenizer.apply_chat_template`. A control token is every
+    For contents without control tokens, the ids equal those of `tokenizer.apply_chat_template`. A control token is any
     added token with visible characters, whether or not the tokenizer calls it special (`<think>` often is not).
 
-    The chat template is rendered once, with marks for the contents. Each control token that the template holds gets a
-    random name that nobody outside this process can know, and a copy of the tokenizer knows the control tokens by
-    these names only. The template with the contents filled in is tokenised by that copy in one go, so that tokens
-    which span the border of template and content come out as ever.
+    The chat template is rendered once, with placeholders for the contents. Each control token in the template gets a
+    random name that nobody outside this process can know, and a copy of the tokenizer knows the control tokens by these
+    names only. That copy tokenises the template with the contents filled in, in one go, so that tokens across the border
+    of template and content come out as usual.
 
     Args:
-        tokenizer: A tokenizer of the fast kind, with a chat template.
+        tokenizer: A fast tokenizer with a chat template.
         name: The model's name, for errors.
 
     Raises:
-        JudgeError: The tokenizer is of another kind or has no chat template.
+        JudgeError: The tokenizer is not fast or has no chat template.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
@@ -56,8 +56,8 @@ class ChatEncoder:
         """Token ids of the messages and the generation prompt.
 
         Raises:
-            ValueError: A content became a control token all the same, as with a vocabulary of whole words.
-            JudgeError: The chat template does not take these roles.
+            ValueError: A content still became a control token, as a vocabulary of whole words may do.
+            JudgeError: The chat template does not accept these roles.
         """
         text = ""
         for part in self.prepare([message["role"] for message in messages]):
@@ -76,7 +76,7 @@ class ChatEncoder:
         """Token ids of a text by itself, none of them a control token.
 
         Raises:
-            ValueError: The text became a control token all the same, as with a vocabulary of whole words.
+            ValueError: The text still became a control token, as a vocabulary of whole words may do.
         """
         ids: list[int] = self._blind.encode(text, add_special_tokens=False).ids
         if not self._control.keys().isdisjoint(ids):
@@ -84,12 +84,12 @@ class ChatEncoder:
         return ids
 
     def prepare(self, roles: Sequence[str]) -> list[str | tuple[int, bool, bool]]:
-        """The chat template for messages of these roles, rendered once: its texts and its places for contents.
+        """The chat template for messages of these roles, rendered once: its texts and the places of the contents.
 
-        A place is (number of the message, whether white space is kept left of its content, and right).
+        A place is (number of the message, whether white space is kept left of its content, and right of it).
 
         Raises:
-            JudgeError: The chat template does not take these roles, or cannot be taken apart.
+            JudgeError: The chat template does not accept these roles, or cannot be split.
         """
         key = tuple(roles)
         if key not in self._templates:
@@ -102,7 +102,7 @@ class ChatEncoder:
 
     def _take_apart(self, roles: tuple[str, ...]) -> list[str | tuple[int, bool, bool]]:
         marks = [secrets.token_hex(16) for _ in roles]
-        space = "\x0b"  # white space that no template holds by itself
+        space = "\x0b"  # white space that no template contains
         text = self._render(roles, marks)
         spaced = self._render(roles, [f"{space}{mark}{space}" for mark in marks])
         for mark, role in zip(marks, roles, strict=True):
@@ -135,7 +135,7 @@ class ChatEncoder:
         """The rendered template with every control token under its random name."""
         encoding = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
         for i, (start, end) in reversed(list(zip(encoding.ids, encoding.offsets, strict=True))):
-            if i in self._control:  # the span may hold white space that the token swallows
+            if i in self._control:  # the span may include white space around the token
                 renamed = text[start:end].replace(self._control[i].content, self._alias(i), 1)
                 text = text[:start] + renamed + text[end:]
         return text
@@ -148,5 +148,5 @@ class ChatEncoder:
 
 
 def _added_token(content: str, like: AddedToken, special: bool) -> AddedToken:
-    normalized = like.normalized and special  # a random name is matched as it stands
+    normalized = like.normalized and special  # a random name is matched literally
     return AddedToken(content, lstrip=like.lstrip, rstrip=like.rstrip, normalized=normalized, special=special)

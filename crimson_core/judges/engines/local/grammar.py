@@ -1,25 +1,25 @@
-"""The evaluation's JSON schema as a grammar that keeps a model's output inside it."""
+"""The evaluation's JSON schema as a grammar for constrained generation."""
 
 import json
 from typing import Any
 
-# Enough for JSON that is indented by four spaces at its deepest place, 20 spaces and a line break.
+# Enough for JSON indented by four spaces: 20 spaces and a line break at its deepest place.
 _MAX_WHITESPACE = 24
 _MAX_ESCAPES = 8
 
 
 def evaluation_grammar(schema: dict[str, Any]) -> str:
-    """`evaluation_schema` with bounds as a grammar for xgrammar (EBNF), so that every output is finite.
+    """The EBNF grammar for xgrammar of a bounded `evaluation_schema`; every output is finite.
 
-    xgrammar's own translation of a bounded string knows no escaped characters and allows raw control characters,
-    which JSON forbids; here a text may hold a few escapes, and white space is bounded as well.
+    xgrammar's own translation of a bounded string knows no escaped characters and allows raw control characters, which
+    JSON forbids. Here a text may contain a few escapes, and white space is bounded as well.
     """
     rules: dict[str, str] = {}  # body -> name
 
     def rule(node: dict[str, Any], name: str) -> str:
         if "enum" in node:
             body = " | ".join(_literal(value) for value in node["enum"])
-        elif "pattern" in node:  # ^R[1-9][0-9]?$: a letter, then what means the same in both notations
+        elif "pattern" in node:  # ^R[1-9][0-9]?$: a letter, then a rest that means the same in EBNF
             letter, rest = node["pattern"][1], node["pattern"][2:-1]
             body = rf'"\"{letter}" {rest} "\""'
         elif node["type"] == "string":
