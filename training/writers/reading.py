@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from crimson_core.judges.rules.devices import position
 from crimson_core.judges.rules.extraction import ReportFinding, extract_findings, read_report
@@ -55,7 +55,7 @@ def read(text: str) -> Reading:
 def _evened(finding: ReportFinding, text: str) -> ReportFinding:
     if not _UNEVEN.search(text, finding.start, finding.end):
         return finding
-    return replace(finding, attributes=replace(finding.attributes, sides=frozenset()))
+    return finding._replace(attributes=finding.attributes._replace(sides=frozenset()))
 
 
 def plain(text: str) -> str:

@@ -1,7 +1,6 @@
 """Whether the findings of a clause are there: negation with its reach, uncertainty, history, what is only asked about."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 
 from crimson_core.judges.rules.attributes import Mention
@@ -56,7 +55,7 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
             if (vague or plainly) and clause.copula(mention.end, normal.start):
                 _decide(mention, "absent", normal)
             leads = vague and normal.end <= mention.start
-            if leads and clause.places("conjunction", "glue").issuperset(range(normal.end, mention.start)):
+            if leads and clause.only(normal.end, mention.start, "conjunction", "glue"):
                 _decide(mention, "absent", normal)  # "of normal size and density"
             if mention.end == normal.start and clause.words[mention.end - 1] in (
                 "low",
@@ -107,7 +106,7 @@ def _decide(mention: Mention, presence: str, cue: Tag) -> None:
 
 
 def _hedge(mention: Mention, cue: Tag) -> None:
-    mention.attributes = replace(mention.attributes, uncertain=True)
+    mention.attributes = mention.attributes._replace(uncertain=True)
     mention.decided_by += (("uncertain", cue),)
 
 

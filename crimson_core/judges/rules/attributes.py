@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, NamedTuple
 
-from crimson_core.judges.rules.clauses import MODIFIERS, Clause
+from crimson_core.judges.rules.clauses import Clause
 from crimson_core.judges.rules.lexicon import Tag, lexicon
 
 _UNITS = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "centimeter": 10.0}
+_BOTH = frozenset(("left", "right"))
 _SIDES = {"left": {"left"}, "right": {"right"}, "both": {"left", "right"}}
 _GRAVEST_CHANGE = ("new", "worse", "acute", "increased", "better", "old", "stable", None)
 _GRAVEST_POSITION = ("bad", "coiled", "good")
@@ -17,8 +19,7 @@ _SAME_SIZE = 0.1  # share by which a size may differ and still be the same
 _SPINE = {"c": "C", "t": "T", "l": "L"}
 
 
-@dataclass(frozen=True)
-class Attributes:
+class Attributes(NamedTuple):
     """What a report says about a finding; empty where it says nothing.
 
     Attributes:
@@ -81,7 +82,7 @@ def _last_none(value: float | None) -> tuple[bool, float]:
 NOTHING = Attributes()
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class Mention:
     """A finding in a clause.
 
@@ -127,32 +128,35 @@ def attributes_of(
 
     `percent` tells whether a percentage is its degree.
     """
-    values: dict[str, list] = {kind: [] for kind in MODIFIERS}
+    levels = _levels(clause, start, end)
+    if not (tags or levels or device or clause.has_numbers):
+        return NOTHING
+    values: dict[str, list[Any]] = {}
     for tag in tags:
-        values[tag.kind].append(tag.value)
+        values.setdefault(tag.kind, []).append(tag.value)
+    told = values.get
     sizes = sorted((size for size, _, _ in sizes_in(clause, start, end, named)), reverse=True)
     above_carina = _above_carina(clause, named, end) if device else None
-    sites = set(values["sites"]) | _levels(clause, start, end)
+    sites = {*told("sites", ()), *levels}
     if "carina" in sites and ((above_carina or -1) >= 0 or _well_above(clause, named, end)):
         sites.discard("carina")
-    earlier = tuple(earlier_sizes(clause, start, end))
-    dominant = values["dominant"][0] if values["dominant"] else None
+    earlier = earlier_sizes(clause, start, end)
+    dominant = told("dominant", (None,))[0]
+    sides = {side for value in told("side", ()) for side in _SIDES[value]}
     return Attributes(
-        sides=frozenset(
-            side for value in [*values["side"], *("both" for _ in values["dominant"])] for side in _SIDES[value]
-        ),
-        zones=frozenset(values["zone"]),
-        places=_places(tags),
+        sides=_BOTH if dominant else frozenset(sides),
+        zones=frozenset(told("zone", ())),
+        places=_places(tags) if "zone" in values else frozenset(),
         dominant=dominant,
-        by_lobe=bool(values["zone"]) and bool(clause.of("by_lobe", start, end)),
+        by_lobe="zone" in values and bool(clause.of("by_lobe", start, end)),
         sites=frozenset(sites),
-        severity=max(values["severity"], default=_by_percent(clause, start, end) if percent else None),
+        severity=max(told("severity", ()), default=_by_percent(clause, start, end) if percent else None),
         sizes_mm=() if device else tuple(sizes),
-        earlier_mm=() if device else earlier,
+        earlier_mm=() if device else tuple(earlier),
         above_carina_mm=above_carina,
-        temporal=min(values["temporal"], key=_GRAVEST_CHANGE.index, default=None) or _by_sizes(sizes, earlier),
-        descriptors=frozenset(values["descriptor"]),
-        position=next((value for value in _GRAVEST_POSITION if value in values["position"]), None),
+        temporal=min(told("temporal", ()), key=_GRAVEST_CHANGE.index, default=None) or _by_sizes(sizes, earlier),
+        descriptors=frozenset(told("descriptor", ())),
+        position=next((value for value in _GRAVEST_POSITION if value in told("position", ())), None),
     )
 
 
@@ -244,6 +248,8 @@ def _levels(clause: Clause, start: int, end: int) -> set[str]:
     """Ribs and vertebrae by number: "left 5th and 6th ribs", "the seventh rib", "T8"."""
     found: set[str] = set()
     words = clause.words
+    if not clause.has_numbers and "rib" not in words:
+        return found
     ribs = [position for position in range(start, end) if words[position] == "rib"]
     for position in ribs:
         for near in range(max(start, position - 8), min(end, position + 6)):
@@ -251,7 +257,7 @@ def _levels(clause: Clause, start: int, end: int) -> set[str]:
             unit = near + 1 < len(words) and words[near + 1] in _UNITS
             if number and not unit and 1 <= int(number) <= 12:
                 found.add(f"rib {int(number)}")
-    for position in range(start, end - 1):
+    for position in range(start, end - 1) if clause.has_numbers else ():
         letter, number = words[position : position + 2]
         if letter in _SPINE and number.isdecimal() and int(number) <= 12 and _adjacent(clause, position):
             found.add(f"{_SPINE[letter]}{number}")

@@ -25,11 +25,12 @@ def with_changes(tags: Sequence[Tag], words: Sequence[str], composites: Mapping[
         composites: Of the lexicon: which words of change may be the state of which structure.
     """
     tags = list(tags)
-    if any(tag.kind == "prior" for tag in tags):
+    kinds = [tag.kind for tag in tags]
+    if "prior" in kinds:
         tags = [_new(tag, tags[place + 1 : place + 1 + _TAGS]) for place, tag in enumerate(tags)]
-    changes = [tag for tag in tags if tag.kind == "change"]
-    if not changes:
+    if "change" not in kinds:
         return tags
+    changes = [tag for tag in tags if tag.kind == "change"]
     told = _Told(tags, words, composites)
     made = [tag for change in changes for tag in told.resolved(change)]
     kept = [tag for tag in tags if tag.kind != "change" and tag not in told.used]

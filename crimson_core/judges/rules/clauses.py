@@ -1,9 +1,9 @@
 """A sentence -> its clauses: the reach of a negation, and the room in which words belong to a finding."""
 
+import re
 from bisect import bisect_left
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from crimson_core.judges.rules.change import with_changes
 from crimson_core.judges.rules.forms import with_answers
@@ -14,6 +14,10 @@ MODIFIERS = ("side", "dominant", "zone", "sites", "severity", "temporal", "descr
 COPULAS = frozenset(("is", "are", "appear", "appears", "remain", "remains", "was", "were"))
 
 _MODIFIERS = frozenset(MODIFIERS)
+_LISTING = ("conjunction", "alternative", "anatomy", "definite", *MODIFIERS)
+_TRANSPARENT = ("glue", "anatomy", "states", "conjunction", *MODIFIERS)
+_NAMING = frozenset(("concept", "states", "normal", "anaphor"))
+_DIGIT = re.compile(r"\d")
 
 # No clause that a person writes is longer. Text without an end, as a looping generator writes it, is cut here, so that the
 # time for a report grows with its length and no faster.
@@ -21,9 +25,11 @@ _LONGEST = 120  # words
 _SHORT = 3  # words: "small effusion; unchanged" is one clause
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Clause:
     """A clause with its phrases.
+
+    Sets of its words are integers, with a bit for each word from its first on.
 
     Attributes:
         words: Normalised words of the whole sentence.
@@ -31,8 +37,10 @@ class Clause:
         start: First word of the clause.
         end: One past its last word.
         tags: The phrases in it, in the order of the text.
-        by_kind: The same by their kind.
         lead: How it follows the clause before it: contrast, stop, concession or exception; None at the start of a sentence.
+        has_numbers: Whether any word of the sentence is a number.
+        by_kind: The phrases by their kind.
+        by_cue: Those that say whether something is there, by their value, such as `negated_before`.
     """
 
     words: list[str]
@@ -40,8 +48,31 @@ class Clause:
     start: int
     end: int
     tags: list[Tag]
-    by_kind: dict[str, list[Tag]]
-    lead: str | None = None
+    lead: str | None
+    has_numbers: bool
+    by_kind: dict[str, list[Tag]] = field(init=False)
+    by_cue: dict[str, list[Tag]] = field(init=False)
+    _modifiers: list[Tag] = field(init=False)
+    _listing: int | None = field(init=False, default=None)
+    _transparent: int | None = field(init=False, default=None)
+    _joints: int | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        """Sort the phrases."""
+        by_kind: dict[str, list[Tag]] = {}
+        by_cue: dict[str, list[Tag]] = {}
+        modifiers = []
+        for tag in self.tags:
+            kind = tag.kind
+            if kind in by_kind:
+                by_kind[kind].append(tag)
+            else:
+                by_kind[kind] = [tag]
+            if kind in _MODIFIERS:
+                modifiers.append(tag)
+            elif kind == "assertion":
+                by_cue.setdefault(tag.value, []).append(tag)
+        self.by_kind, self.by_cue, self._modifiers = by_kind, by_cue, modifiers
 
     def of(self, kind: str, start: int = 0, end: int | None = None) -> list[Tag]:
         """Tags of one kind that lie between two word positions."""
@@ -50,30 +81,19 @@ class Clause:
             return []
         return [t for t in tags if t.start >= start and (end is None or t.end <= end)]
 
-    def cues(self, value: str) -> list[Tag]:
+    def cues(self, value: str) -> Sequence[Tag]:
         """Tags that say whether something is there, of one value, such as `negated_before`."""
-        return [t for t in self.by_kind.get("assertion", ()) if t.value == value]
+        return self.by_cue.get(value, ())
 
     def modifiers(self, start: int, end: int) -> list[Tag]:
         """Modifiers that lie between two word positions, in the order of the text."""
         return [t for t in self._modifiers if t.start >= start and t.end <= end]
 
-    @cached_property
-    def has_numbers(self) -> bool:
-        """Whether any word is a number."""
-        return any(self.words[p][0].isdecimal() for p in range(self.start, self.end))
-
-    @cached_property
-    def listing(self) -> frozenset[int]:
-        """Positions of words that may stand between the items of a list: commas, conjunctions, modifiers."""
-        return self.places("conjunction", "alternative", "anatomy", "definite", *MODIFIERS)
-
     def enumerated(self, one: Tag, other: Tag) -> bool:
         """Whether two tags are items of one list, with a conjunction between them."""
         start, end = min(one.end, other.end), max(one.start, other.start)
-        listed = self.listing | self.places("glue", "clause_end")
         joint = self.of("conjunction", start, end) or self.of("clause_end", start, end)
-        return bool(joint) and listed.issuperset(range(start, end))
+        return bool(joint) and self._all(self.listing | self.places("glue", "clause_end"), start, end)
 
     def copula(self, start: int, end: int) -> bool:
         """Whether a form of "to be" or the like is all that stands between two word positions."""
@@ -81,37 +101,76 @@ class Clause:
 
     def one_list(self, start: int, end: int) -> bool:
         """Whether only commas, conjunctions and modifiers stand between two word positions."""
-        return self.listing.issuperset(range(start, end))
+        return self._all(self.listing, start, end)
 
-    @cached_property
-    def transparent(self) -> frozenset[int]:
-        """Positions of words that may stand between a structure and its state."""
-        cues = {p for v in ("negated_before", "uncertain_before") for t in self.cues(v) for p in range(t.start, t.end)}
-        numbers = {p for p in range(self.start, self.end) if self.words[p][0].isdecimal()}  # "the left 5th rib"
-        return self.places("glue", "anatomy", "states", "conjunction", *MODIFIERS) | cues | numbers
+    def only(self, start: int, end: int, *kinds: str) -> bool:
+        """Whether nothing but phrases of some kinds stands between two word positions."""
+        return self._all(self.places(*kinds), start, end)
 
-    @cached_property
-    def joints(self) -> frozenset[int]:
-        """Positions of words at which the words before a noun cannot start: conjunctions, prepositions, verbs."""
-        verbs = {p for p in range(self.start, self.end) if self.words[p].endswith("ing")}
-        verbs -= self.places(*MODIFIERS, "concept")
-        denying = {p for t in self.cues("negated_before") for p in range(t.start, t.end)}
-        return self.places("conjunction", "alternative", "link", "joint") | verbs | denying
+    def joined(self, start: int, end: int) -> bool:
+        """Whether what stands between two word positions parts no structure from its state."""
+        if self._transparent is None:
+            cues = self.bits(tag for value in ("negated_before", "uncertain_before") for tag in self.cues(value))
+            self._transparent = cues | self.places(*_TRANSPARENT) | self._numbers()
+        return self._all(self._transparent, start, end)
 
-    @cached_property
-    def _modifiers(self) -> list[Tag]:
-        return [t for t in self.tags if t.kind in _MODIFIERS]
+    def has(self, start: int, end: int, *kinds: str) -> bool:
+        """Whether a word between two positions stands in a phrase of some kinds."""
+        return start < end and bool(self.places(*kinds) & self.words_between(start, end))
 
-    def places(self, *kinds: str) -> frozenset[int]:
-        """Positions of all words in tags of some kinds."""
-        return frozenset(p for kind in kinds for t in self.by_kind.get(kind, ()) for p in range(t.start, t.end))
+    @property
+    def listing(self) -> int:
+        """Words that may stand between the items of a list: commas, conjunctions, modifiers."""
+        if self._listing is None:
+            self._listing = self.places(*_LISTING)
+        return self._listing
+
+    def is_joint(self, position: int) -> bool:
+        """Whether the words before a noun cannot start at a word: at a conjunction, a preposition or a verb."""
+        if self._joints is None:
+            verbs = 0
+            for place, word in enumerate(self.words[self.start : self.end]):
+                if word.endswith("ing"):
+                    verbs |= 1 << place
+            if verbs:
+                verbs &= ~self.places(*MODIFIERS, "concept")
+            denying = self.bits(self.cues("negated_before"))
+            self._joints = verbs | denying | self.places("conjunction", "alternative", "link", "joint")
+        return bool(self._joints >> position - self.start & 1)
+
+    def places(self, *kinds: str) -> int:
+        """The words in phrases of some kinds."""
+        found = 0
+        for kind in kinds:
+            if kind in self.by_kind:
+                found |= self.bits(self.by_kind[kind])
+        return found
+
+    def bits(self, tags: Iterable[Tag]) -> int:
+        """The words of some phrases."""
+        found, first = 0, self.start
+        for start, end, _, _ in tags:
+            found |= (1 << end - first) - (1 << start - first)
+        return found
+
+    def words_between(self, start: int, end: int) -> int:
+        """The words from one position to another one that does not lie before it."""
+        return (1 << end - self.start) - (1 << start - self.start)
+
+    def _all(self, among: int, start: int, end: int) -> bool:
+        return end <= start or not self.words_between(start, end) & ~among
+
+    def _numbers(self) -> int:
+        if not self.has_numbers:
+            return 0
+        return sum(1 << place for place, word in enumerate(self.words[self.start : self.end]) if word[0].isdecimal())
 
 
 def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
     """The clauses of a sentence that hold any phrase of the lexicon."""
-    found = report_words(sentence)
-    words, spans = [word for word, _, _ in found], [(start, end) for _, start, end in found]
+    words, spans = report_words(sentence)
     tags = with_answers(with_changes(lexicon.tags(words), words, lexicon.composites), sentence, spans)
+    numbers = _DIGIT.search(sentence) is not None
     position = 0
     for start, end, lead in _borders(tags, len(words)):
         inside = []
@@ -120,10 +179,7 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
                 inside.append(tags[position])
             position += 1
         if inside:
-            by_kind: dict[str, list[Tag]] = {}
-            for tag in inside:
-                by_kind.setdefault(tag.kind, []).append(tag)
-            yield Clause(words, spans, start, end, inside, by_kind, lead)
+            yield Clause(words, spans, start, end, inside, lead, numbers)
 
 
 def _only_a_place(tags: list[Tag], start: int, end: int) -> bool:
@@ -146,7 +202,7 @@ def _only_a_place(tags: list[Tag], start: int, end: int) -> bool:
 def _borders(tags: list[Tag], length: int) -> Iterator[tuple[int, int, str | None]]:
     start, lead = 0, None
     ends = [t for t in tags if t.kind == "clause_end"]
-    named = [t.start for t in tags if t.kind in ("concept", "states", "normal", "anaphor")]
+    named = [t.start for t in tags if t.kind in _NAMING] if ends else []
     for position, tag in enumerate([*ends, Tag(length, length, "clause_end", None)]):
         upto = ends[position + 1].start if position + 1 < len(ends) else length
         # "enlarged but stable": what names nothing says more about what was named before

@@ -4,7 +4,7 @@ The reading itself says so; nothing is read a second time in another way.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from crimson_core.judges.rules.attributes import Attributes, Mention
@@ -297,10 +297,9 @@ def _entry(tag: Tag, clause: Clause) -> str:
 
 def _said(attributes: Attributes) -> dict[str, Any]:
     """The attributes that are told, JSON-ready."""
-    told = ((field.name, getattr(attributes, field.name)) for field in fields(attributes))
     return {
         name: sorted(value) if isinstance(value, frozenset) else value
-        for name, value in told
+        for name, value in attributes._asdict().items()
         if value not in (None, False, frozenset(), ())
     }
 

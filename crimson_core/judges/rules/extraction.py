@@ -1,7 +1,6 @@
 """A report's text -> its findings, each with its attributes and its place in the text."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from crimson_core.judges.rules.attributes import Attributes, Mention
@@ -31,8 +30,7 @@ def no_name(clause: str) -> None:
     return
 
 
-@dataclass(frozen=True)
-class ReportFinding:
+class ReportFinding(NamedTuple):
     """One finding of a report.
 
     Attributes:
@@ -55,7 +53,7 @@ class ReportFinding:
     present: bool = True
     taken_up: bool = False
     signs: tuple[str, ...] = ()
-    told_at: tuple[tuple[int, int], ...] = field(default=(), compare=False)
+    told_at: tuple[tuple[int, int], ...] = ()
 
     @property
     def diagnoses(self) -> tuple[str, ...]:
@@ -196,7 +194,7 @@ def _read(report: str, name_of: NameOf, section_end: str, steps: list[ClauseRead
                 more = continuation(clause, words.concepts[last.concepts[0]].device)
                 if more and (clause.lead == "exception" or last.present):
                     role = "continues"
-                    found[-1] = replace(last, attributes=last.attributes.with_those_of(more), present=True)
+                    found[-1] = last._replace(attributes=last.attributes.with_those_of(more), present=True)
             else:
                 found += told
             phrases += len(clause.tags)
@@ -230,10 +228,9 @@ def _explains(diagnoses: list[ReportFinding], last: ReportFinding, words: Lexico
 def _explained(last: ReportFinding, diagnoses: list[ReportFinding], tentative: bool) -> ReportFinding:
     """A finding with what a later clause takes it to be."""
     concepts = tuple(dict.fromkeys(concept for d in diagnoses for concept in d.concepts))
-    return replace(
-        last,
+    return last._replace(
         concepts=tuple(dict.fromkeys((*last.concepts, *concepts))) if tentative else concepts,
-        attributes=replace(last.attributes, uncertain=last.attributes.uncertain or tentative),
+        attributes=last.attributes._replace(uncertain=last.attributes.uncertain or tentative),
         appearance=tuple(c for c in last.concepts if c not in concepts) if tentative else (),
         signs=last.signs if tentative else (*last.signs, *last.concepts),
         told_at=last.told_at + tuple(place for d in diagnoses for place in d.told_at),
@@ -256,8 +253,7 @@ def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportF
             kept.append(finding)
         else:
             first, other = sorted((kept[same], finding), key=lambda f: f.start)
-            kept[same] = replace(
-                first,
+            kept[same] = first._replace(
                 concepts=_narrower(kept[same].concepts, finding.concepts, words),
                 attributes=first.attributes.with_those_of(other.attributes),
                 appearance=first.appearance + other.appearance,

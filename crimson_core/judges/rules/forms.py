@@ -28,6 +28,11 @@ _ANSWER = re.compile(
     rf"(?={_SIGN}(?:$|[,;|.!\n)\]}}]|[-–—]\s))",
     re.IGNORECASE,
 )
+# What a sentence with an answer holds; most sentences hold none of it, and are not searched any further.
+_MAY_ANSWER = re.compile(
+    r"[-–—:=?|(\[☐.·_,](?:(?<=[:=?|(\[☐])|(?<=[.·_])[.·_]{2}|(?<=\s[-–—])\s|(?<=,)\s?(?:[01]|no|yes|true|false)\s*$)",
+    re.IGNORECASE,
+)
 _SIGNS = {"+": "present", "1": "present"}
 _LEADING_SIGN = re.compile(r"\s?[(\[]\s?(?P<sign>[-–−+])\s?[)\]]")
 _EMPTY_BOX = re.compile(r"^\s{0,40}(?:[-*•]\s?)?(?:\[\s?\]|\(\s?\)|☐)")
@@ -45,6 +50,8 @@ def with_answers(tags: Sequence[Tag], sentence: str, spans: Sequence[tuple[int, 
         sentence: Its text.
         spans: Characters of its words.
     """
+    if not _MAY_ANSWER.search(sentence):
+        return list(tags)
     if _LEADING_SIGN.match(sentence):
         return _with_leading_signs(tags, sentence, spans)
     found = list(_answers(sentence))

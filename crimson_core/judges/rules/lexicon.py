@@ -3,10 +3,11 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,25 +110,37 @@ class Lexicon:
 
     def tags(self, words: list[str]) -> list[Tag]:
         """The longest phrase at each place of a sentence, from left to right, once per meaning."""
-        statements = list(_tags(self.statements, words))
-        tags = [*_tags(self.phrases, words), *statements]
-        return sorted(tags, key=lambda tag: tag.start) if statements else tags
+        tags = _tags(self.phrases, words)
+        if self.statements.keys().isdisjoint(words):  # of first words
+            return tags
+        statements = _tags(self.statements, words)
+        return sorted([*tags, *statements], key=_START) if statements else tags
 
 
-def _tags(phrases: dict[Any, Any], words: list[str]) -> Iterator[Tag]:
-    position, length = 0, len(words)
-    while position < length:
-        node = phrases.get(words[position])
+_START = attrgetter("start")
+
+
+def _tags(phrases: dict[Any, Any], words: Sequence[str]) -> list[Tag]:
+    found: list[Tag] = []
+    position = 0
+    ahead = [*words, ""]  # no phrase goes on behind the last word
+    while position < len(words):
+        node = phrases.get(ahead[position])
+        if node is None:
+            position += 1
+            continue
         end, meanings, offset = position, None, position
         while node is not None:
             offset += 1
             if None in node:
                 end, meanings = offset, node[None]
-            node = node.get(words[offset]) if offset < length else None
+            node = node.get(ahead[offset])
         if meanings:
-            for kind, value in meanings:
-                yield Tag(position, end, kind, value)
-        position = end if meanings else position + 1
+            found += [Tag(position, end, kind, value) for kind, value in meanings]
+            position = end
+        else:
+            position += 1
+    return found
 
 
 @cache
@@ -265,7 +278,7 @@ def _words(term: str) -> tuple[str, ...]:
 
 def _parts(words: list[str], phrases: dict[Any, Any]) -> tuple[str, str] | None:
     """The structure and the state that a term consists of, with nothing else that says anything; None of another term."""
-    tags = list(_tags(phrases, words))
+    tags = _tags(phrases, words)
     anatomy, states, rest = _structure_and_rest(words, tags)
     if len({tag.start for tag in anatomy}) != 1 or len({tag.start for tag in states}) != 1 or rest:
         return None
@@ -294,7 +307,7 @@ def _composites(entries: dict[str, dict[str, Any]], phrases: dict[Any, Any]) -> 
                 found.setdefault(parts, set()).add(key)
                 own.add((parts[0], key))
                 continue
-            anatomy, states, rest = _structure_and_rest(words, list(_tags(phrases, words)))
+            anatomy, states, rest = _structure_and_rest(words, _tags(phrases, words))
             head = named.get(rest)
             own |= {(tag.value, key) for tag in anatomy}
             if head and not states and len({tag.start for tag in anatomy}) == 1 and head in entry.get("broader", ()):
@@ -317,18 +330,14 @@ def words_of(text: str) -> list[tuple[str, int, int]]:
     return [(normalise(match[0]), match.start(), match.end()) for match in _WORD.finditer(text)]
 
 
-def report_words(text: str) -> list[tuple[str, int, int]]:
-    """As `words_of`, with typing errors in long words of the lexicon mended."""
-    return [
-        (
-            _number(match[0])
-            if match[0][0].isdecimal()
-            else (match[0] in _LETTERS and _side_of(match, text)) or _mended(match[0]),
-            match.start(),
-            match.end(),
-        )
-        for match in _WORD.finditer(text)
-    ]
+def report_words(text: str) -> tuple[list[str], list[tuple[int, int]]]:
+    """As `words_of`, words and spans apart, with typing errors in long words of the lexicon mended."""
+    words, spans = [], []
+    for match in _WORD.finditer(text):
+        word = match[0]
+        words.append((word in _LETTERS and _side_of(match, text)) or _mended(word))
+        spans.append(match.span())
+    return words, spans
 
 
 def _number(text: str) -> str:
@@ -345,10 +354,12 @@ def _side_of(match: re.Match[str], text: str) -> str | None:
 
 @lru_cache(maxsize=20_000)  # words recur; bounded, since reports hold endless names
 def _mended(word: str) -> str:
-    """A normalised word; one that is no word of the lexicon but nearly one, as that word.
+    """A number or a normalised word; one that is no word of the lexicon but nearly one, as that word.
 
     Only long words are mended, whose first letter is right, and never by an ending alone: "resolve" is not "resolved".
     """
+    if word[0].isdecimal():
+        return _number(word)
     word = normalise(word)
     known, by_letter = _vocabulary()
     if len(word) < _SHORTEST_SWAPPED or word in known or not word.isalpha():

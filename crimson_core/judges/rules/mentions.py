@@ -184,10 +184,12 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
 def _joined_to(name: Tag, tag: Tag, clause: Clause) -> bool:
     """Whether a structure or state is said of what is named: only words that part nothing stand between them."""
     between = _between(name, tag)
-    parting = clause.places("conjunction", "alternative", "concept")
-    if tag.end <= name.start and (clause.places("anatomy") & set(between)):
-        parting = clause.places("concept")  # "calcified mediastinal and hilar nodes"
-    return len(between) <= _FARTHEST_STATE and clause.transparent.issuperset(between) and parting.isdisjoint(between)
+    start, end = between.start, between.stop
+    if end - start > _FARTHEST_STATE or not clause.joined(start, end):
+        return False
+    if tag.end <= name.start and clause.has(start, end, "anatomy"):
+        return not clause.has(start, end, "concept")  # "calcified mediastinal and hilar nodes"
+    return not clause.has(start, end, "conjunction", "alternative", "concept")
 
 
 def _between(structure: Tag, state: Tag) -> range:
@@ -198,9 +200,10 @@ def _of_one(structure: Tag, state: Tag, clause: Clause, lexicon: Lexicon) -> boo
     """Whether a structure and a state make a concept, and nothing that matters parts them."""
     if structure.start < state.end and state.start < structure.end:
         return False
+    if (structure.value, state.value) not in lexicon.composites:
+        return False
     between = _between(structure, state)
-    known = (structure.value, state.value) in lexicon.composites
-    return known and len(between) <= _FARTHEST_STATE and clause.transparent.issuperset(between)
+    return len(between) <= _FARTHEST_STATE and clause.joined(between.start, between.stop)
 
 
 # --- what is said about it
@@ -223,7 +226,7 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
 def _border(left: Mention, right: Mention, clause: Clause) -> int:
     """Where the words about one mention end and those about the next one begin: before the words that lead its name."""
     position = right.start
-    while position > left.end and position - 1 not in clause.joints:
+    while position > left.end and not clause.is_joint(position - 1):
         position -= 1
     return max(position, left.end)
 
@@ -277,8 +280,8 @@ def _split_sides(mention: Mention, clause: Clause) -> Iterable[Mention]:
 def _own(shared: Attributes, part: Attributes) -> Attributes:
     """The attributes of one of two findings that are told together."""
     if part.severity or part.temporal:
-        shared = replace(shared, severity=part.severity, temporal=part.temporal)
-    return replace(shared, sides=part.sides)
+        shared = shared._replace(severity=part.severity, temporal=part.temporal)
+    return shared._replace(sides=part.sides)
 
 
 # --- what belongs together
@@ -296,15 +299,15 @@ def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
         bare = not clause.modifiers(left.end, right.start)
         change = left.attributes.temporal
         if bare and change and not right.attributes.temporal and clause.of("temporal", left.first, left.start):
-            right.attributes = replace(right.attributes, temporal=change)
+            right.attributes = right.attributes._replace(temporal=change)
         concepts = [lexicon.concepts[m.concepts[0]] for m in (left, right)]
         if not all(concept.sided and not concept.directed for concept in concepts):
             continue
         one, other = left.attributes, right.attributes
         if one.sides and left.first < left.start and not other.sides and (bare or other.zones):
-            right.attributes = replace(other, sides=one.sides, zones=other.zones or one.zones)
+            right.attributes = other._replace(sides=one.sides, zones=other.zones or one.zones)
         elif _placed(right) and right.last > right.end and not _placed(left):
-            left.attributes = replace(one, sides=other.sides, zones=other.zones)
+            left.attributes = one._replace(sides=other.sides, zones=other.zones)
     change = place = None  # told after the list, so of all that stands in it
     for later, earlier in pairwise(found[::-1]):
         if later.start == earlier.start or not clause.one_list(earlier.end, later.start):
@@ -314,7 +317,8 @@ def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
         change = told.temporal if clause.of("temporal", later.end, later.last) else change
         place = told.position if clause.of("position", later.end, later.last) else place
         own = earlier.attributes
-        earlier.attributes = replace(own, temporal=own.temporal or change, position=own.position or place)
+        if (change and not own.temporal) or (place and not own.position):
+            earlier.attributes = own._replace(temporal=own.temporal or change, position=own.position or place)
 
 
 def _placed(mention: Mention) -> bool:
@@ -328,7 +332,7 @@ def _joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[
     for mention in found:
         if joined and _damages(mention, joined[-1], clause, lexicon):
             joined[-1] = replace(
-                joined[-1], attributes=replace(joined[-1].attributes, position="bad"), last=mention.last
+                joined[-1], attributes=joined[-1].attributes._replace(position="bad"), last=mention.last
             )
             continue
         last = joined[-1] if joined and joined[-1].presence == mention.presence == "present" else None
@@ -418,10 +422,9 @@ def _link(left: Mention, right: Mention, clause: Clause, lexicon: Lexicon) -> st
     named = clause.words[left.end : right.start]
     if lexicon.concepts[left.concepts[0]].vague and tuple(named[-2:]) in _IS_A:
         return "firm"  # "the opacity behind the heart is a hiatal hernia"
-    between = set(range(left.end, right.start)) - clause.places(
-        "side", "zone", "severity", "descriptor", "glue", "temporal"
-    )
-    if links and between == {p for t in links for p in range(t.start, t.end)} - clause.places("glue"):
+    said = clause.words_between(left.end, right.start) if left.end < right.start else 0
+    between = said & ~clause.places("side", "zone", "severity", "descriptor", "glue", "temporal")
+    if links and between == clause.bits(links) & ~clause.places("glue"):
         return "direct"
     # "ground-glass right upper lobe nodule": an appearance that stands as an adjective
     return "direct" if left.end < right.start and not between else None
@@ -455,7 +458,7 @@ def _merged(left: Mention, right: Mention, concepts: tuple[str, ...], uncertain:
         appearance=left.appearance + right.appearance,
         signs=left.signs + right.signs,
         taken_up=left.taken_up,
-        attributes=replace(attributes, uncertain=attributes.uncertain or uncertain),
+        attributes=attributes._replace(uncertain=attributes.uncertain or uncertain),
         first=min(left.first, right.first),
         last=max(left.last, right.last),
         named_by=left.named_by + right.named_by,
