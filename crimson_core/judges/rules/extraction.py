@@ -1,6 +1,7 @@
 """A report's text -> its findings, each with its attributes and its place in the text."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from crimson_core.judges.rules.attributes import Attributes, Mention
@@ -77,6 +78,35 @@ class ClauseRead(NamedTuple):
     role: str | None
 
 
+class Told(NamedTuple):
+    """What a clause tells, whatever stands around it.
+
+    Attributes:
+        findings: What it says to be present or absent; places are characters of its sentence.
+        names: Whether it names a finding at all.
+        tentative: Whether it explains the finding before it, and tentatively; see `explanation`.
+        more: What it says about a finding before it that is no device, and about a device, where it names none.
+        exception: It takes back a denial: "no effusion except for a trace on the left".
+        phrases: How many phrases of the lexicon it holds.
+        states: Whether it says something that may stand without a finding.
+        clause: The clause, where it takes up what was named before, or somebody asks; else None.
+        named: The findings as `mentions` gives them, for whoever asks.
+    """
+
+    findings: tuple[ReportFinding, ...]
+    names: bool
+    tentative: bool | None
+    more: tuple[Attributes | None, Attributes | None] | None
+    exception: bool
+    phrases: int
+    states: bool
+    clause: Clause | None
+    named: Sequence[Mention]
+
+
+ReadSentence = Callable[[str], Sequence[Told]]
+
+
 class Reading(NamedTuple):
     """What a report says.
 
@@ -135,7 +165,12 @@ def read_report(report: str, name_of: NameOf = no_name) -> list[ReportFinding]:
     return reading_of(report, name_of).told
 
 
-def reading_of(report: str, name_of: NameOf = no_name, steps: list[ClauseRead] | None = None) -> Reading:
+def reading_of(
+    report: str,
+    name_of: NameOf = no_name,
+    steps: list[ClauseRead] | None = None,
+    read: ReadSentence | None = None,
+) -> Reading:
     """What a report says.
 
     A report that seems to hold nothing but a history or a technique has its findings in the same paragraph, or line, as these.
@@ -144,20 +179,63 @@ def reading_of(report: str, name_of: NameOf = no_name, steps: list[ClauseRead] |
         report: Its text.
         name_of: Gives the concept of a clause that names none of the lexicon, or None.
         steps: Where to note what became of each clause, for whoever asks.
+        read: A `read_sentence` that remembers what it has read; not together with `name_of` and `steps`.
     """
-    reading = _read(report, name_of, "paragraph", steps)
+    read = read or partial(read_sentence, name_of=name_of, detailed=steps is not None)
+    reading = _read(report, name_of, "paragraph", steps, read)
     if reading.told or has_findings_section(report, lexicon()):
         return reading
     for section_end in ("line", "sentence"):
         if steps is not None:
             steps.clear()
-        reading = _read(report, name_of, section_end, steps)
+        reading = _read(report, name_of, section_end, steps, read)
         if reading.told:
             break
     return reading
 
 
-def _read(report: str, name_of: NameOf, section_end: str, steps: list[ClauseRead] | None) -> Reading:
+def read_sentence(sentence: str, name_of: NameOf = no_name, detailed: bool = False) -> tuple[Told, ...]:
+    """What the clauses of a sentence tell.
+
+    Args:
+        sentence: Its text.
+        name_of: Gives the concept of a clause that names none of the lexicon, or None.
+        detailed: Keep the clauses and how they were read.
+    """
+    return tuple(_told(clause, sentence, name_of, (), detailed) for clause in clauses(sentence, lexicon()))
+
+
+def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...], detailed: bool) -> Told:
+    """What a clause tells; `before` are the concepts that were named last."""
+    words = lexicon()
+    named = mentions(clause, words, before)
+    if not named and tells_something(clause):
+        text = sentence[clause.spans[clause.start][0] : clause.spans[clause.end - 1][1]]
+        named = mention_of(clause, name_of(text), words)
+    told = tuple(
+        [
+            _finding(m, clause.spans[m.first][0], clause.spans[m.last - 1][1])
+            for m in named
+            if m.presence != "unsaid" and words.concepts[m.concepts[0]].reported
+        ]
+    )
+    kept = detailed or "anaphor" in clause.by_kind
+    return Told(
+        told,
+        bool(named),
+        explanation(clause) if told else None,
+        continuation(clause) if not named else None,
+        clause.lead == "exception",
+        len(clause.tags),
+        "elsewhere" not in clause.by_kind and not _STATEMENTS.isdisjoint(clause.by_kind),
+        clause if kept else None,
+        named if kept else (),
+    )
+
+
+def _read(
+    report: str, name_of: NameOf, section_end: str, steps: list[ClauseRead] | None, read: ReadSentence
+) -> Reading:
     words = lexicon()
     length = phrases = 0
     states = False  # whether something is said that may stand without a finding
@@ -171,36 +249,28 @@ def _read(report: str, name_of: NameOf, section_end: str, steps: list[ClauseRead
         seen.add(sentence)
         length += len(sentence.strip())
         recent, current = current, len(found)
-        for clause in clauses(sentence, words):
+        for told in read(sentence):
             last = found[-1] if len(found) > recent else None
-            named = mentions(clause, words, last.concepts if last else ())
-            if not named and tells_something(clause):
-                text = sentence[clause.spans[clause.start][0] : clause.spans[clause.end - 1][1]]
-                named = mention_of(clause, name_of(text), words)
-            told = [
-                _finding(m, start + clause.spans[m.first][0], start + clause.spans[m.last - 1][1])
-                for m in named
-                if m.presence != "unsaid" and words.concepts[m.concepts[0]].reported
-            ]
+            if last and told.clause and "anaphor" in told.clause.by_kind:
+                told = _told(told.clause, sentence, name_of, last.concepts, True)
             role = None
-            tentative = explanation(clause) if told and last else None
             meant = None
-            if tentative is not None:
+            if told.tentative is not None and last:
                 meant = next((i for i in range(len(found) - 1, recent - 1, -1) if found[i].present), None)
-            if meant is not None and _explains(told, found[meant], words):
-                found[meant] = _explained(found[meant], told, tentative)
+            if meant is not None and _explains(told.findings, found[meant], words):
+                found[meant] = _explained(found[meant], _moved(told.findings, start), told.tentative)
                 role = "explains"
-            elif not named and last:
-                more = continuation(clause, words.concepts[last.concepts[0]].device)
-                if more and (clause.lead == "exception" or last.present):
+            elif not told.names and last:
+                more = told.more and told.more[words.concepts[last.concepts[0]].device]
+                if more and (told.exception or last.present):
                     role = "continues"
                     found[-1] = last._replace(attributes=last.attributes.with_those_of(more), present=True)
             else:
-                found += told
-            phrases += len(clause.tags)
-            states = states or ("elsewhere" not in clause.by_kind and not _STATEMENTS.isdisjoint(clause.by_kind))
-            if steps is not None:
-                steps.append(ClauseRead(start, clause, named, role))
+                found += _moved(told.findings, start)
+            phrases += told.phrases
+            states = states or told.states
+            if steps is not None and told.clause:
+                steps.append(ClauseRead(start, told.clause, told.named, role))
     # A word of another language may name a finding ("Kein Pneumothorax"), so that much of the rest has to be known too.
     known = phrases >= _LEAST_PHRASES * length
     recognised = (known or length < _SHORT) if found else (known and states) or not report.strip()
@@ -217,11 +287,28 @@ def _finding(mention: Mention, start: int, end: int) -> ReportFinding:
         mention.presence == "present",
         mention.taken_up,
         mention.signs,
-        ((start, end),),
     )
 
 
-def _explains(diagnoses: list[ReportFinding], last: ReportFinding, words: Lexicon) -> bool:
+def _moved(findings: Sequence[ReportFinding], by: int) -> list[ReportFinding]:
+    """Findings of a sentence at their places in the report."""
+    return [
+        ReportFinding(
+            concepts,
+            attributes,
+            start + by,
+            end + by,
+            appearance,
+            present,
+            taken_up,
+            signs,
+            ((start + by, end + by),),
+        )
+        for concepts, attributes, start, end, appearance, present, taken_up, signs, _ in findings
+    ]
+
+
+def _explains(diagnoses: Sequence[ReportFinding], last: ReportFinding, words: Lexicon) -> bool:
     return all(d.present for d in diagnoses) and explains(diagnoses[0].concepts, last.concepts, words)
 
 

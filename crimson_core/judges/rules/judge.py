@@ -1,19 +1,22 @@
 """The offline judge: findings of both reports, their significance, their matches, and what is wrong."""
 
 from collections.abc import Callable, Generator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from crimson_core.judges.base import Judgement
 from crimson_core.judges.rules.attribute_errors import Discrepancy, compare, compare_location
-from crimson_core.judges.rules.extraction import NameOf, ReportFinding, no_name, reading_of
+from crimson_core.judges.rules.extraction import NameOf, ReadSentence, ReportFinding, no_name, read_sentence, reading_of
 from crimson_core.judges.rules.lexicon import lexicon, reading_digest, rules
 from crimson_core.judges.rules.matching import in_parts, is_sign, match_findings
 from crimson_core.judges.rules.significance import Patient, patient_of, significance
 from crimson_core.protocol.evaluation import AttributeError, Errors, Evaluation, Finding, Match
 from crimson_core.protocol.pair import ReportPair
 
-_REMEMBERED = 64  # reports; only while a call lasts, since they are patient data
+# What is remembered, only while a call lasts, since it is patient data: reports, since candidates of several systems come with
+# the same reference, and sentences, since most of those that radiologists and models write have been written before.
+_REPORTS = 64
+_SENTENCES = 4_096
 
 
 class Read(NamedTuple):
@@ -23,9 +26,9 @@ class Read(NamedTuple):
     recognised: bool
 
 
-def read_findings(report: str, name_of: NameOf = no_name) -> Read:
-    """Read a report; `name_of` gives the concept of a clause that names none of the lexicon, or None."""
-    reading = reading_of(report, name_of)
+def read_findings(report: str, name_of: NameOf = no_name, read: ReadSentence | None = None) -> Read:
+    """Read a report; `name_of` and `read` are those of `reading_of`."""
+    reading = reading_of(report, name_of, read=read)
     return Read(reading.findings(), reading.recognised)
 
 
@@ -38,7 +41,7 @@ class OfflineJudge:
 
     def judge(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
         """Yield the judgements in order; this judge fails on no report."""
-        read = lru_cache(_REMEMBERED)(read_findings)  # candidates of several systems come with the same reference
+        read = lru_cache(_REPORTS)(partial(read_findings, read=lru_cache(_SENTENCES)(read_sentence)))
         for index, pair in enumerate(pairs):
             yield index, Judgement(evaluate_pair(pair, read))
 

@@ -10,6 +10,7 @@ from crimson_core.judges.rules.clauses import COPULAS, Clause
 from crimson_core.judges.rules.lexicon import Lexicon, Tag
 
 _NAMING = ("concept", "normal_of", "states", "anaphor")
+_EXPLAINING = frozenset(("similar", "link", "appearance", "pronoun"))
 _IS_A = {(verb, article) for verb in ("is", "was") for article in ("a", "an")}
 _FARTHEST_STATE = 10  # words between a structure and its state
 
@@ -43,13 +44,17 @@ def mention_of(clause: Clause, concept: str | None, lexicon: Lexicon) -> list[Me
     return [mention]
 
 
-def continuation(clause: Clause, device: bool) -> Attributes | None:
-    """What a clause that names no finding says about the one named before: "It measures 8 mm", "Its tip is in the SVC"."""
-    if not any(t.start <= clause.start + 1 for t in clause.of("pronoun")) and clause.lead != "exception":
+def continuation(clause: Clause) -> tuple[Attributes | None, Attributes | None] | None:
+    """What a clause that names no finding says about the one named before: "It measures 8 mm", "Its tip is in the SVC".
+
+    Returns:
+        What it says if that is no device, and if it is one; None if the clause says nothing about it.
+    """
+    if clause.lead != "exception" and not any(t.start <= clause.start + 1 for t in clause.of("pronoun")):
         return None
-    return attributes_of(
-        clause.modifiers(clause.start, clause.end), clause, clause.start, clause.end, clause.start, device
-    )
+    start, end = clause.start, clause.end
+    tags = clause.modifiers(start, end)
+    return attributes_of(tags, clause, start, end, start, False), attributes_of(tags, clause, start, end, start, True)
 
 
 def explanation(clause: Clause) -> bool | None:
@@ -57,6 +62,8 @@ def explanation(clause: Clause) -> bool | None:
 
     "The appearance suggests pneumonia", "This is consistent with edema", "It is stable scarring".
     """
+    if not (clause.by_cue or not _EXPLAINING.isdisjoint(clause.by_kind)):
+        return None
     if clause.of("similar") or clause.cues("not_excluded_after"):
         return True
     if any(t.value == "differential" and t.start <= clause.start + 2 for t in clause.of("link")):
