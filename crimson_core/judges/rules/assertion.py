@@ -7,12 +7,26 @@ from crimson_core.judges.rules.attributes import Mention
 from crimson_core.judges.rules.clauses import Clause
 from crimson_core.judges.rules.lexicon import Tag, lexicon
 
+_DECIDING = frozenset(("normal", "elsewhere", "harmless"))
+
 
 def decide_presence(found: list[Mention], clause: Clause) -> None:
     """Set `presence`, and `uncertain` among the attributes, of the mentions of a clause."""
     for cue in clause.cues("negated_before"):
         for mention in _denied_by(cue, found, clause):
             _decide(mention, "absent", cue)
+    if len(found) > 1:
+        _decide_beside(found, clause)
+    if clause.by_cue:
+        _decide_by_cues(found, clause)
+    if not _DECIDING.isdisjoint(clause.by_kind):
+        _decide_by_statements(found, clause)
+    if clause.by_cue:
+        _hedge_by_cues(found, clause)
+
+
+def _decide_beside(found: list[Mention], clause: Clause) -> None:
+    """What a mention next to it makes of one."""
     for heading, denied in pairwise(found):
         # "Pneumothorax: no pneumothorax"
         if heading.concepts == denied.concepts and denied.presence == "absent":
@@ -21,9 +35,13 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
                 _decide(heading, "absent", cue)
     for operation, reason in pairwise(found):
         # "lobectomy for carcinoma" tells of a carcinoma that was
-        operated = (operation.concepts[0], "postsurgical_change") in lexicon().distances
-        if operated and clause.words[operation.end : reason.start] == ["for"]:
-            _decide(reason, "unsaid", Tag(operation.end, reason.start, "rule", "what an operation was for"))
+        if clause.words[operation.end : reason.start] == ["for"]:
+            if (operation.concepts[0], "postsurgical_change") in lexicon().distances:
+                _decide(reason, "unsaid", Tag(operation.end, reason.start, "rule", "what an operation was for"))
+
+
+def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
+    """Answers, what is asked about, history, and what is denied, or said not to be seen, behind its name."""
     for value, presence in (("answered_no", "absent"), ("answered_nothing", "unsaid")):
         for cue in clause.cues(value):
             for mention in found:
@@ -44,6 +62,10 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
                 # "the tube ends below the diaphragm, its tip is not seen" tells of the tip
                 if not _of_its_tip(clause, mention.end, cue.start):
                     _decide(mention, presence, cue)
+
+
+def _decide_by_statements(found: list[Mention], clause: Clause) -> None:
+    """What is said to be normal, not of this radiograph, or explained by what is no finding."""
     for normal in clause.of("normal"):
         for mention in found:
             # "interstitial markings are normal", but not "the clips are intact"
@@ -57,10 +79,8 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
             leads = vague and normal.end <= mention.start
             if leads and clause.only(normal.end, mention.start, "conjunction", "glue"):
                 _decide(mention, "absent", normal)  # "of normal size and density"
-            if mention.end == normal.start and clause.words[mention.end - 1] in (
-                "low",
-                "high",
-            ):  # "volumes are low normal"
+            # "volumes are low normal"
+            if mention.end == normal.start and clause.words[mention.end - 1] in ("low", "high"):
                 _decide(mention, "absent", normal)
     for elsewhere in clause.of("elsewhere")[:1]:
         for mention in found:
@@ -69,6 +89,9 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
         for mention in found:
             if mention.end <= harmless.start and _is_all_it_is(mention, harmless, clause):
                 _decide(mention, "absent", harmless)
+
+
+def _hedge_by_cues(found: list[Mention], clause: Clause) -> None:
     for cue in clause.cues("uncertain_after"):
         for mention in _list_before(found, cue, clause):
             _hedge(mention, cue)

@@ -202,7 +202,10 @@ def _only_a_place(tags: list[Tag], start: int, end: int) -> bool:
 def _borders(tags: list[Tag], length: int) -> Iterator[tuple[int, int, str | None]]:
     start, lead = 0, None
     ends = [t for t in tags if t.kind == "clause_end"]
-    named = [t.start for t in tags if t.kind in _NAMING] if ends else []
+    if not ends and length <= _LONGEST:
+        yield 0, length, None
+        return
+    named = [t.start for t in tags if t.kind in _NAMING]
     for position, tag in enumerate([*ends, Tag(length, length, "clause_end", None)]):
         upto = ends[position + 1].start if position + 1 < len(ends) else length
         # "enlarged but stable": what names nothing says more about what was named before

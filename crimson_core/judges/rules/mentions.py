@@ -10,6 +10,7 @@ from crimson_core.judges.rules.clauses import COPULAS, Clause
 from crimson_core.judges.rules.lexicon import Lexicon, Tag
 
 _NAMING = ("concept", "normal_of", "states", "anaphor")
+_BESIDE = frozenset(("anatomy", "states"))
 _EXPLAINING = frozenset(("similar", "link", "appearance", "pronoun"))
 _IS_A = {(verb, article) for verb in ("is", "was") for article in ("a", "an")}
 _FARTHEST_STATE = 10  # words between a structure and its state
@@ -21,8 +22,11 @@ def mentions(clause: Clause, lexicon: Lexicon, before: tuple[str, ...] = ()) -> 
     if not found:
         return []
     _assign_attributes(found, clause, lexicon)
-    found = [part for mention in found for part in _split_sides(mention, clause)]
+    if len(clause.by_kind.get("side", ())) > 1:
+        found = [part for mention in found for part in _split_sides(mention, clause)]
     decide_presence(found, clause)
+    if len(found) == 1:
+        return found
     _share(found, clause, lexicon)
     return _joined(found, clause, lexicon)
 
@@ -88,12 +92,32 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
     if clause.by_kind.keys().isdisjoint(_NAMING):
         return []
     found = {t.start: Mention((t.value,), t.start, t.end, named_by=(t,)) for t in clause.of("concept")}
-    spent = _narrow(found, clause, lexicon)
+    told_beside = not _BESIDE.isdisjoint(clause.by_kind)
+    spent = _narrow(found, clause, lexicon) if found and told_beside else set()
     for tag in clause.of("normal_of"):
         normal = Mention(
             (tag.value,), tag.start, tag.end, presence="absent", named_by=(tag,), decided_by=(("absent", tag),)
         )
         found.setdefault(tag.start, normal)
+    if "states" in clause.by_kind and "anatomy" in clause.by_kind:
+        _add_states(found, spent, clause, lexicon)
+    for tag in clause.of("anaphor") if before else ():
+        # "a smaller one on the left", but not "one small nodule", "one of the ribs"
+        stands_alone = tag.end >= clause.end or (
+            clause.of("joint", tag.end, tag.end + 1) and clause.words[tag.end] != "of"
+        )
+        if stands_alone and clause.modifiers(max(clause.start, tag.start - 3), min(clause.end, tag.end + 5)):
+            found[tag.start] = Mention(before, tag.start, tag.end, named_by=(tag,))
+    named = sorted(found.values(), key=lambda m: (m.start, m.end))
+    if "definite" in clause.by_kind:
+        definite = {t.end for t in clause.of("definite")}
+        for mention in named:
+            mention.taken_up = not definite.isdisjoint(range(mention.start - 2, mention.start + 1))
+    return named
+
+
+def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexicon: Lexicon) -> None:
+    """Add what structures and their states name together, but for states that have been `spent`."""
     taken = {position for m in found.values() for position in range(m.start, m.end)}
     structures = [t for t in clause.of("anatomy") if t.start not in taken]
     used: set[Tag] = set()
@@ -146,18 +170,6 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
                 found[other.start] = Mention(
                     (more,), other.start, other.end, state=(state.start, state.end), named_by=(other, state)
                 )
-    for tag in clause.of("anaphor") if before else ():
-        # "a smaller one on the left", but not "one small nodule", "one of the ribs"
-        stands_alone = tag.end >= clause.end or (
-            clause.of("joint", tag.end, tag.end + 1) and clause.words[tag.end] != "of"
-        )
-        if stands_alone and clause.modifiers(max(clause.start, tag.start - 3), min(clause.end, tag.end + 5)):
-            found[tag.start] = Mention(before, tag.start, tag.end, named_by=(tag,))
-    named = sorted(found.values(), key=lambda m: (m.start, m.end))
-    definite = {t.end for t in clause.of("definite")}
-    for mention in named:
-        mention.taken_up = not definite.isdisjoint(range(mention.start - 2, mention.start + 1))
-    return named
 
 
 def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[Tag]:
@@ -219,15 +231,16 @@ def _of_one(structure: Tag, state: Tag, clause: Clause, lexicon: Lexicon) -> boo
 def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
     borders = [clause.start, *(_border(left, right, clause) for left, right in pairwise(found)), clause.end]
     for mention, (start, end) in zip(found, pairwise(borders), strict=True):
-        device = lexicon.concepts[mention.concepts[0]].device
-        tags = [t for t in clause.modifiers(start, end) if _belongs(t, mention, device, clause, start, end)]
-        percent = lexicon.concepts[mention.concepts[0]].percent
-        mention.attributes = attributes_of(tags, clause, start, end, mention.end, device, percent)
-        mention.told_by = tuple(tags)
-        places = [(t.start, t.end) for t in tags] + [(mention.start, mention.end)]
-        if mention.attributes.sizes_mm:
-            places += [(a, b) for _, a, b in sizes_in(clause, start, end, mention.end)]
-        mention.first, mention.last = min(a for a, _ in places), max(b for _, b in places)
+        concept = lexicon.concepts[mention.concepts[0]]
+        tags = [t for t in clause.modifiers(start, end) if _belongs(t, mention, concept.device, clause, start, end)]
+        told = attributes_of(tags, clause, start, end, mention.end, concept.device, concept.percent)
+        mention.attributes, mention.told_by = told, tuple(tags)
+        first, last = mention.start, mention.end
+        for tag in tags:
+            first, last = min(first, tag.start), max(last, tag.end)
+        for _, number, behind in sizes_in(clause, start, end, mention.end) if told.sizes_mm else ():
+            first, last = min(first, number), max(last, behind)
+        mention.first, mention.last = first, last
 
 
 def _border(left: Mention, right: Mention, clause: Clause) -> int:
