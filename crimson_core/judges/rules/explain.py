@@ -242,8 +242,9 @@ def _explained(letter: str, report: str, patient: Patient) -> tuple[Explanation,
         left_out = f"in a section that is left out ({section})" if skipped else "said before" if text in seen else None
         if not skipped:
             seen.add(text)
-        read = [] if left_out else by_sentence.get(start, [])
-        sentences.append(ExplainedSentence(text.strip(), left_out, [_clause(step, text, ids) for step in read]))
+        bare = text.strip()
+        read = [] if left_out else by_sentence.get(start + text.index(bare), [])
+        sentences.append(ExplainedSentence(bare, left_out, [_clause(step, bare, ids) for step in read]))
     return Explanation(reading.recognised, sentences, findings), found
 
 

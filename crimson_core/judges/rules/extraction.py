@@ -66,7 +66,7 @@ class ClauseRead(NamedTuple):
     """What became of a clause.
 
     Attributes:
-        start: First character of its sentence in the report.
+        start: First character of its sentence in the report that is no blank.
         clause: The clause.
         named: The findings that it names.
         role: explains (it says what the finding before it is), continues (it says more of it), or None.
@@ -247,12 +247,14 @@ def _read(
         if sentence in seen:  # what a looping generator repeats says nothing new
             continue
         seen.add(sentence)
-        length += len(sentence.strip())
+        bare = sentence.strip()
+        start += sentence.index(bare)
+        length += len(bare)
         recent, current = current, len(found)
-        for told in read(sentence):
+        for told in read(bare):
             last = found[-1] if len(found) > recent else None
             if last and told.clause and "anaphor" in told.clause.by_kind:
-                told = _told(told.clause, sentence, name_of, last.concepts, True)
+                told = _told(told.clause, bare, name_of, last.concepts, True)
             role = None
             meant = None
             if told.tentative is not None and last:
