@@ -60,7 +60,7 @@ def test_significance_names_its_rules():
     (finding,) = explain("Tension pneumothorax.").findings
     assert finding.significance == "urgent"
     (finding,) = explain("Endotracheal tube in the right mainstem bronchus.").findings
-    assert (finding.significance, finding.typical) == ("urgent", "a device out of place is urgent")
+    assert (finding.significance, finding.typical) == ("urgent", "rules.yaml: device_out_of_place")
 
 
 def test_what_is_left_out_and_what_is_told_twice():

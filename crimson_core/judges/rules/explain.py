@@ -103,7 +103,7 @@ class ExplainedFinding:
         concepts: Ids of lexicon concepts; several where the report leaves it open.
         attributes: What the report says about it, wherever it does.
         significance: Its clinical significance.
-        typical: What the rules started from: a key of the concept's entry, say.
+        typical: What the rules started from: a key of the concept's entry, or of `rules.yaml`.
         rules: The `why` of each rule of `rules.yaml` that moved it.
     """
 
@@ -212,7 +212,7 @@ def _explained(letter: str, report: str, patient: Patient) -> tuple[Explanation,
     for number, finding in enumerate(found, 1):
         level = graded(finding, patient, beside)
         typical = level.typical
-        if " " not in typical:  # a key of the entry
+        if ":" not in typical:  # a key of the entry
             typical = f"{concept_files()[level.concept]}: {level.concept}.{typical}"
         findings.append(
             ExplainedFinding(

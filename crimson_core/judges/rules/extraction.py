@@ -59,6 +59,8 @@ class ReportFinding(NamedTuple):
     @property
     def diagnoses(self) -> tuple[str, ...]:
         """The concepts without the appearance that they explain; all of them where the report explains nothing."""
+        if not self.appearance:
+            return self.concepts
         return tuple(c for c in self.concepts if c not in self.appearance) or self.concepts
 
 

@@ -56,13 +56,16 @@ def in_parts(references: list[ReportFinding], predictions: list[ReportFinding]) 
 
     A hydropneumothorax is a pneumothorax and an effusion on one side.
     """
-    found = set()
+    found: set[tuple[int, int]] = set()
+    concepts = lexicon().concepts
     for wholes, others, turned in ((references, predictions, False), (predictions, references, True)):
         for w, whole in enumerate(wholes):
-            names = lexicon().concepts[whole.concepts[0]].parts
+            names = concepts[whole.concepts[0]].parts
+            if not names:
+                continue
             places = [next((o for o, other in enumerate(others) if _at(other, name, whole)), None) for name in names]
-            if names and None not in places:
-                found |= {(o, w) if turned else (w, o) for o in places}
+            if None not in places:
+                found |= {(o, w) if turned else (w, o) for o in places if o is not None}
     return found
 
 

@@ -256,6 +256,12 @@ class _Wording(TypedDict):
 
 
 @with_config(_EXACT)
+class _DeviceOutOfPlace(TypedDict):
+    significance: Significance
+    why: Annotated[str, Field(min_length=1)]
+
+
+@with_config(_EXACT)
 class SignificanceRule(TypedDict):
     """A rule by which the patient, or what is told of a finding, moves its significance."""
 
@@ -284,6 +290,7 @@ class RulesFile(TypedDict):
     matching: _Matching
     attribute_errors: _AttributeErrors
     wording: _Wording
+    device_out_of_place: _DeviceOutOfPlace
     significance: list[SignificanceRule]
 
 

@@ -1,9 +1,12 @@
 """How much a finding matters in this patient: the lexicon's typical significance, moved by the rules of `rules.yaml`."""
 
 import re
+from collections.abc import Callable, Sequence
 from functools import cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
+from crimson_core.judges.rules.attributes import Attributes
 from crimson_core.judges.rules.devices import position
 from crimson_core.judges.rules.extraction import ReportFinding
 from crimson_core.judges.rules.lexicon import Concept, lexicon, rules, words_of
@@ -31,7 +34,7 @@ class Graded(NamedTuple):
     Attributes:
         rank: Position in SIGNIFICANCE_LEVELS, where the gravest level stands first.
         concept: Id of the concept that it is the significance of.
-        typical: What in the concept's entry, or in the code, the rules started from.
+        typical: What the rules started from: a key of the concept's entry, or of `rules.yaml`.
         whys: The `why` of each rule that moved it, in their order.
     """
 
@@ -39,6 +42,9 @@ class Graded(NamedTuple):
     concept: str
     typical: str
     whys: tuple[str, ...]
+
+
+_RANK = attrgetter("rank")
 
 
 def significance(finding: ReportFinding, patient: Patient, beside: frozenset[str]) -> str:
@@ -51,16 +57,18 @@ def graded(finding: ReportFinding, patient: Patient, beside: frozenset[str]) -> 
 
     Of several possible concepts the gravest counts, but an appearance matters as much as what the report takes it to be.
     """
-    concepts = [lexicon().concepts[key] for key in finding.diagnoses]
-    return min((_graded(concept, finding, patient, beside) for concept in concepts), key=lambda one: one.rank)
+    concepts = lexicon().concepts
+    return min([_graded(concepts[key], finding, patient, beside) for key in finding.diagnoses], key=_RANK)
 
 
 def _graded(concept: Concept, finding: ReportFinding, patient: Patient, beside: frozenset[str]) -> Graded:
     level, typical = _typical(concept, finding)
     rank = SIGNIFICANCE_LEVELS.index(level)
     whys: tuple[str, ...] = ()
-    for rule in rules()["significance"]:
-        if concept.id in rule["concepts"] and _applies(rule, finding, patient, beside):
+    for rule in _rules_of().get(concept.id, ()):
+        if all(
+            holds(rule[key], finding.attributes, patient, beside) for key, holds in _CONDITIONS.items() if key in rule
+        ):
             before = rank
             if "set" in rule:
                 rank = SIGNIFICANCE_LEVELS.index(rule["set"])
@@ -73,37 +81,46 @@ def _graded(concept: Concept, finding: ReportFinding, patient: Patient, beside: 
     return Graded(rank, concept.id, typical, whys)
 
 
+@cache
+def _rules_of() -> dict[str, list[dict[str, Any]]]:
+    """Concept -> the rules that may move its significance, in their order."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for rule in rules()["significance"]:
+        for concept in rule["concepts"]:
+            found.setdefault(concept, []).append(rule)
+    return found
+
+
 def _typical(concept: Concept, finding: ReportFinding) -> tuple[str, str]:
     """The level of a finding whatever the patient, and what says so."""
     if position(finding) == "bad":
-        return "urgent", "a device out of place is urgent"
+        return rules()["device_out_of_place"]["significance"], "rules.yaml: device_out_of_place"
     severity = finding.attributes.severity
-    reached = [rank for rank in concept.by_severity if severity is not None and rank <= severity]
-    if reached:
-        return concept.by_severity[max(reached)], f"by_severity.{max(reached)}"
+    if severity is not None and concept.by_severity:
+        reached = [rank for rank in concept.by_severity if rank <= severity]
+        if reached:
+            return concept.by_severity[max(reached)], f"by_severity.{max(reached)}"
     return concept.significance, "significance"
 
 
-def _applies(rule: dict[str, Any], finding: ReportFinding, patient: Patient, beside: frozenset[str]) -> bool:
-    attributes = finding.attributes
-    age = patient.age
+# What a rule may ask: its key -> whether that holds, given what stands behind the key, the finding, the patient, and the other
+# concepts of the report.
+_CONDITIONS: dict[str, Callable[[Any, Attributes, Patient, frozenset[str]], bool]] = {
+    "age_from": lambda years, _, patient, __: patient.age is not None and patient.age >= years,
+    "age_below": lambda years, _, patient, __: patient.age is not None and patient.age < years,
+    "indication": lambda terms, _, patient, __: _mentioned(terms, patient),
+    "unless_indication": lambda terms, _, patient, __: not _mentioned(terms, patient),
+    "beside": lambda concepts, _, __, beside: not beside.isdisjoint(concepts),
+    "unless_beside": lambda concepts, _, __, beside: beside.isdisjoint(concepts),
+    "sites": lambda sites, told, *_: not told.sites.isdisjoint(sites),
+    "temporal": lambda changes, told, *_: told.temporal in changes,
+    "not_temporal": lambda changes, told, *_: told.temporal not in changes,
+    "severity_to": lambda rank, told, *_: told.severity is not None and told.severity <= rank,
+}
 
-    def mentioned(key: str) -> bool:
-        return any(_words(term) in patient.indication for term in rule[key])
 
-    conditions = {
-        "age_from": lambda: age is not None and age >= rule["age_from"],
-        "age_below": lambda: age is not None and age < rule["age_below"],
-        "indication": lambda: mentioned("indication"),
-        "beside": lambda: not beside.isdisjoint(rule["beside"]),
-        "unless_beside": lambda: beside.isdisjoint(rule["unless_beside"]),
-        "unless_indication": lambda: not mentioned("unless_indication"),
-        "sites": lambda: not attributes.sites.isdisjoint(rule["sites"]),
-        "temporal": lambda: attributes.temporal in rule["temporal"],
-        "not_temporal": lambda: attributes.temporal not in rule["not_temporal"],
-        "severity_to": lambda: attributes.severity is not None and attributes.severity <= rule["severity_to"],
-    }
-    return all(holds() for key, holds in conditions.items() if key in rule)
+def _mentioned(terms: Sequence[str], patient: Patient) -> bool:
+    return any(_words(term) in patient.indication for term in terms)
 
 
 def _asserted(indication: str) -> str:
