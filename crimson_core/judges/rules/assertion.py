@@ -35,9 +35,9 @@ def _decide_beside(found: list[Mention], clause: Clause) -> None:
                 _decide(heading, "absent", cue)
     for operation, reason in pairwise(found):
         # "lobectomy for carcinoma" tells of a carcinoma that was
-        if clause.words[operation.end : reason.start] == ["for"]:
-            if (operation.concepts[0], "postsurgical_change") in lexicon().distances:
-                _decide(reason, "unsaid", Tag(operation.end, reason.start, "rule", "what an operation was for"))
+        operated = (operation.concepts[0], "postsurgical_change") in lexicon().distances
+        if operated and clause.words[operation.end : reason.start] == ["for"]:
+            _decide(reason, "unsaid", Tag(operation.end, reason.start, "rule", "what an operation was for"))
 
 
 def _decide_by_cues(found: list[Mention], clause: Clause) -> None:

@@ -330,6 +330,8 @@ def _explained(last: ReportFinding, diagnoses: list[ReportFinding], tentative: b
 
 def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportFinding]:
     """Each finding once. What is one does not depend on the order of the sentences, but for "the opacity" and the like."""
+    if len(found) < 2:
+        return found
     kept: list[ReportFinding] = []
     places: dict[str, set[int]] = {}  # concept -> where in `kept` findings stand that may be the same
     named = sorted((f for f in found if not f.taken_up), key=lambda f: _narrowest_first(f, words))

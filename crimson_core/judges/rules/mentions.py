@@ -1,11 +1,12 @@
 """A clause -> the findings it mentions: what each is called, what is said about it, and whether it is there."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 from crimson_core.judges.rules.assertion import decide_presence
-from crimson_core.judges.rules.attributes import Attributes, Mention, attributes_of, sizes_in
+from crimson_core.judges.rules.attributes import NOTHING, Attributes, Mention, attributes_of, sizes_in
 from crimson_core.judges.rules.clauses import COPULAS, Clause
 from crimson_core.judges.rules.lexicon import Lexicon, Tag
 
@@ -313,6 +314,8 @@ def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
     A location: "left effusion and atelectasis", "effusion and atelectasis at the left base". A change: "new opacity and
     effusion", "cardiomegaly and effusion are unchanged". A position: "the tube and the line are in standard position".
     """
+    if all(mention.attributes is NOTHING for mention in found):
+        return
     for left, right in pairwise(found):
         if left.start == right.start or not clause.one_list(left.end, right.start):
             continue
@@ -345,48 +348,124 @@ def _placed(mention: Mention) -> bool:
     return bool(mention.attributes.sides or mention.attributes.zones)
 
 
+class _Pair(NamedTuple):
+    """Two mentions that follow each other, both present.
+
+    Attributes:
+        last: What stands before, perhaps joined already from several mentions.
+        mention: The next one.
+        link: What links them; see `_link`.
+        listed: Whether `last` ends in a list of what it may be, which may go on.
+        joined: All before `mention`, `last` at their end.
+        found: All mentions of the clause.
+    """
+
+    last: Mention
+    mention: Mention
+    link: str | None
+    listed: bool
+    joined: list[Mention]
+    found: Sequence[Mention]
+    clause: Clause
+    lexicon: Lexicon
+
+    @property
+    def tentative(self) -> bool:
+        return self.link in ("tentative", "differential")
+
+
 def _joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[Mention]:
     """Those that tell of one finding as one: an appearance with its explanation, and alternatives."""
     joined: list[Mention] = []
-    listed: int | None = None  # where the first of several explanations stands
+    listed = False
     for mention in found:
-        if joined and _damages(mention, joined[-1], clause, lexicon):
-            joined[-1] = replace(
-                joined[-1], attributes=joined[-1].attributes._replace(position="bad"), last=mention.last
-            )
-            continue
-        last = joined[-1] if joined and joined[-1].presence == mention.presence == "present" else None
-        link = _link(last, mention, clause, lexicon) if last and _may_be_at_one_place(last, mention) else None
-        tentative = link in ("tentative", "differential")
-        if last and link == "reversed":
-            if explains(last.concepts, mention.concepts, lexicon):
-                merged = _merged(last, mention, last.concepts, False)
-                joined[-1] = replace(merged, appearance=last.appearance, signs=(*merged.signs, *mention.concepts))
-            else:
+        last = joined[-1] if joined else None
+        if last and _damages(mention, last, clause, lexicon):
+            joined[-1] = replace(last, attributes=last.attributes._replace(position="bad"), last=mention.last)
+        elif last and last.presence == mention.presence == "present":
+            link = _link(last, mention, clause, lexicon) if _may_be_at_one_place(last, mention) else None
+            pair = _Pair(last, mention, link, listed, joined, found, clause, lexicon)
+            join = next((join for holds, join in _WAYS if holds(pair)), None)
+            if join is None:
                 joined.append(mention)
-        elif (
-            last
-            and link
-            and (explains(mention.concepts, last.concepts, lexicon) or _is_said_to_be(link, last, lexicon))
-        ):
-            joined[-1] = _explained(last, mention, tentative)
-            while len(joined) > 1 and link != "direct" and _same_appearance(joined[-2], last, clause, lexicon):
-                last = joined.pop(-2)
-                joined[-1] = _explained(last, joined[-1], tentative)
-            listed = (
-                mention.start if tentative and (link == "differential" or _ends_in_or(mention, found, clause)) else None
-            )
-        elif last and listed is not None and last.appearance and _bare(last, mention, clause):
-            # "may represent atelectasis, aspiration or pneumonia"
-            joined[-1] = _merged(last, mention, (*last.concepts, *mention.concepts), True)
-        elif last and link in ("tentative", "firm") and (earlier := _earlier(mention, joined, lexicon)) is not None:
-            # "pneumothorax with mediastinal shift, concerning for tension pneumothorax"
-            joined[earlier] = _explained(joined[earlier], mention, False)
-        elif last and clause.of("alternative", last.end, mention.start) and clause.one_list(last.end, mention.start):
-            joined[-1] = _merged(last, mention, (*last.concepts, *mention.concepts), True)
+            else:
+                join(pair)
+                listed = _begins_a_list(pair) if join is _explain else listed
         else:
             joined.append(mention)
     return joined
+
+
+def _is_reason(pair: _Pair) -> bool:
+    """As in "Kerley lines from pulmonary edema", of which the second is what matters."""
+    return pair.link == "reversed"
+
+
+def _add_reason(pair: _Pair) -> None:
+    last, mention = pair.last, pair.mention
+    if explains(last.concepts, mention.concepts, pair.lexicon):
+        merged = _merged(last, mention, last.concepts, False)
+        pair.joined[-1] = replace(merged, appearance=last.appearance, signs=(*merged.signs, *mention.concepts))
+    else:
+        pair.joined.append(mention)
+
+
+def _is_explanation(pair: _Pair) -> bool:
+    """As in "Opacity consistent with pneumonia"."""
+    if not pair.link:
+        return False
+    return explains(pair.mention.concepts, pair.last.concepts, pair.lexicon) or _is_said_to_be(
+        pair.link, pair.last, pair.lexicon
+    )
+
+
+def _explain(pair: _Pair) -> None:
+    joined, last = pair.joined, pair.last
+    joined[-1] = _explained(last, pair.mention, pair.tentative)
+    while len(joined) > 1 and pair.link != "direct" and _same_appearance(joined[-2], last, pair.clause, pair.lexicon):
+        last = joined.pop(-2)
+        joined[-1] = _explained(last, joined[-1], pair.tentative)
+
+
+def _begins_a_list(pair: _Pair) -> bool:
+    return pair.tentative and (pair.link == "differential" or _ends_in_or(pair.mention, pair.found, pair.clause))
+
+
+def _goes_on(pair: _Pair) -> bool:
+    """As in "May represent atelectasis, aspiration or pneumonia"."""
+    return pair.listed and bool(pair.last.appearance) and _bare(pair.last, pair.mention, pair.clause)
+
+
+def _is_alternative(pair: _Pair) -> bool:
+    """As in "Atelectasis or pneumonia"."""
+    start, end = pair.last.end, pair.mention.start
+    return bool(pair.clause.of("alternative", start, end)) and pair.clause.one_list(start, end)
+
+
+def _add_alternative(pair: _Pair) -> None:
+    concepts = (*pair.last.concepts, *pair.mention.concepts)
+    pair.joined[-1] = _merged(pair.last, pair.mention, concepts, True)
+
+
+def _names_again(pair: _Pair) -> bool:
+    """As in "Pneumothorax with mediastinal shift, concerning for tension pneumothorax"."""
+    return pair.link in ("tentative", "firm") and _earlier(pair.mention, pair.joined, pair.lexicon) is not None
+
+
+def _rename(pair: _Pair) -> None:
+    place = _earlier(pair.mention, pair.joined, pair.lexicon)
+    if place is not None:
+        pair.joined[place] = _explained(pair.joined[place], pair.mention, False)
+
+
+# How a mention may belong to the one before it, and what then becomes of both; the first that holds.
+_WAYS: tuple[tuple[Callable[[_Pair], bool], Callable[[_Pair], None]], ...] = (
+    (_is_reason, _add_reason),
+    (_is_explanation, _explain),
+    (_goes_on, _add_alternative),
+    (_names_again, _rename),
+    (_is_alternative, _add_alternative),
+)
 
 
 def _may_be_at_one_place(left: Mention, right: Mention) -> bool:
@@ -427,8 +506,9 @@ def _earlier(mention: Mention, joined: Sequence[Mention], lexicon: Lexicon) -> i
 
 
 def _damages(mention: Mention, device: Mention, clause: Clause, lexicon: Lexicon) -> bool:
-    of_device = lexicon.concepts[device.concepts[0]].device and lexicon.device_damage.issuperset(mention.concepts)
-    return of_device and clause.copula(device.end, mention.start)
+    if not lexicon.device_damage.issuperset(mention.concepts):
+        return False
+    return lexicon.concepts[device.concepts[0]].device and clause.copula(device.end, mention.start)
 
 
 def _link(left: Mention, right: Mention, clause: Clause, lexicon: Lexicon) -> str | None:
