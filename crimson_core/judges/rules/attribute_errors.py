@@ -103,6 +103,8 @@ def _place(
 def _pooled(findings: Sequence[ReportFinding]) -> Attributes:
     """The places of some findings together; one without a zone or a site may be at any."""
     told = [finding.attributes for finding in findings]
+    if len(told) == 1:
+        return told[0]
 
     def together(place: str) -> frozenset[str]:
         return frozenset().union(*(getattr(t, place) for t in told))

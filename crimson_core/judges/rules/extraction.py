@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import NamedTuple
 
 from crimson_core.judges.rules.attributes import Attributes, Mention
@@ -330,8 +331,8 @@ def _explained(last: ReportFinding, diagnoses: list[ReportFinding], tentative: b
 
 def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportFinding]:
     """Each finding once. What is one does not depend on the order of the sentences, but for "the opacity" and the like."""
-    if len(found) < 2:
-        return found
+    if _all_apart(found, words):
+        return sorted(found, key=_PLACE)
     kept: list[ReportFinding] = []
     places: dict[str, set[int]] = {}  # concept -> where in `kept` findings stand that may be the same
     named = sorted((f for f in found if not f.taken_up), key=lambda f: _narrowest_first(f, words))
@@ -354,7 +355,21 @@ def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportF
             )
         for near in {near for concept in kept[same].concepts for near in words.near[concept]}:
             places.setdefault(near, set()).add(same)
-    return sorted(kept, key=lambda f: (f.start, f.end))
+    return sorted(kept, key=_PLACE)
+
+
+_PLACE = attrgetter("start", "end")
+
+
+def _all_apart(found: list[ReportFinding], words: Lexicon) -> bool:
+    """Whether no two findings have concepts of which one could be the other."""
+    near: set[str] = set()
+    for finding in found:
+        if not near.isdisjoint(finding.concepts):
+            return False
+        for concept in finding.concepts:
+            near |= words.near[concept]
+    return True
 
 
 def _narrowest_first(finding: ReportFinding, words: Lexicon) -> tuple:

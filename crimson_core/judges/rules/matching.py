@@ -5,6 +5,7 @@ from crimson_core.judges.rules.devices import position
 from crimson_core.judges.rules.extraction import ReportFinding
 from crimson_core.judges.rules.lexicon import interchangeable_pairs, lexicon, rules
 
+_DETAILS = ("sides", "zones", "sites", "sizes_mm", "temporal", "uncertain")
 _ZONE_ORDER = {"upper": 0, "mid": 1, "lower": 2}
 
 
@@ -14,6 +15,8 @@ def match_findings(references: list[ReportFinding], predictions: list[ReportFind
     First each finding at most once, so that the sum of similarities is the greatest. Then what is left may join a finding
     that has a match, where one report splits what the other one joins ("bilateral effusions" against a left and a right one).
     """
+    if not references or not predictions:
+        return []
     threshold = rules()["matching"]["threshold"]
     scores = {}
     for r, reference in enumerate(references):
@@ -114,9 +117,9 @@ def similarity(reference: ReportFinding, prediction: ReportFinding) -> float:
         score -= weights["zone_gap"][zone_gap(one, other)]
     if one.sites and other.sites and not one.sites & other.sites:
         score -= weights["other_site"]
-    told = ("sides", "zones", "sites", "sizes_mm", "temporal", "uncertain")
-    differing = sum(getattr(one, name) != getattr(other, name) for name in told)
-    differing += reference.concepts != prediction.concepts
+    differing = int(reference.concepts != prediction.concepts)
+    if one != other:
+        differing += sum(getattr(one, name) != getattr(other, name) for name in _DETAILS)
     score -= weights["detail"] * differing
     return score - weights["severity_step"] * abs((one.severity or 2) - (other.severity or 2))
 

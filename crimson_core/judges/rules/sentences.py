@@ -19,6 +19,7 @@ _STOP = re.compile(
 _PUNCTUATION = re.compile(r"[.;!?](?:\s|$)")
 _STOP_OR_CAPITAL = re.compile(rf"{_STOP.pattern}|(?<=[a-z0-9%])[^\S\n]+(?=[A-Z][a-z]|A )")
 _MANY_WORDS = 12
+_LONGEST_HEADING = 60  # characters
 _SHORT_HEADING = 3  # words of a line that names a part of the body and nothing else
 _HEADING = re.compile(r"\s*(?P<name>[A-Za-z][A-Za-z /&]{1,40}?)\s*:")
 _EMPTY_LINE = re.compile(r"\s*?\n[^\S\n]*\n")
@@ -71,16 +72,17 @@ def sections(
     for end in _ends(report, lexicon):
         text = report[start:end].strip()
         heading = _HEADING.match(report, start, end) if headed else None
-        name = heading["name"].lower() if heading else text.lower()
-        elsewhere = (
-            lexicon.elsewhere.intersection(name.strip(" .").split()) if len(name.split()) <= _SHORT_HEADING else ()
-        )
-        if heading or name in lexicon.sections or elsewhere:
+        name, elsewhere = "", False
+        if heading or len(text) <= _LONGEST_HEADING:
+            name = (heading["name"] if heading else text).lower()
+            named = name.strip(" .").split()
+            elsewhere = len(named) <= _SHORT_HEADING and not lexicon.elsewhere.isdisjoint(named)
+        if heading or elsewhere or name in lexicon.sections:
             if name in lexicon.sections:
                 section = name
             elif skipping:
                 section = None  # an unknown heading ends a history, and stands within the findings
-            skipping, told = name in lexicon.skipped_sections or bool(elsewhere), False
+            skipping, told = name in lexicon.skipped_sections or elsewhere, False
             start = (heading.end() if heading else end) if skipping else start
         elif skipping and told and _SECTION_END[section_end].match(report, start):
             section, skipping = None, False
@@ -91,6 +93,8 @@ def sections(
 
 def has_findings_section(report: str, lexicon: Lexicon) -> bool:
     """Whether a heading such as "Findings:" stands in a report."""
+    if ":" not in report:
+        return False
     headings = (_HEADING.match(report, match.end()) for match in re.finditer(r"(?:^|\s)(?=\S)", report))
     return any(heading and heading["name"].lower() in lexicon.findings_sections for heading in headings)
 
@@ -98,7 +102,7 @@ def has_findings_section(report: str, lexicon: Lexicon) -> bool:
 def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
     """Where sentences end."""
     lines = report.split("\n")
-    flowing = _flowing(lines, lexicon)
+    flowing = _flowing(lines, lexicon) if len(lines) > 1 else []
     width = max(map(len, lines))
     mixed_case = not (report.islower() or report.isupper())
     number = 0  # of the line that ends at a break

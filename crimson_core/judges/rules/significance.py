@@ -65,10 +65,8 @@ def _graded(concept: Concept, finding: ReportFinding, patient: Patient, beside: 
     level, typical = _typical(concept, finding)
     rank = SIGNIFICANCE_LEVELS.index(level)
     whys: tuple[str, ...] = ()
-    for rule in _rules_of().get(concept.id, ()):
-        if all(
-            holds(rule[key], finding.attributes, patient, beside) for key, holds in _CONDITIONS.items() if key in rule
-        ):
+    for rule, conditions in _rules_of().get(concept.id, ()):
+        if all(holds(asked, finding.attributes, patient, beside) for holds, asked in conditions):
             before = rank
             if "set" in rule:
                 rank = SIGNIFICANCE_LEVELS.index(rule["set"])
@@ -79,16 +77,6 @@ def _graded(concept: Concept, finding: ReportFinding, patient: Patient, beside: 
             if rank != before:
                 whys += (rule["why"],)
     return Graded(rank, concept.id, typical, whys)
-
-
-@cache
-def _rules_of() -> dict[str, list[dict[str, Any]]]:
-    """Concept -> the rules that may move its significance, in their order."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for rule in rules()["significance"]:
-        for concept in rule["concepts"]:
-            found.setdefault(concept, []).append(rule)
-    return found
 
 
 def _typical(concept: Concept, finding: ReportFinding) -> tuple[str, str]:
@@ -103,9 +91,10 @@ def _typical(concept: Concept, finding: ReportFinding) -> tuple[str, str]:
     return concept.significance, "significance"
 
 
+_Condition = Callable[[Any, Attributes, Patient, frozenset[str]], bool]
 # What a rule may ask: its key -> whether that holds, given what stands behind the key, the finding, the patient, and the other
 # concepts of the report.
-_CONDITIONS: dict[str, Callable[[Any, Attributes, Patient, frozenset[str]], bool]] = {
+_CONDITIONS: dict[str, _Condition] = {
     "age_from": lambda years, _, patient, __: patient.age is not None and patient.age >= years,
     "age_below": lambda years, _, patient, __: patient.age is not None and patient.age < years,
     "indication": lambda terms, _, patient, __: _mentioned(terms, patient),
@@ -117,6 +106,17 @@ _CONDITIONS: dict[str, Callable[[Any, Attributes, Patient, frozenset[str]], bool
     "not_temporal": lambda changes, told, *_: told.temporal not in changes,
     "severity_to": lambda rank, told, *_: told.severity is not None and told.severity <= rank,
 }
+
+
+@cache
+def _rules_of() -> dict[str, list[tuple[dict[str, Any], list[tuple[_Condition, Any]]]]]:
+    """Concept -> the rules that may move its significance, in their order, each with its conditions and what they ask."""
+    found: dict[str, list[tuple[dict[str, Any], list[tuple[_Condition, Any]]]]] = {}
+    for rule in rules()["significance"]:
+        conditions = [(holds, rule[key]) for key, holds in _CONDITIONS.items() if key in rule]
+        for concept in rule["concepts"]:
+            found.setdefault(concept, []).append((rule, conditions))
+    return found
 
 
 def _mentioned(terms: Sequence[str], patient: Patient) -> bool:
