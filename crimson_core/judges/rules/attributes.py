@@ -1,8 +1,8 @@
 """What a report says about a finding: where, how big, how certain, since when; read from the words of its clause."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from crimson_core.judges.rules.clauses import Clause
@@ -10,7 +10,7 @@ from crimson_core.judges.rules.lexicon import Tag, lexicon
 
 _UNITS = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "centimeter": 10.0}
 _BOTH = frozenset(("left", "right"))
-_SIDES = {"left": {"left"}, "right": {"right"}, "both": {"left", "right"}}
+_SIDES = {"left": frozenset(("left",)), "right": frozenset(("right",)), "both": _BOTH}
 _GRAVEST_CHANGE = ("new", "worse", "acute", "increased", "better", "old", "stable", None)
 _GRAVEST_POSITION = ("bad", "coiled", "good")
 _ABOVE = frozenset(("above", "from", "superior", "proximal"))
@@ -128,36 +128,53 @@ def attributes_of(
 
     `percent` tells whether a percentage is its degree.
     """
-    levels = _levels(clause, start, end)
-    if not (tags or levels or device or clause.has_numbers):
-        return NOTHING
     values: dict[str, list[Any]] = {}
     for tag in tags:
         values.setdefault(tag.kind, []).append(tag.value)
-    told = values.get
-    sizes = sorted((size for size, _, _ in sizes_in(clause, start, end, named)), reverse=True)
+    told: dict[str, Any] = {}
+    for kind, named_values in values.items():
+        name, made = _MADE_OF[kind]
+        told[name] = made(named_values)
+    if "dominant" in values:
+        told["sides"] = _BOTH
+    if "zone" in values:
+        told["places"] = _places(tags)
+        told["by_lobe"] = bool(clause.of("by_lobe", start, end))
+    levels = _levels(clause, start, end)
+    if levels:
+        told["sites"] = told.get("sites", frozenset()) | levels
     above_carina = _above_carina(clause, named, end) if device else None
-    sites = {*told("sites", ()), *levels}
-    if "carina" in sites and ((above_carina or -1) >= 0 or _well_above(clause, named, end)):
-        sites.discard("carina")
-    earlier = earlier_sizes(clause, start, end)
-    dominant = told("dominant", (None,))[0]
-    sides = {side for value in told("side", ()) for side in _SIDES[value]}
-    return Attributes(
-        sides=_BOTH if dominant else frozenset(sides),
-        zones=frozenset(told("zone", ())),
-        places=_places(tags) if "zone" in values else frozenset(),
-        dominant=dominant,
-        by_lobe="zone" in values and bool(clause.of("by_lobe", start, end)),
-        sites=frozenset(sites),
-        severity=max(told("severity", ()), default=_by_percent(clause, start, end) if percent else None),
-        sizes_mm=() if device else tuple(sizes),
-        earlier_mm=() if device else tuple(earlier),
-        above_carina_mm=above_carina,
-        temporal=min(told("temporal", ()), key=_GRAVEST_CHANGE.index, default=None) or _by_sizes(sizes, earlier),
-        descriptors=frozenset(told("descriptor", ())),
-        position=next((value for value in _GRAVEST_POSITION if value in told("position", ())), None),
-    )
+    if above_carina is not None:
+        told["above_carina_mm"] = above_carina
+    if "carina" in told.get("sites", ()) and ((above_carina or -1) >= 0 or _well_above(clause, named, end)):
+        told["sites"] -= {"carina"}
+    if clause.has_numbers:
+        sizes = sorted((size for size, _, _ in sizes_in(clause, start, end, named)), reverse=True)
+        earlier = earlier_sizes(clause, start, end)
+        if not device:
+            told["sizes_mm"], told["earlier_mm"] = tuple(sizes), tuple(earlier)
+        if "temporal" not in told:
+            told["temporal"] = _by_sizes(sizes, earlier)
+        if percent and "severity" not in told:
+            told["severity"] = _by_percent(clause, start, end)
+    return Attributes(**told) if told else NOTHING
+
+
+def _gravest_position(told: Sequence[str]) -> str | None:
+    return next((value for value in _GRAVEST_POSITION if value in told), None)
+
+
+# Kind of modifier -> the attribute that it tells, and what its values come to.
+_MADE_OF: dict[str, tuple[str, Callable[[Sequence[Any]], Any]]] = {
+    "side": ("sides", lambda told: _SIDES[told[0]] if len(told) == 1 else frozenset().union(*map(_SIDES.get, told))),
+    "dominant": ("dominant", lambda told: told[0]),
+    "zone": ("zones", frozenset),
+    "sites": ("sites", frozenset),
+    "severity": ("severity", max),
+    "temporal": ("temporal", partial(min, key=_GRAVEST_CHANGE.index)),
+    "descriptor": ("descriptors", frozenset),
+    "position": ("position", _gravest_position),
+}
 
 
 def _by_percent(clause: Clause, start: int, end: int) -> int | None:

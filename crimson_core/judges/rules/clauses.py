@@ -171,6 +171,10 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
     words, spans = report_words(sentence)
     tags = with_answers(with_changes(lexicon.tags(words), words, lexicon.composites), sentence, spans)
     numbers = _DIGIT.search(sentence) is not None
+    if len(words) <= _LONGEST and "clause_end" not in [tag.kind for tag in tags]:
+        if tags:
+            yield Clause(words, spans, 0, len(words), tags, None, numbers)
+        return
     position = 0
     for start, end, lead in _borders(tags, len(words)):
         inside = []
@@ -202,9 +206,6 @@ def _only_a_place(tags: list[Tag], start: int, end: int) -> bool:
 def _borders(tags: list[Tag], length: int) -> Iterator[tuple[int, int, str | None]]:
     start, lead = 0, None
     ends = [t for t in tags if t.kind == "clause_end"]
-    if not ends and length <= _LONGEST:
-        yield 0, length, None
-        return
     named = [t.start for t in tags if t.kind in _NAMING]
     for position, tag in enumerate([*ends, Tag(length, length, "clause_end", None)]):
         upto = ends[position + 1].start if position + 1 < len(ends) else length

@@ -212,7 +212,7 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
     """What a clause tells; `before` are the concepts that were named last."""
     words = lexicon()
     named = mentions(clause, words, before)
-    if not named and tells_something(clause):
+    if not named and name_of is not no_name and tells_something(clause):
         text = sentence[clause.spans[clause.start][0] : clause.spans[clause.end - 1][1]]
         named = mention_of(clause, name_of(text), words)
     told = tuple(

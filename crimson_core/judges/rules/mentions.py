@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from operator import attrgetter
 from typing import NamedTuple
 
 from crimson_core.judges.rules.assertion import decide_presence
@@ -11,6 +12,7 @@ from crimson_core.judges.rules.clauses import COPULAS, Clause
 from crimson_core.judges.rules.lexicon import Lexicon, Tag
 
 _NAMING = ("concept", "normal_of", "states", "anaphor")
+_PLACE = attrgetter("start", "end")
 _BESIDE = frozenset(("anatomy", "states"))
 _EXPLAINING = frozenset(("similar", "link", "appearance", "pronoun"))
 _IS_A = {(verb, article) for verb in ("is", "was") for article in ("a", "an")}
@@ -109,7 +111,7 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
         )
         if stands_alone and clause.modifiers(max(clause.start, tag.start - 3), min(clause.end, tag.end + 5)):
             found[tag.start] = Mention(before, tag.start, tag.end, named_by=(tag,))
-    named = sorted(found.values(), key=lambda m: (m.start, m.end))
+    named = sorted(found.values(), key=_PLACE)
     if "definite" in clause.by_kind:
         definite = {t.end for t in clause.of("definite")}
         for mention in named:
