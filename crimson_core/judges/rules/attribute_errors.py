@@ -1,6 +1,6 @@
 """What is wrong with a match: the eight kinds of attribute error, graded by `rules.yaml`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from crimson_core.judges.rules.attributes import Attributes
@@ -74,23 +74,12 @@ def _place(
 ) -> Iterator[Discrepancy]:
     one, other = _pooled(references), _pooled(predictions)
     if compares_sides(references[0], predictions[0]):
-        what = f"The reference says {_listed(one.sides)}, the candidate {_listed(other.sides) or 'names no side'}"
-        if one.sides and not other.sides:
-            yield _error("location", rule["side_left_out"], what)
-        elif one.sides and not one.sides & other.sides:
-            yield _error("location", rule["wrong_side"], what)
-        elif one.sides and one.sides != other.sides:
-            yield _error("location", rule["one_side_of_two"], what)
-        elif one.places and other.places and one.places.isdisjoint(other.places) and one.zones & other.zones:
-            yield _error("location", rule["crossed"], "The zones are told of the other side each")
-        elif one.dominant and other.dominant and one.dominant != other.dominant:
-            what = f"The reference says that the {one.dominant} side is worse, the candidate the {other.dominant}"
-            yield _error("location", rule["other_side_worse"], what)
-        gap = zone_gap(one, other)
-        if gap:
+        if wrong := _wrong_side(one, other):
+            yield _error("location", rule[wrong], _SIDE_WORDS[wrong](one, other))
+        if gap := zone_gap(one, other):
             what = f"The reference says {_listed(one.zones)} zone, the candidate {_listed(other.zones)}"
             yield _error("location", rule["far_zone" if gap > 1 else "near_zone"], what)
-    if not lexicon().concepts[references[0].concepts[0]].device:
+    if one.sites and other.sites and not lexicon().concepts[references[0].concepts[0]].device:
         ours, theirs = (
             frozenset(site for site in place.sites if site.endswith("mediastinum")) for place in (one, other)
         )
@@ -98,6 +87,34 @@ def _place(
             what = f"The reference says {_listed(ours)}, the candidate {_listed(theirs)}"
             yield _error("location", rule["other_compartment"], what)
         yield from _level(one.sites, other.sites, rule)
+
+
+def _wrong_side(one: Attributes, other: Attributes) -> str | None:
+    """What is wrong with the sides, as a key of `location` in `rules.yaml`."""
+    if one.sides and not one.sides & other.sides:
+        return "wrong_side" if other.sides else "side_left_out"
+    if one.sides and one.sides != other.sides:
+        return "one_side_of_two"
+    if one.places and other.places and one.places.isdisjoint(other.places) and one.zones & other.zones:
+        return "crossed"
+    if one.dominant and other.dominant and one.dominant != other.dominant:
+        return "other_side_worse"
+    return None
+
+
+def _sides(one: Attributes, other: Attributes) -> str:
+    return f"The reference says {_listed(one.sides)}, the candidate {_listed(other.sides) or 'names no side'}"
+
+
+_SIDE_WORDS: Mapping[str, Callable[[Attributes, Attributes], str]] = {
+    "wrong_side": _sides,
+    "side_left_out": _sides,
+    "one_side_of_two": _sides,
+    "crossed": lambda *_: "The zones are told of the other side each",
+    "other_side_worse": lambda one, other: (
+        f"The reference says that the {one.dominant} side is worse, the candidate the {other.dominant}"
+    ),
+}
 
 
 def _pooled(findings: Sequence[ReportFinding]) -> Attributes:

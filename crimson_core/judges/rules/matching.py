@@ -79,6 +79,8 @@ def _at(finding: ReportFinding, concept: str, whole: ReportFinding) -> bool:
 
 def is_sign(finding: ReportFinding, explained: ReportFinding) -> bool:
     """Whether one report lists apart what the other one names as the sign of a finding: "edema with Kerley lines"."""
+    if not explained.signs:
+        return False
     one, other = finding.attributes.sides, explained.attributes.sides
     return set(finding.concepts) <= set(explained.signs) and (not one or not other or bool(one & other))
 

@@ -127,12 +127,12 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
     for state in clause.of("states"):
         if state in spent:
             continue
-        told_of = clause.words[max(clause.start, state.start - 3) : state.start]
-        upto = (
-            state.start if not COPULAS.isdisjoint(told_of) else clause.end
-        )  # "the heart is enlarged, the hilum normal"
-        near = sorted((t for t in structures if t.start < upto), key=lambda t: abs(t.start - state.start))
-        structure = next((t for t in near if _of_one(t, state, clause, lexicon)), None)
+        # "the heart is enlarged, the hilum normal"
+        told_before = not COPULAS.isdisjoint(clause.words[max(clause.start, state.start - 3) : state.start])
+        upto = state.start if told_before else clause.end
+        near = [t for t in structures if t.start < upto and (t.value, state.value) in lexicon.composites]
+        near.sort(key=lambda t: abs(t.start - state.start))
+        structure = next((t for t in near if _of_one(t, state, clause)), None)
         if structure is None:
             continue
         concept = lexicon.composites[structure.value, state.value]
@@ -161,15 +161,9 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
             continue
         used.add(structure)
         for other in near:  # "fractures of the left clavicle and the third rib", "left rib and clavicle fractures"
-            more = lexicon.composites.get((other.value, state.value))
+            more = lexicon.composites[other.value, state.value]
             apart = clause.of("temporal", *sorted((structure.end, other.start)))  # "enlarged heart, stable mediastinum"
-            if (
-                more
-                and more != concept
-                and not apart
-                and clause.enumerated(other, structure)
-                and other.start not in found
-            ):
+            if more != concept and not apart and clause.enumerated(other, structure) and other.start not in found:
                 found[other.start] = Mention(
                     (more,), other.start, other.end, state=(state.start, state.end), named_by=(other, state)
                 )
@@ -189,12 +183,11 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
     }
     beside = [t for kind in ("anatomy", "states") for t in clause.of(kind) if t.start not in taken or t.start in damage]
     for mention in list(found.values()) if beside else ():
-        name = Tag(mention.start, mention.end, "concept", mention.concepts[0])
-        near = sorted(beside, key=lambda t: abs(t.start - mention.start))
-        for tag in near:
-            concept = lexicon.composites.get((tag.value, mention.concepts[0]))
-            if concept and _joined_to(name, tag, clause):
-                mention.concepts = (concept,)
+        named, at = mention.concepts[0], mention.start
+        near = [t for t in beside if (t.value, named) in lexicon.composites]
+        for tag in sorted(near, key=lambda t: abs(t.start - at)):
+            if _joined_to(mention, tag, clause):
+                mention.concepts = (lexicon.composites[tag.value, named],)
                 mention.named_by += (tag,)
                 spent.add(tag)
                 if tag.start in damage and found.pop(tag.start, None):
@@ -203,7 +196,7 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
     return spent
 
 
-def _joined_to(name: Tag, tag: Tag, clause: Clause) -> bool:
+def _joined_to(name: Mention, tag: Tag, clause: Clause) -> bool:
     """Whether a structure or state is said of what is named: only words that part nothing stand between them."""
     between = _between(name, tag)
     start, end = between.start, between.stop
@@ -214,15 +207,13 @@ def _joined_to(name: Tag, tag: Tag, clause: Clause) -> bool:
     return not clause.has(start, end, "conjunction", "alternative", "concept")
 
 
-def _between(structure: Tag, state: Tag) -> range:
+def _between(structure: Tag | Mention, state: Tag) -> range:
     return range(min(structure.end, state.end), max(structure.start, state.start))
 
 
-def _of_one(structure: Tag, state: Tag, clause: Clause, lexicon: Lexicon) -> bool:
-    """Whether a structure and a state make a concept, and nothing that matters parts them."""
+def _of_one(structure: Tag, state: Tag, clause: Clause) -> bool:
+    """Whether nothing that matters parts a structure from a state."""
     if structure.start < state.end and state.start < structure.end:
-        return False
-    if (structure.value, state.value) not in lexicon.composites:
         return False
     between = _between(structure, state)
     return len(between) <= _FARTHEST_STATE and clause.joined(between.start, between.stop)
@@ -269,9 +260,11 @@ def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: in
         denied = (cue for cue in clause.cues("negated_before") if mention.end <= cue.start < tag.start)
         if not all(clause.of("clause_end", cue.end, tag.start) for cue in denied):
             return False
+    if "normal" not in clause.by_kind:
+        return True
     # "left lung clear, right effusion": what is said to be normal has its own place
     piece = _piece(tag.start, clause, start, end)
-    return mention.start in piece or not any(t.start in piece for t in clause.of("normal"))
+    return mention.start in piece or not any(t.start in piece for t in clause.by_kind["normal"])
 
 
 def _piece(position: int, clause: Clause, start: int, end: int) -> range:
