@@ -7,6 +7,7 @@ from crimson_core.judges.rules.attributes import Mention
 from crimson_core.judges.rules.clauses import Clause
 from crimson_core.judges.rules.lexicon import Tag, lexicon
 
+_DENYING = frozenset(("negated_before",))
 _DECIDING = frozenset(("normal", "elsewhere", "harmless"))
 
 
@@ -17,11 +18,12 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
             _decide(mention, "absent", cue)
     if len(found) > 1:
         _decide_beside(found, clause)
-    if clause.by_cue:
+    others = clause.by_cue.keys() - _DENYING
+    if others:
         _decide_by_cues(found, clause)
     if not _DECIDING.isdisjoint(clause.by_kind):
         _decide_by_statements(found, clause)
-    if clause.by_cue:
+    if others:
         _hedge_by_cues(found, clause)
 
 

@@ -147,6 +147,8 @@ def extract_findings(report: str, name_of: NameOf = no_name) -> list[ReportFindi
 
 def _without_headings(found: list[ReportFinding], report: str) -> list[ReportFinding]:
     """Without "support devices" and "lines and tubes" where the report names them one by one."""
+    if all(f.concepts != (_ANY_DEVICE,) for f in found):
+        return found
     concepts = lexicon().concepts
     named = any(concepts[f.concepts[0]].device and f.concepts != (_ANY_DEVICE,) for f in found)
     return [
@@ -363,12 +365,12 @@ _PLACE = attrgetter("start", "end")
 
 def _all_apart(found: list[ReportFinding], words: Lexicon) -> bool:
     """Whether no two findings have concepts of which one could be the other."""
-    near: set[str] = set()
+    seen: set[str] = set()
     for finding in found:
-        if not near.isdisjoint(finding.concepts):
-            return False
         for concept in finding.concepts:
-            near |= words.near[concept]
+            if not words.near[concept].isdisjoint(seen):
+                return False
+        seen.update(finding.concepts)
     return True
 
 

@@ -99,12 +99,13 @@ def discrepancies(
 
 def _group(reference: int, matches: Sequence[tuple[int, int]]) -> tuple[set[int], set[int]]:
     """All references and predictions that a reference is matched with, directly or through others."""
-    refs, preds = {reference}, set()
+    refs, preds = {reference}, {p for r, p in matches if r == reference}
     while True:
-        more = [(r, p) for r, p in matches if r in refs or p in preds]
-        if len({r for r, _ in more}) == len(refs) and len({p for _, p in more}) == len(preds):
+        more = {r for r, p in matches if p in preds}
+        if more <= refs:
             return refs, preds
-        refs, preds = {r for r, _ in more}, {p for _, p in more}
+        refs |= more
+        preds |= {p for r, p in matches if r in refs}
 
 
 def listed_error(ref_id: str, pred_id: str, found: Discrepancy) -> AttributeError:

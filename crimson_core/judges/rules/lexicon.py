@@ -72,7 +72,9 @@ class Tag(NamedTuple):
     value: Any
 
 
-Phrases = dict[str, tuple[list[tuple[str, Any]], "Phrases"]]
+# A tree of words: word -> what the phrase means that ends there, as (kind, value) pairs, and the tree of the words that may
+# follow, or None.
+Phrases = dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Lexicon:
         composites: (structure, state) -> concept.
         depths: Concept -> minus the number of concepts broader than it.
         near: Concept -> the concepts that are broader or narrower, and itself.
-        phrases: Tree of words: for each the (kind, value) pairs of the phrase that ends there, and the words that may follow.
+        phrases: All phrases, but for those of `statements`.
         statements: The same of the statements that rule a concept out; apart, since they hold other phrases.
     """
 
@@ -182,11 +184,15 @@ def lexicon() -> Lexicon:
     statements: Phrases = {}
 
     def add(phrase: str, kind: str, value: Any, tree: Phrases = phrases) -> None:
-        meanings: list[tuple[str, Any]] = []
-        for word, _, _ in words_of(phrase):
-            meanings, tree = tree.setdefault(word, ([], {}))
-        if (kind, value) not in meanings:
-            meanings.append((kind, value))
+        *first, last = words_of(phrase)
+        for word, _, _ in first:
+            node = tree.setdefault(word, [(), None])
+            if node[1] is None:
+                node[1] = {}
+            tree = node[1]
+        node = tree.setdefault(last[0], [(), None])
+        if (kind, value) not in node[0]:
+            node[0] += ((kind, value),)
 
     for kind in _GROUPS:
         for value, terms in data[kind].items():
@@ -388,7 +394,7 @@ def _vocabulary() -> tuple[frozenset[str], dict[str, list[str]]]:
     level = [lexicon().phrases]
     while level:
         words |= {word for tree in level for word in tree}
-        level = [longer for tree in level for _, longer in tree.values()]
+        level = [longer for tree in level for _, longer in tree.values() if longer]
     by_letter: dict[str, list[str]] = {}
     for word in sorted(words):
         if len(word) >= _SHORTEST_SWAPPED:

@@ -30,14 +30,10 @@ def match_findings(references: list[ReportFinding], predictions: list[ReportFind
     matched_refs, matched_preds = {r for r, _ in matches}, {p for _, p in matches}
     signs = {
         (r, p)
-        for r in matched_refs
-        for p in set(range(len(predictions))) - matched_preds
-        if is_sign(predictions[p], references[r])
-    } | {
-        (r, p)
-        for p in matched_preds
-        for r in set(range(len(references))) - matched_refs
-        if is_sign(references[r], predictions[p])
+        for r, reference in enumerate(references)
+        for p, prediction in enumerate(predictions)
+        if (r in matched_refs and p not in matched_preds and is_sign(prediction, reference))
+        or (p in matched_preds and r not in matched_refs and is_sign(reference, prediction))
     }
     scores |= {pair: threshold for pair in signs if pair not in scores}
     parts |= signs

@@ -223,7 +223,7 @@ def _of_one(structure: Tag, state: Tag, clause: Clause) -> bool:
 
 
 def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
-    borders = [clause.start, *(_border(left, right, clause) for left, right in pairwise(found)), clause.end]
+    borders = [clause.start, *[_border(left, right, clause) for left, right in pairwise(found)], clause.end]
     for mention, (start, end) in zip(found, pairwise(borders), strict=True):
         concept = lexicon.concepts[mention.concepts[0]]
         tags = [t for t in clause.modifiers(start, end) if _belongs(t, mention, concept.device, clause, start, end)]

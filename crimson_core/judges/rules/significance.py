@@ -58,6 +58,8 @@ def graded(finding: ReportFinding, patient: Patient, beside: frozenset[str]) -> 
     Of several possible concepts the gravest counts, but an appearance matters as much as what the report takes it to be.
     """
     concepts = lexicon().concepts
+    if len(finding.concepts) == 1:
+        return _graded(concepts[finding.concepts[0]], finding, patient, beside)
     return min([_graded(concepts[key], finding, patient, beside) for key in finding.diagnoses], key=_RANK)
 
 
