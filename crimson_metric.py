@@ -6,8 +6,8 @@
     crimson = evaluate.load("crimson_metric.py", "offline")  # rules: no model, no download
     crimson.compute(predictions=[...], references=[...])
 
-The second argument is a judge spec; further keyword arguments of `load` are options of that judge. The docs tell which
-judges there are, how to read the scores, and that this is for research only.
+The second argument is a judge spec; further keyword arguments of `load` are options of that judge. docs/ lists the
+judges and explains how to read the scores. Research use only.
 """
 
 import inspect
@@ -24,9 +24,9 @@ import crimson_core  # From: git+https://huggingface.co/spaces/rajpurkarlab/crim
 
 _DESCRIPTION = """\
 CRIMSON scores a chest X-ray report against a radiologist's report. A judge lists the abnormal findings of both with their
-clinical significance, matches them, and names every false finding, missing finding and attribute error; arithmetic makes a
-score in (-1, 1]. 1 is perfect, 0 is worth no more than a normal template, below 0 the errors outweigh what is right. Normal
-findings do not count. Research use only, not for clinical decisions.
+clinical significance, matches them, and names every false finding, missing finding and attribute error. A formula turns
+this into a score in (-1, 1]: 1 is perfect, 0 is worth no more than a normal template, below 0 the errors outweigh the
+correct findings. Normal findings do not count. Research use only, not for clinical decisions.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -34,23 +34,23 @@ Args:
     predictions (list of str): candidate reports. An empty string is a report without findings.
     references (list of str, or of dict): reference reports, or records with the key `report` and any of `age`, `sex` and
         `indication`.
-    patient_contexts (list of dict or None): for `compute` only: any of `age`, `sex` and `indication` per pair, where the
+    patient_contexts (list of dict or None): for `compute` only: any of `age`, `sex` and `indication` per pair, if the
         references are strings.
     detailed (bool): also return `evaluations`, one per pair. Default False.
-    store (str): file in which judgements are kept, so that none is made twice; it holds report text. By default the one that
-        `load` was given, if any.
+    store (str): file that keeps the judgements, so that no pair is judged twice; it contains report text. Defaults to the
+        one given to `load`, if any.
     progress (bool): show a progress bar. Default False.
 
 Returns:
     crimson_score (float): mean over the scored pairs; NaN if there are none.
     scores (list of float): one per pair, in (-1, 1]; NaN where unscored.
-    n_pairs, n_unscored, n_repaired (int): pairs, pairs without a score, pairs with something that had to be mended.
-    n_suspect (int): pairs with something that speaks against a model's evaluation.
-    n_unrecognised (int): pairs with a report that is not empty and in which an offline judge knows nothing (another language, say);
+    n_pairs, n_unscored, n_repaired (int): all pairs, pairs without a score, pairs whose evaluation was repaired.
+    n_suspect (int): pairs with evidence against a model's evaluation.
+    n_unrecognised (int): pairs with a non-empty report in which an offline judge recognises nothing (another language, say);
         0 for other judges.
     failures (dict): position -> reason, for each unscored pair.
     mean_false_findings, mean_missing_findings, mean_attribute_errors, mean_location_errors, ... (float): errors per scored pair.
-    signature (str): what somebody else must know to reproduce the scores.
+    signature (str): everything that somebody else needs to reproduce the scores.
     evaluations (list of dict or None): with `detailed=True`, per pair the findings, matches and errors, the error counts, the
         terms of the score, the repairs and the suspicions.
 
@@ -82,12 +82,12 @@ class CrimsonMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
     """The metric. Each instance holds one judge, loaded once."""
 
     def __init__(self, config_name: str | None = None, **kwargs: Any) -> None:
-        """Take the judge spec as the configuration, and the judge's options out of the keyword arguments."""
+        """Use the configuration name as the judge spec, and unknown keyword arguments as the judge's options."""
         self.judge_spec = config_name or "default"
         own = inspect.signature(evaluate.EvaluationModule).parameters
         self.judge_options = {key: value for key, value in kwargs.items() if key not in own}
-        # evaluate makes a cache folder of the configuration's name, which a spec with slashes would lead elsewhere and
-        # one with two long paths could not name; instances may share a folder, they lock their files
+        # evaluate names a cache folder after the configuration. A spec may contain slashes and be too long for a file
+        # name. Instances may share a folder: they lock their files.
         folder = re.sub(r"[^\w.-]+", "-", str(self.judge_spec))[-100:].strip(".-") or "default"
         super().__init__(config_name=folder, **{key: value for key, value in kwargs.items() if key in own})
 
@@ -117,7 +117,7 @@ class CrimsonMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
         Args:
             prediction: Candidate report.
             reference: Reference report, or a record with `report` and any of age, sex and indication.
-            **kwargs: The two under the names `predictions` and `references`, as evaluate itself allows and `combine` has it.
+            **kwargs: `predictions` and `references`, the names that `evaluate.combine` uses.
         """
         prediction = kwargs.pop("predictions", prediction)
         reference = kwargs.pop("references", reference)
@@ -130,12 +130,12 @@ class CrimsonMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
         Args:
             predictions: Candidate reports.
             references: Reference reports, or records with `report` and any of age, sex and indication.
-            **kwargs: None are known; evaluate says so.
+            **kwargs: None; evaluate raises an error.
         """
         super().add_batch(**_columns(predictions, references), **kwargs)
 
     def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any] | None:
-        """Score what was added, and the predictions and references given here.
+        """Score the pairs added before, and those given here.
 
         Args:
             predictions: Candidate reports.
@@ -150,7 +150,7 @@ class CrimsonMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
         try:
             return super().compute(predictions=predictions, references=references, **kwargs)
         finally:
-            if self.writer is None:  # still open where this call's input was refused: what was added before is kept
+            if self.writer is None:  # still open if this call's input was refused; the pairs added before are kept
                 self._forget()
 
     def _compute(
@@ -176,11 +176,11 @@ class CrimsonMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
 
     def _init_writer(self, *args: Any, **kwargs: Any) -> None:
         super()._init_writer(*args, **kwargs)
-        if self.buf_writer is None:  # a file, empty so far, which will hold reports
+        if self.buf_writer is None:  # it writes to a file, still empty, that will contain reports
             os.chmod(self.cache_file_name, 0o600)
 
     def _forget(self) -> None:
-        """Drop what was collected. evaluate does so itself unless the judge failed; then patient data would lie about."""
+        """Delete the collected pairs: evaluate itself leaves them, which are patient data, behind if the judge fails."""
         for path, lock in zip(self.file_paths or [], self.filelocks or [], strict=True):
             if os.path.exists(path):
                 os.remove(path)
@@ -198,15 +198,15 @@ class CrimsonMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
 
 
 def _one(argument: str, _: int) -> str:
-    """What `add` calls an argument of `add_batch`."""
+    """The name in `add` of an argument of `add_batch`."""
     return argument.removesuffix("s")
 
 
 def _columns(predictions: Any, references: Any, where: Any = "{}[{}]".format) -> dict[str, list[Any]]:
-    """What evaluate shall store: lists, the references as records of one shape, so that strings and records may be mixed.
+    """Columns for evaluate to store, the references as records of one shape, so that strings and records may be mixed.
 
-    All is checked first: evaluate's own messages about bad input print the input, and reports are patient data. A context
-    field that is missing is an empty string, since evaluate refuses None.
+    The input is checked here because evaluate's own errors print it, and reports are patient data. A missing context
+    field becomes an empty string, since evaluate refuses None.
     """
     pairs = crimson_core.make_pairs(predictions, references, where=where)
     contexts = [pair.context or crimson_core.PatientContext() for pair in pairs]

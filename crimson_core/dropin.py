@@ -12,7 +12,7 @@ from crimson_core.protocol.prompt import PUBLISHED_MODEL
 from crimson_core.protocol.scoring import PairScore
 from crimson_core.run.scorer import CrimsonScorer, PairResult
 
-# make_pairs' names of what this class calls otherwise, for errors
+# make_pairs' argument names -> the names of this class, for errors
 _ARGUMENTS = {
     "predictions": "predicted_findings",
     "references": "reference_findings",
@@ -22,13 +22,14 @@ _DEFAULT_MODELS = {"hf": PUBLISHED_MODEL, "vllm": PUBLISHED_MODEL, "openai": "gp
 
 
 class CRIMSONScore:
-    """The reference implementation's class, on our judges.
+    """The reference implementation's class, with our judges.
 
     Args:
         api: `hf` (or `huggingface`), `vllm`, `openai`, `azure` or `offline`.
-        model_name: Hub id, folder, API model or deployment; by default the published model, or gpt-5.2 for `openai`.
-        device: For `hf`: where the model runs. The reference implementation's default is "cuda"; ours is the best there is.
-        **judge_options: For the judge's constructor.
+        model_name: Hub id, folder, API model or deployment; defaults to the published model, or gpt-5.2 for `openai`.
+        device: The device of an `hf` model. The reference implementation's default is "cuda"; ours is the best
+            available.
+        **judge_options: Options of the judge.
 
     Raises:
         InputError: The api or an option is unknown.
@@ -60,7 +61,8 @@ class CRIMSONScore:
             reference_findings: Reference report, or a list of findings.
             predicted_findings: Candidate report, or a list of findings.
             patient_context: Any of age, sex and indication.
-            include_guidelines: Whether a model judge's prompt holds the guidelines; the published model never gets them.
+            include_guidelines: Whether a model judge's prompt contains the guidelines; the published model never gets
+                them.
 
         Returns:
             The reference implementation's keys (`raw_evaluation`, `error_counts`, `weighted_error_counts`, `metrics`,
@@ -83,7 +85,7 @@ class CRIMSONScore:
         include_guidelines: bool = True,
         batch_size: int | None = None,
     ) -> list[dict[str, Any] | None]:
-        """Score several pairs; a pair that could not be scored is None, with a warning that says why."""
+        """Score several pairs; an unscored pair is None, and a warning says why."""
         if not len(reference_findings_list) and not len(predicted_findings_list):
             return []  # as the reference implementation does
         results = self._score(
@@ -104,7 +106,7 @@ class CRIMSONScore:
     ) -> list[PairResult]:
         judge = self._scorer.judge
         if isinstance(judge, ModelJudge) and self._prompt:
-            # with the guidelines that this model is meant to get, or without any
+            # the model's default prompt, or the same one without guidelines
             judge.prompt = self._prompt if guidelines else replace(self._prompt, guidelines=False)
             engine: Any = judge.engine
             if batch_size is not None and hasattr(engine, "batch_size"):
@@ -131,9 +133,9 @@ class CRIMSONScore:
         )
 
     def _joined(self, report: str | list[str], where: str) -> str:
-        """A list of findings as one text: for a model as the reference implementation joins it, with blanks.
+        """Join a list of findings with blanks, like the reference implementation.
 
-        The rules read sentences, so there each finding ends with a full stop: a "no" in one must not deny the next.
+        The offline judge reads sentences, so there each finding ends with a full stop: a "no" must not deny the next.
         """
         if not isinstance(report, list):
             return report

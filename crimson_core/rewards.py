@@ -1,4 +1,4 @@
-"""CRIMSON as a reward in TRL's form, for training a report generator with GRPO or another trainer that takes reward functions."""
+"""CRIMSON as a reward function for TRL: training report generators with GRPO and similar trainers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,42 +23,43 @@ def crimson_reward(
     repair: bool = True,
     **judge_options: Any,
 ) -> Reward:
-    """A reward function: the CRIMSON score of each completion against its row's reference report.
+    """A reward function: the CRIMSON score of each completion against the reference report of its row.
 
-    It is called as TRL calls it, `reward(prompts=, completions=, **columns)`, with plain completions or conversations, of which
-    the last message counts. A completion that cannot be judged (the judge failed, the conversation ends without an answer of the
-    assistant, `report` finds none) has the reward None. An empty completion is an empty report and is judged.
+    TRL calls it as `reward(prompts=, completions=, **columns)`, with plain completions or with conversations, whose
+    last message counts. The reward is None if the judge fails, the assistant did not write the last message, or
+    `report` finds nothing. An empty completion is an empty report and is judged. Equal completions of a prompt are
+    judged once.
 
-    TRL's GRPOTrainer gives a completion that has no reward from any function no part in the mean of its group, and the advantage 0:
-    it moves the model nowhere (read in, and tested with, TRL 1.16). It also prints the first such row as a warning, reports
-    included; `logging.getLogger("trl").setLevel(logging.ERROR)` keeps it quiet. The share of completions without a reward is logged
-    as `crimson/unscored`, where the trainer hands in `log_metric`.
-
-    Equal completions of a prompt are judged once.
+    In TRL's GRPOTrainer, a completion without any reward is left out of its group's mean and gets the advantage 0, so
+    it has no effect (tested with TRL 1.16). The trainer also prints the first such row as a warning, reports included;
+    `logging.getLogger("trl").setLevel(logging.ERROR)` silences it. The share of completions without a reward is logged
+    as `crimson/unscored` if the trainer passes `log_metric`.
 
     Args:
         judge: A judge spec or a judge.
-        reference_column: Column of the reference reports, or of records as in `make_pairs`.
-        context_column: Column of patient contexts, mappings with any of age, sex and indication.
-        age_column: Column of ages; None takes the column `age`, if there is one and no `context_column`.
+        reference_column: Column of reference reports, or of records as in `make_pairs`.
+        context_column: Column of patient contexts: mappings with any of age, sex and indication.
+        age_column: Column of ages; None uses the column `age`, if it exists and there is no `context_column`.
         sex_column: The same for `sex`.
         indication_column: The same for `indication`.
-        report: Takes the report out of a completion's text, for example from behind a chain of thought; None where it finds none.
-        repair: As of `CrimsonScorer`.
-        **judge_options: For the judge's constructor, where `judge` is a spec.
+        report: Extracts the report from a completion, for example after a chain of thought; None if there is none.
+        repair: See `CrimsonScorer`.
+        **judge_options: Options of the judge, if `judge` is a spec.
 
     Returns:
-        A function from `completions` and columns to one reward in (-1, 1] or None per completion. Its `__name__`, which TRL logs,
-        is `crimson_reward`. It raises `InputError` for a column that is missing or cannot be read, and `JudgeError` if the judge
-        cannot go on.
+        A function that takes `completions` and columns and returns one reward in (-1, 1], or None, per completion. Its
+        `__name__`, which TRL logs, is `crimson_reward`. It raises `InputError` for a missing or unreadable column, and
+        `JudgeError` if the judge cannot continue.
 
     Raises:
-        InputError: The spec, an option, or the choice of columns is impossible.
+        InputError: The spec, an option or the choice of columns is invalid.
         JudgeError: The judge cannot be loaded.
     """
     named = {"age": age_column, "sex": sex_column, "indication": indication_column}
     if context_column and any(named.values()):
-        raise InputError("context_column and columns of age, sex or indication are given. Give one of the two.")
+        raise InputError(
+            "context_column is given together with columns of age, sex or indication. Give one of the two."
+        )
     scorer = CrimsonScorer(judge, repair=repair, **judge_options)
 
     def reward(completions: Sequence[Any], **columns: Any) -> list[float | None]:
@@ -96,7 +97,7 @@ def _scores(scorer: CrimsonScorer, pairs: Sequence[ReportPair]) -> dict[ReportPa
 
 
 def _report(completion: Any, take: Callable[[str], str | None] | None, row: int) -> str | None:
-    """The report in a completion; None if there is none."""
+    """The report in a completion, if there is one."""
     text = completion if isinstance(completion, str) else _answer(completion, row)
     return text if text is None or take is None else take(text)
 
@@ -108,7 +109,7 @@ def _answer(messages: Any, row: int) -> str | None:
     if not messages or messages[-1].get("role") != "assistant":
         return None
     content = messages[-1].get("content")
-    if content is None or isinstance(content, str):  # None: it called a tool and said nothing
+    if content is None or isinstance(content, str):  # None: it only called a tool
         return content
     return "".join(part["text"] for part in content if part.get("type") == "text")
 
@@ -116,7 +117,7 @@ def _answer(messages: Any, row: int) -> str | None:
 def _column(columns: Mapping[str, Any], name: str, option: str, rows: int) -> Sequence[Any]:
     if name not in columns:
         raise InputError(
-            f"the trainer hands in no column {name!r}. Give the data set's column as {option}, and keep unused columns "
+            f"the trainer passes no column {name!r}. Give the data set's column as {option}, and keep unused columns "
             "(remove_unused_columns=False)."
         )
     if len(columns[name]) != rows:
@@ -129,7 +130,7 @@ def _column(columns: Mapping[str, Any], name: str, option: str, rows: int) -> Se
 def _contexts(
     columns: Mapping[str, Any], context_column: str | None, named: Mapping[str, str | None], rows: int
 ) -> list[Any] | None:
-    """One context per completion; None where no column holds any."""
+    """One context per completion; None if there are no context columns."""
     if context_column:
         return list(_column(columns, context_column, "context_column", rows))
     used = {field: named[field] or field for field in CONTEXT_FIELDS if named[field] or field in columns}

@@ -16,8 +16,8 @@ from crimson_core.protocol.prompt import PUBLISHED_MODEL
 
 __all__ = ["JUDGES", "Judge", "JudgeSpec", "Judgement", "load_judge", "parse_spec"]
 
-# Spec prefix -> module, and the name in it that builds the judge. A module is imported when its judge is first built, so
-# that an unused engine costs nothing. A new judge, or an engine for `ModelJudge`, is one file and one line here.
+# Spec prefix -> module, and the name in it that builds the judge. A module is imported when its judge is first built,
+# so that an unused engine costs nothing. A new judge, or an engine for `ModelJudge`, is one file and one line here.
 JUDGES = {
     "offline": "crimson_core.judges.rules:OfflineJudge",
     "offline+minilm": "crimson_core.judges.rules.minilm:MiniLMJudge",

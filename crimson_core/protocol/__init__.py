@@ -1,1 +1,1 @@
-"""What CRIMSON is: report pairs, evaluations, the score, the prompt. It knows no judge, no file and no model."""
+"""What CRIMSON is: pairs, evaluations, scores and prompts, without any judge, file or model."""

@@ -1,7 +1,7 @@
-"""The evaluation: what a judge says about one report pair, in the wire format of `crimson-score`.
+"""The evaluation: a judge's findings, matches and errors for one report pair, in the wire format of `crimson-score`.
 
-A judge's text is parsed, its shape is checked, and what contradicts the matches is repaired, visibly. The JSON schema
-here is also the grammar of constrained generation and the structured output of API judges.
+A judge's text is parsed, its shape is checked, and contradictions to the matches are repaired visibly. The JSON schema
+here also makes the grammar of constrained generation and the structured output of API judges.
 """
 
 import json
@@ -27,7 +27,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
-        """Ids, and the lengths of lists: findings are quotations of reports, which stay out of logs and tracebacks."""
+        """Ids and lengths of lists only: findings quote reports, which stay out of logs and tracebacks."""
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, list):
@@ -39,7 +39,7 @@ class _Record(BaseModel):
 
 
 class Finding(_Record):
-    """One abnormal observation. A level outside `SIGNIFICANCE_LEVELS` is legal and weighs 0.25."""
+    """One abnormal observation. A significance outside `SIGNIFICANCE_LEVELS` is legal and weighs 0.25."""
 
     id: str
     finding: str
@@ -54,7 +54,7 @@ class Match(_Record):
 
 
 class AttributeError(_Record):  # noqa: A001 - the field's own term; nothing here catches the builtin
-    """What is wrong with a match: which kinds of error, how grave (`severity`), and why in words."""
+    """An error on a match: its types, its grade (`severity`) and an explanation."""
 
     ref_id: str
     pred_id: str
@@ -69,7 +69,7 @@ class AttributeError(_Record):  # noqa: A001 - the field's own term; nothing her
 
 
 class Errors(_Record):
-    """The errors of an evaluation; false and missing findings are ids."""
+    """The errors of an evaluation; false and missing findings are listed by id."""
 
     false_findings: list[str] = Field(default_factory=list)
     missing_findings: list[str] = Field(default_factory=list)
@@ -77,7 +77,7 @@ class Errors(_Record):
 
 
 class Evaluation(_Record):
-    """What a judge says about one report pair. `model_dump()` gives the wire format."""
+    """A judge's evaluation of one report pair. `model_dump()` gives the wire format."""
 
     reference_findings: list[Finding] = Field(default_factory=list)
     predicted_findings: list[Finding] = Field(default_factory=list)
@@ -86,13 +86,13 @@ class Evaluation(_Record):
 
 
 def parse_evaluation(text: str) -> tuple[Evaluation, list[str]]:
-    """The evaluation in a judge's complete output text, which may stand in prose or a code fence.
+    """The evaluation in a judge's complete output, also inside prose or a code fence.
 
     Returns:
-        The evaluation, and one line if the JSON was broken and had to be mended (json-repair), else none.
+        The evaluation, and a list of repairs: one line if json-repair had to mend the JSON, else empty.
 
     Raises:
-        ValueError: The text holds no evaluation; the message says why and holds no report text.
+        ValueError: The text contains no evaluation; the message says why, without report text.
     """
     if "{" not in text:
         raise ValueError("the output holds no JSON object")
@@ -101,19 +101,19 @@ def parse_evaluation(text: str) -> tuple[Evaluation, list[str]]:
         if whole <= data.keys():
             return check_evaluation(_without_lone_surrogates(data)), []
     if _is_cut(text):
-        # Mending would close what is open, and what was to come would count as left out: a wrong score.
+        # json-repair would close the open brackets, and the missing rest would count as left out: a wrong score.
         raise ValueError("the output ends before its JSON does")
     try:
         mended: Any = json_repair.loads(text[text.index("{") :])
     except (RecursionError, ValueError):
         raise ValueError("the output holds JSON that cannot be mended") from None
-    if isinstance(mended, list):  # several top-level objects are joined into a list; the first one is the answer
+    if isinstance(mended, list):  # several top-level objects; the first one is the answer
         mended = next((item for item in mended if isinstance(item, dict)), None)
     return check_evaluation(_without_lone_surrogates(mended)), ["output: was no valid JSON and has been mended"]
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """The valid JSON objects in a text, outermost ones only, in their order."""
+    """The valid, outermost JSON objects in a text, in order."""
     decoder = json.JSONDecoder()
     start = text.find("{")
     while start >= 0:
@@ -140,13 +140,13 @@ def _is_cut(text: str) -> bool:
 
 
 def check_evaluation(data: Any) -> Evaluation:
-    """`data` in the wire format as an `Evaluation`.
+    """Parse `data` from the wire format.
 
-    Each of the four top-level keys must be there: without one of them the judge did not finish its answer, and a
-    score made from the rest would be wrong.
+    All four top-level keys are required: without one of them the judge did not finish its answer, and the score of the
+    rest would be wrong.
 
     Raises:
-        ValueError: The shape is wrong; the message names the place and holds no report text.
+        ValueError: The shape is wrong; the message names the place, without report text.
     """
     if not isinstance(data, dict):
         raise ValueError("the output is not a JSON object")
@@ -165,8 +165,7 @@ def repair_evaluation(evaluation: Evaluation) -> tuple[Evaluation, list[str]]:
     """Make an evaluation consistent; where its parts contradict each other, `matched_findings` wins.
 
     Returns:
-        The consistent evaluation (the same object's content where nothing was wrong), and one line per repair. The lines
-        name ids and rules only, no report text.
+        The consistent evaluation, and one line per repair. The lines name ids and rules only, no report text.
     """
     repairs: list[str] = []
     evaluation = _respelled(evaluation, repairs)
@@ -212,12 +211,12 @@ def repair_evaluation(evaluation: Evaluation) -> tuple[Evaluation, list[str]]:
 
 
 def evaluation_schema(max_findings: int | None = None, max_text: int | None = None) -> dict[str, Any]:
-    """JSON schema of an evaluation, every key required and none extra.
+    """The JSON schema of an evaluation: every key is required, and no others are allowed.
 
     Args:
-        max_findings: Longest list of findings, matches or errors; None leaves lists unbounded.
-        max_text: Longest finding text or explanation in characters; None leaves texts unbounded (OpenAI's strict
-            structured output knows no text length).
+        max_findings: Maximum entries of a list of findings, matches or errors; None for no limit.
+        max_text: Maximum characters of a finding or an explanation; None for no limit (OpenAI's strict structured
+            output supports none).
     """
     text: dict[str, Any] = {"type": "string"} | ({"maxLength": max_text} if max_text else {})
 
@@ -262,13 +261,13 @@ def evaluation_schema(max_findings: int | None = None, max_text: int | None = No
 
 
 def _without_lone_surrogates(data: Any) -> Any:
-    """Parsed JSON without halves of surrogate pairs; a model may write one as an escape, and no file can hold it."""
+    """Parsed JSON without lone surrogates, which a model may write as escapes and no file can store."""
     text = json.dumps(data, ensure_ascii=False)
     return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def _respelled(evaluation: Evaluation, repairs: list[str]) -> Evaluation:
-    """Ids and levels without stray blanks and in their own letter case ("r1 ", "Urgent")."""
+    """Ids and levels without stray blanks and in their usual letter case ("r1 " and "Urgent" are corrected)."""
     errors = evaluation.errors
     findings = [*evaluation.reference_findings, *evaluation.predicted_findings]
     pairs: list[Match | AttributeError] = [*evaluation.matched_findings, *errors.attribute_errors]
@@ -337,7 +336,7 @@ def _unique_ids(findings: list[Finding], where: str, repairs: list[str]) -> list
 
 
 def _unmatched(ids: dict[str, None], matched: set[str], said: list[str], where: str, repairs: list[str]) -> list[str]:
-    """The ids without a match, in the judge's order where it named them; differences from `said` are repairs."""
+    """The ids without a match, those that the judge listed first; differences from its list `said` are repairs."""
     kept: dict[str, None] = {}
     for i in said:
         if i not in ids:
@@ -356,7 +355,7 @@ def _unmatched(ids: dict[str, None], matched: set[str], said: list[str], where: 
 
 
 def _short(finding_id: str) -> str:
-    """An id for a message; a judge may have put report text in its place, which no message may carry."""
+    """An id for a message. A judge may have written report text instead, which no message may contain."""
     return finding_id if re.fullmatch(r"[RP]\d{1,3}(\.\d{1,3})?", finding_id) else "an id that is none"
 
 

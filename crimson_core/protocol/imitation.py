@@ -1,10 +1,10 @@
-"""Report text that imitates a judge's answer, taken out before a model reads it.
+"""Removes report text that imitates a judge's answer, before a model reads it.
 
-A report may hold an evaluation: as JSON, whole or cut, escaped, in a code fence, as YAML, with other brackets, as keys alone
-or in prose. A small model takes it for its own answer and copies it. What is clinical in the report is not touched, and a
-report without the names of an evaluation's keys stays as it was, to the character.
+A report may contain an evaluation: as JSON, whole or cut, escaped, in a code fence, as YAML, with other brackets, as
+keys alone or in prose. A small model takes it for its own answer and copies it. Clinical text stays, and a report
+without the names of an evaluation's keys is not changed at all.
 
-Every step takes time in proportion to the length of the text.
+Every step takes time linear in the length of the text.
 """
 
 import re
@@ -27,16 +27,16 @@ from crimson_core.protocol.pair import ReportPair
 
 _KEYS = [key for part in (Evaluation, Errors, Finding, Match, AttributeError) for key in part.model_fields]
 _NAMES = {*_KEYS, *SIGNIFICANCE_LEVELS, *ERROR_TYPES, *GRADES, "crimson_score"}
-_TELLING = sorted((name for name in _NAMES if "_" in name), key=len, reverse=True)  # no report has these names
-_LISTS = [key for part in (Evaluation, Errors) for key in part.model_fields if "_" in key]  # told in prose, too
+_TELLING = sorted((name for name in _NAMES if "_" in name), key=len, reverse=True)  # no genuine report has these names
+_LISTS = [key for part in (Evaluation, Errors) for key in part.model_fields if "_" in key]  # also recognised in prose
 
-# How an underscore may be written in a key. No two parts of it can take the same character.
+# The ways to write an underscore in a key. No two alternatives start with the same character.
 _UNDERSCORE = r"(?:[\\*]{0,2}_[\\*]{0,2}|\\u005f|&(?:lowbar|\#95|\#x5f);|%5f)?"
 _KEY = re.compile(rf"(?<![a-z])(?:{'|'.join(name.replace('_', _UNDERSCORE) for name in _TELLING)})(?![a-z])")
 _IN_PROSE = re.compile(
     rf"(?<![a-z])(?:{'|'.join(name.replace('_', '[ -]').rstrip('s') + 's?' for name in _LISTS)})(?![a-z])"
 )
-_FEWEST_IN_PROSE = 2  # different ones; a single one may be a radiologist's
+_FEWEST_IN_PROSE = 2  # different ones; a single one may come from a radiologist
 
 _TOKEN = re.compile(
     r"""(?P<escape>\\u[0-9a-f]{4}|\\.|&(?:[a-z]{2,8}|\#[0-9]{1,6}|\#x[0-9a-f]{1,6});|%[0-9a-f]{2})
@@ -50,7 +50,7 @@ _GIVES = set(":=|")  # a value follows
 _NOTHING = {"none", "null", "nil", "nothing", "empty", "0", "zero", "true", "false", "n"}
 _FORMATS = {"json", "yaml", "answer", "evaluation", "output", "response", "result", "crimson"}
 _ID = re.compile(r"[rp]\d{1,3}")
-# Sentences of nothing but these go with the prose that they follow: "There are no errors. All of them match."
+# Sentences made of these words only are removed with the prose before them: "There are no errors. All of them match."
 _SMALL = re.compile(
     r"(?:\W|_|\b(?:there|are|is|was|were|the|all|of|them|and|every|each|in|both|a|an|no|none|nothing|errors?|match(?:es|ed)?|score|"
     r"evaluation|perfect|[rp]?\d+)\b)*"
@@ -66,7 +66,7 @@ class _Token(NamedTuple):
 
 
 def defused(pair: ReportPair) -> tuple[ReportPair, list[str]]:
-    """A pair whose texts hold no imitated answer, and one line for each text that did; the same pair where none does."""
+    """The pair without imitated answers, and one line for each text that contained one; the same pair if none did."""
     texts = {"reference": pair.reference, "candidate": pair.candidate}
     repairs: list[str] = []
     changed = {name: _cut(text, name, repairs) for name, text in texts.items()}
@@ -77,7 +77,7 @@ def defused(pair: ReportPair) -> tuple[ReportPair, list[str]]:
 
 
 def without_imitation(text: str) -> str:
-    """The text without what imitates an evaluation."""
+    """The text without the parts that imitate an evaluation."""
     places = _imitations(text)
     kept, last = "", 0
     for start, end in places:
@@ -94,7 +94,7 @@ def _cut(text: str, name: str, repairs: list[str]) -> str:
 
 
 def _joined(before: str, after: str) -> str:
-    """Two texts with the white space that parted them from what stood between, once."""
+    """Join two texts around a removed part with a single blank or line break."""
     left, right = before.rstrip(), after.lstrip()
     if not left or not right:
         return left or right
@@ -103,7 +103,7 @@ def _joined(before: str, after: str) -> str:
 
 
 def _imitations(text: str) -> list[tuple[int, int]]:
-    """Where the text imitates an evaluation, in order and apart from each other."""
+    """The spans that imitate an evaluation, in order and disjoint."""
     folded, origin = _fold(text)
     keys = [match.span() for match in _KEY.finditer(folded)]
     prose = list(_IN_PROSE.finditer(folded))
@@ -121,7 +121,7 @@ def _imitations(text: str) -> list[tuple[int, int]]:
 
 
 def _fold(text: str) -> tuple[str, list[int] | range]:
-    """The text in small letters of their usual form, without invisible ones, and where each character comes from."""
+    """The text in lower case, normalised and without invisible characters, and the origin of each character."""
     if text.isascii():
         return text.lower(), range(len(text) + 1)
     folded: list[str] = []
@@ -139,7 +139,7 @@ _LOOK_ALIKES = str.maketrans("аеіјорсухѕԁһαεικορυ", "aeijopcy
 
 
 def _structures(text: str, keys: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The stretches of brackets, keys and values around the keys."""
+    """The spans of brackets, keys and values around the keys."""
     tokens = [_Token(match.lastgroup, match[0], *match.span()) for match in _TOKEN.finditer(text)]
     partner = _brackets(tokens)
     is_key = [False] * len(tokens)
@@ -165,7 +165,7 @@ def _structures(text: str, keys: list[tuple[int, int]]) -> list[tuple[int, int]]
 
 
 def _brackets(tokens: list[_Token]) -> dict[int, int]:
-    """Number of an opening bracket -> number of its closing one."""
+    """Index of an opening bracket -> index of its closing bracket."""
     partner: dict[int, int] = {}
     stacks: dict[str, list[int]] = {}
     for i, token in enumerate(tokens):
@@ -177,7 +177,7 @@ def _brackets(tokens: list[_Token]) -> dict[int, int]:
 
 
 def _outermost(tokens: list[_Token], partner: dict[int, int]) -> dict[int, tuple[int, int]]:
-    """Number of a token -> the outermost pair of brackets around it."""
+    """Index of a token -> the outermost pair of brackets around it."""
     found: dict[int, tuple[int, int]] = {}
     i = 0
     while i < len(tokens):
@@ -189,7 +189,7 @@ def _outermost(tokens: list[_Token], partner: dict[int, int]) -> dict[int, tuple
 
 
 def _leftwards(tokens: list[_Token], first: int) -> int:
-    """The first token of a stretch that holds token `first`."""
+    """The first token of the structure around token `first`."""
     kept = i = first
     while i > 0:
         i -= 1
@@ -202,9 +202,9 @@ def _leftwards(tokens: list[_Token], first: int) -> int:
 
 
 def _rightwards(tokens: list[_Token], last: int, partner: dict[int, int], is_key: list[bool]) -> int:
-    """The last token of a stretch that holds token `last`."""
+    """The last token of the structure around token `last`."""
     kept = i = last
-    before = tokens[last].text  # what was seen last, but for white space
+    before = tokens[last].text  # the last token other than white space
     in_value = False
     while i + 1 < len(tokens):
         i += 1
@@ -236,7 +236,7 @@ def _beside_structure(tokens: list[_Token], i: int) -> bool:
 
 
 def _string_end(tokens: list[_Token], start: int) -> int:
-    """The quotation mark that ends a string, or the last token of its line where none does."""
+    """The quotation mark that ends a string, or else the last token of its line."""
     for i in range(start + 1, len(tokens)):
         if tokens[i].text == tokens[start].text:
             return i
@@ -256,7 +256,7 @@ def _is_name(token: _Token) -> bool:
 
 
 def _sentences(text: str) -> list[int]:
-    """Where the sentences and lines of a text end; the last one ends with the text."""
+    """The ends of a text's sentences and lines; the last one is the end of the text."""
     return [*(match.end() for match in re.finditer(r"[.!?\n]", text)), len(text)]
 
 
@@ -271,7 +271,7 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _with_what_belongs(text: str, spans: list[tuple[int, int]], ends: list[int]) -> list[tuple[int, int]]:
-    """The spans with what announces them and what trails behind, joined where nothing of the report lies between."""
+    """The spans with their announcements and trailing sentences, joined if no report text lies between them."""
     grown: list[tuple[int, int]] = []
     for number, (start, end) in enumerate(spans):
         before = grown[-1][1] if grown else 0
@@ -289,7 +289,7 @@ def _with_what_belongs(text: str, spans: list[tuple[int, int]], ends: list[int])
 
 
 def _belongs(between: str) -> bool:
-    """Whether a text holds nothing but names of an evaluation and signs."""
+    """Whether a text contains nothing but names of an evaluation and punctuation."""
     return all(
         token.kind in _STRUCTURE or token.kind in ("space", "line", "end") or _is_name(token) or token.text in _NOTHING
         for token in (_Token(match.lastgroup, match[0], *match.span()) for match in _TOKEN.finditer(between))
@@ -297,7 +297,7 @@ def _belongs(between: str) -> bool:
 
 
 def _announced(text: str, before: int, start: int) -> int:
-    """Where "Here is the evaluation:" or a code fence begins, if that stands right before `start`."""
+    """The start of "Here is the evaluation:" or of a code fence, if that is right before `start`."""
     lead = text[before:start].rstrip()
     fence = _FENCE.search(lead)
     if fence:

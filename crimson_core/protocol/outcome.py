@@ -1,4 +1,4 @@
-"""What became of each finding of an evaluation, read once for all figures, tables and pages."""
+"""The outcome of each finding of an evaluation, as typed records for all figures, tables and pages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ class JudgedError(NamedTuple):
     """An attribute error.
 
     Attributes:
-        ref_id: Of the reference finding.
-        pred_id: Of the predicted finding that it is matched with.
-        types: As the judge wrote them.
-        grade: The same; empty where it gave none.
-        weight: The weight a of the grade.
-        explanation: Why, in the judge's words.
+        ref_id: Id of the reference finding.
+        pred_id: Id of the predicted finding.
+        types: The error types, as the judge wrote them.
+        grade: The grade, as the judge wrote it; may be empty.
+        weight: The grade's weight a.
+        explanation: The judge's explanation.
     """
 
     ref_id: str
@@ -29,17 +29,17 @@ class JudgedError(NamedTuple):
 
 @dataclass(frozen=True)
 class JudgedFinding:
-    """A finding and what became of it.
+    """A finding and its outcome.
 
     Attributes:
         id: R1, P1, …
         text: The observation.
         level: Its clinical significance, as the judge wrote it.
-        weight: The weight w of that.
-        partners: Ids of the findings that it is matched with; without any it is missing or false.
+        weight: The weight w of the significance.
+        partners: Ids of the findings that it matches; without any, it is missing or false.
         errors: The attribute errors of its matches.
-        credit: What it adds to C; None unless it is a matched reference finding.
-        span: What the judge says of its place in the report.
+        credit: Its contribution to C; None unless it is a matched reference finding.
+        span: Its characters in the report, as the judge gave them.
     """
 
     id: str
@@ -56,11 +56,11 @@ class Outcome(NamedTuple):
     """The findings of both reports, by id, and the errors.
 
     Attributes:
-        references: Findings of the reference report.
-        predictions: Of the candidate report.
+        references: The reference report's findings.
+        predictions: The candidate report's findings.
         matches: The distinct matches, as (reference id, prediction id).
         false: The false findings.
-        missing: The missing findings. Here and in `false`, an id without a finding has no text and weighs nothing.
+        missing: The missing findings. Here and in `false`, an id without a finding has no text and weighs 0.
         errors: The attribute errors.
     """
 

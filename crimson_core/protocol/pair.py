@@ -1,7 +1,7 @@
-"""What comes in: report pairs and patient contexts, checked at the door.
+"""Report pairs and patient contexts, and the checks of what callers give.
 
-Texts are kept as they were written, to the character, since finding spans and the published model's prompt
-depend on it. Only what cannot be a report or a context is refused.
+Texts stay exactly as they were written, since finding spans and the published model's prompt depend on it. Only what
+cannot be a report or a context is refused.
 """
 
 import re
@@ -34,8 +34,8 @@ class PatientContext:
         age: As written, for example "65", "65-year-old" or the DICOM form "072Y".
         sex: As written.
         indication: Why the radiograph was taken, as written.
-        keys: The keys of the fields that are present, in the caller's order and spelling. The reference
-            implementation prints its caller's keys into the prompt; a model judge must see the same letters.
+        keys: The keys of the present fields, in the caller's order and spelling. The reference implementation prints
+            its caller's keys into the prompt, so a model judge must see the same.
     """
 
     age: str | None = field(default=None, repr=False)  # patient data stays out of logs and tracebacks
@@ -44,17 +44,17 @@ class PatientContext:
     keys: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Fill `keys` in the order of `CONTEXT_FIELDS` where the caller did not say."""
+        """Fill in `keys`, if not given, in the order of `CONTEXT_FIELDS`."""
         if self.keys is None:
             object.__setattr__(self, "keys", tuple(k for k in CONTEXT_FIELDS if getattr(self, k) is not None))
 
     @property
     def age_years(self) -> float | None:
-        """Age in years (months, weeks and days as fractions), None where unknown."""
+        """Age in years (months, weeks and days as fractions); None if unknown."""
         return None if self.age is None else parse_age(self.age)
 
     def as_dict(self) -> dict[str, str]:
-        """The fields that are present, under the caller's keys and in the caller's order."""
+        """The present fields, with the caller's keys and in the caller's order."""
         return {key: getattr(self, key.lower()) for key in self.keys or ()}
 
 
@@ -69,7 +69,7 @@ class ReportPair:
 
 
 def parse_age(text: str) -> float | None:
-    """Age in years from "65", "072Y", "6 months", "65-year-old", ">89" …; None where it can't be read."""
+    """Age in years from "65", "072Y", "6 months", "65-year-old", ">89" …; None if it cannot be read."""
     match = _AGE.fullmatch(text.strip())
     if not match:
         return None
@@ -85,9 +85,9 @@ def is_missing(value: Any) -> bool:
 
 
 def check_report(value: Any, where: str) -> str:
-    """Return `value` if it is a report text, else raise an `InputError` that names `where`.
+    """Return `value` if it is a report, else raise an `InputError` that names `where`.
 
-    An empty report is legal: it holds no findings.
+    An empty report is legal: it has no findings.
     """
     if is_missing(value):
         raise InputError(f"{where} is missing ({value}). Give the report as a string; '' stands for an empty report.")
@@ -103,7 +103,7 @@ def parse_context(value: Any, where: str) -> PatientContext | None:
     Empty fields (None, NaN, blank) count as missing; a context without any field is None.
 
     Raises:
-        InputError: Not a mapping, an unknown key, an age that can't be read, a field that is no text.
+        InputError: Not a mapping, an unknown key, an unreadable age, or a field that is not a string.
     """
     if is_missing(value):
         return None
@@ -135,21 +135,21 @@ def make_pairs(
     ids: Iterable[Any] | None = None,
     where: Callable[[str, int], str] = "{}[{}]".format,
 ) -> list[ReportPair]:
-    """Check and zip what the caller has into report pairs.
+    """Check columns of reports and zip them into report pairs.
 
     Args:
         predictions: Candidate reports.
         references: Reference reports, or records with the key `report` and any of age, sex and indication.
-        patient_contexts: One mapping or None per pair, where the references carry no context themselves.
-        ids: One id per pair; a missing one is None.
-        where: Turns an argument's name and a row into the words that an error uses for the place.
+        patient_contexts: One mapping or None per pair, unless the references contain the contexts.
+        ids: One id per pair; may be None.
+        where: Formats the name of an argument and a row for error messages.
 
     Raises:
-        InputError: Names the argument and the row.
+        InputError: The input is invalid; the message names the argument and the row.
     """
     given: dict[str, Any] = {"predictions": predictions, "references": references}
     given |= {k: v for k, v in {"patient_contexts": patient_contexts, "ids": ids}.items() if v is not None}
-    # As lists, since a pandas Series that is sorted or filtered iterates by position and is indexed by label.
+    # As lists, since a sorted or filtered pandas Series iterates by position and is indexed by label.
     columns = {name: _as_list(column, name) for name, column in given.items()}
     for name, column in columns.items():
         if len(column) != len(columns["predictions"]):
@@ -168,7 +168,7 @@ def make_pairs(
             beside = parse_context(columns["patient_contexts"][row], where("patient_contexts", row))
             if beside and context:
                 raise InputError(
-                    f"{where('patient_contexts', row)} is given and {where('references', row)} holds a context too. "
+                    f"{where('patient_contexts', row)} is given, and {where('references', row)} contains a context too. "
                     "Give it once."
                 )
             context = beside or context
@@ -193,7 +193,7 @@ def _as_list(column: Any, name: str) -> list[Any]:
 
 
 def split_reference(reference: Any, where: str) -> tuple[str, PatientContext | None]:
-    """Report text and context of a reference: a string, or a record with `report` and context fields."""
+    """Report text and context of a reference, which is a string or a record with `report` and context fields."""
     if not isinstance(reference, Mapping):
         return check_report(reference, where), None
     if "report" not in reference:
@@ -207,7 +207,7 @@ def split_reference(reference: Any, where: str) -> tuple[str, PatientContext | N
 def _is_moderate(number: Real | Decimal) -> bool:
     try:
         return abs(float(number)) < 1000
-    except OverflowError:  # a whole number of hundreds of digits
+    except OverflowError:  # an integer with hundreds of digits
         return False
 
 
@@ -215,10 +215,8 @@ def _context_text(raw: Any, name: str, where: str) -> str | None:
     if is_missing(raw):
         return None
     if name == "age" and isinstance(raw, (Real, Decimal)) and not isinstance(raw, bool) and _is_moderate(raw):
-        years = float(raw)
-        raw = (
-            f"{years:.0f}" if years.is_integer() else f"{years:.6g}"
-        )  # a column of ages with gaps is a column of floats
+        years = float(raw)  # a column of ages with gaps is a column of floats
+        raw = f"{years:.0f}" if years.is_integer() else f"{years:.6g}"
     if name == "age" and isinstance(raw, Real) and not isinstance(raw, bool):
         raise _no_age(where)
     if not isinstance(raw, str):

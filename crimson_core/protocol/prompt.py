@@ -1,6 +1,6 @@
 """The messages that a model judge sees.
 
-The published model must see the prompt it was trained on, to the token. That text belongs to the reference
+The published model must see exactly the prompt of its authors' inference. That text belongs to the reference
 implementation, so it is built by calling the `crimson-score` package, never copied.
 """
 
@@ -27,14 +27,14 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class Prompt:
-    """How a report pair is put to a model.
+    """A style of prompt.
 
     Attributes:
-        style: `reference` is the prompt of the reference implementation (some 1,800 tokens around the reports, more with
-            guidelines); `compact` is a short one for models that we fine-tune ourselves.
-        guidelines: Whether the reference prompt holds the significance, attribute and context guidelines.
-        system: Whether the reference prompt has the system message of the authors' inference before the user message. They
-            trained on the user message alone.
+        style: `reference` is the prompt of the reference implementation (some 1,800 tokens around the reports, more
+            with guidelines); `compact` is a short prompt for models that we fine-tune ourselves.
+        guidelines: Whether the reference prompt contains the significance, attribute and context guidelines.
+        system: Whether the reference prompt starts with the system message of the authors' inference. They trained on
+            the user message alone.
     """
 
     style: Literal["reference", "compact"] = "reference"
@@ -42,10 +42,10 @@ class Prompt:
     system: bool = True
 
     def messages(self, pair: ReportPair) -> list[Message]:
-        """Chat messages for one report pair, whose texts are left out where they imitate the answer.
+        """Chat messages for one report pair; text that imitates a judge's answer is removed first.
 
         Raises:
-            JudgeError: The reference prompt is wanted and `crimson-score` is not installed.
+            JudgeError: The reference prompt needs `crimson-score`, which is not installed.
         """
         pair, _ = defused(pair)
         if self.style == "compact":
@@ -63,7 +63,7 @@ class Prompt:
         return [{"role": "system", "content": system}, user] if self.system else [user]
 
     def __str__(self) -> str:
-        """As it stands in a signature, with the version that makes the reference prompt, if one is installed."""
+        """The prompt as in a signature, with the installed version of the package that makes the reference prompt."""
         if self.style == "compact":
             return "compact"
         try:
@@ -75,12 +75,12 @@ class Prompt:
 
 
 def prompt_for(model: str, guidelines: bool | None = None) -> Prompt:
-    """The prompt for a model: what its own folder says, else what the reference implementation would send.
+    """The prompt for a model: as its own folder says, else the one that the reference implementation would send.
 
     Args:
         model: Hub id, folder or API model name.
-        guidelines: What the caller wants; None is the default for this model. The published checkpoint was trained
-            without guidelines and never gets them.
+        guidelines: Whether the caller wants guidelines; None uses the default for this model. The published checkpoint
+            was trained without guidelines and never gets them.
 
     Raises:
         JudgeError: The folder's prompt file cannot be read.
@@ -93,7 +93,7 @@ def prompt_for(model: str, guidelines: bool | None = None) -> Prompt:
             return Prompt(**_checked_record(json.loads(path.read_text(encoding="utf-8"))))
         except (ValueError, TypeError) as error:
             raise JudgeError(
-                f'{path} cannot be read: {error}. It must hold {{"style": "reference" or "compact", "guidelines": true or false}}.'
+                f'{path} cannot be read: {error}. Write {{"style": "reference" or "compact", "guidelines": true or false}}.'
             ) from None
     return Prompt(guidelines=True if guidelines is None else guidelines)
 
@@ -125,8 +125,8 @@ def _compact_prompt(pair: ReportPair) -> str:
 def _reference_implementation() -> tuple[Any, str]:
     """The module that builds the user message, and the text of the system message, from `crimson-score`.
 
-    The system message stands inside the method that calls the engine. It is read by letting that method call a
-    stand-in which keeps what it is given.
+    The system message is a literal inside the method that calls the engine, so that method is given a stand-in engine
+    that records what it receives.
     """
     try:
         from CRIMSON import CRIMSONScore, prompt_parts

@@ -1,7 +1,7 @@
 """Evaluation -> score: pure arithmetic, equal to `crimson-score` 0.2.0 (`CRIMSONScore._calculate_crimson`).
 
-Nothing is repaired here: an inconsistent evaluation gets the reference implementation's number. The formula and its
-weights are those of arXiv:2603.06183; docs/scoring.md states them.
+Nothing is repaired here: an inconsistent evaluation gets the reference implementation's number. The formula and the
+weights come from arXiv:2603.06183 and are explained in docs/scoring.md.
 """
 
 from collections.abc import Mapping
@@ -44,12 +44,12 @@ class WeighedFinding(NamedTuple):
 
 
 class Credit(NamedTuple):
-    """What one matched reference finding adds to C.
+    """The contribution of one matched reference finding to C.
 
     Attributes:
-        id: Of the reference finding.
+        id: Id of the reference finding.
         weight: Its weight w.
-        error_weight: The weight A of its attribute errors; None where it has none.
+        error_weight: The weight A of its attribute errors; None if it has none.
         credit: w, or w * w / (w + A).
     """
 
@@ -60,13 +60,13 @@ class Credit(NamedTuple):
 
 
 class ScoreTerms(NamedTuple):
-    """The terms that a score is added up from, each in the evaluation's order.
+    """The terms of a score, each in the evaluation's order.
 
     Attributes:
         references: All reference findings; their weights make N.
         credits: The matched ones, each once; their credits make C.
         false: The false findings; their weights make F.
-        missing: The missing findings; their weights make M. Ids without a finding weigh 0.
+        missing: The missing findings; their weights make M. An id without a finding weighs 0.
     """
 
     references: list[WeighedFinding]
@@ -76,7 +76,7 @@ class ScoreTerms(NamedTuple):
 
 
 def score_terms(evaluation: Evaluation | Mapping[str, Any]) -> ScoreTerms:
-    """The terms of an evaluation's score, from which a person can add it up.
+    """The terms of an evaluation's score.
 
     Args:
         evaluation: An `Evaluation`, or its wire format (missing lists count as empty).
@@ -114,7 +114,7 @@ def score_evaluation(evaluation: Evaluation | Mapping[str, Any]) -> PairScore:
         evaluation: An `Evaluation`, or its wire format (missing lists count as empty).
 
     Returns:
-        The score in (-1, 1], rounded to 4 decimals, and everything that it was made from.
+        The score in (-1, 1], rounded to 4 decimals, and everything that it was computed from.
 
     Raises:
         KeyError: A finding has no id, or a match or attribute error no ref_id.
@@ -128,7 +128,7 @@ def score_evaluation(evaluation: Evaluation | Mapping[str, Any]) -> PairScore:
     correct = 0.0
     for (
         credit
-    ) in terms.credits:  # one by one: from Python 3.12 on sum() rounds otherwise, and the reference implementation adds
+    ) in terms.credits:  # added like the reference implementation does; sum() rounds otherwise from Python 3.12 on
         correct += credit.credit
     total = sum(finding.weight for finding in terms.references)
     if not terms.references:

@@ -82,8 +82,8 @@ def ask_in_batches(
 ) -> Generator[tuple[int, Any], None, None]:
     """Yield (position in `questions`, answer), like `Chat.ask`; follow-ups go into further batches.
 
-    A batch that fails, expires or comes back incomplete gives failed answers that name it. An answer is deleted from the
-    folder only when the caller takes the next one, so an answer that was not kept is not lost.
+    A batch that fails, expires or comes back incomplete gives failed answers that name it. An answer is deleted from
+    the folder only when the caller takes the next one, so an answer that was not kept is not lost.
 
     Raises:
         BatchesPending: `batching.wait` is false, and answers are outstanding.

@@ -37,8 +37,8 @@ _OWN_FIELDS = frozenset(
     """.split()
 )
 
-# Parts of a request that a server may refuse. Besides these fields: the keyword `pattern` of the JSON schema, which Azure
-# and OpenAI's fine-tuned models refuse although they accept the rest, and the kinds of response_format.
+# Parts of a request that a server may refuse. Besides these fields: the keyword `pattern` of the JSON schema, which
+# Azure and OpenAI's fine-tuned models refuse although they accept the rest, and the kinds of response_format.
 _REFUSABLE_FIELDS = ("temperature", "seed", "max_tokens")
 _FORMAT_WORDS = ("response_format", "json_schema", "json_object", "json schema", "json mode", "structured output")
 
@@ -150,8 +150,8 @@ class Chat:
         )
         self.request = _more_fields(request)
         self.batch = batch
-        # What the server has refused, and the output formats and model names of its answers, for the signature. Only the
-        # thread of a run writes them; any thread may read them.
+        # What the server has refused, and the output formats and model names of its answers, for the signature. Only
+        # the thread of a run writes them; any thread may read them.
         self._refused: frozenset[str] = frozenset()
         self._outputs: set[str] = set()
         self._revisions: set[str] = set()
@@ -460,7 +460,8 @@ def _refused_part(error: "APIStatusError", request: dict[str, Any]) -> str | Non
     if error.status_code not in (400, 422):
         return None
     body = error.body if isinstance(error.body, dict) else {"message": error.body}
-    # FastAPI's format: {"detail": text} or {"detail": [{"loc": ["body", "seed"], "msg": …, "input": the whole request}]}
+    # FastAPI's format: {"detail": text} or {"detail": [{"loc": ["body", "seed"], "msg": …, "input": the whole
+    # request}]}
     details = body.get("detail")
     details = details if isinstance(details, list) else [{"msg": details}]
     said = [part for d in details if isinstance(d, dict) for part in (d.get("loc"), d.get("msg"))]

@@ -67,8 +67,8 @@ def vllm_judge(
     Prompt, grammar, end tokens and parsing are those of the hf judge. vLLM runs the model, batches pairs as its memory
     allows, and computes a common prefix of prompts once. Only safetensors are loaded, and never code from a checkpoint.
 
-    vLLM applies a LoRA adapter of a text model beside its base model, without merging. An adapter of a multimodal model,
-    or one with more than LoRA matrices, has to be merged first.
+    vLLM applies a LoRA adapter of a text model beside its base model, without merging. An adapter of a multimodal
+    model, or one with more than LoRA matrices, has to be merged first.
 
     With vLLM's greedy decoding, the batch or the drafts can decide between two tokens of almost equal probability, in
     bfloat16 more often than in float32.
@@ -79,10 +79,10 @@ def vllm_judge(
         revision: Branch, tag or commit of a Hub model.
         dtype: `bfloat16`, `float16` or `float32`.
         tensor_parallel_size: GPUs that share one copy of the model.
-        data_parallel_size: vLLM's option, which must be 1 in a single process. To run a copy of the model on each of several
-            GPUs, start processes with `accelerate launch` (`AccelerateJudge`) or score with `--engine ray`.
-        max_model_len: Maximum tokens of prompt and output together; None uses the model's own limit, for which vLLM must
-            find memory.
+        data_parallel_size: vLLM's option, which must be 1 in a single process. To run a copy of the model on each of
+            several GPUs, start processes with `accelerate launch` (`AccelerateJudge`) or score with `--engine ray`.
+        max_model_len: Maximum tokens of prompt and output together; None uses the model's own limit, for which vLLM
+            must find memory.
         gpu_memory_utilization: The share of a GPU's memory that vLLM uses; None leaves it to vLLM.
         batch_size: Maximum number of pairs handed to vLLM, waiting ones included: enough that it never waits for the
             tokenizer. vLLM's own `max_num_seqs` limits how many run together.

@@ -22,8 +22,8 @@ class ChatEncoder:
 
     The chat template is rendered once, with placeholders for the contents. Each control token in the template gets a
     random name that nobody outside this process can know, and a copy of the tokenizer knows the control tokens by these
-    names only. That copy tokenises the template with the contents filled in, in one go, so that tokens across the border
-    of template and content come out as usual.
+    names only. That copy tokenises the template with the contents filled in, in one go, so that tokens across the
+    border of template and content come out as usual.
 
     Args:
         tokenizer: A fast tokenizer with a chat template.
