@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, PatientContext, check_report, is_missing, parse_context
 from crimson_core.run.tables import Rows, column_names, read_rows, told_columns
+from training.patients import with_patient
 from training.readable import readable
 from training.sections import findings_only_text, findings_text, indication_text, parts, whole_sentences
 
@@ -140,6 +141,11 @@ class CorpusConfig(BaseModel):
     shares: Shares = Field(
         default_factory=Shares, description="Of the held-out splits, where the corpus has no splits of its own."
     )
+    drawn_patients: bool = Field(
+        False,
+        description="Whether a study gets an age and a sex, drawn by its id, where the corpus knows none: for synthetic reports, so "
+        "that a model learns what they change.",
+    )
     seed: int = Field(42, description="Decides, with the patient's or study's id, which split a study belongs to.")
     duplicates: Literal["drop", "keep"] = Field(
         "drop",
@@ -236,6 +242,8 @@ def _studies(raws: Iterable[_Raw], config: CorpusConfig, left_out: Counter[str])
             left_out["no sentence that can be labelled in full"] += 1
             continue
         key = f"patient {raw.patient}" if raw.patient is not None else f"study {raw.id}"
+        if config.drawn_patients:
+            context = with_patient(context, key)
         split = raw.split or _drawn_split(key, config)
         texts = parts(report, config.most_words) if config.most_words else [report]
         if len(texts) == 1:

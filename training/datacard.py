@@ -19,6 +19,7 @@ from training.corpus import SPLITS, Corpus
 from training.journal import write_whole
 from training.plots import plot_all
 from training.records import REGIMES
+from training.writers.forging import FORGERIES
 
 _AT_ONCE = 500  # records whose types are told together
 # Keys of the configuration that may hold a secret or a place on somebody's machine.
@@ -32,6 +33,7 @@ _FULL_RECORD = {
     "regime": 0,
     "error_types": [""],
     "changes": [dict.fromkeys(("kind", "attribute", "before", "after"), "")],
+    "forgery": "",
     "raw_evaluation": {
         "reference_findings": [_FINDING],
         "predicted_findings": [_FINDING],
@@ -66,6 +68,7 @@ class _Figures:
     regimes: Counter[tuple[str, str]] = field(default_factory=Counter)  # (regime, split), and so on
     errors: Counter[tuple[str, str]] = field(default_factory=Counter)
     combined: Counter[str] = field(default_factory=Counter)
+    forgeries: Counter[tuple[str, str]] = field(default_factory=Counter)
     sources: Counter[tuple[str, str]] = field(default_factory=Counter)
     significance: Counter[tuple[str, str]] = field(default_factory=Counter)
     judged: Counter[str] = field(default_factory=Counter)
@@ -140,6 +143,8 @@ def _count(figures: _Figures, record: Mapping[str, Any]) -> None:
     figures.regimes[regime, split] += 1
     figures.sources[record["label_source"], split] += 1
     figures.errors.update((_error_name(change), split) for change in record["changes"])
+    if record["forgery"]:
+        figures.forgeries[record["forgery"], split] += 1
     if len(record["error_types"]) > 1:
         figures.combined[split] += 1
     for text, key, findings in (
@@ -242,6 +247,9 @@ def _body(
         )
         yield _table(["error", *splits, "all"], _rows(figures.errors, _ordered_errors(figures.errors), splits))
         yield _plot(plots, "errors")
+    if figures.forgeries:
+        yield "\nWhat candidates hold beside their report to win a judge over; the label is that of the report.\n"
+        yield _table(["forgery", *splits, "all"], _rows(figures.forgeries, FORGERIES, splits))
     yield "\n## Labels"
     yield _table(
         ["label source", *splits, "all"],

@@ -39,6 +39,7 @@ from training.records import DATASET_FILE, Record, context_of, line_of, without_
 from training.settings import Engine, GenerateConfig
 from training.similar import nearest
 from training.writers import Draft, Task, Writer, load_writer
+from training.writers.forging import forged
 
 _SIMILAR = 1  # the regime
 _TRIES = 100  # to find another study's report that says something else
@@ -352,18 +353,23 @@ def _record(config: GenerateConfig, slot: Slot, candidates: Journal, labels: Jou
         marked = Evaluation.model_validate(evaluation)
         evaluation = with_whole_texts(marked, slot.study.report, entry["candidate"]).model_dump()
     evaluation = without_marks(evaluation)
+    candidate, forgery = entry["candidate"], None
+    rng = random.Random(f"{config.seed} {slot.id} forged")
+    if rng.random() < config.forged:
+        candidate, forgery = forged(candidate, evaluation, rng)
     return Record(
         id=slot.id,
         split=slot.split,
         study=slot.study.id,
         candidate_study=entry.get("candidate_study"),
         ground_truth=slot.study.report,
-        candidate=entry["candidate"],
+        candidate=candidate,
         patient_context=context_of(slot.study.context, slot.included),
         context_included=slot.included,
         regime=slot.regime,
         error_types=list(slot.kinds),
         changes=entry.get("changes", []),
+        forgery=forgery,
         raw_evaluation=evaluation,
         crimson_score=score_evaluation(evaluation)["crimson_score"],
         label_source=source,

@@ -11,6 +11,7 @@ from crimson_core.protocol.evaluation import SIGNIFICANCE_LEVELS, Evaluation
 from crimson_core.protocol.pair import PatientContext, ReportPair, parse_context
 from training.corpus import Split
 from training.writers import Change, ErrorKind
+from training.writers.forging import Forgery
 
 DATASET_FILE = "dataset.json"  # beside the records: how they were made
 
@@ -49,6 +50,7 @@ class Record(BaseModel):
         regime: Position in `REGIMES`; with two error types that of the first.
         error_types: The kinds of error that the candidate was written with; none in regimes 0 to 2.
         changes: What was changed for each of them.
+        forgery: What the candidate holds beside its report to win a judge over, if anything.
         raw_evaluation: The label, in the wire format.
         crimson_score: Its score in (-1, 1].
         label_source: The judge's signature, or `construction` with the writer's.
@@ -69,6 +71,7 @@ class Record(BaseModel):
     regime: int
     error_types: list[ErrorKind]
     changes: list[Change]
+    forgery: Forgery | None = None
     raw_evaluation: dict[str, Any]
     crimson_score: float
     label_source: str

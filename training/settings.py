@@ -72,6 +72,12 @@ class GenerateConfig(BaseModel):
     seed: int = 42
     second_error: float = Field(0.5, ge=0, le=1, description="Probability of a second kind of error in regimes 3 to 5.")
     context: float = Field(0.8, ge=0, le=1, description="Probability that a field of the patient context is included.")
+    forged: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of the candidates with an order, a claim or a forged answer beside the report.",
+    )
     encoder: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="For similar reports; Hub id or folder.")
     neighbours: int = Field(5, ge=1, description="From how many of the most similar reports one is drawn.")
     prices: Prices = Field(default_factory=Prices)

@@ -109,6 +109,13 @@ def test_figures_plots_and_privacy(tmp_path):
     assert all(f"(plots/{name})" in card for name in plots)
 
 
+def test_forgeries_are_counted(tmp_path):
+    records = [record(n, forgery=kind) for n, kind in enumerate([None, "order", "order", "answer", None])]
+    card = write(tmp_path, records)
+    assert "| order | 2 | 2 |" in card and "| claim | 0 | 0 |" in card and "| answer | 1 | 1 |" in card
+    assert "win a judge over" not in write(tmp_path, records[:1])
+
+
 def test_the_folder_loads_with_datasets(tmp_path):
     # The first records lack what later ones hold, and the test split holds no changes at all.
     plain = [record(n, "test") for n in range(60) if record(n).regime < 3]

@@ -75,6 +75,7 @@ def settings(corpus, tmp_path):
         "writer": {"spec": "rules"},
         "judge": {"spec": "offline"},
         "encoder": ENCODER,
+        "forged": 0,
     }
 
 

@@ -1,0 +1,22 @@
+"""Patients for synthetic reports, which have none: an age and a sex, drawn, so that a judge learns what they change."""
+
+import random
+import re
+
+from crimson_core.protocol.pair import PatientContext
+
+_AGES = range(18, 96)
+_FEMALE = re.compile(r"\b(?:woman|female|lady|girl|she|her)\b|[\d_]\s*(?-i:F)\b", re.IGNORECASE)
+_MALE = re.compile(r"\b(?:man|male|gentleman|boy|he|his|him)\b|[\d_]\s*(?-i:M)\b", re.IGNORECASE)
+
+
+def with_patient(context: PatientContext | None, seed: str) -> PatientContext:
+    """A context whose age and sex are drawn where it has none; a sex that the indication tells is taken from there."""
+    known = context or PatientContext()
+    rng = random.Random(seed)
+    age, sex = str(rng.choice(_AGES)), rng.choice(("male", "female"))
+    told = known.indication or ""
+    female, male = bool(_FEMALE.search(told)), bool(_MALE.search(told))
+    if female != male:
+        sex = "female" if female else "male"
+    return PatientContext(known.age or age, known.sex or sex, known.indication)
