@@ -9,6 +9,7 @@ from crimson_core.errors import CrimsonError
 from crimson_core.judges import load_judge
 from crimson_core.protocol.pair import ReportPair
 from training.journal import Journal
+from training.labels import Labels
 from training.plan import Slot
 from training.settings import BATCH_SHARE, Engine, GenerateConfig, Price
 
@@ -41,7 +42,7 @@ def is_bought(engine: Engine) -> bool:
 class Purse:
     """What has been paid, what will be, and what the budget allows."""
 
-    def __init__(self, config: GenerateConfig, candidates: Journal, labels: Journal, batch: bool) -> None:
+    def __init__(self, config: GenerateConfig, candidates: Journal, labels: Labels, batch: bool) -> None:
         self._config, self._candidates, self._labels = config, candidates, labels
         self._share = BATCH_SHARE if batch else 1.0
         self._at_once = None if batch else _AT_ONCE
@@ -53,8 +54,8 @@ class Purse:
     def spent(self) -> float:
         """US dollars, of all starts of this run together."""
         return sum(
-            price.of(journal.usage)
-            for price, journal in (
+            price.of(asked.usage)
+            for price, asked in (
                 (self._config.prices.writer, self._candidates),
                 (self._config.prices.judge, self._labels),
             )

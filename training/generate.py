@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,18 +21,18 @@ import typer
 from tqdm.auto import tqdm
 
 from crimson_core.errors import CrimsonError, InputError
-from crimson_core.judges import load_judge, parse_spec
+from crimson_core.judges import parse_spec
 from crimson_core.judges.engines.batch import Batching
 from crimson_core.protocol.evaluation import Evaluation
 from crimson_core.protocol.pair import ReportPair, parse_context
 from crimson_core.protocol.scoring import score_evaluation
-from crimson_core.run.scorer import CrimsonScorer
 from training.buying import FREE_REGIMES, Purse, is_bought
 from training.command import run
 from training.config import load_config
 from training.corpus import SPLITS, Corpus, Study, read_corpus, same_text
 from training.datacard import write_data_card
 from training.journal import Journal, locked, write_whole
+from training.labels import Label, Labels
 from training.plan import Slot, plan
 from training.readable import with_whole_texts
 from training.records import DATASET_FILE, Record, context_of, line_of, without_marks
@@ -45,6 +45,7 @@ _SIMILAR = 1  # the regime
 _TRIES = 100  # to find another study's report that says something else
 # What may change between two starts of one run: it decides how far and how fast a run goes, not what a record holds.
 _FREE = {"candidates", "budget", "prices", "output"}
+_READ_AT_ONCE = 500  # labels
 
 
 def main(
@@ -108,18 +109,20 @@ def generate(
     writer = load_writer(config.writer.spec, **for_writer)
     parse_spec(config.judge.spec)
     with locked(work):
+        _check_version(work)
         corpus = read_corpus(config.corpus)
         if corpus.unread_ages:
             print(f"{corpus.unread_ages:,} ages of the corpus are none, and count as unknown.", file=sys.stderr)
         _check_same_run(work / "run.json", config, corpus)
         slots = _planned(config, corpus, writer)
-        with Journal(work / "candidates.jsonl") as candidates, Journal(work / "labels.jsonl") as labels:
+        labels = Labels(config.judge.spec, for_judge, work / "labels.sqlite", retry_failed)
+        with Journal(work / "candidates.jsonl") as candidates:
             purse = Purse(config, candidates, labels, batch)
             waiting = _unfinished(config, slots, candidates, labels, retry_failed)
             if progress or is_bought(config.writer) or is_bought(config.judge):
                 print(purse.estimate(waiting, batch), file=sys.stderr)
             purse.check(waiting, yes)
-            bench = _Bench(config, corpus, writer, for_writer, for_judge, candidates, labels)
+            bench = _Bench(config, corpus, writer, candidates, labels)
             finished = _make(bench, waiting, purse, retry_failed, progress)
             failures = _finish(config, corpus, writer, slots, candidates, labels, purse)
     _report(config, slots, failures, purse, finished)
@@ -132,15 +135,8 @@ class _Bench:
     config: GenerateConfig
     corpus: Corpus
     writer: Writer
-    writer_options: dict[str, Any]
-    judge_options: dict[str, Any]
     candidates: Journal
-    labels: Journal
-
-    @cached_property
-    def scorer(self) -> CrimsonScorer:
-        """Loaded when it is first asked: nothing may be left for it to do."""
-        return CrimsonScorer(load_judge(self.config.judge.spec, **self.judge_options))
+    labels: Labels
 
 
 def _planned(config: GenerateConfig, corpus: Corpus, writer: Writer) -> list[Slot]:
@@ -168,7 +164,9 @@ def _make(bench: _Bench, waiting: Sequence[Slot], purse: Purse, retry_failed: bo
             if not some:
                 return False
             _write_candidates(bench, _waiting(some, bench.candidates, retry_failed))
-            _label(bench, _waiting(some, bench.labels, retry_failed))
+            pairs = _pairs(bench.config, some, bench.candidates)
+            if pairs:
+                bench.labels.make(pairs)
             purse.bought(some)
             del left[: len(some)]
             bar.update(len(some))
@@ -178,20 +176,23 @@ def _make(bench: _Bench, waiting: Sequence[Slot], purse: Purse, retry_failed: bo
 
 
 def _unfinished(
-    config: GenerateConfig, slots: Sequence[Slot], candidates: Journal, labels: Journal, retry_failed: bool
+    config: GenerateConfig, slots: Sequence[Slot], candidates: Journal, labels: Labels, retry_failed: bool
 ) -> list[Slot]:
-    unwritten = {slot.id for slot in _waiting(slots, candidates, retry_failed)}
-    unlabelled = {
-        slot.id for slot in _waiting(slots, labels, retry_failed) if _is_to_be_judged(config, slot, candidates)
-    }
-    return [slot for slot in slots if slot.id in unwritten | unlabelled]
+    lacking = {slot.id for slot in _waiting(slots, candidates, retry_failed)}
+    pairs = _pairs(config, slots, candidates)
+    lacking.update(pairs[place].id for place in labels.lacking(pairs))
+    return [slot for slot in slots if slot.id in lacking]
 
 
-def _is_to_be_judged(config: GenerateConfig, slot: Slot, candidates: Journal) -> bool:
-    """Whether a slot has a candidate that needs a label of the judge."""
-    if slot.id not in candidates or slot.id in candidates.failures:
-        return False
-    return not (config.construction and candidates.get(slot.id).get("evaluation"))
+def _pairs(config: GenerateConfig, slots: Sequence[Slot], candidates: Journal) -> list[ReportPair]:
+    """The pairs of those slots whose candidate is there and needs a label of the judge; their ids are the slots'."""
+    pairs = []
+    for slot in slots:
+        if slot.id in candidates and slot.id not in candidates.failures:
+            entry = candidates.get(slot.id)
+            if not (config.construction and entry.get("evaluation")):
+                pairs.append(ReportPair(slot.study.report, entry["candidate"], _context(slot), slot.id))
+    return pairs
 
 
 def _write_candidates(bench: _Bench, slots: Sequence[Slot]) -> None:
@@ -205,7 +206,7 @@ def _write_candidates(bench: _Bench, slots: Sequence[Slot]) -> None:
         with closing(bench.writer.write(tasks)) as drafts:
             for index, draft in drafts:
                 entry = _draft_entry(slots[index], draft, _signature(bench.writer))
-                entry["usage"] = _usage(draft.usage, bench.writer_options)
+                entry["usage"] = draft.usage
                 bench.candidates.add(entry, paid=bool(draft.usage))
 
 
@@ -240,9 +241,9 @@ def _other_reports(
         rng = random.Random(f"{config.seed} {slot.id}")
         if slot.regime == _SIMILAR:
             if slot.split not in similar:
-                folder = config.output / "work" / f"similar-{slot.split}"
+                kept = config.output / "work" / "embeddings.jsonl"
                 similar[slot.split] = nearest(
-                    own, folder=folder, encoder=config.encoder, count=config.neighbours, progress=progress
+                    own, kept=kept, encoder=config.encoder, count=config.neighbours, progress=progress
                 )
             near = similar[slot.split][places[study.id]]
             other = own[rng.choice(list(near))] if len(near) else None
@@ -267,48 +268,29 @@ def _is_other(study: Study, other: Study) -> bool:
     return study.id != other.id and apart and same_text(study.report) != same_text(other.report)
 
 
-def _usage(usage: dict[str, int], options: dict[str, Any]) -> dict[str, int]:
-    """Token counts, under names that tell those of batches apart: they cost less."""
-    return {f"batch_{name}": count for name, count in usage.items()} if "batch" in options else dict(usage)
-
-
-def _label(bench: _Bench, slots: Sequence[Slot]) -> None:
-    """Add the labels of the judge to the journal."""
-    slots = [slot for slot in slots if _is_to_be_judged(bench.config, slot, bench.candidates)]
-    pairs = [
-        ReportPair(slot.study.report, bench.candidates.get(slot.id)["candidate"], _context(slot), slot.id)
-        for slot in slots
-    ]
-    if pairs:
-        with closing(bench.scorer.stream(pairs)) as results:
-            for result in results:
-                entry = {
-                    "id": result.id,
-                    "evaluation": result.score["raw_evaluation"] if result.score else None,
-                    "failure": result.failure,
-                    "usage": _usage(result.usage, bench.judge_options),
-                    "source": bench.scorer.signature,
-                }
-                bench.labels.add(entry, paid=bool(result.usage))
-
-
 def _finish(
     config: GenerateConfig,
     corpus: Corpus,
     writer: Writer,
     slots: Sequence[Slot],
     candidates: Journal,
-    labels: Journal,
+    labels: Labels,
     purse: Purse,
 ) -> dict[str, str]:
     """Write the records, the failures and the data card; returns the failures by id."""
-    slot_ids = {slot.id for slot in slots}
-    failures = {i: why for journal in (candidates, labels) for i, why in journal.failures.items() if i in slot_ids}
+    failures: dict[str, str] = {}
 
     def records(split: str | None = None) -> Iterator[Record]:
-        for slot in slots:
-            if split in (None, slot.split) and (record := _record(config, slot, candidates, labels)):
-                yield record
+        own = (slot for slot in slots if split in (None, slot.split))
+        while some := list(islice(own, _READ_AT_ONCE)):
+            pairs = _pairs(config, some, candidates)
+            told = {pairs[place].id: label for place, label in labels.read(pairs).items()}
+            failures.update({i: label.failure for i, label in told.items() if label.failure})
+            for slot in some:
+                if slot.id in candidates.failures:
+                    failures[slot.id] = candidates.failures[slot.id]
+                elif slot.id in candidates and (record := _record(config, slot, candidates, told.get(slot.id))):
+                    yield record
 
     for split in SPLITS:
         path = config.output / f"{split}.jsonl"
@@ -339,19 +321,15 @@ def _finish(
     return failures
 
 
-def _record(config: GenerateConfig, slot: Slot, candidates: Journal, labels: Journal) -> Record | None:
-    """The record of a slot; None if it has failed or is not done."""
-    if slot.id not in candidates or slot.id in candidates.failures:
-        return None
+def _record(config: GenerateConfig, slot: Slot, candidates: Journal, label: Label | None) -> Record | None:
+    """The record of a slot that has a candidate; None if its label is neither by construction nor there."""
     entry = candidates.get(slot.id)
     evaluation, source = entry.get("evaluation"), f"construction|{entry.get('writer')}"
     if not (config.construction and evaluation):
-        if slot.id not in labels or slot.id in labels.failures:
+        if label is None or label.evaluation is None:
             return None
-        label = labels.get(slot.id)
-        evaluation, source = label["evaluation"], label["source"]
-        marked = Evaluation.model_validate(evaluation)
-        evaluation = with_whole_texts(marked, slot.study.report, entry["candidate"]).model_dump()
+        marked = Evaluation.model_validate(label.evaluation)
+        evaluation, source = with_whole_texts(marked, slot.study.report, entry["candidate"]).model_dump(), label.source
     evaluation = without_marks(evaluation)
     candidate, forgery = entry["candidate"], None
     rng = random.Random(f"{config.seed} {slot.id} forged")
@@ -384,6 +362,15 @@ def _context(slot: Slot) -> Any:
 
 def _signature(writer: Writer) -> str:
     return "|".join(f"{key}:{value}" for key, value in writer.signature().items())
+
+
+def _check_version(work: Path) -> None:
+    """Refuse to go on with a run of a version that kept its labels elsewhere."""
+    if (work / "labels.jsonl").exists():
+        raise InputError(
+            f"{work} was begun by an earlier version, which kept its labels in labels.jsonl. Go on with that version, or give "
+            "another output folder; the records that are in the folder can be used as they are."
+        )
 
 
 def _check_same_run(path: Path, config: GenerateConfig, corpus: Corpus) -> None:

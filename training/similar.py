@@ -2,22 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from crimson_core.errors import CrimsonError
 from crimson_core.judges.rules.minilm import MODEL, load_encoder
-from crimson_core.run.files import written_whole
 from training.corpus import Study, same_text
+from training.journal import Journal
 
 ENCODED_AT_ONCE = 1024  # reports; a run that is killed loses no more
-SEARCHED_AT_ONCE = 1024  # reports whose neighbours are searched and kept together
+SEARCHED_AT_ONCE = 1024  # reports whose neighbours are searched together
 BLOCK_BYTES = 64 * 2**20  # of similarities held at once
-_FORMAT = 1  # count up when files of an earlier version must not be used
 # A float32 product differs in its last bits with the size of its block. So more neighbours than asked for are taken from it,
 # and their order is told by float64.
 _SPARE = 8
@@ -26,7 +25,7 @@ _SPARE = 8
 def nearest(
     studies: Sequence[Study],
     *,
-    folder: Path,
+    kept: Path,
     encoder: str = MODEL,
     count: int = 5,
     batch: int = 64,
@@ -38,12 +37,11 @@ def nearest(
     Left out are the study itself, reports with the same text (letter case and blanks aside) and studies of the same
     patient, where patients are known. Ties are in the order of the studies. The encoder reads the first 256 word pieces of a report.
 
-    What is done is kept in `folder`, under a digest of encoder and texts, so that a run that was killed goes on where it
-    stopped and one that is repeated only reads.
+    Embeddings are kept, so that a run that was killed goes on where it stopped.
 
     Args:
         studies: All of one split, so that no report of another split comes in.
-        folder: For embeddings (1.5 KB for each distinct text) and results; it is made where it does not exist.
+        kept: The journal of embeddings (2 KB for each distinct text); it is made where it does not exist.
         encoder: Hub id or folder of a sentence-transformers model.
         count: Neighbours per study; a study has fewer where there are not as many others.
         batch: Reports that are encoded together; it changes no result beyond rounding.
@@ -52,7 +50,7 @@ def nearest(
 
     Raises:
         JudgeError: sentence-transformers or the encoder cannot be had.
-        CrimsonError: `folder` cannot be written.
+        CrimsonError: `kept` cannot be written.
     """
     if not studies:
         return []
@@ -60,48 +58,50 @@ def nearest(
     texts: dict[str, str] = {}  # each is encoded once
     for key, study in zip(keys, studies, strict=True):
         texts.setdefault(key, study.report)
-    rows = {key: row for row, key in enumerate(texts)}
-    text_of = np.array([rows[key] for key in keys], np.int32)
+    places = {key: place for place, key in enumerate(texts)}
+    text_of = np.array([places[key] for key in keys], np.int32)
     patient_of = _patients(studies)
-    done = _digest(encoder, *keys)
-    vectors = embeddings(
-        list(texts.values()), folder / f"embeddings-{done}", encoder=encoder, batch=batch, progress=progress
-    )
-
-    def found(start: int, stop: int) -> np.ndarray:
-        return search(vectors, text_of, patient_of, start, stop, count=count, block_bytes=block_bytes)
-
-    done = _digest(done, str(count), *(study.patient or "" for study in studies))
+    vectors = embeddings(list(texts.values()), kept, encoder=encoder, batch=batch, progress=progress)
+    found: list[list[int]] = []
     with tqdm(total=len(studies), desc="similar reports", unit="report", disable=not progress) as bar:
-        blocks = list(_shards(folder / f"neighbours-{done}", len(studies), SEARCHED_AT_ONCE, found, bar))
-    return [[place for place in row if place >= 0] for block in blocks for row in block.tolist()]
+        for start in range(0, len(studies), SEARCHED_AT_ONCE):
+            stop = min(start + SEARCHED_AT_ONCE, len(studies))
+            near = search(vectors, text_of, patient_of, start, stop, count=count, block_bytes=block_bytes)
+            found += [[place for place in row if place >= 0] for row in near.tolist()]
+            bar.update(stop - start)
+    return found
 
 
 def embeddings(
-    texts: Sequence[str], folder: Path, *, encoder: str = MODEL, batch: int = 64, progress: bool = False
+    texts: Sequence[str], kept: Path, *, encoder: str = MODEL, batch: int = 64, progress: bool = False
 ) -> np.ndarray:
-    """Sentence embeddings of unit length, float32 [text, dimension], kept in `folder` piece by piece.
+    """Sentence embeddings of unit length, float32 [text, dimension], each kept in the journal `kept` as it comes.
 
     Raises:
         JudgeError: sentence-transformers or the encoder cannot be had.
-        CrimsonError: `folder` cannot be written.
+        CrimsonError: `kept` cannot be written.
     """
-    model: Any = None
-
-    def encoded(start: int, stop: int) -> np.ndarray:
-        nonlocal model
-        if model is None:  # a run that finds all pieces in the folder loads none
-            model = load_encoder(encoder, "The search for similar reports", "name another one under `encoder`", None)
-        return model.encode(
-            list(texts[start:stop]),
-            batch_size=batch,
-            normalize_embeddings=True,
-            convert_to_numpy=True,
-            show_progress_bar=False,
-        ).astype(np.float32)
-
-    with tqdm(total=len(texts), desc="embeddings", unit="report", disable=not progress) as bar:
-        return np.concatenate(list(_shards(folder, len(texts), ENCODED_AT_ONCE, encoded, bar)))
+    keys = [_digest(encoder, text) for text in texts]
+    with Journal(kept) as done, tqdm(total=len(texts), desc="embeddings", unit="report", disable=not progress) as bar:
+        waiting = [place for place, key in enumerate(keys) if key not in done]
+        bar.update(len(texts) - len(waiting))
+        if waiting:
+            model: Any = load_encoder(
+                encoder, "The search for similar reports", "name another one under `encoder`", None
+            )
+        for start in range(0, len(waiting), ENCODED_AT_ONCE):
+            some = waiting[start : start + ENCODED_AT_ONCE]
+            vectors = model.encode(
+                [texts[place] for place in some],
+                batch_size=batch,
+                normalize_embeddings=True,
+                convert_to_numpy=True,
+                show_progress_bar=False,
+            ).astype("<f4")
+            for place, vector in zip(some, vectors, strict=True):
+                done.add({"id": keys[place], "vector": b64encode(vector.tobytes()).decode()})
+            bar.update(len(some))
+        return np.stack([np.frombuffer(b64decode(done.get(key)["vector"]), "<f4") for key in keys]).astype(np.float32)
 
 
 def search(
@@ -166,40 +166,5 @@ def _patients(studies: Sequence[Study]) -> np.ndarray:
     return np.array([-1 - place if number is None else number for place, number in enumerate(known)], np.int32)
 
 
-def _shards(
-    folder: Path, total: int, size: int, make: Callable[[int, int], np.ndarray], bar: tqdm
-) -> Iterator[np.ndarray]:
-    """Arrays of `size` rows, read from `folder` where they are there and else made and kept."""
-    for start in range(0, total, size):
-        stop = min(start + size, total)
-        path = folder / f"{start:08d}.npy"
-        array = _read(path, stop - start)
-        if array is None:
-            array = make(start, stop)
-            _write(path, array)
-        bar.update(stop - start)
-        yield array
-
-
-def _read(path: Path, rows: int) -> np.ndarray | None:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # not there, or not whole
-        return None
-    return array if len(array) == rows else None
-
-
-def _write(path: Path, array: np.ndarray) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path, binary=True) as file:
-            np.save(file, array)
-    except OSError as error:
-        raise CrimsonError(
-            f"{path.parent} cannot be written: {error.strerror}. Mend that and run the same command again: it goes on "
-            "where it stopped."
-        ) from None
-
-
 def _digest(*parts: str) -> str:
-    return hashlib.sha256(json.dumps([_FORMAT, *parts]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -15,6 +15,7 @@ import json
 import os
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ _SCHEMA = (
         failure TEXT,                -- why there is no evaluation, without report text
         repairs TEXT NOT NULL,       -- JSON list: what had to be mended to read the output
         raw_output TEXT,             -- the model's text, where there is one
-        usage TEXT NOT NULL,         -- JSON object: prompt_tokens and completion_tokens, where they are known
+        usage TEXT NOT NULL,         -- JSON object: token counts where they are known, of failures before this one, too
         cost REAL,                   -- US dollars, where the server tells
         seconds REAL NOT NULL,       -- from the judge's judgement before to this one; those of a run add up to its time
         judged_at TEXT NOT NULL      -- UTC, as 2026-01-31T12:00:00+00:00
@@ -282,7 +283,7 @@ class Store:
 
         What is back from a transaction survives a kill.
 
-        A failure that stands there is replaced. An evaluation is not: another process was faster.
+        A failure that stands there is replaced, but what it has used counts. An evaluation is not: another process was faster.
 
         Args:
             asked: The judge's signature before it has answered.
@@ -305,12 +306,16 @@ class Store:
             "repairs": _json(judgement.repairs),
             "raw_output": raw_output
             and raw_output.encode(errors="replace").decode(),  # half a surrogate pair has no UTF-8
-            "usage": _json(judgement.usage),
             "cost": judgement.cost,
             "seconds": seconds,
             "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         with self._translated():
+            usage = Counter(judgement.usage)
+            for before, cost in self._db.execute("SELECT usage, cost FROM judgement WHERE key = ?", (row["key"],)):
+                usage.update(json.loads(before))
+                row["cost"] = row["cost"] if cost is None else cost + (row["cost"] or 0.0)
+            row["usage"] = _json(usage)
             row["judge"] = self._judge(_json(asked), _json(answered))
             return self._write(_INSERT, row).rowcount > 0
 
@@ -348,6 +353,14 @@ class Store:
             JudgeStats(self._judge_line(answered, version), n, failures, int(prompt), int(completion), *rest)
             for answered, version, n, failures, prompt, completion, *rest in rows
         ]
+
+    def usage(self) -> dict[str, int]:
+        """Token counts of all judgements together, by their names."""
+        with self._translated():
+            rows = self._db.execute(
+                "SELECT each.key, total(each.value) FROM judgement, json_each(usage) AS each GROUP BY 1"
+            )
+            return {name: int(count) for name, count in rows}
 
     def verify(self) -> Soundness:
         """Check the file, that every evaluation can be read, and that each judgement is what its key was made of."""

@@ -71,8 +71,10 @@ class StoredJudge:
     def stored(self, pairs: Sequence[ReportPair]) -> Iterator[tuple[int, Judgement]]:
         """Yield (position in `pairs`, judgement) of those that are in the store; nothing is judged."""
         places = _places(_asked(self._judge), pairs)
+        self._signatures = []
         with Store(self._path) as store:
             for key, stored in store.read(places):
+                self._note(stored.signature)
                 yield from ((place, _told(stored)) for place in places[key])
 
     def signature(self) -> dict[str, str]:

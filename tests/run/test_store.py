@@ -122,6 +122,16 @@ def test_failures_are_kept_and_tried_again_only_when_asked(tmp_path):
         CrimsonScorer("offline", store=True)
 
 
+def test_what_failures_have_used_counts_when_they_are_tried_again(tmp_path):
+    with Store(tmp_path / "store") as store:
+        failed = Judgement(failure="no answer", usage={"prompt_tokens": 7, "completion_tokens": 0}, cost=0.5)
+        judged = Judgement(Evaluation(), usage={"prompt_tokens": 5, "batch_prompt_tokens": 2}, cost=0.25)
+        for pair, judgement in ((PAIRS[0], failed), (PAIRS[0], judged), (PAIRS[1], judged)):
+            store.add({"judge": "a"}, {"judge": "a"}, pair, judgement, 1.0)
+        assert store.usage() == {"prompt_tokens": 17, "completion_tokens": 0, "batch_prompt_tokens": 4}
+        assert store.stats()[0].cost == 1.0
+
+
 def test_what_stops_a_run_is_not_kept_and_loses_nothing(tmp_path):
     class Broken(CountingJudge):
         def judge(self, pairs):

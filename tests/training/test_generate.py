@@ -20,6 +20,7 @@ from fault_server import Answer, FaultServer, completion, error
 
 from crimson_core.errors import CrimsonError, InputError, JudgeError
 from crimson_core.protocol.scoring import score_evaluation
+from crimson_core.run.store import Store
 from training.config import load_config
 from training.corpus import CorpusConfig, Study, read_corpus
 from training.generate import generate
@@ -242,6 +243,24 @@ def test_two_runs_in_one_folder_are_refused(settings):
 
     with locked(Path(settings["output"], "work")), pytest.raises(InputError, match="Another run"):
         made(settings)
+
+
+def test_a_run_of_an_earlier_version_is_refused_and_kept(settings):
+    old = Path(settings["output"], "work", "labels.jsonl")
+    old.parent.mkdir(parents=True)
+    old.write_text('{"id": "train-000000"}\n', encoding="utf-8")
+    with pytest.raises(InputError, match="begun by an earlier version.*or give another output folder"):
+        made(settings)
+    assert old.is_file() and {path.name for path in old.parent.iterdir()} == {"labels.jsonl", "lock"}
+
+
+def test_labels_are_in_a_store(settings):
+    records = made(settings)
+    with Store(Path(settings["output"], "work", "labels.sqlite")) as store:
+        assert store.verify()[1:] == ([], [])
+        kept = {(entry["reference"], entry["candidate"]) for entry in store.entries()}
+    judged = {(r.ground_truth, r.candidate) for r in records if r.label_source.startswith("crimson")}
+    assert kept == judged and judged
 
 
 def test_a_torn_line_is_taken_away(tmp_path):

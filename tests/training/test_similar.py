@@ -41,7 +41,7 @@ def brute(studies):
 
 
 def test_equals_a_search_of_all_pairs(studies, brute, tmp_path):
-    found = nearest(studies, folder=tmp_path, encoder=ENCODER)
+    found = nearest(studies, kept=tmp_path / "e.jsonl", encoder=ENCODER)
     assert found == brute
     assert 60 not in found[5]
     assert 5 not in found[60]
@@ -52,15 +52,15 @@ def test_blocks_change_nothing(studies, brute, tmp_path, monkeypatch):
     for searched, encoded, size in [(7, 9, 1), (13, 61, 2000), (1000, 1000, 10_000)]:
         monkeypatch.setattr(similar, "SEARCHED_AT_ONCE", searched)
         monkeypatch.setattr(similar, "ENCODED_AT_ONCE", encoded)
-        folder = tmp_path / str(searched)
-        assert nearest(studies, folder=folder, encoder=ENCODER, block_bytes=size, batch=searched) == brute
+        kept = tmp_path / str(searched)
+        assert nearest(studies, kept=kept, encoder=ENCODER, block_bytes=size, batch=searched) == brute
 
 
 def test_a_run_that_is_killed_goes_on_where_it_stopped(studies, brute, tmp_path, monkeypatch):
     from sentence_transformers import SentenceTransformer
 
     monkeypatch.setattr(similar, "ENCODED_AT_ONCE", 16)
-    monkeypatch.setattr(similar, "SEARCHED_AT_ONCE", 20)
+    kept = tmp_path / "e.jsonl"
     asked = []
     encode = SentenceTransformer.encode
 
@@ -73,35 +73,33 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(studies, brute, tmp_path,
 
     monkeypatch.setattr(SentenceTransformer, "encode", counted)
     with pytest.raises(KeyboardInterrupt):
-        nearest(studies, folder=tmp_path, encoder=ENCODER)
-    (piece,) = (path for path in tmp_path.rglob("*0016.npy"))
-    piece.write_bytes(piece.read_bytes()[:1000])  # as after a power cut
-    assert nearest(studies, folder=tmp_path, encoder=ENCODER) == brute
+        nearest(studies, kept=kept, encoder=ENCODER)
+    kept.write_bytes(kept.read_bytes()[:-1000])  # as after a power cut
+    assert nearest(studies, kept=kept, encoder=ENCODER) == brute
     sizes = [len(texts) for texts in asked if texts]
-    assert sizes == [16, 16, 16, 16, 12]  # 60 distinct texts; only the broken piece is encoded again
-    assert not list(tmp_path.rglob("*.partial"))
+    assert sizes == [16, 16, 16, 13]  # 60 distinct texts; only the torn one is encoded again
 
     def refuse(*_):
-        raise AssertionError("neither encoded nor searched again")
+        raise AssertionError("encoded again")
 
     monkeypatch.setattr(similar, "load_encoder", refuse)
-    monkeypatch.setattr(similar, "search", refuse)
-    assert nearest(studies, folder=tmp_path, encoder=ENCODER) == brute
+    assert nearest(studies, kept=kept, encoder=ENCODER) == brute
+    assert nearest(studies[:40], kept=kept, encoder=ENCODER, count=1)[3]  # of what is known already
 
 
 def test_other_texts_use_nothing_of_earlier_ones(studies, tmp_path):
-    nearest(studies[:10], folder=tmp_path, encoder=ENCODER, count=2)
-    assert max(max(row) for row in nearest(studies[:20], folder=tmp_path, encoder=ENCODER, count=2)) > 9
-    assert {len(row) for row in nearest(studies[:10], folder=tmp_path, encoder=ENCODER, count=3)} == {3}
+    nearest(studies[:10], kept=tmp_path / "e.jsonl", encoder=ENCODER, count=2)
+    assert max(max(row) for row in nearest(studies[:20], kept=tmp_path / "e.jsonl", encoder=ENCODER, count=2)) > 9
+    assert {len(row) for row in nearest(studies[:10], kept=tmp_path / "e.jsonl", encoder=ENCODER, count=3)} == {3}
 
 
 def test_as_many_as_there_are(studies, tmp_path):
     few = [Study("a", "Edema.", "train"), Study("b", "edema. ", "train"), Study("c", "Nodule.", "train")]
-    assert nearest(few, folder=tmp_path, encoder=ENCODER) == [[2], [2], [0, 1]]
-    assert nearest(few[:2], folder=tmp_path, encoder=ENCODER) == [[], []]
-    assert nearest([], folder=tmp_path, encoder=ENCODER) == []
+    assert nearest(few, kept=tmp_path / "e.jsonl", encoder=ENCODER) == [[2], [2], [0, 1]]
+    assert nearest(few[:2], kept=tmp_path / "e.jsonl", encoder=ENCODER) == [[], []]
+    assert nearest([], kept=tmp_path / "e.jsonl", encoder=ENCODER) == []
     one_patient = [Study(s.id, s.report, "train", "p") for s in studies[:4]]
-    assert nearest(one_patient, folder=tmp_path, encoder=ENCODER) == [[]] * 4
+    assert nearest(one_patient, kept=tmp_path / "e.jsonl", encoder=ENCODER) == [[]] * 4
 
 
 def test_memory_is_bounded():
@@ -122,14 +120,13 @@ def test_memory_is_bounded():
 
 def test_clear_errors(studies, tmp_path):
     with pytest.raises(JudgeError, match=r"cannot be loaded \(.*name another one under `encoder`"):
-        nearest(studies, folder=tmp_path, encoder=str(tmp_path))
-    (tmp_path / "file").touch()
-    with pytest.raises(CrimsonError, match="cannot be written: Not a directory. .* goes on where it stopped"):
-        nearest(studies[:3], folder=tmp_path / "file", encoder=ENCODER)
+        nearest(studies, kept=tmp_path / "e.jsonl", encoder=str(tmp_path))
+    with pytest.raises(CrimsonError, match="cannot be opened: Is a directory"):
+        nearest(studies[:3], kept=tmp_path, encoder=ENCODER)
 
 
 def test_embeddings_are_of_unit_length(studies, tmp_path):
-    vectors = embeddings([s.report for s in studies[:5]], tmp_path, encoder=ENCODER)
+    vectors = embeddings([s.report for s in studies[:5]], tmp_path / "e.jsonl", encoder=ENCODER)
     assert vectors.shape == (5, 384)
     assert vectors.dtype == np.float32
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
