@@ -3,20 +3,46 @@
 import errno
 import os
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from crimson_core.cli import lexicon, store
-from crimson_core.cli.compare import compare
-from crimson_core.cli.explain import explain
-from crimson_core.cli.leaderboard import leaderboard
-from crimson_core.cli.metric import metric
-from crimson_core.cli.score import score
 from crimson_core.errors import CrimsonError
 from crimson_core.version import __version__
 
+_GROUPS = ("store", "lexicon")
+_COMMANDS = ("score", "compare", "leaderboard", "explain", "metric", *_GROUPS)
+
+
+class _Commands(TyperGroup):
+    """The commands, each of which is imported when it is used: to import all takes longer than to score a pair."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in _COMMANDS:
+            return _command(cmd_name)
+        self.commands = {name: _command(name) for name in _COMMANDS}  # one of which typer may suggest
+        return None
+
+
+def _command(name: str) -> Any:
+    module = import_module(f"crimson_core.cli.{name}")
+    if name in _GROUPS:
+        made: Any = typer.main.get_group(module.app)
+    else:
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        alone.command()(getattr(module, name))
+        made = typer.main.get_command(alone)
+    made.name = name
+    return made
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="CRIMSON: judge AI-written chest X-ray reports. Research use only, not for clinical decisions.",
     no_args_is_help=True,
     add_completion=False,
@@ -38,12 +64,6 @@ def _options(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None: ...
-
-
-for command in (score, compare, leaderboard, explain, metric):
-    app.command()(command)
-app.add_typer(store.app, name="store")
-app.add_typer(lexicon.app, name="lexicon")
 
 
 def main() -> None:

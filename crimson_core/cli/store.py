@@ -41,7 +41,9 @@ _SignatureOption = Annotated[
 ]
 _FailuresOption = Annotated[bool | None, typer.Option("--failures/--no-failures", help="Failures only, or none.")]
 
-app = typer.Typer(help="The judgements that are kept: export, stats, verify, prune.", no_args_is_help=True)
+app = typer.Typer(
+    help="The judgements that are kept: export, stats, verify, prune.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def store_path(store: Path | None, no_store: bool, retry_failures: bool) -> Path | None:

@@ -10,8 +10,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from crimson_core.errors import InputError, check_whole
 from crimson_core.judges import Judge, Judgement, load_judge
 from crimson_core.judges.base import repeated
@@ -249,25 +247,10 @@ class CrimsonScorer:
         return isinstance(self.judge, OfflineJudge) and self.judge.signature()["judge"] == "offline"
 
     def _results(self, pairs: Iterable[ReportPair], progress: bool, total: int | None) -> Iterator[PairResult]:
-        # miniters, smoothing: what is read comes much faster than what is judged, and the speed is that of judging
-        bar = tqdm(total=total, desc="judging", unit="pair", disable=not progress, miniters=1, smoothing=0)
         # Closing the judge's iterator stops its work at once, whatever stopped ours.
         answers = self._in_turn(pairs) if self._is_offline else self._judged(0, list(pairs))
-        with bar, closing(answers) as results:
-            read, tokens, started = 0, 0, monotonic()
-            for result in results:
-                yield result
-                if not progress:
-                    continue
-                if result.from_store:
-                    read += 1
-                    bar.initial = read
-                else:
-                    tokens += result.usage.get("completion_tokens", 0)
-                told = [f"{read} read from the store"] * bool(read)
-                told += [f"{tokens / (monotonic() - started):.0f} tokens/s"] * bool(tokens)
-                bar.set_postfix_str(", ".join(told), refresh=False)
-                bar.update()
+        with closing(answers) as results:
+            yield from _counted(results, total) if progress else results
 
     def _in_turn(self, pairs: Iterable[ReportPair]) -> Generator[PairResult, None, None]:
         """The results of the offline judge, some pairs at a time, in their order."""
@@ -344,6 +327,26 @@ class CrimsonScorer:
         if not (self.strict and result.suspicions):
             return result
         return replace(result, score=None, failure=f"suspect: {'; '.join(result.suspicions)}")
+
+
+def _counted(results: Iterable[PairResult], total: int | None) -> Iterator[PairResult]:
+    """The results, with a progress bar."""
+    from tqdm.auto import tqdm  # here, since it takes longer to import than pairs to judge
+
+    # miniters, smoothing: what is read comes much faster than what is judged, and the speed is that of judging
+    with tqdm(total=total, desc="judging", unit="pair", miniters=1, smoothing=0) as bar:
+        read, tokens, started = 0, 0, monotonic()
+        for result in results:
+            yield result
+            if result.from_store:
+                read += 1
+                bar.initial = read
+            else:
+                tokens += result.usage.get("completion_tokens", 0)
+            told = [f"{read} read from the store"] * bool(read)
+            told += [f"{tokens / (monotonic() - started):.0f} tokens/s"] * bool(tokens)
+            bar.set_postfix_str(", ".join(told), refresh=False)
+            bar.update()
 
 
 def _checked(pairs: Iterable[ReportPair]) -> Iterator[ReportPair]:

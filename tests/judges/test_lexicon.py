@@ -124,5 +124,5 @@ def test_the_judge_does_not_load_with_such_a_fault(tmp_path, monkeypatch, change
     (folder / "rules.yaml").write_text(yaml.safe_dump(content))
     monkeypatch.setattr(lexicon, "files", lambda _: folder)
     with pytest.raises(JudgeError) as error:
-        lexicon._files.__wrapped__()
+        lexicon._files.__wrapped__.__wrapped__()
     assert fault in str(error.value)

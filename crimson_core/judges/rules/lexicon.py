@@ -15,7 +15,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from crimson_core.errors import JudgeError
-from crimson_core.judges.rules import schema
+from crimson_core.judges.rules.compiled import compiled
 
 # Parts of the lexicon that are plain lists of phrases.
 _LISTS = (
@@ -177,6 +177,18 @@ def interchangeable_pairs() -> frozenset[tuple[str, str]]:
 @cache
 def lexicon() -> Lexicon:
     """The content of `concepts/` and `language.yaml`."""
+    parts = _built()
+    return Lexicon(**parts | {"concepts": {key: Concept(**entry) for key, entry in parts["concepts"].items()}})
+
+
+@compiled(reading_digest)
+def _built() -> dict[str, Any]:
+    """The lexicon as plain data."""
+    made = _build()
+    return vars(made) | {"concepts": {key: vars(concept) for key, concept in made.concepts.items()}}
+
+
+def _build() -> Lexicon:
     data = _load("language.yaml")
     entries = concept_entries()
     concepts = {key: _concept(key, entry) for key, entry in entries.items()}
@@ -388,6 +400,7 @@ def _mended(word: str) -> str:
 
 
 @cache
+@compiled(reading_digest)
 def _vocabulary() -> tuple[frozenset[str], dict[str, list[str]]]:
     """All words of the lexicon and those that only look like one; the long ones of the lexicon by their first letter."""
     words: set[str] = set()
@@ -432,17 +445,24 @@ def concept_files() -> dict[str, str]:
 
 def lexicon_faults(folder: Path | None = None) -> list[str]:
     """What is wrong in the files of a folder such as this one; of this one if None."""
+    from crimson_core.judges.rules import (
+        schema,
+    )  # and with it pydantic's and YAML's, for the compiled lexicon needs neither
+
     found, faults = schema.read_files(folder or files(__package__))
     return faults or schema.faults_of(found, _normalised)
 
 
 @cache
+@compiled(reading_digest)
 def _files() -> dict[str, dict[Any, Any]]:
     """What is in the files of this folder, by name.
 
     Raises:
         JudgeError: Something is wrong in them.
     """
+    from crimson_core.judges.rules import schema
+
     found, faults = schema.read_files(files(__package__))
     faults = faults or schema.faults_at_load(found, _normalised)
     if faults:

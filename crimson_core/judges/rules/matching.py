@@ -1,5 +1,6 @@
 """Which findings of two reports are the same observation."""
 
+from crimson_core.judges.rules.assignment import best_assignment
 from crimson_core.judges.rules.attributes import Attributes
 from crimson_core.judges.rules.devices import position
 from crimson_core.judges.rules.extraction import ReportFinding
@@ -86,10 +87,7 @@ def _assign(scores: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
     rows, columns = sorted({r for r, _ in scores}), sorted({p for _, p in scores})
     if len(rows) == len(columns) == len(scores):  # nothing competes
         return list(scores)
-    from scipy.optimize import linear_sum_assignment  # here, since many pairs do without it
-
-    table = [[scores.get((r, p), 0.0) for p in columns] for r in rows]
-    pairs = zip(*linear_sum_assignment(table, maximize=True), strict=True)
+    pairs = best_assignment([[scores.get((r, p), 0.0) for p in columns] for r in rows])
     return [(rows[i], columns[j]) for i, j in pairs if (rows[i], columns[j]) in scores]
 
 
