@@ -17,7 +17,7 @@ from crimson_core.judges.engines import hf, local
 from crimson_core.judges.engines.hf import hf_judge, judge_in_memory
 from crimson_core.judges.engines.hf.cache import Arena, Cache, RowCache
 from crimson_core.judges.engines.hf.decoding import CPU_PACE, CUDA_PACE, Row
-from crimson_core.judges.engines.hf.drafts import Drafter, Drafts, Text
+from crimson_core.judges.engines.hf.drafts import Drafter, Drafts, Text, find
 from crimson_core.judges.engines.hf.packed import PackedModel, Span, _Pass, why_not_packed
 from crimson_core.protocol.prompt import Prompt
 
@@ -123,7 +123,7 @@ def test_rows_of_one_token_take_the_kernels_usual_way():
     for span in spans:
         cache.make_room(span.cache, 1)
     for_kernel = _Pass(cache, spans, torch.device("cpu"), True)
-    assert for_kernel.ids.shape[1] > len(spans) and for_kernel.longest[0] > 1
+    assert for_kernel.shape[0] > len(spans) and for_kernel.longest[0] > 1
 
 
 @torch.no_grad()
@@ -471,23 +471,40 @@ def test_what_cannot_be_packed_is_decoded_plainly_and_says_so():
 
 
 def test_endings_are_found_where_most_of_them_stands():
-    text = Text([1, 2, 3, 4, 9, 2, 3, 5])
-    assert text.find([8, 2, 3]) == (2, 7), "the last place of two alike"
-    assert text.find([1, 2, 3]) == (3, 3)
-    assert text.find([3]) == (1, 7)
-    assert text.find([7]) == text.find([]) == (0, 0)
-    assert text.find([2, 3, 5]) == (0, 0), "nothing follows"
+    texts = [Text([3, 4]), Text([1, 2, 3, 4, 9, 2, 3, 5]), Text([2, 3, 4])]
+    assert find(texts, [8, 2, 3]) == (1, 2, 7), "the last place of two alike, in the first of two texts"
+    assert find(texts, [1, 2, 3]) == (1, 3, 3)
+    assert find(texts, [3]) == (0, 1, 1)
+    assert find(texts, [7]) == find(texts, []) == (0, 0, 0)
+    assert find(texts, [2, 3, 5]) == (0, 0, 0), "nothing follows"
+
+
+def test_all_guesses_are_those_that_come_one_by_one():
+    def guesses():
+        drafts = Drafts(lambda text: [ord(c) for c in text], lambda ids: "", False)
+        drafter = drafts.row({"a": "It is the same as it was, and so it stays."}, list(b"It is what it was."))
+        drafter.wrote(list(b'{"a":"It is'), 0)
+        return drafter.guesses(64)
+
+    one_by_one, at_once = guesses(), guesses()
+    expected: list[int] = []
+    while (token := one_by_one.peek()) is not None:
+        one_by_one.go_on(token, True)
+        expected.append(token)
+    assert at_once.all(100, frozenset()) == expected and at_once.grounds == one_by_one.grounds
+    assert len(expected) > 5
+    assert guesses().all(3, frozenset()) == expected[:3] and guesses().all(0, frozenset()) == []
+    assert guesses().all(100, {expected[1]}) == expected[:2]
 
 
 def test_instructions_behind_the_reports_are_made_ready_once():
     drafts = Drafts(lambda text: [ord(c) for c in text], lambda ids: "", True)
     instructions = list(range(1000, 1300))
-    pair = ReportPair("Clear.", "Clear.")
-    first = drafts.row(pair, [1, 2, 3, *instructions])
-    second = drafts.row(pair, [1, 2, 9, 3, *instructions])  # ends as the first, a word of the report included
-    third = drafts.row(pair, [7, 8, *instructions])
-    fourth = drafts.row(pair, [5, 6, *instructions])
+    first = drafts.row({}, [1, 2, 3, *instructions])
+    second = drafts.row({}, [1, 2, 9, 3, *instructions])  # ends as the first, a word of the report included
+    third = drafts.row({}, [7, 8, *instructions])
+    fourth = drafts.row({}, [5, 6, *instructions])
     assert [len(one._texts[2].tokens) for one in (first, second, third, fourth)] == [303, 3, 2, 2]
     assert second._texts[3].tokens == [3, *instructions]
     assert third._texts[3] is fourth._texts[3] and third._texts[3].tokens == instructions
-    assert drafts.row(pair, [5, 6])._texts[2].tokens == [5, 6]
+    assert drafts.row({}, [5, 6])._texts[2].tokens == [5, 6]

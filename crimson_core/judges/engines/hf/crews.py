@@ -1,17 +1,23 @@
 """Decoding with drafts: the rows of many questions at a time, which come and go."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
 
 from crimson_core.errors import check_whole, needed
 from crimson_core.judges.engines.hf import decoding
 from crimson_core.judges.engines.hf.decoding import Decoder, Flight, Row
-from crimson_core.judges.engines.hf.drafts import Drafts
+from crimson_core.judges.engines.hf.drafts import Drafts, guess_of
 from crimson_core.judges.engines.hf.engine import HFEngine, too_large
 from crimson_core.judges.engines.hf.grammar import Grammar, NoGrammar
 from crimson_core.judges.engines.hf.packed import PackedModel
 from crimson_core.judges.model import Answer, Question
+
+_AHEAD = 4  # questions that are made ready before there is room for them
 
 
 @dataclass(eq=False)
@@ -26,7 +32,6 @@ class DraftEngine(HFEngine):
 
     def write(self, questions: Sequence[Question]) -> Generator[tuple[int, Answer], None, None]:
         """Yield (position in `questions`, answer). One that is done makes room for the next one at once."""
-        queue = deque(range(len(questions)))
         device, codec = self.model.device, self.codec
         pace = decoding.CPU_PACE if device.type == "cpu" else decoding.CUDA_PACE
         grammar = Grammar(needed("xgrammar", "hf"), self.grammar, device) if self.grammar else NoGrammar()
@@ -34,79 +39,126 @@ class DraftEngine(HFEngine):
         hand = _Hand(pace.crews, lambda: Decoder(self.packed, grammar, frozenset(codec.ends), self.work, pace))
         modules = list(self.model.modules())
         turn = 0
-        while queue or hand.rows:
-            check_whole("batch_size", self.batch_size)
-            turn = (turn + 1) % pace.crews
-            done: list[tuple[int, Row]] = []
-            refused: list[tuple[int, Answer]] = []
+        with closing(
+            _Waiting(questions, lambda one: _Ready(codec.encode(one.messages), guess_of(one.pair)))
+        ) as waiting:
+            while waiting or hand.rows:
+                check_whole("batch_size", self.batch_size)
+                turn = (turn + 1) % pace.crews
+                done: list[tuple[int, Row]] = []
+                refused: list[tuple[int, Answer]] = []
 
-            def go_on() -> None:
-                done.extend(hand.land(turn))  # noqa: B023 (called at once)
-                self._take_up(questions, queue, hand, turn, drafts, refused)  # noqa: B023
-                hand.launch(turn)  # noqa: B023
+                def go_on() -> None:
+                    done.extend(hand.land(turn))  # noqa: B023 (called at once)
+                    self._take_up(waiting, hand, turn, drafts, refused)  # noqa: B023
+                    hand.launch(turn)  # noqa: B023
 
-            with self.writing(modules):
-                fits = self.fits(go_on)
-            for index, row in done:
-                with self.work.timed("drafting"):
-                    drafts.finish(row.drafter, row.output)
-                with self.work.timed("parsing"):
-                    answer = codec.answer(len(row.prompt), row.output, row.limit)
-                yield index, answer
-            yield from refused
-            if not fits:
-                yield from self._begin_again(questions, queue, hand)
+                with self.writing(modules):
+                    fits = self.fits(go_on)
+                for index, row in done:
+                    with self.work.timed("drafting"):
+                        drafts.finish(row.drafter, row.output)
+                    with self.work.timed("parsing"):
+                        answer = codec.answer(len(row.prompt), row.output, row.limit)
+                    yield index, answer
+                yield from refused
+                if not fits:
+                    yield from self._begin_again(waiting, hand)
 
     def _take_up(
-        self,
-        questions: Sequence[Question],
-        queue: deque[int],
-        hand: "_Hand",
-        turn: int,
-        drafts: Drafts,
-        refused: list[tuple[int, Answer]],
+        self, waiting: "_Waiting", hand: "_Hand", turn: int, drafts: Drafts, refused: list[tuple[int, Answer]]
     ) -> None:
         """Add rows to a crew, as far as the next pass has room for their prompts; what cannot be asked is refused."""
         crew, decoder = hand.crews[turn], hand.decoder
         others = len(hand.rows) - len(crew)
         batch_size = self.batch_size if hand.alone is None else 1
         most = min(batch_size - others, -(-batch_size // len(hand.crews)))
-        while queue and len(crew) < most and decoder.wants_more(crew.values()):
-            index = queue[0]
-            if index not in hand.next:
-                try:
-                    with self.work.timed("tokenising"):
-                        hand.next = {index: self.codec.encode(questions[index].messages)}
-                except ValueError as error:
-                    refused.append((queue.popleft(), Answer(failure=str(error))))
-                    continue
-            prompt = hand.next[index]
+        while waiting and len(crew) < most and decoder.wants_more(crew.values()):
+            try:
+                with self.work.timed("tokenising"):
+                    prompt, guess = waiting.first()
+            except ValueError as error:
+                refused.append((waiting.take(), Answer(failure=str(error))))
+                continue
             if not decoder.has_room(len(prompt), others + len(crew)):
                 break
-            if hand.alone != index:
-                decoder.reserve(len(prompt), min(self.batch_size, len(queue)))
+            if hand.alone is None:
+                decoder.reserve(len(prompt), min(self.batch_size, len(waiting)))
             with self.work.timed("drafting"):
-                drafter = drafts.row(questions[index].pair, prompt)
-            crew[index] = decoder.start(prompt, self.codec.limit(len(prompt)), drafter)
-            queue.popleft()
+                drafter = drafts.row(guess, prompt)
+            row = decoder.start(prompt, self.codec.limit(len(prompt)), drafter)
+            crew[waiting.take()] = row
 
-    def _begin_again(
-        self, questions: Sequence[Question], queue: deque[int], hand: "_Hand"
-    ) -> Iterator[tuple[int, Answer]]:
+    def _begin_again(self, waiting: "_Waiting", hand: "_Hand") -> Iterator[tuple[int, Answer]]:
         """After memory has run out: with what was in hand, in smaller batches, at last one with nothing beside it."""
         rows, alone = hand.rows, hand.alone
         self.packed.forget()
         hand.drop()
-        queue.extendleft(reversed(rows))
+        waiting.put_back(rows)
         if len(rows) > 1:
             self.batch_size = len(rows) // 2
         elif not rows and self.batch_size > 1:  # nothing but room for rows was asked for
             self.batch_size //= 2
-        elif alone == queue[0]:
-            index = queue.popleft()
-            yield index, too_large(self.codec.encode(questions[index].messages))
+        elif alone == waiting.next:
+            prompt, _ = waiting.first()
+            yield waiting.take(), too_large(prompt)
         else:
-            hand.alone = queue[0]
+            hand.alone = waiting.next
+
+
+class _Ready(NamedTuple):
+    """What a row begins with: the prompt's token ids, and a guess at the evaluation."""
+
+    prompt: list[int]
+    guess: dict[str, Any]
+
+
+class _Waiting:
+    """The questions that wait for room. A thread makes the first of them ready while the device works.
+
+    Args:
+        questions: All of them, in their order.
+        make: Makes one ready; a ValueError says why it cannot be asked.
+    """
+
+    def __init__(self, questions: Sequence[Question], make: Callable[[Question], _Ready]) -> None:
+        self._questions, self._make = questions, make
+        self._queue = deque(range(len(questions)))
+        self._thread = ThreadPoolExecutor(1)
+        self._ready: dict[int, Future[_Ready]] = {}
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def next(self) -> int:
+        """The index of the first one."""
+        return self._queue[0]
+
+    def first(self) -> _Ready:
+        """The first one, ready.
+
+        Raises:
+            ValueError: It cannot be asked; the text says why.
+        """
+        for index in islice(self._queue, _AHEAD):
+            if index not in self._ready:
+                self._ready[index] = self._thread.submit(lambda index=index: self._make(self._questions[index]))
+        return self._ready[self.next].result()
+
+    def take(self) -> int:
+        """Take the first one away; its index."""
+        index = self._queue.popleft()
+        self._ready.pop(index, None)
+        return index
+
+    def put_back(self, indices: Iterable[int]) -> None:
+        """Put some in front again."""
+        self._queue.extendleft(reversed(list(indices)))
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._thread.shutdown(cancel_futures=True)
 
 
 class _Hand:
@@ -121,7 +173,6 @@ class _Hand:
     Attributes:
         crews: Rows by the index of their question.
         decoder: Of all crews.
-        next: The question that is waiting for room, and its prompt, if it has been encoded.
         alone: One for which memory ran out with nothing but what was kept or reserved beside it: it is tried without.
     """
 
@@ -133,7 +184,6 @@ class _Hand:
         """Let go of everything."""
         self.crews: list[dict[int, Row]] = [{} for _ in range(self._n)]
         self.decoder = self._make()
-        self.next: dict[int, list[int]] = {}
         self.alone: int | None = None
         self._flights: list[Flight | None] = [None] * self._n
 

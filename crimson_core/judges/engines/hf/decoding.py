@@ -23,6 +23,7 @@ from crimson_core.judges.engines.hf.packed import PackedModel, Span
 _KEPT = 4  # rows whose prompts are kept to share
 _WORTH_SHARING = 16  # tokens
 _MOST = 64  # tokens of a draft, where the grammar leaves no choice at all
+_ASKED_ALIGNED = 64  # positions at which the whole output layer is asked are a multiple of it
 _EXPECTED = 512  # tokens of an output, for which memory should be free
 _ROUND = 256  # rows of much the same length get slots of the same number, so that one fits where another was
 _SHARE = 0.7, 0.9  # of the free memory that caches may take: of a CPU, which others use too; of an accelerator
@@ -281,13 +282,7 @@ class Decoder:
         with self._work.timed("drafting"):
             guesses = row.drafter.guesses(rows)
             if not self._pace.allowed_first:
-                draft: list[int] = []
-                while len(row.output) + len(draft) + 1 < row.limit and (token := guesses.peek()) is not None:
-                    guesses.go_on(token, True)
-                    draft.append(token)
-                    if token in self._ends:
-                        break
-                return draft, []
+                return guesses.all(row.limit - len(row.output) - 1, self._ends), []
         return self._allowed_draft(row, guesses)
 
     def _allowed_draft(self, row: Row, guesses: Guesses) -> tuple[list[int], list[Allowed]]:
@@ -357,11 +352,13 @@ class Decoder:
         self._work.head += len(places)
         logits: list[Tensor] = []
         for start in range(0, len(places), self._pace.head):
-            index = torch.tensor(places[start : start + self._pace.head])
+            some = places[start : start + self._pace.head]
+            # Filled up, so that the next logits fit where these were: torch is slow to find memory of ever new sizes.
+            index = torch.tensor(some + [0] * (-len(some) % min(_ASKED_ALIGNED, self._pace.head)))
             if hidden.device.type == "cuda":
                 index = index.pin_memory()
             logits.append(self._model.logits(hidden[index.to(hidden.device, non_blocking=True)]))
-        answers = torch.cat([part.argmax(-1) for part in logits]) if logits else torch.empty(0, dtype=torch.long)
+        answers = torch.cat([part.argmax(-1) for part in logits])[: len(places)] if logits else torch.empty(0).long()
         arrived = None
         if answers.device.type == "cuda":
             answers = answers.to("cpu", non_blocking=True)

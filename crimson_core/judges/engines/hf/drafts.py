@@ -7,12 +7,12 @@ the pair's prompt, and outputs that are finished) and guesses that they go on as
 
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from os.path import commonprefix
 from typing import Any
 
 from crimson_core.judges.rules.judge import evaluate_pair
-from crimson_core.protocol.evaluation import Evaluation, evaluation_schema
+from crimson_core.protocol.evaluation import evaluation_schema
 from crimson_core.protocol.pair import ReportPair
 
 _LONGEST = 24  # tokens of an ending that are compared
@@ -34,16 +34,21 @@ _START = -1  # stands for the start of an output
 
 
 class Text:
-    """Token ids in which endings can be found."""
+    """Token ids in which endings can be found.
+
+    Attributes:
+        tokens: Their ids.
+        places: Behind each token and, by a number for both, each two tokens.
+    """
 
     def __init__(self, tokens: Sequence[int] = ()) -> None:
         self.tokens: list[int] = []
-        self._places: dict[int | None, list[int]] = {}  # behind each token and, by a number for both, each two tokens
+        self.places: dict[int | None, list[int]] = {}
         self.extend(tokens)
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Add what follows."""
-        places, place = self._places, len(self.tokens)
+        places, place = self.places, len(self.tokens)
         before = self.tokens[-1] if self.tokens else None
         self.tokens += tokens
         for token in tokens:
@@ -57,22 +62,39 @@ class Text:
                     found.append(place)
             before = token
 
-    def find(self, ending: Sequence[int]) -> tuple[int, int]:
-        """How many of the last tokens of `ending` stand together in this text, and the place behind the last time they do."""
-        best = 0, 0
-        if not ending:
-            return best
-        two = self._places.get(_two(ending[-2], ending[-1])) if len(ending) > 1 else None
-        places = two or self._places.get(ending[-1]) or ()
+    def longest(self, places: Sequence[int], ending: Sequence[int]) -> tuple[int, int]:
+        """How many of the last tokens of `ending` stand together before one of some places, and the last such place."""
+        tokens, best = self.tokens, (0, 0)
         for place in reversed(places[-_PLACES:]):
-            if place == len(self.tokens):
+            if place == len(tokens):
                 continue
             length, most = 1, min(_LONGEST, place, len(ending))
-            while length < most and self.tokens[place - 1 - length] == ending[-1 - length]:
+            while length < most and tokens[place - 1 - length] == ending[-1 - length]:
                 length += 1
             if length > best[0]:
                 best = length, place
         return best
+
+
+def find(texts: Sequence[Text], ending: Sequence[int]) -> tuple[int, int, int]:
+    """The text in which most of the last tokens of `ending` stand together.
+
+    Returns:
+        Its number, how many tokens, and the place behind the last time they stand there; (0, 0, 0) if none does.
+    """
+    best = 0, 0, 0
+    if not ending:
+        return best
+    last = ending[-1]
+    for key in (_two(ending[-2], last), last) if len(ending) > 1 else (last,):
+        for n, text in enumerate(texts):
+            if (places := text.places.get(key)) is not None:
+                length, place = text.longest(places, ending)
+                if length > best[1]:
+                    best = n, length, place
+        if best[1]:
+            break  # what ends with one token alone is shorter
+    return best
 
 
 def _two(before: int, token: int) -> int:
@@ -98,9 +120,8 @@ class Drafts:
         self.finished: deque[Text] = deque(maxlen=_FINISHED)
         self._tried: dict[tuple[int, int], tuple[float, float]] = {}
 
-    def row(self, pair: ReportPair | None, prompt: Sequence[int]) -> "Drafter":
-        """Who guesses for a pair."""
-        guess = _plain(evaluate_pair(pair)) if pair else {}
+    def row(self, guess: dict[str, Any], prompt: Sequence[int]) -> "Drafter":
+        """Who guesses for a row, given a guess at all that it will say."""
         try:
             tokens = self._encode(json.dumps(guess, ensure_ascii=False, **self._layout))
         except ValueError:  # control tokens: nothing that an output may hold
@@ -188,16 +209,33 @@ class Guesses:
 
     def peek(self) -> int | None:
         """The next guess, if one is worth it."""
-        if len(self.grounds) >= _MOST:
+        if len(self.grounds) >= _MOST or not self._look():
             return None
-        if not self._length or self._place == len(self._texts[self._text].tokens):
-            found = [text.find(self._ending[-_LONGEST:]) for text in self._texts]
-            self._text = max(range(len(found)), key=lambda i: (found[i][0], -i))
-            self._length, self._place = found[self._text]
-            if not self._length:
-                return None
         chance = self._chance * self._drafts.chance(*self._ground)
         return self._texts[self._text].tokens[self._place] if self._drafts.worth(chance, self._rows) else None
+
+    def all(self, most: int, ends: Set[int]) -> list[int]:
+        """All guesses that are worth it, up to so many and up to the first that ends the output."""
+        guessed: list[int] = []
+        if most < 1 or not self._look():
+            return guessed
+        tokens, source = self._texts[self._text].tokens, min(self._text, 3)
+        for token in tokens[self._place : self._place + min(most, _MOST)]:
+            length = min(self._length + len(guessed), 8)
+            self._chance *= self._drafts.chance(source, length)
+            if not self._drafts.worth(self._chance, self._rows):
+                break
+            self.grounds.append((source, length))
+            guessed.append(token)
+            if token in ends:
+                break
+        return guessed
+
+    def _look(self) -> bool:
+        """Find the text that is followed; False if there is none."""
+        if not self._length or self._place == len(self._texts[self._text].tokens):
+            self._text, self._length, self._place = find(self._texts, self._ending[-_LONGEST:])
+        return self._length > 0
 
     def go_on(self, token: int, guessed: bool) -> None:
         """Take the next guess, or a token that was none."""
@@ -216,10 +254,12 @@ class Guesses:
         return min(self._text, 3), min(self._length, 8)
 
 
-def _plain(evaluation: Evaluation) -> dict[str, Any]:
-    """What the schema asks for, in its order."""
-    plain: dict[str, Any] = _only(evaluation.model_dump(), evaluation_schema())
-    return plain
+def guess_of(pair: ReportPair | None) -> dict[str, Any]:
+    """What the offline rules say of a pair, as the schema has it."""
+    if pair is None:
+        return {}
+    guess: dict[str, Any] = _only(evaluate_pair(pair).model_dump(), evaluation_schema())
+    return guess
 
 
 def _only(data: Any, schema: dict[str, Any]) -> Any:
