@@ -75,7 +75,7 @@ def _read(text: str, ending: str, settings: Settings) -> UploadedTable:
         raise InputError(f"The table is larger than {settings.max_megabytes} MB. Send a part of it.")
     rows = parse_rows(data, ending, "the table", tell=gr.Warning)
     if len(rows) > settings.max_rows:
-        raise InputError(f"The table has {len(rows):,} rows; at most {settings.max_rows:,} are taken here.")
+        raise InputError(f"The table has {len(rows):,} rows; at most {settings.max_rows:,} are accepted.")
     return UploadedTable("the table", rows)
 
 

@@ -41,9 +41,7 @@ def systems_of(
     }
     n = sum(map(len, pairs.values()))
     if n > settings.max_rows:
-        raise InputError(
-            f"These are {n:,} pairs of all systems together; at most {settings.max_rows:,} are taken here."
-        )
+        raise InputError(f"These are {n:,} pairs of all systems together; at most {settings.max_rows:,} are accepted.")
     by_id = columns.get("id") is not None
     return Systems(
         align_systems(pairs, by_id=len(tables) > 1 and by_id),

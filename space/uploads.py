@@ -63,7 +63,7 @@ def read_table(path: Path, name: str, settings: Settings) -> UploadedTable:
     except InputError as error:
         raise InputError(str(error).replace(str(path), name)) from None
     if len(rows) > settings.max_rows:
-        raise InputError(f"{name} has {len(rows):,} rows; at most {settings.max_rows:,} are taken here.")
+        raise InputError(f"{name} has {len(rows):,} rows; at most {settings.max_rows:,} are accepted.")
     return UploadedTable(name, rows)
 
 
@@ -126,7 +126,7 @@ def check_lengths(pairs: Iterable[ReportPair], settings: Settings, where: Callab
         longest = max(map(len, texts))
         if longest > settings.max_characters:
             raise InputError(
-                f"{where(row)} holds a text of {longest:,} characters; at most {settings.max_characters:,} are taken here."
+                f"{where(row)} holds a text of {longest:,} characters; at most {settings.max_characters:,} are accepted."
             )
 
 

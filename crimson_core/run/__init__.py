@@ -1,1 +1,1 @@
-"""Report pairs in bulk: scoring, the store, tables of files, several processes and machines."""
+"""Scoring many report pairs: the scorer, the store, input files, and several processes and machines."""

@@ -1,7 +1,7 @@
-"""`AccelerateJudge`: one judge in each of the processes that `accelerate launch` or torchrun has started.
+"""`AccelerateJudge`: one judge in each process that `accelerate launch` or torchrun has started.
 
-The processes talk through the launcher's key-value store and form no process group: none waits for another but at the end of a
-run, nothing of it touches a GPU, and vLLM, which makes groups of its own, finds none.
+The processes communicate through the launcher's key-value store and form no process group. So they wait for each other
+only at the end of a run, do not use the GPUs to communicate, and leave vLLM free to create groups of its own.
 """
 
 import os
@@ -19,41 +19,41 @@ from crimson_core.judges import Judgement, load_judge, parse_spec
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.run.guarded import judged
 
-_MOST_BYTES = 4 * 2**20  # of a value in the store, which takes 8 MiB and breaks the connection at more
-_PATIENCE = timedelta(hours=12)  # with a process that is slow to load; one that has died is the launcher's affair
-_PAUSE = 0.05  # seconds between two looks into the store by a process that has nothing else to do
-_LAUNCHERS = (  # what a launcher tells its processes, for which torch looks whenever a process group is made
+_MOST_BYTES = 4 * 2**20  # of a value in the store, which drops the connection above 8 MiB
+_PATIENCE = timedelta(hours=12)  # for processes that load slowly; the launcher handles dead ones
+_PAUSE = 0.05  # seconds between two polls of the store by an idle process
+_LAUNCHERS = (  # a launcher's environment variables, which torch reads to create a process group
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
     *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME", "TORCHELASTIC_USE_AGENT_STORE"),
 )
 
-_Placed = tuple[int, Judgement]  # and where its pair stands
-_Told = _Placed | CrimsonError | None  # None: that was all
+_Placed = tuple[int, Judgement]  # position of the pair, judgement
+_Told = _Placed | CrimsonError | None  # None marks the end
 
 
 def launched() -> bool:
-    """Whether a launcher has started several processes, of which this is one."""
+    """Whether this is one of several processes of a launcher."""
     return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
 def devices_of(local_rank: int, processes: int, visible: str | None, there: int, each: int = 1) -> str:
-    """The GPUs that belong to one of a machine's processes alone, as `CUDA_VISIBLE_DEVICES` names them.
+    """The GPUs of one process on a machine, as a value of `CUDA_VISIBLE_DEVICES`.
 
     Args:
         local_rank: Number of the process on its machine, from 0.
-        processes: How many there are on this machine.
-        visible: `CUDA_VISIBLE_DEVICES` of them all: numbers or UUIDs, with commas between; None if it is not set.
-        there: How many GPUs the processes see with it.
-        each: GPUs that one process needs.
+        processes: Number of processes on this machine.
+        visible: Their common `CUDA_VISIBLE_DEVICES`, comma-separated numbers or UUIDs; None if it is not set.
+        there: Number of GPUs that the processes see.
+        each: Number of GPUs that each process needs.
 
     Returns:
-        `each` numbers or names out of `visible`, with commas between: those behind the GPUs of lower local ranks.
+        `each` entries of `visible`, comma-separated, after those of the lower local ranks.
 
     Raises:
-        InputError: There are not enough for all, so that processes would share one.
+        InputError: There are too few GPUs, so processes would share one.
     """
     names = [str(n) for n in range(there)] if visible is None else [name.strip() for name in visible.split(",")]
-    names = names[:there]  # CUDA sees nothing of what stands behind a GPU that does not exist
+    names = names[:there]  # CUDA ignores everything after the first entry that does not exist
     needed = processes * each
     if needed > len(names):
         fewer = f"Start {len(names) // each}" if len(names) >= each else "Let a process take fewer GPUs"
@@ -65,9 +65,9 @@ def devices_of(local_rank: int, processes: int, visible: str | None, there: int,
 
 
 class AccelerateJudge:
-    """Judges with all processes: the main one asks, and each judges its share, on GPUs of its own.
+    """Judges with all processes; each judges its share on GPUs of its own.
 
-    In the main process it is a judge like others, and has to be closed at last; in the others `serve` is all that they do:
+    In the main process it is an ordinary judge that must be closed at the end; the other processes only call `serve`:
 
         judge = AccelerateJudge("hf:my/model")
         if judge.is_main:
@@ -76,17 +76,17 @@ class AccelerateJudge:
         else:
             judge.serve()
 
-    An hf judge takes one GPU, by the number of its process on its machine, a vllm judge as many as its `tensor_parallel_size`;
-    without GPUs both are left on the CPU. Pairs and judgements go through the launcher's store: over TCP and unencrypted, as
-    all that processes of a launcher say to each other.
+    An hf judge uses one GPU, selected by the local rank; a vllm judge uses `tensor_parallel_size` GPUs. Without GPUs,
+    both run on the CPU. Pairs and judgements travel through the launcher's store, unencrypted over TCP, like all
+    communication of a launcher's processes.
 
     Args:
         judge: A judge spec.
-        **judge_options: For the judge's constructor.
+        **judge_options: Options of the judge.
 
     Raises:
         InputError: The spec or an option is unknown, or processes would have to share a GPU.
-        JudgeError: The judge cannot be had, or the launcher's store cannot be reached.
+        JudgeError: The judge cannot be loaded, or the launcher's store cannot be reached.
     """
 
     def __init__(self, judge: str, **judge_options: Any) -> None:
@@ -101,33 +101,33 @@ class AccelerateJudge:
                 self._judge = load_judge(judge, **judge_options)
         else:
             self._judge = load_judge(judge, **judge_options)
-        if self._processes > 1:  # after the judge: what cannot be had is said without waiting for the other processes
+        if self._processes > 1:  # after the judge, whose errors need not wait for the other processes
             self._store = _Messages()
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that asks."""
+        """Whether this is the main process."""
         return self._rank == 0
 
     def signature(self) -> dict[str, str]:
-        """The judge's."""
+        """The judge's signature."""
         return self._judge.signature()
 
     def judge(self, pairs: Sequence[ReportPair]) -> Generator[_Placed, None, None]:
-        """Yield (position in `pairs`, judgement), each as it is done; see `crimson_core.judges.Judge`.
+        """Yield (position in `pairs`, judgement) as they are done; see `crimson_core.judges.Judge`.
 
-        Every process gets its whole share at once, each n-th pair, and tells each judgement as it is made. So a crash costs
-        what the judges have in hand, and what the others have told since the main process was last asked for a judgement
-        or made one of its own. After closing early each of the others goes on until its next judgement.
+        Every process gets its whole share, each n-th pair, at once and sends each judgement when it is made. A crash
+        therefore loses the pairs that are being judged, and the judgements that the main process has not collected yet.
+        If the generator is closed early, each other process stops after its next judgement.
 
         Raises:
-            JudgeError: The judge of a process cannot go on, or the processes have lost each other.
+            JudgeError: A process's judge cannot continue, or the processes have lost contact.
         """
         run = next(self._runs)
         others = range(1, self._processes)
         for rank in others:
             self._store.put(f"{run}/share/{rank}", list(pairs[rank :: self._processes]))
-        told = dict.fromkeys(others, 0)  # of those that are not through: how much has been read
+        told = dict.fromkeys(others, 0)  # unfinished process -> number of its messages that were read
         try:
             own = [pairs[place] for place in range(0, len(pairs), self._processes)]
             for index, judgement in judged(self._judge, own):
@@ -141,10 +141,10 @@ class AccelerateJudge:
                 self._store.put(f"{run}/stop/{rank}", True)
 
     def serve(self) -> None:
-        """Judge what the main process asks for, until it closes its judge.
+        """Judge for the main process until it closes its judge.
 
         Raises:
-            JudgeError: The processes have lost each other. What goes wrong in judging is told to the main process.
+            JudgeError: The processes have lost contact. Errors of the judge are raised in the main process.
         """
         for run in self._runs:
             share = self._store.wait(f"{run}/share/{self._rank}")
@@ -156,10 +156,10 @@ class AccelerateJudge:
                 self._store.put(f"{run}/told/{self._rank}/{next(numbers)}", outcome)
 
     def close(self) -> None:
-        """Let the other processes go, and return when they have heard it: the store may end with this process.
+        """End the other processes, and return when all have confirmed it: the store may end with this process.
 
         Raises:
-            JudgeError: The processes have lost each other.
+            JudgeError: The processes have lost contact.
         """
         run = next(self._runs)
         others = range(1, self._processes)
@@ -169,7 +169,7 @@ class AccelerateJudge:
             self._store.wait(f"{run}/gone/{rank}")
 
     def _outcomes(self, run: int, share: list[ReportPair]) -> Iterator[_Told]:
-        """What this process has to say of its share, unless the main one stops asking."""
+        """The outcomes of this process's share, until the main process stops it."""
         stop = f"{run}/stop/{self._rank}"
         try:
             for index, judgement in judged(self._judge, share):
@@ -181,7 +181,7 @@ class AccelerateJudge:
         yield None
 
     def _arrived(self, run: int, told: dict[int, int]) -> Iterator[_Placed]:
-        """What others have told since the last look; who is through is taken out of `told`."""
+        """The judgements that have arrived from others; finished processes are removed from `told`."""
         for rank in list(told):
             while rank in told and self._store.has(key := f"{run}/told/{rank}/{told[rank]}"):
                 outcome: _Told = self._store.take(key)
@@ -195,7 +195,7 @@ class AccelerateJudge:
 
 
 class _Messages:
-    """Objects by name in the launcher's store, each for one reader."""
+    """Messages in the launcher's store, each under a key and for one reader."""
 
     def __init__(self) -> None:
         with _connected():
@@ -207,14 +207,14 @@ class _Messages:
         with _connected():
             for number, part in enumerate(parts):
                 self._store.set(f"{key}/{number}", part)
-            self._store.set(key, str(len(parts)))  # last, so that a message that can be seen is whole
+            self._store.set(key, str(len(parts)))  # last, so that a visible message is complete
 
     def has(self, key: str) -> bool:
         with _connected():
             return bool(self._store.check([key]))
 
     def take(self, key: str) -> Any:
-        """A message that is there; then it is there no more."""
+        """Remove and return an existing message."""
         with _connected():
             parts = [f"{key}/{number}" for number in range(int(self._store.get(key)))]
             data = b"".join(self._store.get(part) for part in parts)
@@ -223,7 +223,7 @@ class _Messages:
         return pickle.loads(data)
 
     def wait(self, key: str) -> Any:
-        """A message, as soon as it is there. Not with the store's own waiting, during which Python hears no Ctrl-C."""
+        """Wait for a message and take it. The store's own waiting would block Ctrl-C."""
         while not self.has(key):
             time.sleep(_PAUSE)
         return self.take(key)
@@ -235,30 +235,30 @@ def _connected() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise JudgeError(
-            f"The launcher's processes have lost each other ({type(error).__name__}): one of them, or the launcher, has ended."
+            f"The launcher's processes have lost contact ({type(error).__name__}): one of them, or the launcher, has ended."
         ) from None
 
 
 @cache
 def _launchers_store() -> Any:
-    """The store that the launcher, or else the main process, holds for all processes; once, for it cannot be begun twice."""
+    """The common store of all processes; cached, since it cannot be opened twice."""
     distributed = needed("torch.distributed", "hf", "Scoring with several processes")
     store, _, _ = next(distributed.rendezvous("env://", timeout=_PATIENCE))
     return distributed.PrefixStore("crimson", store)
 
 
 def _place() -> tuple[int, int]:
-    """Number of this process, from 0, and how many there are on all machines."""
+    """Rank of this process, and number of processes on all machines."""
     return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if launched() else (0, 1)
 
 
 def _place_here() -> tuple[int, int]:
-    """Number of this process on this machine, from 0, and how many there are on it."""
+    """Local rank of this process, and number of processes on this machine."""
     return int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
 
 
 def _device(asked: str | None) -> str | None:
-    """The device of this process for an hf judge, made torch's current one; None: what the judge itself makes of it.
+    """The device of this process for an hf judge, also set as torch's current device; None leaves it to the judge.
 
     Raises:
         InputError: Processes would share a GPU.
@@ -268,7 +268,7 @@ def _device(asked: str | None) -> str | None:
         return None
     if asked is not None:
         raise InputError(
-            f"device is {asked!r}, which the launcher's processes would share. Leave it out: each takes its own."
+            f"device is {asked!r}, which the launcher's processes would share. Leave it out: each uses its own."
         )
     forced = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")  # as `accelerate launch --cpu` says it
     if forced:
@@ -276,24 +276,23 @@ def _device(asked: str | None) -> str | None:
     if not torch.accelerator.is_available():
         return None
     index = int(devices_of(*_place_here(), None, torch.accelerator.device_count()))
-    torch.accelerator.set_device_index(index)  # for kernels that ask for the current device and not for their tensors'
+    torch.accelerator.set_device_index(index)  # for kernels that use the current device instead of their tensors'
     return f"{torch.accelerator.current_accelerator().type}:{index}"
 
 
 def _for_vllm(each: int) -> dict[str, str | None]:
-    """The environment in which vLLM finds this process's GPUs and no launcher; without GPUs, no launcher.
+    """Changes to the environment that show vLLM this process's GPUs and hide the launcher.
 
-    vLLM would else take the first GPUs in every process. The launcher is hidden since torch's process groups look for its store,
-    and vLLM makes one for the GPUs that share a model, to which no other process belongs.
+    Otherwise vLLM would use the first GPUs in every process. The launcher is hidden because vLLM creates a process
+    group of the GPUs that share a model, and torch would connect that group to the launcher's store.
 
     Raises:
-        InputError: There are too few GPUs, or `each` is no number of GPUs.
+        InputError: There are too few GPUs, or `each` is not a number of GPUs.
     """
     check_whole("tensor_parallel_size", each)
     changes: dict[str, str | None] = dict.fromkeys(_LAUNCHERS)
-    if there := needed(
-        "torch", "vllm"
-    ).cuda.device_count():  # which begins nothing on a GPU, so that vLLM may still fork
+    # counting initialises nothing on a GPU, so that vLLM may still fork
+    if there := needed("torch", "vllm").cuda.device_count():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         changes["CUDA_VISIBLE_DEVICES"] = devices_of(*_place_here(), visible, there, each)
     return changes
@@ -301,7 +300,7 @@ def _for_vllm(each: int) -> dict[str, str | None]:
 
 @contextmanager
 def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
-    """With environment variables set, or unset where they are None; put back afterwards."""
+    """Set environment variables, or unset those that are None, and restore them afterwards."""
     before = {name: os.environ.get(name) for name in changes}
     _set(changes)
     try:

@@ -1,4 +1,4 @@
-"""CSV and TSV: what separates the cells and how the letters are written is found out where nobody says, and told."""
+"""CSV and TSV files, with detection of the separator and the encoding."""
 
 import codecs
 import csv
@@ -15,10 +15,10 @@ _NAMED = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
 
 
 def decoded(data: bytes, source: str, encoding: str | None, tell: Callable[[str], None]) -> str:
-    """The text of a file: in the encoding that was named, else in UTF-8, UTF-16 with its mark, or Windows-1252.
+    """The text of a file: in the given encoding, else in UTF-8, UTF-16 with a byte order mark, or Windows-1252.
 
     Raises:
-        InputError: It is no text in that encoding.
+        InputError: The file is not text in that encoding.
     """
     named = encoding or ("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8")
     try:
@@ -35,7 +35,7 @@ def decoded(data: bytes, source: str, encoding: str | None, tell: Callable[[str]
             text = data.decode("cp1252")
         except UnicodeDecodeError:
             raise InputError(f"{source} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
-        tell(f"{source} is not UTF-8: read as Windows-1252, which programs for spreadsheets write.")
+        tell(f"{source} is not UTF-8: read as Windows-1252, which spreadsheet programs write.")
     else:
         if not encoding and name != "utf-8":
             tell(f"{source}: encoding {name} found.")
@@ -48,14 +48,14 @@ def rows_of(
     """The rows of a table; an empty or blank cell is None.
 
     Args:
-        text: Of the file.
-        source: What to call it in an error.
-        separator: Between cells; None for the one that splits the header into the most cells.
-        usual: The separator of this kind of file.
-        tell: Is told if another separator is found.
+        text: The file's text.
+        source: The file's name in errors.
+        separator: Separator of cells; None detects the one that splits the header into the most cells.
+        usual: The usual separator of this file type.
+        tell: Called with a message if another separator is detected.
 
     Raises:
-        InputError: It is no table: two columns have one name, or a row has another number of cells.
+        InputError: The text is not a table: a column name is not unique, or a row has a different number of cells.
     """
     separator = _NAMED.get(separator.lower(), separator) if separator else _separator(text, usual)
     if len(separator) != 1:
@@ -80,8 +80,8 @@ def rows_of(
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
             raise InputError(
-                f"{source} row {number} has another number of cells than the header, with the separator "
-                f"{_SEPARATORS.get(separator, repr(separator))}. Quote reports that hold the separator."
+                f"{source} row {number} has a different number of cells than the header, with the separator "
+                f"{_SEPARATORS.get(separator, repr(separator))}. Quote reports that contain the separator."
             )
     return [{name: cell if cell.strip() else None for name, cell in row.items()} for row in rows]
 
@@ -97,48 +97,15 @@ def _separator(text: str, usual: str) -> str:
 
 
 def is_usual(name: Any) -> bool:
-    """Whether a name is one that columns have. Any other may be the cell of a table without a header, and so a report."""
+    """Whether a name is a usual column name. Any other may be a cell of a table without a header, and thus a report."""
     words = set(re.split(r"[\W_\d]+", name.strip().lower())) - {""} if isinstance(name, str) else set()
     return bool(words) and words <= _USUAL
 
 
 _USUAL = frozenset(
-    [
-        "reference",
-        "ref",
-        "prediction",
-        "pred",
-        "candidate",
-        "report",
-        "reports",
-        "id",
-        "uid",
-        "age",
-        "sex",
-        "gender",
-        "indication",
-        "history",
-        "findings",
-        "impression",
-        "text",
-        "generated",
-        "generation",
-        "hypothesis",
-        "hyp",
-        "target",
-        "label",
-        "labels",
-        "gt",
-        "gold",
-        "ground",
-        "truth",
-        "study",
-        "patient",
-        "subject",
-        "split",
-        "system",
-        "model",
-        "accession",
-        "clinical",
-    ]
+    """
+    reference ref prediction pred candidate report reports id uid age sex gender indication history findings
+    impression text generated generation hypothesis hyp target label labels gt gold ground truth study patient
+    subject split system model accession clinical
+    """.split()
 )

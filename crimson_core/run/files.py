@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files, and private files."""
 
 import errno
 import os
@@ -15,27 +15,27 @@ from crimson_core.errors import InputError
 
 @contextmanager
 def written_whole(path: Path, *, binary: bool = False, private: bool = False) -> Iterator[IO[Any]]:
-    """A file to write, which takes the place of `path` when the block ends and is gone when it raises.
+    """Open a file that replaces `path` when the block ends, and is deleted if the block raises.
 
-    Until then it stands beside it under a name that nobody can know, made afresh, so that no link is followed and no file of
-    another run is touched. A file that is replaced hands on its mode; where `path` is a link, its target is replaced.
+    Until then it has a new, random name beside `path`, so that it follows no link and touches no file of another run.
+    The mode of a replaced file is kept; if `path` is a link, its target is replaced.
 
     Args:
-        path: Where the whole file shall be.
-        binary: Whether bytes are written, and not UTF-8 text.
-        private: Whether a new file can be read by its owner only.
+        path: The final path.
+        binary: Write bytes instead of UTF-8 text.
+        private: Make a new file readable by its owner only.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     target = path.resolve()
     if target.exists() and not target.is_file():
-        raise OSError(errno.EINVAL, "it is no ordinary file", str(target))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(target))
     fresh = target.with_name(f".{target.name[:80]}.{secrets.token_hex(8)}")
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(fresh, flags, 0o600 if private else 0o666)
     try:
-        # a subgroup or a name from JSON may hold half a surrogate pair, which has no UTF-8
+        # a subgroup or a name from JSON may contain a lone surrogate, which UTF-8 cannot encode
         text: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
         with os.fdopen(descriptor, "wb") if binary else os.fdopen(descriptor, "w", **text) as file:
             yield file
@@ -51,30 +51,32 @@ def written_whole(path: Path, *, binary: bool = False, private: bool = False) ->
 
 
 def check_writable(output: Path) -> None:
-    """Refuse an output that could not be written in the end, before anything is judged.
+    """Check before a run that its output can be written.
 
     Raises:
-        InputError: It, or its folder, is none that can be written.
+        InputError: The file or its folder cannot be written.
     """
     folder = output.resolve().parent
     if not folder.is_dir():
-        raise InputError(f"output {output} cannot be written: its folder is not there. Make it, or give another path.")
+        raise InputError(
+            f"output {output} cannot be written: its folder does not exist. Create it, or give another path."
+        )
     if output.exists() and not output.is_file():
-        raise InputError(f"output {output} is no ordinary file. Give the path of a file.")
+        raise InputError(f"output {output} is not a regular file. Give the path of a file.")
     if not os.access(folder, os.W_OK) or (output.exists() and not os.access(output, os.W_OK)):
         raise InputError(f"output {output} cannot be written: there is no permission. Give another path.")
 
 
 def opened_private(path: Path) -> IO[str]:
-    """A text file for report text, opened to be read and added to; a new one can be read by its owner only.
+    """Open a text file for reading and appending report text; a new file is readable by its owner only.
 
     Raises:
-        OSError: It cannot be opened, or is a link or somebody else's, who may have put it there to be written to.
+        OSError: The file cannot be opened, is a link, or belongs to another user, who could read what is written.
     """
     flags = os.O_CREAT | os.O_RDWR | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, flags, 0o600)
     about = os.fstat(descriptor)
     if not stat.S_ISREG(about.st_mode) or (hasattr(os, "getuid") and about.st_uid != os.getuid()):
         os.close(descriptor)
-        raise OSError(errno.EPERM, "it is no ordinary file of yours", str(path))
+        raise OSError(errno.EPERM, "it is not a regular file of yours", str(path))
     return os.fdopen(descriptor, "a+", encoding="utf-8", newline="\n")

@@ -1,4 +1,4 @@
-"""A judge that breaks on a pair breaks on that pair alone."""
+"""Limits an exception of a judge to the pair that caused it."""
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
@@ -7,18 +7,18 @@ from crimson_core.errors import CrimsonError, JudgeError
 from crimson_core.judges.base import Judge, Judgement, repeated
 from crimson_core.protocol.pair import ReportPair
 
-_MOST_IN_A_ROW = 20  # pairs on which a judge may break before it is taken to be broken itself
+_MOST_IN_A_ROW = 20  # consecutive failing pairs after which the judge itself counts as broken
 
 
 def judged(judge: Judge, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
-    """Yield (position in `pairs`, judgement) as the judge does; what it raises on a pair is that pair's failure.
+    """Yield (position in `pairs`, judgement) like the judge; an exception on a pair becomes that pair's failure.
 
-    When a judge has raised, the first pair that it has not answered is asked about alone, then the rest together. Failures are
-    held back until it has answered another pair: a judge that is broken leaves none behind.
+    After an exception, the first unanswered pair is judged alone, then the rest together. Failures are held back until
+    the judge has answered another pair, so a broken judge leaves none behind.
 
     Raises:
-        CrimsonError: What the judge raises on purpose.
-        JudgeError: It breaks on one pair after the other.
+        CrimsonError: Raised by the judge on purpose.
+        JudgeError: The judge raised on many pairs in a row.
     """
     waiting = list(range(len(pairs)))
     failed: list[tuple[int, Judgement]] = []
@@ -40,13 +40,13 @@ def judged(judge: Judge, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Ju
         except CrimsonError:
             raise
         except Exception as error:
-            why = type(error).__name__  # its text may hold report text
+            why = type(error).__name__  # the message may contain report text
             waiting = [place for index, place in enumerate(waiting) if index not in answered]
             if alone and waiting:
                 failed.append((waiting.pop(0), Judgement(failure=f"the judge broke on this pair ({why})")))
                 if len(failed) == _MOST_IN_A_ROW:
                     raise JudgeError(
-                        f"The judge broke on {len(failed)} pairs in a row ({why}). Judge one of them alone to see where."
+                        f"The judge broke on {len(failed)} pairs in a row ({why}). Judge one of them alone to see the error."
                     ) from None
             alone = not alone
     yield from failed

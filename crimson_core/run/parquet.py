@@ -1,4 +1,4 @@
-"""Rows of a Parquet file, which can hold a thousand times as much as it has bytes: what comes out is counted."""
+"""Rows of Parquet files, with limits: a file can unpack to a thousand times its size."""
 
 from itertools import chain
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ _AT_ONCE = 1_000  # rows
 
 
 class Limits(NamedTuple):
-    """What may come out of a Parquet file: rows, and characters of all cells together."""
+    """Limits of an unpacked Parquet file: rows, and characters of all cells together."""
 
     rows: int
     characters: int
@@ -19,12 +19,13 @@ MOST = Limits(rows=100_000_000, characters=2**34)
 
 
 def read_parquet(data: bytes, source: str, limits: Limits = MOST) -> list[dict[str, Any]]:
-    """The rows, read some at a time. Columns of lists are left out: a row of one can hold any number of values, none a report.
+    """The rows, read in batches. Columns of lists are left out: their rows can have any number of values, and no
+    reports.
 
-    What repeats stands in the file once and is kept once, so that not even the rows of one turn take much memory.
+    Values that the file stores once, in a dictionary, stay one object, so that even a batch takes little memory.
 
     Raises:
-        InputError: It is no such file, or is damaged, or holds more than the limits.
+        InputError: The file is not a Parquet file, is damaged or exceeds the limits.
     """
     try:
         import pyarrow
@@ -41,24 +42,24 @@ def read_parquet(data: bytes, source: str, limits: Limits = MOST) -> list[dict[s
                 cells = [_cells(column) for column in batch.columns]
                 characters += sum(map(_length, chain.from_iterable(cells)))
                 if characters > limits.characters:
-                    raise InputError(f"{source} unpacks to too much; {_most(limits)} are taken here.")
+                    raise InputError(f"{source} unpacks to too much; {_most(limits)} are accepted.")
                 rows += [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*cells, strict=True)]
                 if len(rows) > limits.rows:
-                    raise InputError(f"{source} has too many rows; at most {limits.rows:,} are taken here.")
+                    raise InputError(f"{source} has too many rows; at most {limits.rows:,} are accepted.")
         return rows
     except (InputError, ImportError):
         raise
-    except Exception as error:  # of many kinds where a file is damaged; their text may hold cells
+    except Exception as error:  # a damaged file raises many kinds; their messages may contain cells
         raise InputError(f"{source} is not a Parquet file that can be read ({type(error).__name__}).") from None
 
 
 def _check_said(source: str, about: Any, limits: Limits) -> None:
-    """Refuse what a file itself says is too much; it may say less than comes out."""
+    """Check the sizes in the file's own metadata, which may be too low."""
     if about.num_rows > limits.rows:
-        raise InputError(f"{source} has {about.num_rows:,} rows; at most {limits.rows:,} are taken here.")
+        raise InputError(f"{source} has {about.num_rows:,} rows; at most {limits.rows:,} are accepted.")
     size = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
     if size > limits.characters:
-        raise InputError(f"{source} unpacks to {size / 2**20:,.0f} MB; {_most(limits)} are taken here.")
+        raise InputError(f"{source} unpacks to {size / 2**20:,.0f} MB; {_most(limits)} are accepted.")
 
 
 def _most(limits: Limits) -> str:
@@ -72,7 +73,7 @@ def _length(cell: Any) -> int:
 
 
 def _cells(column: Any) -> list[Any]:
-    """The cells of a column; those that are equal in a dictionary are one object."""
+    """The cells of a column; equal cells of a dictionary column are one object."""
     if hasattr(column, "dictionary"):
         values = column.dictionary.to_pylist()
         return [None if place is None else values[place] for place in column.indices.to_pylist()]

@@ -1,4 +1,4 @@
-"""`RayJudge`: one judge in each of several Ray Data workers, on this machine or on a cluster."""
+"""`RayJudge`: one judge in each of several Ray Data workers, on this machine or a cluster."""
 
 import logging
 import os
@@ -14,17 +14,17 @@ from crimson_core.judges import Judgement, load_judge, parse_spec
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.run.guarded import judged
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers, unless told not to
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # and warns on the terminal of what is no fault
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends usage statistics unless told not to
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # and prints harmless warnings
 try:
     import ray
     import ray.data
 except ImportError as error:
     raise missing(error, "ray", "Scoring with Ray") from None
 
-_MOST_PAIRS = 256  # of a task: what is judged again if its worker dies
+_MOST_PAIRS = 256  # per task; they are judged again if the worker dies
 _TASKS_A_WORKER = 8  # at least, so that no worker waits long for the last one
-_RESTARTS = 10  # of a worker; a pair that kills its worker each time must not go on for ever
+_RESTARTS = 10  # per worker, since a pair may kill its worker every time
 
 
 _Placed = tuple[int, Judgement]  # and where its pair stands
@@ -33,20 +33,20 @@ _Placed = tuple[int, Judgement]  # and where its pair stands
 class RayJudge:
     """Judges with one judge in each of several workers.
 
-    Judgements and failures are those of the judge itself. Where a worker is killed, another one takes its place, and the pairs
-    that it had in hand are judged again. Report text goes through Ray's object store, which a full memory spills to the disks of
-    the nodes. Ray is started or joined at once, and left when the process ends or at `ray.shutdown()`.
+    Judgements and failures are those of the judge itself. A worker that dies is replaced, and the pairs of its task are
+    judged again. Report text travels through Ray's object store, which spills to the nodes' disks when memory is full.
+    Ray is started or joined at once, and left when the process ends or `ray.shutdown()` is called.
 
     Args:
-        judge: A judge spec. Each worker loads it, so a folder must be there on every node, and the API judges' keys too.
-        workers: How many; None takes one per CPU, or as many as `num_gpus` allows.
-        num_gpus: GPUs of each worker; may be a fraction.
-        address: Of a cluster, or `auto`; None starts Ray on this machine. Every node needs this package.
-        **judge_options: For the judge's constructor.
+        judge: A judge spec. Every worker loads it, so every node needs a model folder or the keys of an API.
+        workers: Number of workers; None starts one per CPU, or as many as `num_gpus` allows.
+        num_gpus: GPUs per worker; may be a fraction.
+        address: Address of a cluster, or `auto`; None starts Ray on this machine. Every node needs this package.
+        **judge_options: Options of the judge.
 
     Raises:
-        InputError: The spec or an option is impossible.
-        JudgeError: Ray cannot be had. That a worker cannot load its judge is said when judging starts.
+        InputError: The spec or an option is invalid.
+        JudgeError: Ray cannot be started or joined. A worker's failure to load its judge is raised when judging starts.
     """
 
     def __init__(
@@ -72,17 +72,17 @@ class RayJudge:
         self._signature: dict[str, str] = {}
 
     def signature(self) -> dict[str, str]:
-        """The judge's, as the workers have it. Before the first judgement a worker has to load the judge for it."""
+        """The workers' signature. Before the first judgement, a worker has to load the judge to find out."""
         if not self._signature:
             for _ in self._answers([], workers=1):
                 pass
         return self._signature
 
     def judge(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
-        """Yield (position in `pairs`, judgement), each as its task is done; see `crimson_core.judges.Judge`.
+        """Yield (position in `pairs`, judgement) as the tasks are done; see `crimson_core.judges.Judge`.
 
         Raises:
-            JudgeError: A worker cannot load its judge or go on, or the workers have different judges.
+            JudgeError: A worker cannot load its judge or cannot continue, or the workers' judges differ.
         """
         with closing(self._answers(pairs, self._workers)) as answers:
             for judgements in answers:
@@ -95,7 +95,8 @@ class RayJudge:
             [{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks)
         )
         with warnings.catch_warnings():
-            # By itself Ray restarts a worker for ever. The way to say how often is deprecated, without another one so far.
+            # By default Ray restarts a worker forever. The parameter for a limit is deprecated, without a replacement
+            # so far.
             warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
             data = data.map(
                 _Worker,
@@ -117,12 +118,12 @@ class RayJudge:
                 yield answer.judgements
         except ray.exceptions.RayError as error:
             raise JudgeError(
-                f"Ray could not go on ({type(error).__name__}). Workers that die again and again may lack memory: try fewer."
+                f"Ray failed ({type(error).__name__}). Workers that keep dying may lack memory: try fewer."
             ) from None
 
 
 class _Answer(NamedTuple):
-    """What a worker says of a task: judgements with their places, or why there are none."""
+    """A worker's answer to a task: judgements with their positions, or the error."""
 
     judgements: list[_Placed]
     signature: dict[str, str]
@@ -130,7 +131,7 @@ class _Answer(NamedTuple):
 
 
 class _Worker:
-    """A judge in a worker's process. What is wrong with it is told, since Ray would wrap an exception in its own."""
+    """A judge in a worker's process. It returns errors, since Ray would wrap an exception in its own."""
 
     def __init__(self, spec: str, options: dict[str, Any]) -> None:
         self._error: CrimsonError | None = None
@@ -162,7 +163,7 @@ def _start(address: str | None) -> None:
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = f"at {address}" if address else "on this machine"
         raise JudgeError(
-            f"Ray cannot be had {where}: {type(error).__name__}. Check the address of the cluster."
+            f"Ray cannot be started or joined {where}: {type(error).__name__}. Check the address of the cluster."
         ) from None
 
 
@@ -172,7 +173,7 @@ def _fitting(num_gpus: float) -> int:
 
 
 def _check_room(workers: int, num_gpus: float) -> None:
-    """Refuse what this machine will never have, for which Ray would wait; a cluster may still grow."""
+    """Refuse more than this machine has, for which Ray would wait forever; a cluster may still grow."""
     resources = ray.cluster_resources()
     for kind, wanted in (("GPU", workers * num_gpus), ("CPU", workers)):
         if wanted > resources.get(kind, 0):

@@ -1,4 +1,4 @@
-"""`StoredJudge`: a judge whose judgements are kept, so that it judges only what has not been judged before."""
+"""`StoredJudge`: a judge with a store, which judges only pairs that have not been judged before."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -17,7 +17,7 @@ _TOGETHER, _LONGEST = 500, 0.5  # judgements of rules in one transaction, and se
 
 
 class _Unwritten(NamedTuple):
-    """A judgement that is to be written, where it belongs, and how it came about."""
+    """A judgement to be written, with its key and the positions of its pairs."""
 
     key: bytes
     places: list[int]
@@ -27,19 +27,19 @@ class _Unwritten(NamedTuple):
 
 
 class StoredJudge:
-    """Reads what is in a store, has another judge judge the rest, and writes its judgements as they arrive: those of a model each at
-    once, those of rules some at a time, of which a kill loses half a second's at most.
+    """Reads judgements from a store, has another judge make the missing ones, and writes these as they arrive.
 
-    Pairs that are identical but for their ids are judged once. A judgement that was read is told by `from_store`, and its
-    failure says so in words.
+    A model's judgements are written one by one, the offline judge's in groups, of which a kill loses at most half a
+    second. Pairs that differ only in their ids are judged once. A judgement from the store has `from_store` set, and
+    its failure says so too.
 
     Args:
-        judge: What judges the rest.
+        judge: Makes the missing judgements.
         path: The store. It is open only while pairs are judged.
-        retry_failures: Judge again what has failed before.
+        retry_failures: Judge pairs again whose stored judgement is a failure.
 
     Raises:
-        InputError: The judge's signature does not tell its model from others.
+        InputError: The judge's signature does not identify its model.
     """
 
     def __init__(self, judge: Judge, path: Path, *, retry_failures: bool = False) -> None:
@@ -52,10 +52,10 @@ class StoredJudge:
         self._signatures: list[Mapping[str, str]] = []
 
     def judge(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
-        """Yield (position in `pairs`, judgement), those of the store first; see `crimson_core.judges.Judge`.
+        """Yield (position in `pairs`, judgement), stored ones first; see `crimson_core.judges.Judge`.
 
         Raises:
-            StoreError: The store cannot be read or written. What was judged before is kept.
+            StoreError: The store cannot be read or written. Earlier judgements are kept.
         """
         asked = _asked(self._judge)
         self._signatures = []
@@ -69,7 +69,7 @@ class StoredJudge:
                 yield from self._judge_rest(store, asked, pairs, places)
 
     def stored(self, pairs: Sequence[ReportPair]) -> Iterator[tuple[int, Judgement]]:
-        """Yield (position in `pairs`, judgement) of those that are in the store; nothing is judged."""
+        """Yield (position in `pairs`, judgement) of the stored pairs; nothing is judged."""
         places = _places(_asked(self._judge), pairs)
         self._signatures = []
         with Store(self._path) as store:
@@ -78,7 +78,7 @@ class StoredJudge:
                 yield from ((place, _told(stored)) for place in places[key])
 
     def signature(self) -> dict[str, str]:
-        """The judge's; where a field differs between the judgements of the last run, its values joined by +."""
+        """The judge's signature; values that differ between the judgements of the last run are joined by +."""
         signatures = self._signatures or [self._judge.signature()]
         merged: dict[str, str] = {}
         for field in dict.fromkeys(field for signature in signatures for field in signature):
@@ -92,8 +92,8 @@ class StoredJudge:
         self, store: Store, asked: Mapping[str, str], pairs: Sequence[ReportPair], places: dict[bytes, list[int]]
     ) -> Iterator[tuple[int, Judgement]]:
         waiting = dict(enumerate(places.items()))
-        # A model's judgement took seconds, or was paid for, and the next one may be long in coming: it is written at once. Rules
-        # take a millisecond, and a transaction as long.
+        # A model's judgement took seconds or cost money, so it is written at once. A judgement by rules takes no longer
+        # than a transaction.
         most = _TOGETHER if asked.get("judge", "").startswith("offline") else 1
         unwritten: list[_Unwritten] = []
         with closing(judged(self._judge, [pairs[first] for first, *_ in places.values()])) as judgements:
@@ -109,14 +109,14 @@ class StoredJudge:
                         yield from self._write(store, asked, pairs, unwritten)
                         written = perf_counter()
                     started = perf_counter()
-            finally:  # where the run breaks off, too, of which nobody takes the results
+            finally:  # also if the run is interrupted, when nobody takes the results
                 done = self._write(store, asked, pairs, unwritten)
             yield from done
 
     def _write(
         self, store: Store, asked: Mapping[str, str], pairs: Sequence[ReportPair], unwritten: "list[_Unwritten]"
     ) -> list[tuple[int, Judgement]]:
-        """Write what is unwritten, and give (position, judgement) of it as it now stands in the store."""
+        """Write the unwritten judgements, and return (position, judgement) as they are in the store now."""
         new, unwritten[:] = list(unwritten), []
         if not new:
             return []
@@ -129,7 +129,7 @@ class StoredJudge:
                 self._note(own.answered)
                 done.append((copies[0], own.judgement))
                 copies = copies[1:]
-            if copies:  # of another run, where it was faster, so that it gives the same as this one
+            if copies:  # as stored: if another run was faster, both give the same
                 ((_, stored),) = store.read([own.key])
                 self._note(stored.signature)
                 done += [(place, _told(stored)) for place in copies]
@@ -141,12 +141,12 @@ class StoredJudge:
 
 
 def _asked(judge: Judge) -> dict[str, str]:
-    """The signature before the judge has answered, which is the same in every process."""
+    """The signature before any answer, which is the same in every process."""
     return getattr(judge, "asked_signature", judge.signature)()
 
 
 def _places(asked: Mapping[str, str], pairs: Sequence[ReportPair]) -> dict[bytes, list[int]]:
-    """Key -> positions of the pairs that have it."""
+    """Key -> positions of its pairs."""
     places: dict[bytes, list[int]] = {}
     for place, pair in enumerate(pairs):
         places.setdefault(judgement_key(asked, pair), []).append(place)
@@ -154,7 +154,7 @@ def _places(asked: Mapping[str, str], pairs: Sequence[ReportPair]) -> dict[bytes
 
 
 def _told(stored: StoredJudgement) -> Judgement:
-    """A judgement from the store, which says so where it is a failure."""
+    """A stored judgement; a failure gets a note that it was read from the store."""
     judgement = stored.judgement
     if judgement.failure is None:
         return judgement

@@ -1,8 +1,8 @@
-"""What speaks against a model's evaluation, by the offline judge's reading of the reports. No model is asked.
+"""Evidence against a model's evaluation, from the offline judge's reading of the reports.
 
-A model may leave out what a report says, list what it does not say, or read one reference differently beside another
-candidate: because a report led it astray, or because it is weak. The reading errs, too. So only what it is sure of counts, and
-what speaks against an evaluation is a reason to look at the pair, not a judgement.
+A model may omit findings of a report, list findings that it does not contain, or read one reference differently beside
+another candidate: because a report misled it, or because it is weak. The offline reading errs too, so only findings
+that it is sure of count, and a suspicion is a reason to look at a pair, not a verdict.
 """
 
 import re
@@ -19,22 +19,22 @@ from crimson_core.protocol.scoring import significance_weight
 
 _GRAVE = SIGNIFICANCE_LEVELS[:2]
 _URGENT = SIGNIFICANCE_LEVELS[0]
-_REMEMBERED = 64  # readings, only while a run lasts, since they hold report text
+_REMEMBERED = 64  # cached readings, for one run only, since they contain report text
 _WORD = re.compile(r"[^\W\d_]{4,}")
-_STEM = 5  # letters that the forms of a word share
+_STEM = 5  # letters that identify a word in all its forms
 _COMMON = """right left bilateral small large mild moderate severe acute chronic lung lobe upper lower middle base basal zone
 chest finding evidence likely possible possibly probable with without seen noted stable unchanged increased decreased area
 patient study change this that there which from into more than prior previous again also"""
 _SAYS_LITTLE = frozenset(word[:_STEM] for word in _COMMON.split())
-_LEAST_OF_REFERENCE = 0.5  # of the weight that the same reference has beside other candidates
+_LEAST_OF_REFERENCE = 0.5  # share of the same reference's weight beside other candidates
 
 
 class Reading:
-    """What the offline judge reads in a report.
+    """The offline judge's reading of a report.
 
     Args:
-        report: Its text.
-        context: Of the patient; it decides what is urgent.
+        report: The report's text.
+        context: The patient context; it influences what is urgent.
     """
 
     def __init__(self, report: str, context: PatientContext | None = None) -> None:
@@ -44,7 +44,7 @@ class Reading:
 
     @cached_property
     def present(self) -> list[tuple[ReportFinding, str]]:
-        """The findings that the report states as present, each with its clinical significance."""
+        """The findings that the report states as present, with their clinical significance."""
         present = [finding for finding in self.told if finding.present]
         beside = frozenset(concept for finding in present for concept in finding.concepts)
         patient = patient_of(self._context)
@@ -52,7 +52,7 @@ class Reading:
 
     @cached_property
     def sure(self) -> list[tuple[ReportFinding, str]]:
-        """Those that it states without a doubt and does not deny elsewhere."""
+        """The present findings that the report states without doubt and does not deny elsewhere."""
         denied = {concept for finding in self.told if not finding.present for concept in finding.concepts}
         return [
             (finding, level)
@@ -67,17 +67,17 @@ Read = Callable[[str, PatientContext | None], Reading]
 
 
 def reader() -> Read:
-    """`Reading`, with the latest ones remembered: candidates of several systems come with the same reference."""
+    """`Reading` with a cache of the latest ones, since candidates of several systems share a reference."""
     return lru_cache(_REMEMBERED)(Reading)
 
 
 def suspicions(pair: ReportPair, evaluation: Mapping[str, Any], read: Read = Reading) -> list[str]:
-    """What speaks against the evaluation of a pair, without report text; nothing where all is as it should be.
+    """Evidence against the evaluation of a pair: one line each, without report text.
 
     Args:
-        pair: As the judge saw it.
-        evaluation: In the wire format.
-        read: What reads a report.
+        pair: The pair as the judge saw it.
+        evaluation: The evaluation in the wire format.
+        read: Reads a report.
     """
     found: list[str] = []
     for name, report, key in (
@@ -101,10 +101,10 @@ def suspicions(pair: ReportPair, evaluation: Mapping[str, Any], read: Read = Rea
 
 
 def changed_references(evaluations: Sequence[tuple[ReportPair, Mapping[str, Any]]]) -> dict[int, str]:
-    """Position -> what to say, where an evaluation leaves out much of a reference that others of the same one list.
+    """Position -> suspicion, for evaluations that list much less of a reference than others of the same reference.
 
     Args:
-        evaluations: Of one judge, with their pairs.
+        evaluations: One judge's evaluations with their pairs.
     """
     weights: dict[tuple[str, PatientContext | None], list[tuple[int, float]]] = {}
     for place, (pair, evaluation) in enumerate(evaluations):
@@ -126,7 +126,7 @@ def _is_listed(finding: ReportFinding, report: str, concepts: Sequence[str], wor
 
 
 def _is_told(text: str, reading: Reading, read: Read) -> bool:
-    """Whether a report tells of a listed finding: by one of its words, or by a concept."""
+    """Whether a report mentions a listed finding, by one of its words or by a concept."""
     words = _words(text)
     if not words or not words.isdisjoint(reading.words):
         return True
@@ -135,5 +135,5 @@ def _is_told(text: str, reading: Reading, read: Read) -> bool:
 
 
 def _words(text: str) -> frozenset[str]:
-    """The words of a text that say something, by how they begin."""
+    """The stems of a text's meaningful words."""
     return frozenset(word[:_STEM] for word in _WORD.findall(text.lower())) - _SAYS_LITTLE

@@ -14,10 +14,10 @@ from crimson_core.run.delimited import decoded, is_usual, rows_of
 from crimson_core.run.parquet import MOST, Limits, read_parquet
 
 Rows = list[dict[str, Any]]
-BY_OPTION = "Name the right one with --{role}-column."  # what an error about a missing column says can be done
+BY_OPTION = "Name the right one with --{role}-column."  # the advice in errors about a missing column
 _NO_REPORT = frozenset({"nan", "<na>", "na", "n/a", "#n/a", "none", "null"})
 _MOST_LISTED = 5  # rows that an error names
-_LONG, _MOST_NAMES = 40, 20  # characters of a column's name, and names, that an error shows
+_LONG, _MOST_NAMES = 40, 20  # characters of a column name, and column names, that an error shows
 
 
 def _warn(text: str) -> None:
@@ -31,24 +31,24 @@ def read_rows(
     tell: Callable[[str], None] = _warn,
     limits: Limits = MOST,
 ) -> Rows:
-    """The rows of a file, by column name; the format is told by the file's ending.
+    """The rows of a file, as mappings from column name to cell; the file's ending determines the format.
 
-    Cells of CSV and TSV are strings; an empty one is None. Separator and encoding of these are found out where they are not given.
+    Cells of CSV and TSV are strings, or None if empty.
 
     Args:
         path: The file.
-        separator: Between the cells of CSV and TSV.
-        encoding: Of CSV and TSV; the other formats are UTF-8.
-        tell: Is told what was found out, if it is not the usual.
-        limits: Of a Parquet file; the other formats hold no more than they have bytes.
+        separator: Separator of CSV and TSV cells; None detects it.
+        encoding: Encoding of CSV and TSV; None detects it. The other formats are UTF-8.
+        tell: Called with a message if an unusual separator or encoding is detected.
+        limits: Limits of a Parquet file; the other formats do not unpack to more than their size.
 
     Raises:
-        InputError: The file is missing, empty, unreadable, of another format or beyond the limits.
+        InputError: The file is missing, empty, unreadable, in another format or beyond the limits.
     """
     if path.suffix.lower() not in READABLE:
         raise InputError(f"{path} has an unknown ending. Give a file that ends in {', '.join(READABLE)}.")
     if not path.is_file():
-        raise InputError(f"{path} is no file. Check the path.")
+        raise InputError(f"{path} is not a file. Check the path.")
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -65,7 +65,7 @@ def parse_rows(
     tell: Callable[[str], None] = _warn,
     limits: Limits = MOST,
 ) -> Rows:
-    """The rows in the content of a file; arguments and errors as of `read_rows`, with the ending and the name given."""
+    """The rows in a file's content; like `read_rows`, with the ending and the name of the file given."""
     try:
         if ending in _DELIMITED:
             text = decoded(data, source, encoding, tell)
@@ -78,47 +78,43 @@ def parse_rows(
             rows = _READERS[ending](data, source)
     except UnicodeDecodeError as error:
         raise InputError(f"{source} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
-    except (
-        RecursionError,
-        OverflowError,
-        ValueError,
-    ) as error:  # JSON that is too deep, a number of thousands of digits
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (RecursionError, OverflowError, ValueError) as error:  # JSON nested too deeply, a number too long
         raise InputError(
             f"{source} cannot be read: {type(error).__name__}. Check that it is a table of reports."
         ) from None
     if not rows:
-        raise InputError(f"{source} holds no rows: there is nothing to score.")
+        raise InputError(f"{source} has no rows: there is nothing to score.")
     return rows
 
 
 def guess_ending(data: bytes) -> str:
-    """The ending that a file of this content would have."""
+    """The usual ending of a file with this content."""
     if data.startswith(b"PAR1"):
         return ".parquet"
     return {b"[": ".json", b"{": ".jsonl"}.get(data.removeprefix(codecs.BOM_UTF8).lstrip()[:1], ".csv")
 
 
 def column_names(rows: Rows) -> list[str]:
-    """The columns of rows, in order; of JSON, where a row may lack a key, those of any row."""
+    """The columns of all rows, in order; a JSON row may lack some of them."""
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
 def told_columns(have: Sequence[str]) -> str:
-    """What an error says of a table's columns. Without a header the names are the cells of its first row, which may be reports."""
+    """The columns of a table for errors. Without a header the names are the first row's cells, which may be reports."""
     if not any(map(is_usual, have)):
-        return f"It has {len(have)}, none of a usual name. Check that its first row, or its keys, hold the names."
+        return f"It has {len(have)}, none with a usual name. Check that its first row, or its keys, are the names."
     shown = [name for name in map(str, have) if len(name) <= _LONG][:_MOST_NAMES]
     left = len(have) - len(shown)
     return f"It has: {', '.join(map(repr, shown))}{f' and {left:,} more' if left else ''}."
 
 
 def match_columns(rows: Rows, wanted: Iterable[str], source: str, tell: Callable[[str], None] = _warn) -> Rows:
-    """Rows in which a wanted column that is there in other letter case, or with other blanks, has the wanted name.
+    """Rename columns that differ from a wanted name only in letter case or blanks.
 
     Raises:
-        InputError: Two columns could be meant.
+        InputError: Two columns match the same name.
     """
     have = column_names(rows)
     renamed: dict[str, str] = {}
@@ -139,7 +135,7 @@ def _plain(name: Any) -> str:
 
 
 def without_blank_rows(rows: Rows) -> Rows:
-    """The rows that hold anything at all."""
+    """The rows with at least one cell that is not blank."""
     return [row for row in rows if not _is_blank(row)]
 
 
@@ -152,19 +148,19 @@ def pairs_from_rows(
     fill_missing: bool = False,
     tell: Callable[[str], None] = _warn,
 ) -> list[ReportPair]:
-    """Report pairs from rows. An age that can't be read is told, and absent.
+    """Report pairs from rows. An unreadable age is reported through `tell` and treated as unknown.
 
     Args:
-        rows: As `read_rows` gives them.
-        columns: Column names under the keys `prediction` and `reference`, and optionally id, age, sex and indication.
-        source: What to call the rows in an error.
-        how: What an error about a missing column says can be done; empty where nothing can.
-        fill_missing: Take a missing report as an empty one.
-        tell: Is told which ages can't be read.
+        rows: Rows as `read_rows` returns them.
+        columns: Column names with the keys `prediction` and `reference`, and optionally id, age, sex and indication.
+        source: The name of the rows in errors.
+        how: The advice in errors about a missing column; may be empty.
+        fill_missing: Treat a missing report as an empty one.
+        tell: Called with a message about unreadable ages.
 
     Raises:
-        InputError: A column or a report is missing, a cell is no report or context, or an id is there twice; names the row
-            (from 1) and the column.
+        InputError: A column or a report is missing, a cell is not a report or context, or an id is not unique; the
+            message names the row (from 1) and the column.
     """
     have = column_names(rows)
     for role, column in columns.items():
@@ -204,7 +200,7 @@ def pairs_from_rows(
 
 
 def _check_missing(rows: Rows, columns: Iterable[str], source: str, how: str) -> None:
-    """Refuse rows without a report: a judge would take what stands there for a normal one."""
+    """Refuse rows without a report: a judge would read placeholders as a normal report."""
     if blank := [number for number, row in enumerate(rows, 1) if _is_blank(row)]:
         raise InputError(
             f"{source}: {_listed(blank)} {_are(blank)} blank. Delete {'it' if len(blank) == 1 else 'them'}."
@@ -213,7 +209,7 @@ def _check_missing(rows: Rows, columns: Iterable[str], source: str, how: str) ->
         if missing := [number for number, row in enumerate(rows, 1) if _is_no_report(row[column])]:
             raise InputError(
                 f"{source}, column {column!r}: the report is missing in {_listed(missing)}. Fill it in or delete the row"
-                + (", or take missing reports as empty ones with --fill-missing." if how == BY_OPTION else ".")
+                + (", or treat missing reports as empty ones with --fill-missing." if how == BY_OPTION else ".")
             )
 
 
@@ -231,7 +227,7 @@ def _check_ids(rows: Rows, column: str, source: str) -> None:
 
 
 def _is_no_report(cell: Any) -> bool:
-    """Whether a cell is missing, or says so as spreadsheets and other programs do."""
+    """Whether a cell is missing, or holds a usual placeholder for missing values."""
     return is_missing(cell) or (isinstance(cell, str) and cell.strip().casefold() in _NO_REPORT)
 
 
@@ -240,7 +236,7 @@ def _is_blank(row: Mapping[str, Any]) -> bool:
 
 
 def _is_age(cell: Any) -> bool:
-    """Whether a cell is an age, is missing, or is of a type that no age has, which `make_pairs` refuses."""
+    """Whether a cell is a readable age, is missing, or has a type that `make_pairs` refuses anyway."""
     if not isinstance(cell, (str, int, float)):
         return True
     try:
@@ -261,14 +257,14 @@ def _are(numbers: Sequence[int]) -> str:
 
 
 def align_systems(systems: Mapping[str, Sequence[ReportPair]], *, by_id: bool) -> dict[str, list[ReportPair]]:
-    """Check that several systems were run on the same references, and put their pairs in the first system's order.
+    """Check that several systems have the same references, and sort their pairs like those of the first system.
 
     Args:
         systems: Name of a system -> its report pairs.
         by_id: Join the pairs by their ids; else the rows must be in the same order.
 
     Raises:
-        InputError: The systems differ in their pairs, or a pair's reference or patient context differs; names the place.
+        InputError: The systems have different pairs, references or patient contexts; the message names the place.
     """
     (first, pairs), *others = systems.items()
     if not by_id:
@@ -305,7 +301,7 @@ def align_systems(systems: Mapping[str, Sequence[ReportPair]], *, by_id: bool) -
 
 
 def write_parquet(records: Sequence[Mapping[str, Any]], file: IO[bytes]) -> None:
-    """Write results (`PairResult.as_dict`) as a Parquet file; what is nested is JSON in a string."""
+    """Write results (`PairResult.as_dict`) as a Parquet file; nested values become JSON strings."""
     import pyarrow
     import pyarrow.parquet
 
@@ -316,7 +312,7 @@ def write_parquet(records: Sequence[Mapping[str, Any]], file: IO[bytes]) -> None
 
 
 def parquet_cell(value: Any) -> Any:
-    """The value, or its JSON if it is nested: files of one and the same schema, whatever an evaluation holds."""
+    """The value, or its JSON if it is nested, so that the schema does not depend on the evaluations."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
 
 
@@ -356,7 +352,7 @@ def _read_json(data: bytes, source: str) -> Rows:
 def _records(rows: list[Any], source: str) -> Rows:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise InputError(f"{source} row {number} is no object. Give one object per report pair.")
+            raise InputError(f"{source} row {number} is not an object. Give one object per report pair.")
     return rows
 
 

@@ -117,7 +117,7 @@ def bad(path, content):
 @pytest.mark.parametrize(
     ("name", "content", "options", "said"),
     [
-        ("none.csv", None, [], ["none.csv is no file"]),
+        ("none.csv", None, [], ["none.csv is not a file"]),
         ("p.xlsx", "x", [], ["unknown ending", ".parquet"]),
         ("p.csv", "", [], ["no rows"]),
         ("p.csv", "reference,prediction\n", [], ["no rows"]),
@@ -139,10 +139,10 @@ def bad(path, content):
         ("p.csv", "reference,prediction\na,b\n", ["-j", "nope"], ["judge 'nope' is unknown"]),
         ("p.csv", "reference,prediction\na,b\n", ["--batch-size", "3"], ["no option 'batch_size'"]),
         ("p.csv", "reference,prediction\na,b\n", ["-o", "no/such/out"], ["no/such/out cannot be written"]),
-        ("p.csv", "reference,prediction\na,b\n", ["-o", "."], ["is no ordinary file"]),
+        ("p.csv", "reference,prediction\na,b\n", ["-o", "."], ["is not a regular file"]),
         ("p.csv", "reference,prediction\na,b\n", ["--limit", "0"], ["limit"]),
         ("p.csv", "reference,prediction\na,b\n", ["-o", "p.csv"], ["p.csv", "would be lost"]),
-        ("p.csv", "reference,prediction\na,b\n", ["-o", "/dev/stdout"], ["no ordinary file"]),
+        ("p.csv", "reference,prediction\na,b\n", ["-o", "/dev/stdout"], ["not a regular file"]),
         ("p.csv", "reference,prediction,prediction\na,b,c\n", [], ["two columns 'prediction'"]),
         ("p.csv", 'reference,prediction\n"a"x,b\n', [], ["quotation marks"]),
         ("p.json", "[" * 100_000, [], ["cannot be read"]),

@@ -31,7 +31,7 @@ def score(content, tmp_path, *options, name="p.csv"):
         (LINES.replace(",", "\t"), [], "crimson: p.csv: separator tab found.\n"),
         (LINES.replace(",", "#"), ["--separator", "#"], "crimson: p.csv: separator '#' found.\n"),
         (LINES.encode("utf-16"), [], "crimson: p.csv: encoding utf-16 found.\n"),
-        (LINES.replace("left effusion", "left effusion (3–5 mm)").encode("cp1252"), [], "crimson: p.csv is not UTF-8: read as Windows-1252, which programs for spreadsheets write.\n"),
+        (LINES.replace("left effusion", "left effusion (3–5 mm)").encode("cp1252"), [], "crimson: p.csv is not UTF-8: read as Windows-1252, which spreadsheet programs write.\n"),
         (LINES.replace("left effusion", "left effusion (3–5 mm)").encode("cp1252"), ["--encoding", "cp1252"], ""),
         (LINES.replace("reference", " Reference "), [], "crimson: p.csv: column ' Reference ' taken for 'reference'.\n"),
     ],

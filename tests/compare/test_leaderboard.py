@@ -466,7 +466,7 @@ def test_commands_are_refused_before_anything_is_judged(tmp_path):
     assert "given twice" in refusal("compare", file, "--prediction-column", "a", "--prediction-column", "a")
     assert "unknown ending" in refusal(*both, "-o", tmp_path / "out.txt")
     assert "would be lost" in refusal(*both, "-o", file)
-    assert "folder is not there" in refusal(*both, "-o", tmp_path / "gone" / "out.md")
+    assert "folder does not exist" in refusal(*both, "-o", tmp_path / "gone" / "out.md")
     assert "the same file" in refusal(*both, "-o", tmp_path / "out.md", "-o", tmp_path / "." / "out.md")
     said = refusal("compare", file, "--prediction-column", "a", "--prediction-column", "c")
     assert "has no column 'c' for the prediction" in said

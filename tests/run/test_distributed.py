@@ -112,7 +112,7 @@ def test_failures_are_those_of_the_judge(ray_judge, tiny_folder):
 
 
 def test_a_judge_that_a_worker_cannot_load_is_one_clear_error(ray_judge, tmp_path):
-    with pytest.raises(JudgeError, match="no model folder"):
+    with pytest.raises(JudgeError, match="not a model folder"):
         CrimsonScorer(ray_judge(f"hf:{tmp_path}")).score(pairs_of(reports(3)))
     with pytest.raises(InputError, match="no option 'batch_size'"):
         CrimsonScorer(ray_judge(batch_size=3)).score(pairs_of(reports(3)))

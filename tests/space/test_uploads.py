@@ -60,7 +60,7 @@ def test_an_upload_is_read_and_deleted(tmp_path, ending):
     ("name", "content", "limits", "said"),
     [
         ("p.xlsx", b"x", {}, "p.xlsx has an unknown ending"),
-        ("p.csv", b"", {}, "p.csv holds no rows"),
+        ("p.csv", b"", {}, "p.csv has no rows"),
         ("p.csv", b"a,b\n\x81,x\n", {}, "p.csv is not UTF-8"),
         ("p.jsonl", b"{", {}, "p.jsonl line 1 is not JSON"),
         ("p.parquet", b"x" * 100, {}, "p.parquet is not a Parquet file"),

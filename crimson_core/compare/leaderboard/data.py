@@ -121,7 +121,7 @@ def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
             found = found[split]
         rows = found.select_columns([name for name in found.column_names if name in wanted]).to_list()
     if not rows:
-        raise InputError(f"{source.path!r} holds no rows: there is nothing to score.")
+        raise InputError(f"{source.path!r} has no rows: there is nothing to score.")
     return rows
 
 
