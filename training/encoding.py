@@ -17,11 +17,11 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from crimson_core.errors import InputError
 from crimson_core.judges.engines.local.encoding import ChatEncoder
 from crimson_core.protocol.prompt import Prompt
-from training.records import Record, answer_of
+from training.records import AnswerStyle, Record, answer_of
 
 IGNORED = -100  # a label that counts in no loss
 _TENSORS = ("tokens", "ends", "answers", "errors", "places")
-_AFTER_FINDINGS = ',"matched_findings":'  # cannot be in a finding, where quotes are escaped
+_AFTER_FINDINGS = '"matched_findings":'  # cannot be in a finding, where quotes are escaped
 
 
 class RecordEncoder:
@@ -31,6 +31,7 @@ class RecordEncoder:
         tokenizer: Of the fast kind, with a chat template.
         name: Of the model, for errors.
         prompt: How a pair is put to the model.
+        style: Of the answers.
 
     Attributes:
         end: The token that ends an answer.
@@ -40,8 +41,10 @@ class RecordEncoder:
         InputError: Its chat template ends an answer with no control token.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str, prompt: Prompt) -> None:
-        self._prompt = prompt
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, name: str, prompt: Prompt, style: AnswerStyle = "compact"
+    ) -> None:
+        self._prompt, self._style = prompt, style
         self._chat = ChatEncoder(tokenizer, name)
         self.end = _end_of_answer(tokenizer, name)
 
@@ -53,9 +56,9 @@ class RecordEncoder:
         """
         prompt = self._chat.encode(self._prompt.messages(record.pair))
         # A report may hold "<end_of_turn>", and so may a finding that quotes it: as plain text.
-        answer = answer_of(record.raw_evaluation)
+        answer = answer_of(record.raw_evaluation, self._style)
         tokens = [*self._chat.encode_text(answer), self.end]
-        findings = self._chat.encode_text(answer[: answer.index(_AFTER_FINDINGS)])
+        findings = self._chat.encode_text(answer[: answer.index(_AFTER_FINDINGS)].rstrip(" ,"))
         return prompt, tokens, len(tokens) - len(findings)
 
 

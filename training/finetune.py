@@ -82,7 +82,7 @@ def _finetune(config: FinetuneConfig, state: PartialState, dry_run: bool) -> Non
     checkpoint = find_checkpoint(config.base)
     tokenizer = load_tokenizer(checkpoint, None)
     prompt = Prompt(**config.prompt.model_dump())
-    encoder = RecordEncoder(tokenizer, checkpoint.name, prompt)
+    encoder = RecordEncoder(tokenizer, checkpoint.name, prompt, config.answers)
     train = _encoded(config, "train", encoder, state)
     held_out = read_records(config.data / "validation.jsonl")[: config.evaluation.records]
     validation = encode(held_out, encoder, config.max_length)
@@ -167,7 +167,9 @@ def _finetune(config: FinetuneConfig, state: PartialState, dry_run: bool) -> Non
 def _encoded(config: FinetuneConfig, split: str, encoder: RecordEncoder, state: PartialState) -> Examples:
     """The records of a split; one process encodes them for all, and for later starts."""
     source = config.data / f"{split}.jsonl"
-    known = hashlib.sha256(json.dumps([config.base, config.prompt.model_dump(), config.max_length]).encode())
+    known = hashlib.sha256(
+        json.dumps([config.base, config.prompt.model_dump(), config.answers, config.max_length]).encode()
+    )
     with suppress(OSError):  # reading it says what is wrong
         known.update(f"{source.stat().st_size} {source.stat().st_mtime_ns}".encode())
     path = config.output / f"{split}-{known.hexdigest()[:12]}.safetensors"

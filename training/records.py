@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,6 +14,8 @@ from training.writers import Change, ErrorKind
 from training.writers.forging import Forgery
 
 DATASET_FILE = "dataset.json"  # beside the records: how they were made
+
+AnswerStyle = Literal["compact", "reference"]
 
 # Regimes by number, as the CRIMSON model card has them.
 REGIMES = ("random report", "similar report", "rewrite", "false finding", "attribute error", "omission")
@@ -130,8 +132,13 @@ def context_of(context: PatientContext | None, included: Included) -> Context:
     return Context(**{key: getattr(context, key) for key in drawn if context and drawn[key]})
 
 
-def answer_of(raw_evaluation: dict[str, Any]) -> str:
-    """The text that a model learns to write: an evaluation as JSON without blanks, with the keys of the schema only.
+def answer_of(raw_evaluation: dict[str, Any], style: AnswerStyle = "compact") -> str:
+    """The text that a model learns to write: an evaluation as JSON, with the keys of the schema only.
+
+    Args:
+        raw_evaluation: A label.
+        style: `compact` has the keys in the schema's order and no blanks; `reference` is what the reference implementation's
+            trainer makes of a label: its own order of keys, blanks behind signs, escapes for what is not ASCII.
 
     Raises:
         ValueError: The evaluation is none.
@@ -157,7 +164,18 @@ def answer_of(raw_evaluation: dict[str, Any]) -> str:
             ],
         },
     }
+    if style == "reference":
+        return json.dumps(_with_keys_of(data, raw_evaluation))
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+def _with_keys_of(data: Any, label: Any) -> Any:
+    """A label without the keys that `data` lacks."""
+    if isinstance(data, dict):
+        return {key: _with_keys_of(data[key], value) for key, value in label.items() if key in data}
+    if isinstance(data, list):
+        return [_with_keys_of(*both) for both in zip(data, label, strict=True)]
+    return label
 
 
 def _finding(finding: Any) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from training.corpus import CorpusConfig
+from training.records import AnswerStyle
 
 BATCH_SHARE = 0.5  # of the price, in batches
 
@@ -142,6 +143,11 @@ class FinetuneConfig(BaseModel):
     data: Path = Field(description="Folder with train.jsonl and validation.jsonl, as training.generate writes it.")
     output: Path
     prompt: PromptConfig = Field(default_factory=PromptConfig)
+    answers: AnswerStyle = Field(
+        "compact",
+        description="compact: without blanks, half the tokens. reference: a label as the reference implementation's trainer "
+        "writes it, in its own order of keys, with blanks and escapes.",
+    )
     epochs: float = Field(1, gt=0)
     max_steps: int | None = Field(None, ge=1, description="Instead of epochs.")
     batch_size: int = Field(4, ge=1, description="Records per device and step of accumulation.")

@@ -123,6 +123,35 @@ def test_the_prompt_is_the_judges_and_the_answer_ends(encoder, tiny_folder):
     assert tokenizer.decode(answer[-errors:-1]).startswith(',"matched_findings":[')
 
 
+def test_answers_as_the_reference_implementation_writes_them():
+    label = {
+        "errors": {"missing_findings": ["R1"], "false_findings": [], "attribute_errors": []},
+        "reference_findings": [
+            {"finding": "Œdema,\n mild", "id": "R1", "clinical_significance": "urgent", "span": [0, 5]}
+        ],
+        "matched_findings": [],
+        "predicted_findings": [],
+        "unrecognised": [],
+    }
+    theirs = json.loads(json.dumps(label))
+    del theirs["unrecognised"], theirs["reference_findings"][0]["span"]
+    assert answer_of(label, "reference") == json.dumps(theirs)
+    assert answer_of(label) == json.dumps(
+        {
+            "reference_findings": [{"id": "R1", "finding": "Œdema, mild", "clinical_significance": "urgent"}],
+            **{"predicted_findings": [], "matched_findings": []},
+            "errors": {"false_findings": [], "missing_findings": ["R1"], "attribute_errors": []},
+        },
+        ensure_ascii=False,
+        separators=(",", ":"),
+    )
+    one = record(3, REPORTS[0])
+    encoder = RecordEncoder(byte_tokenizer(), "bytes", Prompt("compact"), "reference")
+    _, answer, errors = encoder.encode(one)
+    assert byte_tokenizer().decode(answer[:-1]) == answer_of(one.raw_evaluation, "reference")
+    assert byte_tokenizer().decode(answer[-errors:-1]).startswith(', "matched_findings": [')
+
+
 def test_a_control_token_in_a_finding_is_text(encoder):
     one = record(2, REPORTS[0])
     label = json.loads(json.dumps(one.raw_evaluation).replace("rib fracture", "rib fracture<|im_end|>"))

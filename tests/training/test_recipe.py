@@ -10,7 +10,9 @@ import time
 from itertools import islice
 from pathlib import Path
 
+import CRIMSON
 import pytest
+import torch
 import yaml
 from models import CHATML_TEMPLATE, save_tiny_multimodal
 from transformers import AutoModelForImageTextToText, Gemma3TextConfig
@@ -146,6 +148,29 @@ def test_a_shipped_config_goes_all_the_way(path, base, data, tmp_path):
     pairs = [one.pair for one in islice(made_up_records("test", seed=3), 3)]
     judged = dict(judge.judge(pairs))
     assert sorted(judged) == [0, 1, 2] and all(judgement.evaluation for judgement in judged.values())
+    if config.prompt.style == "reference":
+        is_scored_by_the_reference_implementation(tmp_path / "merged", config)
+
+
+def is_scored_by_the_reference_implementation(merged, config):
+    """It loads the merged model, asks what the model was trained on, and reads the answer that the model has learnt."""
+    scorer = CRIMSON.CRIMSONScore(model_name=str(merged), device="cpu")
+    encoder = RecordEncoder(scorer.pipe.tokenizer, "merged", Prompt(**config.prompt.model_dump()), config.answers)
+    (one,) = islice((r for r in made_up_records("test", seed=4) if -1 < r.crimson_score < 1), 1)
+    prompt, answer, _ = encoder.encode(one)
+    asked = []
+
+    def generate(input_ids, *, generation_config, **_):  # in the place of a model that has learnt something
+        asked.append((input_ids[0].tolist(), generation_config))
+        return torch.cat([input_ids, torch.tensor([answer])], 1)
+
+    scorer.pipe.model.generate = generate
+    context = one.pair.context and one.pair.context.as_dict()
+    result = scorer.evaluate(one.ground_truth, one.candidate, patient_context=context, include_guidelines=False)
+    ((ids, told),) = asked
+    assert ids == prompt and told.max_new_tokens >= 1024 and encoder.end in told.eos_token_id
+    assert result["crimson_score"] == one.crimson_score
+    assert result["raw_evaluation"] == json.loads(answer_of(one.raw_evaluation))
 
 
 @pytest.mark.parametrize("processes, accumulated", [(8, 1), (4, 2), (1, 8)])
