@@ -139,12 +139,20 @@ def locked(folder: Path, name: str = "lock") -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / name).open("w")
+        lock = (folder / name).open("a+")
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}. Give another output folder.") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f"Another run works in {folder}. Wait for it, or give another output folder.") from None
+            lock.seek(0)
+            who = lock.read().strip()
+            raise InputError(
+                f"Another run works in {folder}{f' (process {who})' if who.isdecimal() else ''}. Wait for it or end it, or give "
+                "another output folder."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         yield

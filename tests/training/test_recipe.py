@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 import CRIMSON
+import psutil
 import pytest
 import torch
 import yaml
@@ -171,6 +173,67 @@ def is_scored_by_the_reference_implementation(merged, config):
     assert ids == prompt and told.max_new_tokens >= 1024 and encoder.end in told.eos_token_id
     assert result["crimson_score"] == one.crimson_score
     assert result["raw_evaluation"] == json.loads(answer_of(one.raw_evaluation))
+
+
+def test_workers_that_outlive_their_launcher_keep_the_folder(base, data, tmp_path):
+    output = tmp_path / "run"
+    overrides = [
+        *changes(base, data, output, steps=10_000),
+        "evaluation.steps=2",
+        "evaluation.records=1",
+        "log_steps=1",
+    ]
+    overrides += ["prompt.style=compact", "evaluation.generate=0", "batch_size=1", "effective_batch=2", "dtype=float32"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    command += ["-m", "training.finetune", str(ROOT / "training" / "configs" / "medgemma-4b.yaml")]
+    command += [f"--set={change}" for change in overrides]
+
+    def steps():
+        return max((logged["step"] for logged in read_metrics(output / "metrics.jsonl")), default=0)
+
+    def started(log):
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        with log.open("w") as file:
+            return psutil.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
+
+    def wait_for(what, process, log):
+        end = time.monotonic() + 300
+        while not what():
+            assert process.is_running() and process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < end, (
+                log.read_text()
+            )
+            time.sleep(0.05)
+
+    known, logs = [], [tmp_path / f"{name}.txt" for name in ("first", "second", "third")]
+    try:
+        first = started(logs[0])
+        wait_for(lambda: steps() >= 3, first, logs[0])
+        workers = first.children(recursive=True)
+        known += workers
+        first.kill()
+        first.wait()
+        before = steps()
+        wait_for(lambda: steps() > before, workers[0], logs[0])  # they work on
+
+        second = started(logs[1])
+        known.append(second)
+        assert second.wait() != 0
+        said = logs[1].read_text(encoding="utf-8")
+        assert "Another run works in" in said and any(f"(process {worker.pid})" in said for worker in workers)
+        assert all(worker.is_running() for worker in workers)
+        assert [m["step"] for m in read_metrics(output / "metrics.jsonl") if "loss" in m][:4] == [1, 2, 3, 4]
+
+        for worker in workers:
+            worker.kill()
+        psutil.wait_procs(workers)
+        last = last_checkpoint(output / "checkpoints")
+        third = started(logs[2])
+        wait_for(lambda: f"Going on from {last.name}" in logs[2].read_text(encoding="utf-8"), third, logs[2])
+        known += [third, *third.children(recursive=True)]
+    finally:
+        for process in known:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 @pytest.mark.parametrize("processes, accumulated", [(8, 1), (4, 2), (1, 8)])
