@@ -54,18 +54,29 @@ def _notes() -> re.Pattern[str]:
 
 
 _LEAD = re.compile(r"there (?:is|are|has been|have been) |(?:an?|the) ", re.IGNORECASE)
-_DANGLING = re.compile(r"\b(?:right|left|both|lower|upper|mid|the)\Z", re.IGNORECASE)
-_NEXT_PLACE = re.compile(
-    r" (?:lungs?|sides?|hearts?|hemithorax|lobes?|(?:lung )?(?:fields?|zones?|bases?)|chest|abdomen)\b", re.IGNORECASE
+_DANGLING = re.compile(
+    r"\b(?:right|left|both|lower|upper|mid|the|enteric|feeding|nasogastric|endotracheal|tracheostomy|stable|standard|good"
+    r"|satisfactory|similar|expected)\Z",
+    re.IGNORECASE,
 )
+_NEXT_NOUN = re.compile(
+    r" (?:lungs?|sides?|hearts?|hemithorax|lobes?|(?:lung )?(?:fields?|zones?|bases?)|chest|abdomen|tubes?|lines?|catheters?"
+    r"|positions?|placements?)\b",
+    re.IGNORECASE,
+)
+_STATE = re.compile(r"(?:\w+ly )?\w+(?:ed|ous)\Z", re.IGNORECASE)  # said of a noun before it: "tortuous and calcified"
+_SUBJECT = re.compile(
+    r"[^,;:]{0,60}\Z"
+)  # what may stand between the start of a sentence and what it says of its subject
 
 
 def with_whole_texts(evaluation: Evaluation, reference: str, candidate: str) -> Evaluation:
     """An evaluation of the offline judge whose findings have whole texts.
 
     The judge marks the words that it has read. Where a sentence tells one finding only, the finding's text becomes the
-    sentence, without "There is" and the full stop; else it does not end before the noun ("in both" lungs). Findings
-    without a `span` stay.
+    sentence, without "There is" and the full stop. Else it does not end before the noun ("in both" lungs), and what is said of
+    the subject of the sentence begins with it ("aorta is tortuous", "aorta is tortuous and calcified"). Findings without a `span`
+    stay.
     """
     return evaluation.model_copy(
         update={
@@ -82,11 +93,17 @@ def _whole(findings: list[Finding], report: str) -> list[Finding]:
     for finding, span in zip(findings, spans, strict=True):
         if span:
             start, end = next(((s, e) for s, e in told if s <= span[0] < e), span)
-            alone = sum(bool(other) and start <= other[0] < end for other in spans) == 1
-            if alone and len(report[start:end].split()) <= _MOST_WORDS:
-                span = _said(report, start, end)
-            elif _DANGLING.search(report[: span[1]]) and (more := _NEXT_PLACE.match(report, span[1])):
-                span = [span[0], more.end()]
+            beside = [other for other in spans if other and start <= other[0] < end]
+            said = _said(report, start, end)
+            if len(beside) == 1 and len(report[start:end].split()) <= _MOST_WORDS:
+                span = said
+            else:
+                first = span == min(beside)
+                if _DANGLING.search(report[: span[1]]) and (more := _NEXT_NOUN.match(report, span[1])):
+                    span = [span[0], more.end()]
+                of_subject = first or _STATE.fullmatch(report[span[0] : span[1]])
+                if of_subject and said[0] < span[0] and _SUBJECT.match(report, said[0], span[0]):
+                    span = [said[0], span[1]]
             finding = finding.model_copy(update={"finding": report[span[0] : span[1]], "span": span})
         whole.append(finding)
     return whole

@@ -48,6 +48,23 @@ def test_a_finding_has_the_words_of_its_sentence():
         assert all(finding.finding == text[slice(*finding.span)] for finding in findings)
 
 
+@pytest.mark.parametrize(
+    ("report", "whole"),
+    [
+        ("The aorta is tortuous and calcified.", ["aorta is tortuous", "aorta is tortuous and calcified"]),
+        ("The ET tube and enteric tube are in stable position.", ["ET tube", "enteric tube"]),
+        (
+            "Cardiomediastinal contours are stable with mild cardiomegaly and tortuous aorta.",
+            ["Cardiomediastinal contours are stable with mild cardiomegaly", "tortuous aorta"],
+        ),
+        ("No effusion, but mild edema and small nodules.", ["mild edema", "small nodules"]),
+    ],
+)
+def test_findings_of_one_sentence_have_their_nouns(report, whole):
+    judged = evaluate_pair(ReportPair(report, report))
+    assert texts(with_whole_texts(judged, report, report).reference_findings) == whole
+
+
 def test_findings_without_a_place_stay():
     judged = evaluate_pair(ReportPair("Small left pleural effusion.", "No pneumothorax."))
     bare = judged.model_copy(

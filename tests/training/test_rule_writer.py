@@ -16,7 +16,7 @@ from crimson_core.protocol.scoring import score_evaluation
 from training.records import answer_of
 from training.writers import ERROR_KINDS, Task, rewording
 from training.writers.edits import attribute_errors
-from training.writers.pieces import joined, phrases, pieces_of
+from training.writers.pieces import joined, phrases, pieces_of, with_article
 from training.writers.rules import RuleWriter
 
 REPORTS = [
@@ -304,3 +304,23 @@ def test_nobody_says_the_same_twice(writer):
     for draft in drafts(writer, report, (), 40):
         said = draft.candidate.replace("\n", " ").split(". ")
         assert len(set(said)) == len(said)
+
+
+@pytest.mark.parametrize(
+    ("before", "word", "right"),
+    [
+        ("A ", "NG tube", "An "),
+        ("an ", "PICC", "a "),
+        ("a ", "11 mm", "an "),
+        ("an ", "12 mm", "a "),
+        ("a ", "8.5 cm", "an "),
+    ],
+)
+def test_articles_before_abbreviations_and_numbers(before, word, right):
+    assert with_article(before, word) == right
+
+
+def test_what_has_changed_is_not_doubted():
+    for report in ("Mildly improved pulmonary edema.", "Left lower lobe consolidation continues to clear."):
+        assert "certainty" not in {aim.attribute for aim in RuleWriter().aims(report)}
+    assert "certainty" in {aim.attribute for aim in RuleWriter().aims("Mild pulmonary edema.")}

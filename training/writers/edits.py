@@ -144,9 +144,11 @@ def attribute_errors(
 
 def _filled(template: str, rng: random.Random) -> str:
     side = rng.choice(("left", "right"))
-    return template.format(
-        side=side, Side=side.capitalize(), lobe=rng.choice(("upper", "lower")), size=rng.choice(_NODULE_SIZES)
-    )
+    lobe, size = rng.choice(("upper", "lower")), str(rng.choice(_NODULE_SIZES))
+    before, sized, behind = template.partition("{size}")
+    if sized:
+        before, behind = with_article(before, size), size + behind
+    return (before + behind).format(side=side, Side=side.capitalize(), lobe=lobe)
 
 
 def _inserted(pieces: Sequence[Piece], place: int, text: str) -> list[Piece]:
@@ -209,7 +211,7 @@ def _measurement(text: str, finding: ReportFinding, rng: random.Random) -> str |
         return None
     digits = 0 if per_cm == 10 else 1
     made = _NUMBER.sub(lambda number: f"{round(float(number[0]) * scale, digits):g}", size[0])
-    return text[: size.start()] + made + text[size.end() :]
+    return with_article(text[: size.start()], made) + made + text[size.end() :]
 
 
 def _temporal(text: str, finding: ReportFinding, rng: random.Random) -> str | None:
@@ -242,6 +244,8 @@ def _certainty(text: str, finding: ReportFinding, rng: random.Random) -> str | N
         return noun.said(rest)
     if finding.attributes.uncertain or _pattern("certain").search(text):
         return None
+    if finding.attributes.temporal is not None or _temporal_words().search(text):
+        return None  # nobody doubts what he has seen change
     return noun.said(f"{rng.choice(phrases()['certainty_added'])} {noun.noun}")
 
 
@@ -332,6 +336,6 @@ def _temporal_words() -> re.Pattern[str]:
     words = {*phrases()["temporal_before"], *phrases()["temporal_added"]}
     return re.compile(
         rf"\b(?:{'|'.join(sorted(words))}|acute|old|chronic|recent\w*|resol\w+|increas\w+|decreas\w+|improv\w+|worse\w*|interval"
-        r"|known|again|remain\w*|persist\w*|residual|develop\w*|prior|previous\w*|post\w*)\b",
+        r"|known|again|continu\w*|remain\w*|persist\w*|residual|develop\w*|prior|previous\w*|post\w*)\b",
         re.IGNORECASE,
     )

@@ -14,6 +14,8 @@ from crimson_core.judges.rules.lexicon import lexicon
 from crimson_core.judges.rules.sentences import sentences
 
 _HEADING = re.compile(r"\s*([A-Za-z][A-Za-z /&]{1,40}?)\s*:\s*")
+# What wants "an": a vowel, an abbreviation that is spelt ("an NG tube", but "a PICC"), eight, eleven, eighteen and eighty.
+_AN = re.compile(r"(?i:[aeiou])|[FHLMNRSX][A-Z]{1,2}\b|(?:8|11|18|8\d)\b")
 _ARTICLE = re.compile(r"\b(an?) $", re.IGNORECASE)
 _NUMBER = re.compile(r"\s*(?:\d{1,2}[.)]\s+|[-*•]\s+)?")
 
@@ -119,7 +121,7 @@ def with_article(before: str, word: str) -> str:
     """What stands before a word, with "a" or "an" as the word wants it."""
 
     def article(found: re.Match[str]) -> str:
-        return like("an " if word[:1].lower() in "aeiou" else "a ", found[1])
+        return like("an " if _AN.match(word) else "a ", found[1])
 
     return _ARTICLE.sub(article, before)
 
