@@ -206,7 +206,6 @@ def _write_candidates(bench: _Bench, slots: Sequence[Slot]) -> None:
         with closing(bench.writer.write(tasks)) as drafts:
             for index, draft in drafts:
                 entry = _draft_entry(slots[index], draft, _signature(bench.writer))
-                entry["usage"] = draft.usage
                 bench.candidates.add(entry, paid=bool(draft.usage))
 
 
@@ -221,6 +220,7 @@ def _draft_entry(slot: Slot, draft: Draft, writer: str) -> dict[str, Any]:
         "changes": [change.model_dump() for change in draft.changes],
         "evaluation": draft.evaluation.model_dump() if draft.evaluation else None,
         "failure": draft.failure,
+        "usage": draft.usage,
         "writer": writer,
     }
 
@@ -305,6 +305,7 @@ def _finish(
         "judge": config.judge.spec,
         "context": config.context,
         "second_error": config.second_error,
+        "forged": config.forged,
         "seed": config.seed,
     }
     write_whole(config.output / DATASET_FILE, [json.dumps(told, indent=1) + "\n"])

@@ -42,6 +42,7 @@ RUN = {
         "corpus": "ReXGradient-160K",
         "writer": "rules 1",
         "context": 0.83,
+        "forged": 0.125,
     },
     "hyperparameters": {"epochs": 7, "learning_rate": 3e-4},
     "lora": {"r": 16, "alpha": 32, "dropout": 0.05, "targets": ["q_proj", "v_proj"]},
@@ -316,7 +317,7 @@ def test_card_tells_the_run(merged):
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == list(SECTIONS)
     for figure in (
         "43,210", "321", "123", "left out because they are longer than the limit: 17", "offline\\|0.1 | 4242",
-        "ReXGradient-160K", "rules 1", "probability 0.83", "| epochs | 7 |", "| learning rate | 0.0003 |",
+        "ReXGradient-160K", "rules 1", "probability 0.83.\n\n12.5 % of the candidates", "| epochs | 7 |", "| learning rate | 0.0003 |",
         "| rank (r) | 16 |", "| target modules | q_proj, v_proj |", "2 small cores", "Processes: 3", "Steps: 909",
         "Records seen: 7272", "1.9 hours", "torch 2.13.0", "| 500 | 0.515 | 0.97 | 0.61 |",
         "| **909** | 0.125 | 1 | 0.93 |", "of step 909", "sellergren2025medgemma", "zhang2025rexgradient",
