@@ -427,7 +427,7 @@ def test_what_a_request_holds_besides_is_sent_and_told(settings, monkeypatch):
         assert all(more.items() <= request.body.items() for request in server.requests)
         assert all("|reasoning_effort:low|service_tier:flex" in record.label_source for record in records)
         own["judge"]["options"]["request"] = {"model": "x"}
-        with pytest.raises(InputError, match="request holds 'model'"):
+        with pytest.raises(InputError, match="request contains 'model'"):
             made(own | {"output": own["output"] + "-2"})
 
 
