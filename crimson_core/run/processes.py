@@ -1,8 +1,8 @@
 """Work in several processes of this machine, with answers in the order of the tasks.
 
-The processes are started as programs of their own, with the interpreter that runs us, and not by `multiprocessing`: that would run
-the caller's script again in each of them, or copy a process in which threads are running. They speak through pipes, and end when the
-pipe does, whatever became of us. In a session of their own they do not hear Ctrl-C, which is ours to handle.
+The processes are programs of their own, started with the same interpreter. `multiprocessing` would run the caller's
+script again in each of them, or fork a process with running threads. They communicate through pipes and end when the
+pipe closes, even if this process is killed. They have a session of their own, so that Ctrl-C reaches only this process.
 """
 
 import json
@@ -19,8 +19,8 @@ from typing import IO, Any
 
 from crimson_core.errors import CrimsonError, JudgeError
 
-_AHEAD = 2  # tasks for each process that are pickled beforehand or done and not taken yet
-_LENGTH = 8  # bytes that say how long a message is
+_AHEAD = 2  # tasks per process that are prepared in advance, or done and not taken yet
+_LENGTH = 8  # bytes of a message's length
 _SERVE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from crimson_core.run.processes import serve; serve()"
 )
@@ -34,16 +34,16 @@ def cores() -> int:
 
 
 def in_processes(work: Callable[[Any], Any], tasks: Iterable[Any], workers: int) -> Generator[Any, None, None]:
-    """Yield `work(task)` of each task, in their order. Tasks are taken as they are needed; closing early ends the processes.
+    """Yield `work(task)` for each task, in order. Tasks are taken as needed; closing the generator ends the processes.
 
     Args:
-        work: Goes to each process once, by pickle, and so do the tasks.
-        tasks: Each of them a fraction of a second's work.
-        workers: Most processes; they are started as tasks come.
+        work: Pickled and sent to each process once.
+        tasks: Pickled tasks, each worth a fraction of a second.
+        workers: Maximum number of processes; they are started as tasks arrive.
 
     Raises:
-        CrimsonError: What `work` raises on purpose.
-        JudgeError: A process could not be started, broke or was killed.
+        CrimsonError: Raised by `work` on purpose.
+        JudgeError: A process could not be started, failed or was killed.
     """
     first = pickle.dumps(work, pickle.HIGHEST_PROTOCOL)
     started: list[subprocess.Popen[bytes]] = []
@@ -61,7 +61,7 @@ def in_processes(work: Callable[[Any], Any], tasks: Iterable[Any], workers: int)
             answer = _receive(process.stdout)
         except (OSError, EOFError):
             raise JudgeError(
-                f"A worker process ended (exit status {process.wait()}). If the memory was full, take fewer workers."
+                f"A worker process ended (exit status {process.wait()}). If the memory was full, use fewer workers."
             ) from None
         idle.put(process)
         return answer
@@ -76,20 +76,19 @@ def in_processes(work: Callable[[Any], Any], tasks: Iterable[Any], workers: int)
         while waiting:
             yield _told(waiting.popleft().result())
     finally:
-        threads.shutdown(
-            wait=False, cancel_futures=True
-        )  # before the end of the processes lets a thread start another one
+        # first the threads, so that none of them replaces a killed process
+        threads.shutdown(wait=False, cancel_futures=True)
         for process in started:
             process.kill()
         threads.shutdown()
         for process in started:
-            process.kill()  # one that was just being started
+            process.kill()  # including one that was just being started
             process.communicate()
 
 
 def _started(first: bytes) -> "subprocess.Popen[bytes]":
-    """A process that has the work."""
-    # Ctrl-C reaches all processes of a terminal's group; these are not in it
+    """Start a process and send it the work."""
+    # Ctrl-C reaches all processes of the terminal's group, which these leave
     apart: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -97,9 +96,9 @@ def _started(first: bytes) -> "subprocess.Popen[bytes]":
     try:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **apart)
     except OSError as error:
-        raise JudgeError(f"A worker process cannot be started: {error.strerror}. Take fewer workers.") from None
+        raise JudgeError(f"A worker process cannot be started: {error.strerror}. Use fewer workers.") from None
     assert process.stdin
-    with suppress(OSError):  # that it is gone is told by what follows
+    with suppress(OSError):  # if the process is gone, the next message fails
         _send(process.stdin, first)
     return process
 
@@ -112,9 +111,9 @@ def _told(answer: bytes) -> Any:
 
 
 def serve() -> None:
-    """What a process does: take the work, then tasks, until nobody asks any more."""
+    """The main loop of a process: receive the work, then tasks, until the pipe closes."""
     asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what somebody prints is no answer
+    os.dup2(2, 1)  # printed text goes to standard error, not into the answers
     with suppress(EOFError, BrokenPipeError):
         work = pickle.loads(_receive(asked))
         while True:
@@ -124,10 +123,10 @@ def serve() -> None:
                 answer = work(task), None
             except CrimsonError as error:
                 answer = None, error
-            except Exception as error:  # its text may hold report text
-                answer = None, JudgeError(f"A worker process broke ({type(error).__name__}).")
+            except Exception as error:  # the message may contain report text
+                answer = None, JudgeError(f"A worker process failed ({type(error).__name__}).")
             _send(answers, pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
-    os._exit(0)  # nothing is left to be tidied up, least of all a pipe that nobody reads
+    os._exit(0)  # nothing to clean up, and nobody reads the pipe
 
 
 def _send(pipe: IO[bytes], message: bytes) -> None:

@@ -28,31 +28,31 @@ from crimson_core.version import __version__
 
 _REPORTS = ("reference", "candidate")
 _TOGETHER = 250  # pairs that the offline judge takes at once
-_MANY = 5_000  # pairs that are worth the start of several processes
+_MANY = 5_000  # pairs for which it pays to start several processes
 
 
 @dataclass(frozen=True)
 class PairResult:
-    """What became of one report pair.
+    """The result of one report pair.
 
     Attributes:
-        index: Position of the pair in what was scored, from 0.
-        id: The pair's id, if it had one.
-        score: Score and evaluation, None if unscored.
-        failure: Why it is unscored, without report text.
-        repairs: One line per thing that was left out of a report before a model saw it, or that had to be mended or made consistent in
-            the judge's output.
-        suspicions: One line per thing that speaks against a model's evaluation; see `crimson_core.run.suspicion`.
-        unrecognised: Which of the reports (reference, candidate) holds nothing that an offline judge knows, though it is not empty:
-            text in another language, say, or of another part of the body. It counts as a report without findings.
-        usage: Token counts, where the judge knows them.
-        raw_output: The model's text, where there is one.
-        from_store: Whether the judgement was read from the store, and not made now.
+        index: Position of the pair among those that were scored, from 0.
+        id: The pair's id, if it has one.
+        score: Score and evaluation; None if unscored.
+        failure: Why the pair is unscored, without report text.
+        repairs: One line per text that was removed from a report before a model saw it, and per repair of the judge's
+            output.
+        suspicions: One line per piece of evidence against a model's evaluation; see `crimson_core.run.suspicion`.
+        unrecognised: The non-empty reports (reference, candidate) in which an offline judge recognises nothing: text in
+            another language, say, or about another part of the body. They count as reports without findings.
+        usage: Token counts, as far as the judge knows them.
+        raw_output: The model's text, if there is one.
+        from_store: Whether the judgement was read from the store instead of made now.
     """
 
     index: int
     id: str | None = None
-    score: PairScore | None = field(default=None, repr=False)  # holds report text
+    score: PairScore | None = field(default=None, repr=False)  # contains report text
     failure: str | None = None
     repairs: list[str] = field(default_factory=list)
     suspicions: list[str] = field(default_factory=list)
@@ -68,11 +68,11 @@ class PairResult:
 
     @cached_property
     def outcome(self) -> Outcome | None:
-        """What became of each finding; None if unscored."""
+        """The outcome of each finding; None if unscored."""
         return None if self.score is None else read_outcome(self.score["raw_evaluation"])
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON-ready record: the reference implementation's keys (None if unscored), then ours."""
+        """A JSON-ready record: the reference implementation's keys (None if unscored), then our own."""
         score = self.score or dict.fromkeys(PairScore.__annotations__)
         return {
             "index": self.index,
@@ -92,18 +92,18 @@ class CrimsonScorer:
 
     Args:
         judge: A judge spec (see `crimson_core.judges`) or a judge.
-        repair: Make inconsistent evaluations consistent before they are scored. False gives the reference implementation's
-            number for whatever the judge said.
-        store: A file (see `crimson_core.run.store`) in which judgements are kept: what is there is read and not judged again,
-            and what is judged is written as it arrives. It holds report text. None keeps nothing.
-        retry_failures: Judge again what is a failure in the store.
-        strict: Leave a pair unscored if something speaks against its evaluation.
-        workers: Processes of the offline judge, which all give the same. None takes one for each core from some thousand pairs on,
-            else none but this one.
-        **judge_options: For the judge's constructor, where `judge` is a spec.
+        repair: Make inconsistent evaluations consistent before scoring. False gives the reference implementation's
+            number for the judge's evaluation as it is.
+        store: A file of judgements (see `crimson_core.run.store`). Pairs in it are not judged again, and new judgements
+            are written as they arrive. It contains report text. None uses no store.
+        retry_failures: Judge pairs again whose stored judgement is a failure.
+        strict: Leave a pair unscored if there is evidence against its evaluation.
+        workers: Number of processes for the offline judge; the results are the same. None uses one per core for some
+            thousand pairs or more, else only this process.
+        **judge_options: Options of the judge, if `judge` is a spec.
 
     Raises:
-        InputError: The spec or an option is unknown.
+        InputError: The spec or an option is invalid.
         JudgeError: The judge cannot be loaded.
         StoreError: The store cannot be used.
     """
@@ -121,7 +121,7 @@ class CrimsonScorer:
     ) -> None:
         if workers is not None:
             check_whole("workers", workers)
-        if store is not None:  # before the judge, which takes longer to load
+        if store is not None:  # checked before the judge, which takes longer to load
             if not isinstance(store, (str, Path, Store)):
                 raise InputError(f"store is of type {type(store).__name__}. Give the path of a file, or None.")
             with Store(store.path if isinstance(store, Store) else store) as checked:
@@ -190,8 +190,8 @@ class CrimsonScorer:
     ) -> Iterator[PairResult]:
         """Like `score`, but yield each result as soon as it is there.
 
-        The offline judge takes pairs as it needs them and answers in their order, so that neither pairs nor results have to fit into
-        the memory. Other judges take all pairs at once, and answer in whatever order they are done.
+        The offline judge takes pairs as it needs them and answers in their order, so that neither pairs nor results
+        have to fit into the memory. Other judges take all pairs at once, and answer in whatever order they are done.
 
         Args:
             pairs: As for `score`; they may be made one by one.
@@ -208,7 +208,7 @@ class CrimsonScorer:
         return self._results(chain([first], rest), progress, total)
 
     def checked_together(self, pairs: Sequence[ReportPair], results: Sequence[PairResult]) -> list[PairResult]:
-        """What `stream` has yielded, in the order of `pairs`, with the suspicions that only show beside each other."""
+        """Sort what `stream` has yielded, and add the suspicions that need a comparison of results."""
         ordered = sorted(results, key=lambda result: result.index)
         scored = [(result.index, result.score) for result in ordered if result.score]
         if not scored or not self._asks_a_model:
@@ -223,7 +223,7 @@ class CrimsonScorer:
         ]
 
     def stored(self, pairs: Sequence[ReportPair]) -> Iterator[PairResult]:
-        """Yield the results of those pairs that are in the store, in no order; nothing is judged."""
+        """Yield the results of the stored pairs, in any order; nothing is judged."""
         if self._stored is not None:
             seen = self._as_seen(pairs)
             read = reader()
@@ -235,7 +235,7 @@ class CrimsonScorer:
         return "prompt" in self._source.signature()
 
     def _as_seen(self, pairs: Sequence[ReportPair]) -> list[tuple[ReportPair, list[str]]]:
-        """The pairs as the judge sees them, each with what was left out. Rules know text from an answer by themselves."""
+        """The pairs as the judge sees them, with what was left out: imitated answers, which mislead models only."""
         seen = [defused(pair) for pair in pairs]
         if any(left_out for _, left_out in seen) and not self._asks_a_model:
             return [(pair, []) for pair in pairs]
@@ -247,20 +247,21 @@ class CrimsonScorer:
         return isinstance(self.judge, OfflineJudge) and self.judge.signature()["judge"] == "offline"
 
     def _results(self, pairs: Iterable[ReportPair], progress: bool, total: int | None) -> Iterator[PairResult]:
-        # Closing the judge's iterator stops its work at once, whatever stopped ours.
+        # Closing the judge's iterator stops its work at once.
         answers = self._in_turn(pairs) if self._is_offline else self._judged(0, list(pairs))
         with closing(answers) as results:
             yield from _counted(results, total) if progress else results
 
     def _in_turn(self, pairs: Iterable[ReportPair]) -> Generator[PairResult, None, None]:
-        """The results of the offline judge, some pairs at a time, in their order."""
+        """The offline judge's results, in groups and in order."""
         left = iter(pairs)
         starts = range(0, sys.maxsize, _TOGETHER)
         later = zip(starts, iter(lambda: list(islice(left, _TOGETHER)), []), strict=False)
         first = list(islice(later, -(-_MANY // _TOGETHER)))
         workers = self.workers or (cores() if sum(len(some) for _, some in first) >= _MANY else 1)
         tasks = chain(first, later)
-        # The store stays open meanwhile: SQLite tidies up when the last one closes it, which takes longer than judging some pairs.
+        # Keep the store open: SQLite cleans up when the last connection closes, which takes longer than a group of
+        # pairs.
         with nullcontext() if self.store is None else Store(self.store):
             chunks: Generator[Iterable[PairResult], None, None]
             if workers > 1:
@@ -277,7 +278,7 @@ class CrimsonScorer:
         return sorted(self._judged(*task), key=lambda result: result.index)
 
     def _judged(self, start: int, pairs: list[ReportPair]) -> Generator[PairResult, None, None]:
-        """The results of pairs that follow each other, the first of which has the index `start`."""
+        """The results of consecutive pairs, the first of which has the index `start`."""
         seen = self._as_seen(pairs)
         asked = [pair for pair, _ in seen]
         answers = self._stored.judge(asked) if self._stored else judged(self.judge, asked)
@@ -323,7 +324,7 @@ class CrimsonScorer:
         )
 
     def _suspected(self, result: PairResult) -> PairResult:
-        """The result; unscored if it is suspect and the scorer strict."""
+        """The result; unscored if it is suspect and the scorer is strict."""
         if not (self.strict and result.suspicions):
             return result
         return replace(result, score=None, failure=f"suspect: {'; '.join(result.suspicions)}")

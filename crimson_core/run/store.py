@@ -1,13 +1,13 @@
-"""Every judgement kept: one SQLite file, so that nothing is judged, or paid for, twice.
+"""The store: one SQLite file of judgements, so that no pair is judged, or paid for, twice.
 
-The file has two tables, which `_SCHEMA` describes column by column; `PRAGMA user_version` is the version of this schema. It
-is in WAL mode, so that several processes may write at once. A judgement stands under a key, made by `judgement_key` of all
-that decides it: the judge's signature, both reports, and the patient context as the judge sees it. A changed model, revision,
-prompt or decoding option is another signature, and so another key. The consistency repair and the score come after that, cost
-nothing and are not kept.
+The file has two tables, which `_SCHEMA` describes column by column; `PRAGMA user_version` is the version of this
+schema. WAL mode allows several processes to write at once. `judgement_key` makes a judgement's key of everything that
+decides it: the judge's signature, both reports, and the patient context as the judge sees it. Another model, revision,
+prompt or decoding option means another signature and thus another key. The consistency repair and the score are cheap
+and not stored.
 
-The file holds the reports themselves. It would not be free of patient data without them, since an evaluation's findings are
-quotations; and with them a judgement can be checked against its key, and exported as a labelled report pair.
+The file contains the reports. Without them it would still contain patient data, since an evaluation's findings quote
+reports; with them, a judgement can be checked against its key and exported as a labelled report pair.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from crimson_core.protocol.pair import ReportPair
 from crimson_core.version import __version__
 
 _VERSION = 1  # of the schema
-_MARK = 0x4352494D  # "CRIM", the application id that tells our files from other SQLite databases
+_MARK = 0x4352494D  # "CRIM", the SQLite application id of our files
 _SCHEMA = (
     """CREATE TABLE judge (
         id INTEGER PRIMARY KEY,
@@ -73,19 +73,19 @@ _STATS = f"""
         total(json_extract(usage, '$.completion_tokens')), sum(cost), total(seconds), min(judged_at), max(judged_at)
     FROM {_JOINED} GROUP BY answered, crimson_core ORDER BY min(judgement.rowid)
 """
-OFF = "off"  # in the place of a path
-_WAIT = 60.0  # seconds that another process may take to write
-_AT_ONCE = 500  # rows of one query
-_INSTEAD = "give another path (--store), or go without a store (--no-store)"
+OFF = "off"  # instead of a path
+_WAIT = 60.0  # seconds to wait for another process's write
+_AT_ONCE = 500  # rows per query
+_INSTEAD = "give another path (--store), or use no store (--no-store)"
 
 
 class StoredJudgement(NamedTuple):
-    """A judgement as the store holds it.
+    """A judgement read from the store.
 
     Attributes:
-        judgement: With `from_store` set.
-        signature: Of the judge when it had answered.
-        judged_at: When that was, as `YYYY-MM-DDThh:mm:ss+00:00`.
+        judgement: The judgement, with `from_store` set.
+        signature: The judge's signature after its answer.
+        judged_at: The time of the judgement, as `YYYY-MM-DDThh:mm:ss+00:00`.
     """
 
     judgement: Judgement
@@ -94,18 +94,18 @@ class StoredJudgement(NamedTuple):
 
 
 class JudgeStats(NamedTuple):
-    """What the store holds of one judge.
+    """Statistics of one judge's judgements.
 
     Attributes:
-        signature: One line, with the version of crimson_core that judged.
+        signature: The judge's signature in one line, with the version of crimson_core.
         judgements: Number of evaluations and failures.
-        failures: How many of them are failures.
-        prompt_tokens: Of all together, as far as they are known.
-        completion_tokens: The same.
-        cost: In US dollars; None where no server has told any.
-        seconds: That the judge took.
-        first: When the first was judged, as `YYYY-MM-DDThh:mm:ss+00:00`.
-        last: When the last was.
+        failures: Number of failures.
+        prompt_tokens: Total prompt tokens, as far as known.
+        completion_tokens: Total output tokens, as far as known.
+        cost: Total US dollars; None if no server reported any.
+        seconds: Total time of judging.
+        first: Time of the first judgement, as `YYYY-MM-DDThh:mm:ss+00:00`.
+        last: Time of the last judgement.
     """
 
     signature: str
@@ -120,12 +120,12 @@ class JudgeStats(NamedTuple):
 
 
 class Soundness(NamedTuple):
-    """What a check of the store has found.
+    """The result of a check of the store.
 
     Attributes:
-        judgements: Number of judgements that were checked.
-        damaged: Keys (hex) of those that cannot be read, or are not what their key was made of.
-        file: What SQLite says is wrong with the file.
+        judgements: Number of checked judgements.
+        damaged: Keys (hex) of judgements that cannot be read or do not fit their key.
+        file: SQLite's messages about damage of the file.
     """
 
     judgements: int
@@ -135,14 +135,14 @@ class Soundness(NamedTuple):
 
 @dataclass(frozen=True)
 class Selection:
-    """Which judgements are meant: those for which all that is given holds.
+    """A selection of judgements; all given conditions must hold.
 
     Attributes:
-        signature: Fields of the judge's signature, joined by | (`judge:offline|lexicon:2`), or the whole line that is printed
-            with a score.
+        signature: Fields of the judge's signature, joined by | (`judge:offline|lexicon:2`), or the whole line that is
+            printed with a score.
         failures: True for failures only, False for evaluations only.
-        before: Judged before this time.
-        keys: Under one of these keys (hex).
+        before: Only judgements made before this time.
+        keys: Only judgements with one of these keys (hex).
     """
 
     signature: str | None = None
@@ -155,7 +155,7 @@ EVERYTHING = Selection()
 
 
 def default_path() -> Path | None:
-    """Where `crimson score` keeps judgements: CRIMSON_STORE, else a file in the user's cache folder; None where it is `off`."""
+    """The default store: CRIMSON_STORE, else a file in the user's cache folder; None if CRIMSON_STORE is `off`."""
     named = os.environ.get("CRIMSON_STORE")
     if named:
         return None if named == OFF else Path(named)
@@ -165,11 +165,11 @@ def default_path() -> Path | None:
 
 
 def judgement_key(asked: Mapping[str, str], pair: ReportPair) -> bytes:
-    """SHA-256 of what decides a judgement.
+    """SHA-256 of everything that decides a judgement.
 
     Args:
-        asked: The judge's signature before it has answered.
-        pair: Its id does not count.
+        asked: The judge's signature before any answer.
+        pair: The report pair; its id does not count.
     """
     return _hash(asked, pair.reference, pair.candidate, _context(pair))
 
@@ -179,7 +179,7 @@ def _hash(asked: Mapping[str, str], reference: str, candidate: str, context: lis
 
 
 def _context(pair: ReportPair) -> list[Any]:
-    """Keys and values in their order: all of it stands in a model's prompt."""
+    """Keys and values in their order, as they appear in a model's prompt."""
     return list(pair.context.as_dict().items()) if pair.context else []
 
 
@@ -187,7 +187,7 @@ _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def make_private(path: Path) -> None:
-    """Make an empty file for report text, readable by its owner only; one that is there stays as it is."""
+    """Create an empty file, readable by its owner only; an existing file is not changed."""
     os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
 
 
@@ -195,11 +195,11 @@ class Store:
     """An open store; a context manager that closes it.
 
     Args:
-        path: The file. One that is made is readable by its owner only, and so is the folder if that is made.
-        create: Whether the file may be made. If not, one that cannot be written is opened for reading alone.
+        path: The file. A new file, and a new folder, can be read by their owner only.
+        create: Create a missing file. If False, a file that cannot be written is opened read-only.
 
     Raises:
-        StoreError: It cannot be used. All methods raise this; the text says what to do.
+        StoreError: The store cannot be used. All methods raise this; the message says what to do.
     """
 
     def __init__(self, path: str | Path, *, create: bool = True) -> None:
@@ -215,7 +215,7 @@ class Store:
             try:
                 self._connect()
             except sqlite3.OperationalError as error:
-                log = self.path.with_name(self.path.name + "-wal")  # if there, it belongs to the content
+                log = self.path.with_name(self.path.name + "-wal")  # if it exists, it is part of the content
                 if create or log.exists() or _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
                     raise
                 self._connect(read_only=True)
@@ -228,20 +228,20 @@ class Store:
 
     def close(self) -> None:
         """Close the file."""
-        with suppress(sqlite3.Error):  # all is written already; on a full disk SQLite cannot tidy up
+        with suppress(sqlite3.Error):  # everything is written; on a full disk SQLite cannot clean up
             self._db.close()
 
     def check_writable(self) -> None:
-        """Write something that changes nothing."""
+        """Check that the store can be written, by a write that changes nothing."""
         with self._translated():
             self._write(f"PRAGMA user_version = {_VERSION}")
 
     def read(self, keys: Iterable[bytes], *, failures: bool = True) -> Iterator[tuple[bytes, StoredJudgement]]:
-        """Yield those of the keys that are there, with their judgements.
+        """Yield (key, judgement) for the keys in the store.
 
         Args:
-            keys: As `judgement_key` makes them.
-            failures: Whether failures are read, too.
+            keys: Keys as `judgement_key` makes them.
+            failures: Whether to include failures.
         """
         keys = iter(keys)
         condition = "" if failures else "AND evaluation IS NOT NULL"
@@ -268,7 +268,7 @@ class Store:
                         from_store=True,
                     )
                     yield key, StoredJudgement(judgement, json.loads(answered), judged_at)
-                except (ValueError, TypeError):  # its text may hold report text
+                except (ValueError, TypeError):  # the message may contain report text
                     raise self._damaged(f"a judgement ({key.hex()[:12]}…)") from None
 
     def add(
@@ -279,21 +279,19 @@ class Store:
         judgement: Judgement,
         seconds: float,
     ) -> bool:
-        """Write a judgement, in a transaction of its own or in the one that is open (`together`).
+        """Write a judgement, in a transaction of its own or in the open one (`together`).
 
-        What is back from a transaction survives a kill.
-
-        A failure that stands there is replaced, but what it has used counts. An evaluation is not: another process was faster.
+        A stored failure is replaced, and its usage is added. A stored evaluation is kept: another process was faster.
 
         Args:
-            asked: The judge's signature before it has answered.
-            answered: Its signature now.
-            pair: What was judged.
-            judgement: What came of it.
-            seconds: How long that took.
+            asked: The judge's signature before any answer.
+            answered: The judge's signature now.
+            pair: The report pair.
+            judgement: The judgement.
+            seconds: How long it took.
 
         Returns:
-            Whether it was written.
+            Whether the judgement was written.
         """
         evaluation, raw_output = judgement.evaluation, judgement.raw_output
         row = {
@@ -304,8 +302,8 @@ class Store:
             "evaluation": None if evaluation is None else evaluation.model_dump_json(),
             "failure": judgement.failure,
             "repairs": _json(judgement.repairs),
-            "raw_output": raw_output
-            and raw_output.encode(errors="replace").decode(),  # half a surrogate pair has no UTF-8
+            # UTF-8 cannot encode a lone surrogate
+            "raw_output": raw_output and raw_output.encode(errors="replace").decode(),
             "cost": judgement.cost,
             "seconds": seconds,
             "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -321,23 +319,23 @@ class Store:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """One transaction for all that is written in the block, which takes a fraction of the time of one each."""
+        """One transaction for all writes in the block, which is much faster than one each."""
         with self._translated():
             self._write("BEGIN IMMEDIATE")
             try:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
-                self._judges.clear()  # one of them may not be there after all
-                with suppress(sqlite3.Error):  # SQLite has rolled back by itself
+                self._judges.clear()  # a new judge may have been rolled back
+                with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
                     self._db.execute("ROLLBACK")
                 raise
 
     def entries(self, selection: Selection = EVERYTHING) -> Iterator[dict[str, Any]]:
-        """Yield each judgement that is meant with all that is known of it, in the order in which they came.
+        """Yield the selected judgements as records, in the order in which they were made.
 
-        Its keys are the columns of the schema, but for `judge`, which is resolved into `asked`, `answered` and
-        `crimson_core`; `key` is hex, what is JSON in the file is parsed.
+        Their keys are the columns of the schema, with `asked`, `answered` and `crimson_core` instead of `judge`. `key`
+        is hex, and JSON is parsed.
         """
         for row in self._rows(selection):
             try:
@@ -346,7 +344,7 @@ class Store:
                 raise self._damaged(f"a judgement ({row['key'][:12]}…)") from None
 
     def stats(self) -> list[JudgeStats]:
-        """What the store holds of each judge, in the order in which they came."""
+        """Statistics of each judge, in the order of their first judgements."""
         with self._translated():
             rows = self._db.execute(_STATS).fetchall()
         return [
@@ -363,7 +361,7 @@ class Store:
             return {name: int(count) for name, count in rows}
 
     def verify(self) -> Soundness:
-        """Check the file, that every evaluation can be read, and that each judgement is what its key was made of."""
+        """Check the file, that every evaluation can be read, and that every judgement fits its key."""
         with self._translated():
             said = [line for (line,) in self._db.execute("PRAGMA integrity_check")]
         count, damaged = 0, []
@@ -378,26 +376,26 @@ class Store:
         return Soundness(count, damaged, file)
 
     def prune(self, selection: Selection, *, dry_run: bool = False) -> int:
-        """Delete the judgements that are meant, from the file, too.
+        """Delete the selected judgements, and their text from the file.
 
         Returns:
-            How many these are.
+            Their number.
         """
         with self._translated():
             where, values = self._where(selection)
             if dry_run:
                 return self._db.execute(f"SELECT count(*) FROM judgement WHERE {where}", values).fetchone()[0]
             count = self._write(f"DELETE FROM judgement WHERE {where}", values).rowcount
-            self._write("VACUUM")  # else the text would stay in the file until its room is used again
+            self._write("VACUUM")  # else the text would stay in the file until its space is reused
             self._write("PRAGMA wal_checkpoint(TRUNCATE)")
             return count
 
     def _connect(self, *, read_only: bool = False) -> None:
-        # immutable: SQLite makes no files beside it
+        # immutable: SQLite creates no files beside it
         place = f"{self.path.as_uri()}?mode=ro&immutable=1" if read_only else self.path
-        # check_same_thread: a generator may be taken on by another thread, though never run by two at once
+        # check_same_thread: a generator may move to another thread, but never runs in two at once
         self._db = sqlite3.connect(place, timeout=_WAIT, isolation_level=None, check_same_thread=False, uri=read_only)
-        # SQLite's own error for text that is no UTF-8 quotes it, and it may be report text; see `_check_text`
+        # SQLite's own error quotes text that is not UTF-8, which may be report text; see `_check_text`
         self._db.text_factory = lambda text: text.decode(errors="surrogateescape")
         try:
             self._set_up(read_only)
@@ -410,36 +408,36 @@ class Store:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             make_private(self.path)
         except OSError as error:
-            raise self._error(f"cannot be made: {error.strerror}", _INSTEAD) from None
+            raise self._error(f"cannot be created: {error.strerror}", _INSTEAD) from None
 
     def _make_private(self) -> None:
-        """Let only its owner read an empty file that was there; SQLite gives its other files the same mode."""
+        """Make an existing empty file readable by its owner only; SQLite gives its other files the same mode."""
         try:
             self.path.chmod(0o600)
         except OSError as error:
-            raise self._error(f"cannot be made yours alone: {error.strerror}", _INSTEAD) from None
+            raise self._error(f"cannot be made private: {error.strerror}", _INSTEAD) from None
 
     def _set_up(self, read_only: bool) -> None:
-        """Check that the file is ours, or make an empty one so."""
+        """Check that the file is a store, or initialise an empty one."""
         tables, version, mark = self._identity()
         if mark == _MARK and version > _VERSION:
             raise self._error(
-                f"was made by a newer crimson-metric (its schema is {version}, this one knows {_VERSION})",
+                f"was created by a newer crimson-metric (its schema is {version}, this one knows {_VERSION})",
                 f"Update crimson-metric, {_INSTEAD}",
             )
         if mark != _MARK and (mark or version or tables):
-            raise self._error("is a SQLite database of something else", _INSTEAD)
+            raise self._error("is another kind of SQLite database", _INSTEAD)
         if read_only:
             return
         if mark != _MARK:
             self._make_private()
         if self._write("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-            raise self._error("is where SQLite cannot share it, a network drive perhaps", _INSTEAD)
-        self._db.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing; a power cut the last moments, at worst
+            raise self._error("is in a place where SQLite cannot share it, perhaps a network drive", _INSTEAD)
+        self._db.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing; a power cut may lose the last moments
         self._db.execute("PRAGMA foreign_keys = ON")
         if mark != _MARK:
             self._write("BEGIN IMMEDIATE")
-            if not any(self._identity()):  # else another process has made it meanwhile
+            if not any(self._identity()):  # else another process has initialised it meanwhile
                 for statement in _SCHEMA:
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA application_id = {_MARK}")
@@ -447,15 +445,15 @@ class Store:
             self._db.execute("COMMIT")
 
     def _identity(self) -> tuple[int, int, int]:
-        """How many tables and indices the file has, the version of its schema, and its mark.
+        """The number of tables and indices, the version of the schema, and the mark.
 
-        The mark last: while another process makes the file, it is there if the others are.
+        The mark is read last: if another process is initialising the file, it is set if the others are.
         """
         queries = ("SELECT count(*) FROM sqlite_master", "PRAGMA user_version", "PRAGMA application_id")
         return tuple(self._db.execute(query).fetchone()[0] for query in queries)
 
     def _judge(self, asked: str, answered: str) -> int:
-        """The id of a judge."""
+        """The id of a judge, which is added if it is new."""
         if (asked, answered) not in self._judges:
             row = (asked, answered, __version__)
             self._write("INSERT OR IGNORE INTO judge (asked, answered, crimson_core) VALUES (?, ?, ?)", row)
@@ -480,12 +478,12 @@ class Store:
         """A selection in SQL."""
         conditions, values = ["true"], []
         if selection.signature is not None:
-            # the scorer's part of a whole line says nothing of the judge
+            # the scorer's fields of a whole line say nothing about the judge
             parts = (part.strip() for part in selection.signature.split("|"))
             wanted = {part for part in parts if part not in ("", "crimson") and not part.startswith("repair:")}
-            if not wanted:  # it would hold for every judge
+            if not wanted:  # it would match every judge
                 raise InputError(
-                    f"signature {selection.signature!r} names no field of a judge. Give one, as `crimson store stats` shows "
+                    f"signature {selection.signature!r} names no field of a judge. Give one as `crimson store stats` shows "
                     "them, or leave it out."
                 )
             judges = self._db.execute(
@@ -506,7 +504,7 @@ class Store:
         return " AND ".join(conditions), values
 
     def _write(self, statement: str, values: Any = ()) -> sqlite3.Cursor:
-        """Execute a statement; again where SQLite gives up at once although another process is only busy."""
+        """Execute a statement; retry if SQLite gives up at once because another process is busy."""
         deadline = time.monotonic() + _WAIT
         while True:
             try:
@@ -518,16 +516,16 @@ class Store:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """SQLite's errors as ours."""
+        """Turn SQLite's errors into ours."""
         try:
             yield
         except sqlite3.Error as error:
             code = _code(error)
             if code == sqlite3.SQLITE_NOTADB:
-                raise self._error("is no SQLite database", _INSTEAD) from None
+                raise self._error("is not a SQLite database", _INSTEAD) from None
             if code == sqlite3.SQLITE_CORRUPT:
                 raise DamagedStoreError(
-                    f"The store {self.path} is damaged: {error}. Move it away; what it held is judged again."
+                    f"The store {self.path} is damaged: {error}. Move it away; its pairs are judged again."
                 ) from None
             if str(error) == "malformed JSON":
                 raise self._damaged("a judgement") from None
@@ -535,7 +533,7 @@ class Store:
                 raise self._error(f"has been in use by another process for {_WAIT:.0f} s", "Run again") from None
             raise self._error(
                 f"cannot be read or written: {error}",
-                f"Check that the disk has room and that file and folder may be written, {_INSTEAD}",
+                f"Check that the disk has space and that file and folder are writable, {_INSTEAD}",
             ) from None
 
     def _judge_line(self, answered: Any, version: Any) -> str:
@@ -548,7 +546,7 @@ class Store:
     def _damaged(self, what: str) -> StoreError:
         return self._error(
             f"holds {what} that cannot be read",
-            "`crimson store verify` counts what is damaged, `crimson store prune --damaged` takes it out",
+            "`crimson store verify` counts damaged judgements, `crimson store prune --damaged` deletes them",
         )
 
     def _error(self, what: str, remedy: str) -> StoreError:
@@ -559,8 +557,8 @@ def _entry(row: dict[str, Any]) -> dict[str, Any]:
     """A row with its JSON parsed.
 
     Raises:
-        ValueError: What a column holds is no JSON, or its text no UTF-8; or there is neither an evaluation nor a failure.
-        TypeError: It is no text; the columns of the judge are NULL where there is no such judge.
+        ValueError: A column is not JSON or not UTF-8, or there is neither an evaluation nor a failure.
+        TypeError: A column is not text; the judge's columns are NULL if there is no such judge.
     """
     _check_text(row.values())
     evaluation = row["evaluation"]
@@ -571,7 +569,7 @@ def _entry(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_text(values: Iterable[Any]) -> None:
-    """Raise UnicodeEncodeError, a ValueError, for text whose bytes in the file are no UTF-8."""
+    """Raise UnicodeEncodeError, a ValueError, for text whose bytes in the file are not UTF-8."""
     for value in values:
         if isinstance(value, str):
             value.encode()
@@ -584,7 +582,7 @@ def _is_sound(row: dict[str, Any]) -> bool:
             check_evaluation(entry["evaluation"])
         _line(entry["answered"], entry["crimson_core"])
         made = _hash(entry["asked"], entry["reference"], entry["candidate"], entry["context"])
-    except (ValueError, TypeError, AttributeError):  # whatever a column holds that should not be there
+    except (ValueError, TypeError, AttributeError):  # unexpected content of a column
         return False
     return made.hex() == entry["key"]
 
@@ -594,6 +592,6 @@ def _line(signature: Mapping[str, str], version: str) -> str:
 
 
 def _code(error: sqlite3.Error) -> int | None:
-    """SQLite's primary result code; the errors of Python's own module have none."""
+    """SQLite's primary result code; errors of Python's own module have none."""
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF

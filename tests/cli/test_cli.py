@@ -303,7 +303,7 @@ def test_where_judgements_are_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert str(Path("~", ".cache", "crimson", "judgements.sqlite")) in crimson("score", path, "-j", "offline").stdout
     done = crimson("score", path, "-j", "offline", "--store", "/proc/none/x")
-    assert done.returncode == 2 and done.stdout == "" and "cannot be made" in done.stderr
+    assert done.returncode == 2 and done.stdout == "" and "cannot be created" in done.stderr
     done = crimson("score", path, "-j", "offline", "--store", tmp_path / "x", "-o", tmp_path / "x")
     assert done.returncode == 2 and "is the store, which would be lost" in done.stderr
 

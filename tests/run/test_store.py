@@ -266,11 +266,11 @@ def foreign(path):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (newer, "made by a newer crimson-metric (its schema is 2, this one knows 1). Update"),
-        (foreign, "is a SQLite database of something else. Give another path"),
-        (lambda path: path.write_text("reference,prediction\n" * 100), "is no SQLite database. Give another path"),
+        (newer, "created by a newer crimson-metric (its schema is 2, this one knows 1). Update"),
+        (foreign, "is another kind of SQLite database. Give another path"),
+        (lambda path: path.write_text("reference,prediction\n" * 100), "is not a SQLite database. Give another path"),
         (lambda path: path.mkdir(), "is a folder. Give the path of a file"),
-        (lambda path: path.symlink_to("/proc/none/s"), "cannot be made: No such file or directory"),
+        (lambda path: path.symlink_to("/proc/none/s"), "cannot be created: No such file or directory"),
     ],
 )
 def test_what_is_no_store_is_one_clear_error_before_anything_is_judged(tmp_path, make, said):
@@ -310,7 +310,7 @@ def locked_folder():
 @pytest.mark.parametrize("name", ["s", "new", "new/folder/s"])
 def test_a_read_only_folder_is_one_clear_error(locked_folder, name, request):
     request.getfixturevalue("_no_root")
-    with pytest.raises(StoreError, match=r"(cannot be made: Permission|cannot be read or written: ).*--no-store"):
+    with pytest.raises(StoreError, match=r"(cannot be created: Permission|cannot be read or written: ).*--no-store"):
         CrimsonScorer(CountingJudge(), store=locked_folder / name)
 
 
@@ -321,7 +321,7 @@ def test_a_read_only_folder_can_be_read(locked_folder, request):
         assert store.verify() == (3, [], [])
         assert [judge.judgements for judge in store.stats()] == [3]
         assert len(list(store.entries())) == 3
-        with pytest.raises(StoreError, match="readonly.*may be written"):
+        with pytest.raises(StoreError, match="readonly.*are writable"):
             store.prune(Selection(failures=False))
     assert Path(locked_folder, "s").read_bytes() == before
 
@@ -329,7 +329,7 @@ def test_a_read_only_folder_can_be_read(locked_folder, request):
 def test_a_read_only_folder_with_a_log_is_one_clear_error(locked_folder, request):
     (locked_folder / "s-wal").write_bytes(b"")  # what stands there is part of the store, and may not be passed over
     request.getfixturevalue("_no_root")
-    with pytest.raises(StoreError, match="cannot be read or written: .*file and folder may be written"):
+    with pytest.raises(StoreError, match="cannot be read or written: .*file and folder are writable"):
         Store(locked_folder / "s", create=False)
 
 
@@ -361,7 +361,7 @@ def test_a_full_disk_is_one_clear_error_before_anything_is_judged(tmp_path, csv)
     done = limited(2000, "score", csv, "-j", "offline", "--store", tmp_path / "s", "--no-progress")
     assert done.returncode == 2
     assert done.stdout == "" and done.stderr.count("\n") == 1
-    assert "cannot be read or written" in done.stderr and "the disk has room" in done.stderr
+    assert "cannot be read or written" in done.stderr and "the disk has space" in done.stderr
 
 
 def test_a_disk_that_fills_up_keeps_what_was_written(tmp_path, csv):
