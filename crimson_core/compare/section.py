@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from crimson_core.compare.statistics import Comparison, Estimate, compare_systems
-from crimson_core.compare.summary import Summary, clinical_figures, spread_first, summary_of
+from crimson_core.compare.statistics import Comparison, Estimate
+from crimson_core.compare.summary import Summary, clinical_figures, compared_figures, spread_first, tally
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.run.scorer import PairResult
 
@@ -54,7 +54,7 @@ class Systems:
         for result in found:
             row, system = divmod(result.index, width)
             if done[row] == width:
-                kept[self.names[system]].append(replace(result, index=row))
+                kept[self.names[system]].append(result.packed(row))
         return kept
 
 
@@ -177,28 +177,30 @@ def make_section(
     """
     positions = [result.index for result in next(iter(results.values()))]
     patients = None if systems.patients is None else [systems.patients[position] for position in positions]
-    figures = clinical_figures(results, patients, seed=seed)
-    best_first = sorted(figures, key=lambda system: _rank(figures[system]["crimson_score"].value))
-    ranked = {system: list(results[system]) for system in best_first}
+    tallies = {system: tally(theirs, clinical=True) for system, theirs in results.items()}
+    # the highest mean first; a system without any last
+    best_first = sorted(tallies, key=lambda system: _rank(tallies[system].summary(signature).crimson_score))
+    tallies = {system: tallies[system] for system in best_first}
+    counts = {system: counted.counts() for system, counted in tallies.items()}
+    figures, comparisons = compared_figures(counts, patients, seed=seed)
     subgroups = []
     for by, labels in systems.subgroups.items():
         for label in sorted({labels[position] for position in positions}, key=_natural):
             places = [place for place, position in enumerate(positions) if labels[position] == label]
-            part = {system: [theirs[place] for place in places] for system, theirs in ranked.items()}
+            part = {system: own[places] for system, own in counts.items()}
             whose = patients and [patients[place] for place in places]
             subgroups.append(Subgroup(by, label, len(places), clinical_figures(part, whose, seed=seed)))
-    scores = {system: [result.crimson_score for result in theirs] for system, theirs in ranked.items()}
     return Section(
         test_set,
         judge,
         signature,
         systems,
-        ranked,
+        {system: list(results[system]) for system in best_first},
         systems.n_pairs,
-        {system: summary_of(theirs, signature) for system, theirs in ranked.items()},
-        {system: figures[system] for system in best_first},
+        {system: counted.summary(signature) for system, counted in tallies.items()},
+        figures,
         subgroups,
-        compare_systems(scores, patients, seed=seed),
+        comparisons,
     )
 
 

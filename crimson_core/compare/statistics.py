@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
-_BATCH_CELLS = 2_000_000  # numbers of a batch of resamples, which bounds the memory
+_BATCH_CELLS = 2_000_000  # numbers of a batch of signs, which bounds the memory; the signs depend on it
+_DRAWN_CELLS = 500_000  # of a batch of drawn units, which do not
 _DIGITS = 9  # differences that are equal on paper are ties
 
 
@@ -155,18 +156,37 @@ def compare_systems(
     """
     import numpy as np
 
+    nothing = np.empty((len(next(iter(scores.values()), ())), 0))
+    return intervals_and_comparisons(nothing, nothing, scores, groups, seed=seed)[1]
+
+
+def intervals_and_comparisons(
+    numerators: "np.ndarray",
+    denominators: "np.ndarray",
+    scores: Mapping[str, "Sequence[float] | np.ndarray"],
+    groups: Sequence[Any] | None = None,
+    *,
+    seed: int = 0,
+) -> tuple[list[Estimate], list[Comparison]]:
+    """What `ratio_intervals` and `compare_systems` give of the same units, from the same resamples: drawing takes the time."""
+    import numpy as np
+
     if len({len(values) for values in scores.values()}) > 1:
         counts = ", ".join(f"{name} {len(values)}" for name, values in scores.items())
         raise InputError(f"scores: the systems have unequal numbers of scores ({counts}). Give one per report pair.")
     columns = {name: np.asarray(values, dtype=float) for name, values in scores.items()}
     pairs = list(combinations(columns, 2))
-    if not pairs:
-        return []
-    differences = np.column_stack([np.round(columns[a] - columns[b], _DIGITS) for a, b in pairs])
-    resampled = _resample(differences, np.ones_like(differences), groups, seed, RESAMPLES)
-    estimates, bootstrap_p_values = resampled.estimates(), resampled.p_values()
+    differences = np.empty((len(numerators), len(pairs)))
+    for column, (a, b) in enumerate(pairs):
+        differences[:, column] = np.round(columns[a] - columns[b], _DIGITS)
+    above, below = np.hstack([numerators, differences]), np.hstack([denominators, np.ones_like(differences)])
+    if not above.shape[1]:
+        return [], []
+    resampled = _resample(above, below, groups, seed, RESAMPLES)
+    estimates, bootstrap_p_values = resampled.estimates(), resampled.p_values()[numerators.shape[1] :]
+    alone, of_pairs = estimates[: numerators.shape[1]], estimates[numerators.shape[1] :]
     p_values = sign_flip_p_values(differences, groups, seed=seed)
-    return corrected(
+    return alone, corrected(
         [
             Comparison(
                 systems,
@@ -180,7 +200,7 @@ def compare_systems(
                 int((difference == 0).sum()),
             )
             for systems, difference, estimate, p_value, bootstrap_p_value in zip(
-                pairs, differences.T, estimates, p_values, bootstrap_p_values, strict=True
+                pairs, differences.T, of_pairs, p_values, bootstrap_p_values, strict=True
             )
         ]
     )
@@ -357,10 +377,12 @@ def _resample(
     left_out = np.isnan(numerators) | np.isnan(denominators)
     above = _by_group(np.where(left_out, 0.0, numerators), groups)
     below = _by_group(np.where(left_out, 0.0, denominators), groups)
-    both = np.hstack([above, below])
+    # Many denominators are the same column: 1 for each unit.
+    both, places = np.unique(np.hstack([above, below]), axis=1, return_inverse=True)
     drawn = np.empty((resamples, both.shape[1]))
     for rows, counts in _draws(len(both), resamples, seed):
         drawn[rows] = counts @ both
+    drawn = drawn[:, places.ravel()]
     with np.errstate(invalid="ignore", divide="ignore"):
         columns = above.shape[1]
         return _Resampled(
@@ -393,10 +415,12 @@ def _draws(units: int, resamples: int, seed: int) -> Iterator[tuple[slice, "np.n
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    for rows in _batches(units, resamples):
-        size = rows.stop - rows.start
-        drawn = rng.integers(0, max(units, 1), (size, units)) + np.arange(size)[:, None] * units
-        yield rows, np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units).astype(float)
+    for rows in _batches(units, resamples, _DRAWN_CELLS):
+        drawn = rng.integers(0, max(units, 1), (rows.stop - rows.start, units), dtype=np.uint32)
+        counts = np.empty(drawn.shape)
+        for own, row in zip(counts, drawn, strict=True):  # each by itself: a row stays in the processor's cache
+            own[:] = np.bincount(row, minlength=units)
+        yield rows, counts
 
 
 def _random_signs(units: int, resamples: int, seed: int) -> Iterator["np.ndarray"]:
@@ -405,7 +429,10 @@ def _random_signs(units: int, resamples: int, seed: int) -> Iterator["np.ndarray
     rng = np.random.default_rng(seed)
     for rows in _batches(units, resamples):
         bits = np.unpackbits(rng.integers(0, 256, (rows.stop - rows.start, -(-units // 8)), dtype=np.uint8), axis=1)
-        yield bits[:, :units] * 2.0 - 1.0
+        signs = bits[:, :units].astype(float)
+        signs *= 2
+        signs -= 1
+        yield signs
 
 
 def _all_signs(units: int) -> Iterator["np.ndarray"]:
@@ -414,8 +441,8 @@ def _all_signs(units: int) -> Iterator["np.ndarray"]:
     yield ((np.arange(2**units)[:, None] >> np.arange(units)) & 1) * 2.0 - 1.0
 
 
-def _batches(units: int, resamples: int) -> Iterator[slice]:
-    size = max(1, _BATCH_CELLS // max(units, 1))
+def _batches(units: int, resamples: int, cells: int = _BATCH_CELLS) -> Iterator[slice]:
+    size = max(1, cells // max(units, 1))
     for start in range(0, resamples, size):
         yield slice(start, min(start + size, resamples))
 

@@ -1,16 +1,20 @@
 """Scores -> figures of a corpus: means, errors by kind, and what they mean in the clinic. An unscored pair is in none of them, and is counted."""
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crimson_core.compare.statistics import Estimate, ratio_intervals
+from crimson_core.compare.statistics import Comparison, Estimate, intervals_and_comparisons, ratio_intervals
 from crimson_core.protocol.evaluation import ERROR_TYPES, SIGNIFICANCE_LEVELS
-from crimson_core.protocol.outcome import JudgedError, Outcome
+from crimson_core.protocol.outcome import JudgedError, Outcome, read_outcome
 from crimson_core.protocol.pair import PatientContext, ReportPair
 from crimson_core.protocol.scoring import ERROR_COUNT_KEYS
 from crimson_core.run.scorer import PairResult
+
+if TYPE_CHECKING:
+    import numpy as np
 
 OTHER = "other"  # levels that a judge made up
 UNKNOWN = "unknown"  # subgroup of the pairs whose context does not say
@@ -47,7 +51,7 @@ class Summary(NamedTuple):
     """
 
     crimson_score: float
-    scores: list[float]
+    scores: Sequence[float]
     n_pairs: int
     n_unscored: int
     n_repaired: int
@@ -60,24 +64,73 @@ class Summary(NamedTuple):
     signature: str
 
 
-def summary_of(results: Sequence[PairResult], signature: str) -> Summary:
-    """The figures of results. Arguments as of `summarize`."""
-    scored = [result.score for result in results if result.score is not None]
-    outcomes = [result.outcome for result in results if result.outcome]
-    return Summary(
-        crimson_score=_mean([score["crimson_score"] for score in scored]),
-        scores=[result.crimson_score for result in results],
-        n_pairs=len(results),
-        n_unscored=len(results) - len(scored),
-        n_repaired=sum(bool(result.repairs) for result in results),
-        n_suspect=sum(bool(result.suspicions) for result in results),
-        n_unrecognised=sum(bool(result.unrecognised) for result in results),
-        failures={result.index: result.failure for result in results if result.score is None},
-        mean_errors={kind: _mean([score["error_counts"][kind] for score in scored]) for kind in ERROR_COUNT_KEYS},
-        n_urgent=sum(f.level in _URGENT for outcome in outcomes for f in outcome.references.values()),
-        n_urgent_missed=sum(map(urgent_missed, outcomes)),
-        signature=signature,
-    )
+class Tally:
+    """Counts results one by one, so that nobody has to hold them all.
+
+    Args:
+        clinical: Keep what each adds to `CLINICAL_FIGURES`, too, for `counts`.
+    """
+
+    def __init__(self, *, clinical: bool = False) -> None:
+        self.scores = array("d")
+        self.n_repaired = self.n_suspect = self.n_unrecognised = self.n_urgent = self.n_urgent_missed = 0
+        self.failures: dict[int, str | None] = {}
+        self._errors = dict.fromkeys(ERROR_COUNT_KEYS, 0)
+        self._counts = array("d") if clinical else None
+
+    def add(self, result: PairResult) -> None:
+        """Count one more."""
+        score = result.score  # once, since a packed one is unpacked each time
+        self.scores.append(result.crimson_score)
+        self.n_repaired += bool(result.repairs)
+        self.n_suspect += bool(result.suspicions)
+        self.n_unrecognised += bool(result.unrecognised)
+        if score is None:
+            self.failures[result.index] = result.failure
+            if self._counts is not None:
+                self._counts.extend(_NO_COUNTS)
+            return
+        for kind in ERROR_COUNT_KEYS:
+            self._errors[kind] += score["error_counts"][kind]
+        outcome = read_outcome(score["raw_evaluation"])
+        self.n_urgent += sum(finding.level in _URGENT for finding in outcome.references.values())
+        self.n_urgent_missed += urgent_missed(outcome)
+        if self._counts is not None:
+            self._counts.extend((score["crimson_score"], 1.0))
+            for figure in CLINICAL_FIGURES.values():
+                self._counts.extend(figure.count(outcome))
+
+    def summary(self, signature: str) -> Summary:
+        """The figures of what was counted; `signature` is that of the scores."""
+        n_scored = len(self.scores) - len(self.failures)
+        return Summary(
+            crimson_score=_mean([score for score in self.scores if score == score]),
+            scores=self.scores,
+            n_pairs=len(self.scores),
+            n_unscored=len(self.failures),
+            n_repaired=self.n_repaired,
+            n_suspect=self.n_suspect,
+            n_unrecognised=self.n_unrecognised,
+            failures=self.failures,
+            mean_errors={kind: n / n_scored if n_scored else float("nan") for kind, n in self._errors.items()},
+            n_urgent=self.n_urgent,
+            n_urgent_missed=self.n_urgent_missed,
+            signature=signature,
+        )
+
+    def counts(self) -> "np.ndarray":
+        """What each result adds to the sums of `FIGURES`; shape (results, figures, 2), NaN where unscored."""
+        import numpy as np
+
+        return np.array(self._counts).reshape(-1, len(FIGURES), 2)
+
+
+def tally(results: Iterable[PairResult], *, clinical: bool = False) -> Tally:
+    """The results, counted."""
+    made = Tally(clinical=clinical)
+    for result in results:
+        made.add(result)
+    return made
 
 
 def urgent_missed(outcome: Outcome) -> int:
@@ -98,10 +151,11 @@ def summarize(results: Sequence[PairResult], signature: str) -> dict[str, Any]:
         `n_unrecognised` (with a report that an offline judge cannot read; 0 of other judges), `failures` (position -> reason), `mean_<kind>` (errors per scored pair, for each kind of
         `ERROR_COUNT_KEYS`) and `signature`.
     """
-    found = summary_of(results, signature)
-    same = ("crimson_score", "scores", "n_pairs", "n_unscored", "n_repaired", "n_suspect", "n_unrecognised", "failures")
+    found = tally(results).summary(signature)
+    same = ("crimson_score", "n_pairs", "n_unscored", "n_repaired", "n_suspect", "n_unrecognised", "failures")
+    figures: dict[str, Any] = {key: getattr(found, key) for key in same} | {"scores": list(found.scores)}
     means = {f"mean_{kind}": mean for kind, mean in found.mean_errors.items()}
-    return {key: getattr(found, key) for key in same} | means | {"signature": signature}
+    return figures | means | {"signature": signature}
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -191,13 +245,18 @@ CLINICAL_FIGURES: dict[str, ClinicalFigure] = {
 }
 
 
+# The figures of `clinical_figures`, in their order.
+FIGURES = ("crimson_score", *CLINICAL_FIGURES)
+_NO_COUNTS = (float("nan"),) * (2 * len(FIGURES))
+
+
 def clinical_figures(
-    systems: Mapping[str, Sequence[PairResult]], patients: Sequence[Any] | None = None, *, seed: int = 0
+    counts: Mapping[str, "np.ndarray"], patients: Sequence[Any] | None = None, *, seed: int = 0
 ) -> dict[str, dict[str, Estimate]]:
     """The mean score (`crimson_score`) and each of `CLINICAL_FIGURES` of each system, with 95 % bootstrap intervals.
 
     Args:
-        systems: Name -> results, over the same pairs in the same order.
+        counts: System -> `Tally.counts`, over the same pairs in the same order.
         patients: Whose report each is; studies of a patient are resampled together. None resamples studies.
         seed: Of the resamples.
 
@@ -205,18 +264,29 @@ def clinical_figures(
         Per system and figure an estimate whose `n` is its denominator (pairs, findings or matches) and `n_left_out` the unscored pairs.
         A figure without anything to count is NaN.
     """
+    return _named(counts, ratio_intervals(*_sums(counts), patients, seed=seed))
+
+
+def compared_figures(
+    counts: Mapping[str, "np.ndarray"], patients: Sequence[Any] | None = None, *, seed: int = 0
+) -> tuple[dict[str, dict[str, Estimate]], list[Comparison]]:
+    """As `clinical_figures`, and the systems' mean scores compared, from the same resamples."""
+    scores = {name: own[:, 0, 0] for name, own in counts.items()}
+    estimates, comparisons = intervals_and_comparisons(*_sums(counts), scores, patients, seed=seed)
+    return _named(counts, estimates), comparisons
+
+
+def _sums(counts: Mapping[str, "np.ndarray"]) -> tuple["np.ndarray", "np.ndarray"]:
+    """Numerators and denominators of all systems side by side."""
     import numpy as np
 
-    keys = ("crimson_score", *CLINICAL_FIGURES)
-    counts = np.full((len(next(iter(systems.values()))), len(systems), len(keys), 2), np.nan)
-    for column, results in enumerate(systems.values()):
-        for row, result in enumerate(results):
-            if result.outcome:
-                own = (figure.count(result.outcome) for figure in CLINICAL_FIGURES.values())
-                counts[row, column] = [(result.crimson_score, 1), *own]
-    flat = counts.reshape(len(counts), -1, 2)
-    estimates = iter(ratio_intervals(flat[:, :, 0], flat[:, :, 1], patients, seed=seed))
-    return {name: {key: next(estimates) for key in keys} for name in systems}
+    together = np.hstack(list(counts.values()))
+    return together[:, :, 0], together[:, :, 1]
+
+
+def _named(counts: Mapping[str, "np.ndarray"], estimates: Iterable[Estimate]) -> dict[str, dict[str, Estimate]]:
+    following = iter(estimates)
+    return {name: {figure: next(following) for figure in FIGURES} for name in counts}
 
 
 def errors_by_type(results: Sequence[PairResult]) -> dict[str, int]:

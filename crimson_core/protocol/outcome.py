@@ -1,7 +1,6 @@
 """The outcome of each finding of an evaluation, as typed records for all figures, tables and pages."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from crimson_core.protocol.scoring import Credit, grade_weight, score_terms, significance_weight
@@ -27,8 +26,7 @@ class JudgedError(NamedTuple):
     explanation: str
 
 
-@dataclass(frozen=True)
-class JudgedFinding:
+class JudgedFinding(NamedTuple):
     """A finding and its outcome.
 
     Attributes:
@@ -43,13 +41,17 @@ class JudgedFinding:
     """
 
     id: str
-    text: str = field(default="", repr=False)  # report text
+    text: str = ""
     level: str = ""
     weight: float = 0.0
     partners: tuple[str, ...] = ()
-    errors: tuple[JudgedError, ...] = field(default=(), repr=False)
+    errors: tuple[JudgedError, ...] = ()
     credit: Credit | None = None
     span: Any = None
+
+    def __repr__(self) -> str:
+        """Without report text."""
+        return f"JudgedFinding(id={self.id!r}, level={self.level!r}, partners={self.partners!r})"
 
 
 class Outcome(NamedTuple):

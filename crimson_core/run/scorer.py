@@ -1,14 +1,15 @@
 """Report pairs -> judge -> scores: order kept, failures counted, nothing dropped."""
 
+import marshal
 import sys
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from crimson_core.errors import InputError, check_whole
 from crimson_core.judges import Judge, Judgement, load_judge
@@ -27,6 +28,7 @@ from crimson_core.run.suspicion import Read, changed_references, reader, suspici
 from crimson_core.version import __version__
 
 _REPORTS = ("reference", "candidate")
+_EMPTY: dict[str, Callable[[], Any]] = {"repairs": list, "suspicions": list, "unrecognised": list, "usage": dict}
 _TOGETHER = 250  # pairs that the offline judge takes at once
 _MANY = 5_000  # pairs for which it pays to start several processes
 
@@ -52,7 +54,8 @@ class PairResult:
 
     index: int
     id: str | None = None
-    score: PairScore | None = field(default=None, repr=False)  # contains report text
+    # contains report text; without a default in the class, since a packed result has none of its own
+    score: PairScore | None = field(default_factory=lambda: None, repr=False)
     failure: str | None = None
     repairs: list[str] = field(default_factory=list)
     suspicions: list[str] = field(default_factory=list)
@@ -61,15 +64,41 @@ class PairResult:
     raw_output: str | None = field(default=None, repr=False)
     from_store: bool = False
 
-    @property
+    @cached_property
     def crimson_score(self) -> float:
         """The score in (-1, 1]; NaN if unscored."""
         return float("nan") if self.score is None else self.score["crimson_score"]
 
-    @cached_property
+    @property
     def outcome(self) -> Outcome | None:
         """The outcome of each finding; None if unscored."""
-        return None if self.score is None else read_outcome(self.score["raw_evaluation"])
+        score = self.score
+        return None if score is None else read_outcome(score["raw_evaluation"])
+
+    def packed(self, index: int | None = None) -> "PairResult":
+        """The same in a fifth of the memory: its `score` is unpacked whenever it is asked for.
+
+        Args:
+            index: Its position, if that is another one.
+        """
+        kept = {name: value for name, value in self.__dict__.items() if value}
+        kept |= {"index": self.index if index is None else index, "crimson_score": self.crimson_score}
+        if isinstance(score := kept.get("score"), dict):
+            with suppress(ValueError):  # a judge of your own may list what is no plain data
+                kept["_packed"] = marshal.dumps(score)
+                del kept["score"]
+        made = object.__new__(PairResult)
+        made.__dict__.update(kept)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        """What a packed result does not hold as it is; what is neither here nor in the class is empty."""
+        if name == "score":
+            packed = self.__dict__.get("_packed")
+            return None if packed is None else marshal.loads(packed)
+        if name in _EMPTY:
+            return _EMPTY[name]()
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def as_dict(self) -> dict[str, Any]:
         """A JSON-ready record: the reference implementation's keys (None if unscored), then our own."""
@@ -142,6 +171,7 @@ class CrimsonScorer:
         self.strict = strict
         self.workers = workers
         self.store = store
+        self.retry_failures = retry_failures
         self._stored = None if store is None else StoredJudge(judge, store, retry_failures=retry_failures)
         self._source: Judge = self._stored or judge
         if workers not in (None, 1) and not self._is_offline:
@@ -210,9 +240,9 @@ class CrimsonScorer:
     def checked_together(self, pairs: Sequence[ReportPair], results: Sequence[PairResult]) -> list[PairResult]:
         """Sort what `stream` has yielded, and add the suspicions that need a comparison of results."""
         ordered = sorted(results, key=lambda result: result.index)
-        scored = [(result.index, result.score) for result in ordered if result.score]
-        if not scored or not self._asks_a_model:
+        if not self._asks_a_model:
             return ordered
+        scored = [(result.index, result.score) for result in ordered if result.score]
         changed = changed_references([(pairs[index], score["raw_evaluation"]) for index, score in scored])
         more = {scored[place][0]: said for place, said in changed.items()}
         return [
@@ -247,8 +277,8 @@ class CrimsonScorer:
         return isinstance(self.judge, OfflineJudge) and self.judge.signature()["judge"] == "offline"
 
     def _results(self, pairs: Iterable[ReportPair], progress: bool, total: int | None) -> Iterator[PairResult]:
-        # Closing the judge's iterator stops its work at once.
-        answers = self._in_turn(pairs) if self._is_offline else self._judged(0, list(pairs))
+        # Closing the judge's iterator stops its work at once, whatever stopped ours.
+        answers = self._in_turn(pairs) if self._is_offline else self._judged(self._ask, 0, list(pairs))
         with closing(answers) as results:
             yield from _counted(results, total) if progress else results
 
@@ -260,30 +290,25 @@ class CrimsonScorer:
         first = list(islice(later, -(-_MANY // _TOGETHER)))
         workers = self.workers or (cores() if sum(len(some) for _, some in first) >= _MANY else 1)
         tasks = chain(first, later)
-        # Keep the store open: SQLite cleans up when the last connection closes, which takes longer than a group of
-        # pairs.
+        work = _Offline(self)
+        # The store stays open meanwhile: SQLite tidies up when the last one closes it, which takes longer than judging some pairs.
         with nullcontext() if self.store is None else Store(self.store):
-            chunks: Generator[Iterable[PairResult], None, None]
-            if workers > 1:
-                chunks = in_processes(self._some, tasks, workers)
-            elif self.store:
-                chunks = (self._some(task) for task in tasks)
-            else:
-                chunks = (self._judged(*task) for task in tasks)
+            chunks = in_processes(work.packed, tasks, workers) if workers > 1 else (work(task) for task in tasks)
             with closing(chunks):
                 for chunk in chunks:
                     yield from chunk
 
-    def _some(self, task: tuple[int, list[ReportPair]]) -> list[PairResult]:
-        return sorted(self._judged(*task), key=lambda result: result.index)
+    def _ask(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
+        return self._stored.judge(pairs) if self._stored else judged(self.judge, pairs)
 
-    def _judged(self, start: int, pairs: list[ReportPair]) -> Generator[PairResult, None, None]:
-        """The results of consecutive pairs, the first of which has the index `start`."""
+    def _judged(
+        self, ask: Callable[..., Generator[tuple[int, Judgement], None, None]], start: int, pairs: list[ReportPair]
+    ) -> Generator[PairResult, None, None]:
+        """The results of pairs that follow each other, the first of which has the index `start`, by what `ask` answers."""
         seen = self._as_seen(pairs)
         asked = [pair for pair, _ in seen]
-        answers = self._stored.judge(asked) if self._stored else judged(self.judge, asked)
         reading = reader()
-        with closing(answers) as judgements:
+        with closing(ask(asked)) as judgements:
             waiting = set(range(len(pairs)))
             for index, judgement in judgements:
                 if index not in waiting:
@@ -328,6 +353,30 @@ class CrimsonScorer:
         if not (self.strict and result.suspicions):
             return result
         return replace(result, score=None, failure=f"suspect: {'; '.join(result.suspicions)}")
+
+
+class _Offline:
+    """The offline judge at work on a run, some pairs at a time: what it has read in one part it remembers in the next."""
+
+    def __init__(self, scorer: CrimsonScorer) -> None:
+        self._scorer = scorer
+
+    def __call__(self, task: tuple[int, list[ReportPair]]) -> Iterable[PairResult]:
+        results = self._scorer._judged(self._ask, *task)
+        # what is in the store comes first
+        return sorted(results, key=lambda result: result.index) if self._scorer.store else results
+
+    def packed(self, task: tuple[int, list[ReportPair]]) -> list[PairResult]:
+        """The same, for another process."""
+        return [result.packed() for result in self(task)]
+
+    @cached_property  # in the process that works
+    def _ask(self) -> Callable[..., Generator[tuple[int, Judgement], None, None]]:
+        scorer = self._scorer
+        judge = cast(OfflineJudge, scorer.judge).remembering()
+        if scorer.store is None:
+            return partial(judged, judge)
+        return StoredJudge(judge, scorer.store, retry_failures=scorer.retry_failures).judge
 
 
 def _counted(results: Iterable[PairResult], total: int | None) -> Iterator[PairResult]:

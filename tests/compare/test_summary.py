@@ -13,6 +13,7 @@ from crimson_core.compare.summary import (
     errors_by_type,
     sex,
     spread_first,
+    tally,
 )
 
 URGENT, ACTIONABLE, MINOR, BENIGN = (
@@ -53,8 +54,12 @@ RESULTS = [
 ]
 
 
+def counts(results):
+    return tally(results, clinical=True).counts()
+
+
 def test_the_clinical_figures_are_those_counted_by_hand():
-    found = clinical_figures({"a": RESULTS})["a"]
+    found = clinical_figures({"a": counts(RESULTS)})["a"]
     values = {key: (estimate.value, estimate.n) for key, estimate in found.items() if key != "crimson_score"}
     assert values == {
         "urgent_recall": (1 / 2, 2),  # R1 of R1, R2
@@ -84,12 +89,12 @@ def test_the_clinical_figures_are_those_counted_by_hand():
     ],
 )
 def test_which_errors_are_grave(made, grave):
-    assert clinical_figures({"a": [made]})["a"]["reports_without_grave_errors"].value == (0.0 if grave else 1.0)
+    assert clinical_figures({"a": counts([made])})["a"]["reports_without_grave_errors"].value == (0.0 if grave else 1.0)
 
 
 def test_where_there_is_nothing_to_count_a_figure_is_not_a_number():
     for results in ([RESULTS[3]], [result(0)]):
-        found = clinical_figures({"a": results})["a"]
+        found = clinical_figures({"a": counts(results)})["a"]
         assert math.isnan(found["urgent_recall"].value)
         assert (found["urgent_recall"].n, found["crimson_score"].n_left_out) == (0, results[0].score is None)
 

@@ -1,5 +1,7 @@
 import json
 import math
+import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -208,3 +210,17 @@ def test_the_core_imports_no_engine():
     heavy = ["torch", "transformers", "openai", "evaluate", "datasets", "pandas", "numpy", "CRIMSON", "scipy"]
     code = f"import sys, crimson_core, crimson_core.cli; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_packed_result_is_the_same_one():
+    whole, failed = CrimsonScorer("offline").score(PAIRS)[0], CrimsonScorer(BackwardsJudge()).score(PAIRS)[2]
+    for result in (whole, failed):
+        packed = pickle.loads(pickle.dumps(result.packed()))
+        assert packed == result == packed.packed() and packed.as_dict() == result.as_dict()
+        assert packed.outcome == result.outcome
+        assert math.isnan(packed.crimson_score) or packed.crimson_score == result.crimson_score
+    assert whole.packed(7) == replace(whole, index=7)
+    odd = replace(whole, score=whole.score | {"raw_evaluation": {"x": object()}})
+    assert odd.packed() == odd, "what cannot be packed stays"
+    with pytest.raises(AttributeError, match="nothing"):
+        whole.packed().nothing  # noqa: B018

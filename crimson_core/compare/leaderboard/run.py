@@ -104,7 +104,7 @@ def run_leaderboard(
             pairs = systems.interleaved()
             try:
                 for result in scorer.stream(pairs, progress=progress):
-                    found.append(result)
+                    found.append(result.packed())
             except KeyboardInterrupt:
                 interrupted = True
             results = systems.results(scorer.checked_together(pairs, found))

@@ -1,6 +1,7 @@
 """The offline judge: findings of both reports, their significance, their matches, and what is wrong."""
 
 from collections.abc import Callable, Generator, Sequence
+from copy import copy
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from crimson_core.judges.rules.significance import Patient, patient_of, signific
 from crimson_core.protocol.evaluation import AttributeError, Errors, Evaluation, Finding, Match
 from crimson_core.protocol.pair import ReportPair
 
-# What is remembered, only while a call lasts, since it is patient data: reports, since candidates of several systems come with
+# What is remembered, only while a call or a run lasts, since it is patient data: reports, since candidates of several systems come with
 # the same reference, and sentences, since most of those that radiologists and models write have been written before.
 _REPORTS = 64
 _SENTENCES = 4_096
@@ -38,10 +39,17 @@ class OfflineJudge:
     def __init__(self) -> None:
         """Load the lexicon now, so that the first pair is as fast as the others."""
         lexicon(), rules()
+        self._read: Callable[[str], Read] | None = None
+
+    def remembering(self) -> "OfflineJudge":
+        """The same judge for calls that are parts of one run: it remembers between them, as long as it is there."""
+        judge = copy(self)
+        judge._read = _remembering()
+        return judge
 
     def judge(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
         """Yield the judgements in order; this judge fails on no report."""
-        read = lru_cache(_REPORTS)(partial(read_findings, read=lru_cache(_SENTENCES)(read_sentence)))
+        read = self._read or _remembering()
         for index, pair in enumerate(pairs):
             yield index, Judgement(evaluate_pair(pair, read))
 
@@ -49,6 +57,10 @@ class OfflineJudge:
         """The versions of the lexicon and of the rules, for people, and the digest of all that decides a judgement."""
         versions = {"lexicon": str(lexicon().version), "rules": str(rules()["version"])}
         return {"judge": "offline"} | versions | {"reading": reading_digest()}
+
+
+def _remembering() -> Callable[[str], Read]:
+    return lru_cache(_REPORTS)(partial(read_findings, read=lru_cache(_SENTENCES)(read_sentence)))
 
 
 def evaluate_pair(pair: ReportPair, read: Callable[[str], Read] = read_findings) -> Evaluation:
