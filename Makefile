@@ -50,7 +50,7 @@ lock: $(TEST_VENV)/.done  ## Write requirements.lock: every distribution of the 
 	mv requirements.lock.new requirements.lock
 
 audit: $(AUDIT_VENV)/.done  ## Look up the known weaknesses of all that requirements.lock names (asks PyPI).
-	$(AUDIT_VENV)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
+	$(AUDIT_VENV)/bin/pip-audit --strict --requirement requirements.lock --no-deps --disable-pip
 
 space: dist/space/crimson  ## Write the folder of the Hub Space, dist/space/crimson.
 
