@@ -1,7 +1,6 @@
 """`crimson score`: the report pairs of a file, judged and scored."""
 
 import json
-import operator
 import os
 import shutil
 import sys
@@ -42,7 +41,7 @@ from crimson_core.cli.options import (
 )
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption, shown, store_path
 from crimson_core.compare.exports import pairs_csv
-from crimson_core.compare.summary import summarize
+from crimson_core.compare.summary import Tally, tally
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair
 from crimson_core.run.accelerate import AccelerateJudge, launched
@@ -160,6 +159,8 @@ def score(
             kept_rows, {"reference": reference_column, "prediction": prediction_column}, **optional
         )
         pairs = pairs_from_rows(kept_rows, columns, source, fill_missing=fill_missing)
+        n_blank = len(rows) - len(kept_rows)
+        del rows, kept_rows  # the pairs hold what is judged of them
     kept_in = store_path(store, no_store, retry_failures)
     to_standard = output is not None and str(output) == _STANDARD
     if to_standard:
@@ -176,33 +177,49 @@ def score(
     else:
         scorer = CrimsonScorer(judge, workers=workers, **kept, **options)
 
+    # A judge that answers in the order of the pairs needs no results to be held: they stand in the output, and are counted.
+    streaming = scorer.keeps_order and not to_standard and (output is None or output.suffix.lower() not in _WRITERS)
+    counts, shown_first = Tally(), []
     results: list[PairResult] = []
-    interrupted = False
+    n_done, interrupted = 0, False
     with _Output(output, file, lambda: scorer.stored(pairs)) as out:
         try:
             for result in scorer.stream(pairs, progress=wanted(progress)):
-                results.append(result)
+                n_done, last = n_done + 1, result
+                if not streaming:
+                    results.append(result.packed())
                 out.write(result)
+                if streaming:
+                    counts.add(result)
+                    if n_done <= _MOST_ROWS:
+                        shown_first.append(result)
         except KeyboardInterrupt:
             interrupted = True
-            out.catch_up(results)
-        results = scorer.checked_together(pairs, results)
+            if n_done:
+                out.catch_up(n_done, last)
+            if streaming and len(counts.scores) < n_done:
+                counts.add(last)
+        if not streaming:
+            results = scorer.checked_together(pairs, results)
+            counts, shown_first = tally(results), results[:_MOST_ROWS]
         if not interrupted:
-            out.finish(results, scorer.signature)
+            out.finish(None if streaming else results, scorer.signature)
             if isinstance(scorer.judge, AccelerateJudge):
                 scorer.judge.close()  # where the run broke off, the launcher ends the other processes
 
     context_columns = [column for role, column in columns.items() if role in CONTEXT_FIELDS]
     if to_standard:
         print("".join(_json_line(result) + "\n" for result in results), end="")
-    empty = _empty_reports(pairs, len(rows) - len(kept_rows))
-    _print_results(results, scorer.signature, context_columns, scorer.store, empty, console(stderr=to_standard))
+    empty = _empty_reports(pairs, n_blank)
+    _print_results(
+        shown_first, counts, scorer.signature, context_columns, scorer.store, empty, console(stderr=to_standard)
+    )
     if interrupted:
-        print(f"Interrupted: {len(results)} of {len(pairs)} pairs were judged.", file=sys.stderr)
+        print(f"Interrupted: {len(counts.scores)} of {len(pairs)} pairs were judged.", file=sys.stderr)
         if scorer.store:
             print("They are in the store: run the same command again to go on.", file=sys.stderr)
         raise typer.Exit(_INTERRUPTED)
-    if any(result.score is None for result in results):
+    if counts.failures:
         raise typer.Exit(_UNSCORED)
 
 
@@ -253,7 +270,7 @@ class _Output:
                 f"{self.partial} holds what an interrupted run has judged. Move it away or delete it, then run again."
             )
         self.file.truncate(0)
-        self.written: list[PairResult] = []
+        self.n_written = 0
 
     def __enter__(self) -> "_Output":
         return self
@@ -264,31 +281,28 @@ class _Output:
             with self._writing():
                 self.file.write(_json_line(result) + "\n")  # at once, so that no interrupt cuts the line
                 self.file.flush()
-            self.written.append(result)
+            self.n_written += 1
 
-    def catch_up(self, results: list[PairResult]) -> None:
-        """Add the pair that an interrupt kept from being written, if there is one."""
+    def catch_up(self, n_done: int, last: PairResult) -> None:
+        """Add the last of `n_done` pairs, if an interrupt kept it from being written."""
         if not self.output:
             return
         with self._writing():
             self.file.flush()  # what the interrupt kept back
             with self.partial.open(encoding="utf-8") as lines:
-                written = sum(1 for _ in lines)
-        del self.written[written:]
-        self.written += results[len(self.written) : written]
-        for result in results[written:]:
-            self.write(result)
+                self.n_written = sum(1 for _ in lines)
+        if self.n_written < n_done:
+            self.write(last)
 
-    def finish(self, results: list[PairResult], signature: str) -> None:
-        """Put the pairs in order and the file, in the format of its ending, in its place."""
+    def finish(self, results: list[PairResult] | None, signature: str) -> None:
+        """Put the file in its place: with these results, in the format of its ending, or, for None, as it was written."""
         if not self.output:
             return
         with self._writing():
-            write = _WRITERS.get(self.output.suffix.lower())
-            # in another order, or seen otherwise beside each other
-            if write or not all(map(operator.is_, self.written, results)):
+            if results is not None:
+                write = _WRITERS.get(self.output.suffix.lower(), _write_lines)
                 with written_whole(self.output, binary=True, private=True) as file:
-                    (write or _write_lines)(results, signature, file)
+                    write(results, signature, file)
                 self.partial.unlink()
             else:
                 os.fsync(self.file.fileno())
@@ -302,7 +316,7 @@ class _Output:
         with self._writing():
             self.file.close()
         if self.partial.exists():
-            if self.written:
+            if self.n_written:
                 print(f"The pairs that were judged are kept in {self.partial}.", file=sys.stderr)
             else:
                 self.partial.unlink()
@@ -375,7 +389,8 @@ def _json_line(result: PairResult) -> str:
 
 
 def _print_results(
-    results: list[PairResult],
+    first: list[PairResult],
+    counts: Tally,
     signature: str,
     context_columns: list[str],
     store: Path | None,
@@ -387,34 +402,32 @@ def _print_results(
     for header in ("score", *_SHORT.values()):
         table.add_column(header, justify="right")
     table.add_column("attribute errors, repairs or why unscored", overflow="fold")
-    for result in results[:_MOST_ROWS]:
+    for result in first:
         table.add_row(str(result.index + 1), printable(result.id or ""), *_cells(result))
     out.print(table)
-    if len(results) > _MOST_ROWS:
-        out.print(f"… and {len(results) - _MOST_ROWS} more pairs; -o writes them all")
+    if len(counts.scores) > len(first):
+        out.print(f"… and {len(counts.scores) - len(first)} more pairs; -o writes them all")
 
-    summary = summarize(results, signature)
+    summary = counts.summary(signature)
     out.print()
-    out.print(
-        f"CRIMSON score  {_number(summary['crimson_score'])}  mean of {summary['n_pairs'] - summary['n_unscored']} pairs"
-    )
-    means = "  ".join(f"{name} {_number(summary[f'mean_{kind}'], 2)}" for kind, name in _SHORT.items())
+    out.print(f"CRIMSON score  {_number(summary.crimson_score)}  mean of {summary.n_pairs - summary.n_unscored} pairs")
+    means = "  ".join(f"{name} {_number(summary.mean_errors[kind], 2)}" for kind, name in _SHORT.items())
     out.print(f"Errors a pair  {means}")
-    suspect = f"   suspect {summary['n_suspect']}" if summary["n_suspect"] else ""
-    out.print(f"Unscored       {summary['n_unscored']}   repaired {summary['n_repaired']}{suspect}")
-    if summary["n_unrecognised"]:
+    suspect = f"   suspect {summary.n_suspect}" if summary.n_suspect else ""
+    out.print(f"Unscored       {summary.n_unscored}   repaired {summary.n_repaired}{suspect}")
+    if summary.n_unrecognised:
         out.print(
-            f"Unrecognised   {summary['n_unrecognised']} pairs: a report holds nothing that this judge knows, and counts as normal"
+            f"Unrecognised   {summary.n_unrecognised} pairs: a report holds nothing that this judge knows, and counts as normal"
         )
     if empty:
         out.print(f"No words       {empty}")
     out.print(f"Context        {', '.join(context_columns) or 'none'}")
     out.print(f"Signature      {signature}", soft_wrap=True)
     if store:
-        read = sum(result.from_store for result in results)
-        old = sum(result.from_store and result.score is None for result in results)
+        old = counts.n_failures_read
         again = f" ({old} of them unscored: --retry-failures judges these again)" if old else ""
-        out.print(f"Store          read {read}{again}, judged {len(results) - read}: {shown(store)}", soft_wrap=True)
+        judged = summary.n_pairs - counts.n_read
+        out.print(f"Store          read {counts.n_read}{again}, judged {judged}: {shown(store)}", soft_wrap=True)
     out.print("Research use only, not for clinical decisions.")
 
 

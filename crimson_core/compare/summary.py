@@ -74,6 +74,7 @@ class Tally:
     def __init__(self, *, clinical: bool = False) -> None:
         self.scores = array("d")
         self.n_repaired = self.n_suspect = self.n_unrecognised = self.n_urgent = self.n_urgent_missed = 0
+        self.n_read = self.n_failures_read = 0  # from a store
         self.failures: dict[int, str | None] = {}
         self._errors = dict.fromkeys(ERROR_COUNT_KEYS, 0)
         self._counts = array("d") if clinical else None
@@ -85,6 +86,8 @@ class Tally:
         self.n_repaired += bool(result.repairs)
         self.n_suspect += bool(result.suspicions)
         self.n_unrecognised += bool(result.unrecognised)
+        self.n_read += result.from_store
+        self.n_failures_read += result.from_store and score is None
         if score is None:
             self.failures[result.index] = result.failure
             if self._counts is not None:

@@ -271,6 +271,11 @@ class CrimsonScorer:
             return [(pair, []) for pair in pairs]
         return seen
 
+    @property
+    def keeps_order(self) -> bool:
+        """Whether `stream` yields the results in the order of the pairs, and `checked_together` changes none."""
+        return self._is_offline
+
     @cached_property
     def _is_offline(self) -> bool:
         # itself, and not in workers of Ray's or with an encoder
