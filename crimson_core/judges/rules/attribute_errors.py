@@ -123,7 +123,7 @@ def _pooled(findings: Sequence[ReportFinding]) -> Attributes:
     if len(told) == 1:
         return told[0]
 
-    def together(place: str) -> frozenset[str]:
+    def together(place: str) -> frozenset[Any]:
         return frozenset().union(*(getattr(t, place) for t in told))
 
     return Attributes(

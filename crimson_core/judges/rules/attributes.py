@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 from crimson_core.judges.rules.clauses import Clause
@@ -166,7 +167,12 @@ def _gravest_position(told: Sequence[str]) -> str | None:
 
 # Kind of modifier -> the attribute that it tells, and what its values come to.
 _MADE_OF: dict[str, tuple[str, Callable[[Sequence[Any]], Any]]] = {
-    "side": ("sides", lambda told: _SIDES[told[0]] if len(told) == 1 else frozenset().union(*map(_SIDES.get, told))),
+    "side": (
+        "sides",
+        lambda told: (
+            _SIDES[told[0]] if len(told) == 1 else frozenset(chain.from_iterable(_SIDES[side] for side in told))
+        ),
+    ),
     "dominant": ("dominant", lambda told: told[0]),
     "zone": ("zones", frozenset),
     "sites": ("sites", frozenset),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from crimson_core.judges.rules.attributes import Attributes, Mention
 from crimson_core.judges.rules.clauses import Clause, clauses
@@ -264,7 +264,7 @@ def _read(
             meant = None
             if told.tentative is not None and last:
                 meant = next((i for i in range(len(found) - 1, recent - 1, -1) if found[i].present), None)
-            if meant is not None and _explains(told.findings, found[meant], words):
+            if told.tentative is not None and meant is not None and _explains(told.findings, found[meant], words):
                 found[meant] = _explained(found[meant], _moved(told.findings, start), told.tentative)
                 role = "explains"
             elif not told.names and last:
@@ -374,7 +374,7 @@ def _all_apart(found: list[ReportFinding], words: Lexicon) -> bool:
     return True
 
 
-def _narrowest_first(finding: ReportFinding, words: Lexicon) -> tuple:
+def _narrowest_first(finding: ReportFinding, words: Lexicon) -> tuple[Any, ...]:
     told = finding.attributes
     return (
         min(words.depths[concept] for concept in finding.concepts),

@@ -90,7 +90,7 @@ def _answers(sentence: str) -> Iterator[tuple[int, int, int, str]]:
     """Where the name begins that is asked about, where its answer begins and ends, and the answer."""
     label = 0
     for match in _ANSWER.finditer(sentence):
-        answer = match.lastgroup
+        answer = str(match.lastgroup)
         if answer == "sign":
             if match["sign"] in "01" and not match["asks"] and match[0][0] != ",":
                 continue

@@ -502,7 +502,7 @@ def _concept(key: str, entry: dict[str, Any]) -> Concept:
 
 
 def _distances(concepts: dict[str, Concept]) -> dict[tuple[str, str], int]:
-    distances = {}
+    distances: dict[tuple[str, str], int] = {}
     for key in concepts:
         level, steps = {key}, 0
         while level:

@@ -1,5 +1,7 @@
 """Which findings of two reports are the same observation."""
 
+from collections.abc import Sequence
+
 from crimson_core.judges.rules.assignment import best_assignment
 from crimson_core.judges.rules.attributes import Attributes
 from crimson_core.judges.rules.devices import position
@@ -51,7 +53,7 @@ def match_findings(references: list[ReportFinding], predictions: list[ReportFind
     return sorted(matches)
 
 
-def in_parts(references: list[ReportFinding], predictions: list[ReportFinding]) -> set[tuple[int, int]]:
+def in_parts(references: Sequence[ReportFinding], predictions: Sequence[ReportFinding]) -> set[tuple[int, int]]:
     """Positions (reference, prediction) of a finding in one report and of what it is made of in the other, where all is there.
 
     A hydropneumothorax is a pneumothorax and an effusion on one side.

@@ -190,7 +190,8 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
                 mention.concepts = (lexicon.composites[tag.value, named],)
                 mention.named_by += (tag,)
                 spent.add(tag)
-                if tag.start in damage and found.pop(tag.start, None):
+                if tag.start in damage and tag.start in found:
+                    del found[tag.start]
                     mention.start, mention.end = min(mention.start, tag.start), max(mention.end, tag.end)
                 break
     return spent

@@ -71,7 +71,9 @@ class MiniLMJudge(OfflineJudge):
 
 def _statements() -> tuple[list[str | None], list[str]]:
     """Concept ids and their terms; None for a statement that is no finding."""
-    told = [(key, term) for key, entry in concept_entries().items() for term in entry["terms"]]
+    told: list[tuple[str | None, str]] = [
+        (key, term) for key, entry in concept_entries().items() for term in entry["terms"]
+    ]
     told += [(None, statement) for entry in concept_entries().values() for statement in entry.get("normal", ())]
     told += [(None, statement) for statement in lexicon().neutral_statements]
     return [name for name, _ in told], [text for _, text in told]

@@ -5,7 +5,7 @@ all others, so that `crimson lexicon check` and the tests make these, and the ju
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.resources.abc import Traversable
@@ -297,16 +297,24 @@ class RulesFile(TypedDict):
 # --- files
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # C where it is installed
     """Reads YAML, but refuses a key that stands twice, of which YAML keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         made = super().construct_mapping(node, deep)
         if len(made) < len(node.value):
-            seen: set[str] = set()
-            twice = next(key.value for key, _ in node.value if key.value in seen or seen.add(key.value))
+            twice = next(_repeated(key.value for key, _ in node.value))
             raise yaml.constructor.ConstructorError(None, None, f"{twice} stands twice", node.start_mark)
         return made
+
+
+def _repeated(phrases: Iterable[str]) -> Iterator[str]:
+    """What stands in a list again."""
+    seen: set[str] = set()
+    for phrase in phrases:
+        if phrase in seen:
+            yield phrase
+        seen.add(phrase)
 
 
 def read_yaml(text: str) -> Any:
@@ -368,7 +376,9 @@ def _quick(files: Files) -> list[str]:
 
 def _keys(files: Files) -> Iterator[str]:
     """Keys of entries that are not known, or missing."""
-    entries = [(name, key, entry, ConceptEntry) for name, key, entry in _concepts(files)]
+    entries: list[tuple[str, str, Mapping[str, Any], Any]] = [
+        (name, key, entry, ConceptEntry) for name, key, entry in _concepts(files)
+    ]
     rules = files[RULES]["significance"]
     entries += [(RULES, f"significance.{place}", rule, SignificanceRule) for place, rule in enumerate(rules)]
     for name, key, entry, kind in entries:
@@ -477,10 +487,8 @@ def _twice(files: Files, normalised: Callable[[str], str]) -> Iterator[str]:
             yield f"{RULES}: significance.{place}.why: stands twice, and is the name of a rule ({rule['why']})"
         whys.add(rule["why"])
     for name, content in files.items():
-        for place, phrases in _lists(content, ()):
-            seen: set[str] = set()
-            twice = [phrase for phrase in phrases if phrase in seen or seen.add(phrase)]
-            yield from (f"{name}: {place}: {phrase} stands twice" for phrase in twice)
+        for where, phrases in _lists(content, ()):
+            yield from (f"{name}: {where}: {phrase} stands twice" for phrase in _repeated(phrases))
 
 
 def _lists(content: Any, place: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:

@@ -124,6 +124,7 @@ def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
                 continue
             block = None
         following = _LINE_START.match(report, match.end())
+        assert following  # the pattern matches everywhere
         first = following["word"][:1]
         wrapped = width >= _LEAST_WIDTH and len(line.rstrip()) + 1 + len(following["word"]) > width
         # Without letter case to tell, a long line without a stop goes on.
