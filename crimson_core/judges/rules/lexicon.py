@@ -216,7 +216,10 @@ def _build() -> Lexicon:
     for value, forms in data["change"].items():
         for form, terms in forms.items():
             for term in terms:
+                states = [tag for tag in _tags(phrases, _words(term)) if tag.kind == "states"]
                 add(term, "change", (value, form == "nouns"))
+                for state in states:  # "the heart has enlarged"
+                    add(term, "states", state.value)
     for more in data["asymmetry"]:
         for side, other in (("left", "right"), ("right", "left")):
             for phrase in (

@@ -141,7 +141,8 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
             if found[state.start].concepts[0] in lexicon.concepts[concept].broader:
                 found[state.start].concepts = (concept,)  # "fracture of the left ribs" names more than a fracture
                 found[state.start].named_by += (structure,)
-            elif clause.enumerated(structure, state):  # "left rib and clavicle fractures"
+            elif found[state.start].concepts != (concept,) and clause.enumerated(structure, state):
+                # "left rib and clavicle fractures"
                 listed = Mention((concept,), structure.start, structure.end, named_by=(structure, state))
                 found.setdefault(structure.start, listed)
                 continue
