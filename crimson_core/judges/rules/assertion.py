@@ -53,6 +53,11 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
         for mention in found:
             if mention.start < cue.end:
                 _hedge(mention, cue)
+    for cue in clause.cues("outweighed"):  # "favor edema over infection"
+        favored = (c for c in clause.cues("uncertain_before") if clause.words[c.start].startswith("favor"))
+        if any(c.end <= cue.start for c in favored):
+            for mention in _list_after(found, cue, clause):
+                _decide(mention, "unsaid", cue)
     for value in ("hypothetical", "history"):
         for cue in clause.cues(value):
             for mention in found:

@@ -7,7 +7,7 @@ from crimson_core.judges.rules.attributes import Attributes
 from crimson_core.judges.rules.devices import position
 from crimson_core.judges.rules.extraction import ReportFinding
 from crimson_core.judges.rules.lexicon import lexicon, rules
-from crimson_core.judges.rules.matching import compares_sides, concept_steps, interchangeable, zone_gap
+from crimson_core.judges.rules.matching import compares_sides, concept_steps, interchangeable, other_diagnosis, zone_gap
 from crimson_core.protocol.evaluation import ErrorType
 
 _SEVERITY_WORDS = {1: "trace", 2: "small or mild", 3: "moderate", 4: "large or severe", 5: "massive"}
@@ -229,6 +229,10 @@ def _specificity(reference: ReportFinding, prediction: ReportFinding, rule: dict
     if left_open - open_in_reference >= rule["too_many_alternatives"]:
         what = f"The candidate leaves open which of {left_open} it is, the reference {open_in_reference}"
         yield _error("unspecific", rule["alternatives"], what)
+        return
+    if other_diagnosis(reference, prediction):
+        what = f"The reference says {_names(reference)}, the candidate {_names(prediction)}"
+        yield _error("overinterpretation", rule["other_diagnosis"], what)
         return
     steps = concept_steps(reference, prediction)
     if not steps:

@@ -117,8 +117,8 @@ class _Told:
             return False
         for place in range(change.start - 1, -1, -1):
             here = self._by_place.get(place, ())
-            if any(tag.kind == "concept" for tag in here):
-                return False
+            if any(tag.kind == "concept" or (tag.kind == "states" and tag.value in states) for tag in here):
+                return False  # named already: "the heart is enlarged, increased in size from the last study"
             if any(
                 tag.kind == "anatomy" and (tag.value, state) in self._composites for tag in here for state in states
             ):

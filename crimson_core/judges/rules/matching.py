@@ -9,6 +9,7 @@ from crimson_core.judges.rules.extraction import ReportFinding
 from crimson_core.judges.rules.lexicon import interchangeable_pairs, lexicon, rules
 
 _DETAILS = ("sides", "zones", "sites", "sizes_mm", "temporal", "uncertain")
+_FRESH = frozenset(("new", "acute"))
 _ZONE_ORDER = {"upper": 0, "mid": 1, "lower": 2}
 
 
@@ -104,9 +105,11 @@ def similarity(reference: ReportFinding, prediction: ReportFinding) -> float:
         score = max(score, weights["interchangeable"])
     if {position(reference), position(prediction)} == {"good", "bad"}:
         score -= weights["other_position"]
-    if _other_diagnosis(reference, prediction):
+    if other_diagnosis(reference, prediction):
         score -= weights["other_diagnosis"]
     one, other = reference.attributes, prediction.attributes
+    if "old" in (one.temporal, other.temporal) and {one.temporal, other.temporal} & _FRESH:
+        score -= weights["other_age"]
     if compares_sides(reference, prediction):
         if one.sides and other.sides and not one.sides & other.sides:
             score -= weights["wrong_side"]
@@ -150,9 +153,13 @@ def interchangeable(reference: ReportFinding, prediction: ReportFinding) -> bool
     return any((r, p) in pairs for r in reference.concepts for p in prediction.concepts)
 
 
-def _other_diagnosis(reference: ReportFinding, prediction: ReportFinding) -> bool:
+def other_diagnosis(reference: ReportFinding, prediction: ReportFinding) -> bool:
     """Whether the reports explain the appearance by two diagnoses that have nothing to do with each other."""
-    if not reference.appearance or not prediction.appearance:
+    if not (reference.appearance or prediction.appearance):
+        return False
+    if not (reference.appearance and prediction.appearance) and set(reference.concepts) & set(prediction.concepts):
+        return False  # one names the appearance and leaves it at that
+    if any(lexicon().concepts[concept].vague for finding in (reference, prediction) for concept in finding.diagnoses):
         return False
     pairs = [(one, other) for one in reference.diagnoses for other in prediction.diagnoses]
     return not any(other in lexicon().near[one] or (one, other) in interchangeable_pairs() for one, other in pairs)

@@ -535,7 +535,8 @@ def _same_appearance(earlier: Mention, last: Mention, clause: Clause, lexicon: L
 
 def _explained(appearance: Mention, diagnosis: Mention, tentative: bool) -> Mention:
     concepts = (*appearance.concepts, *diagnosis.concepts) if tentative else diagnosis.concepts
-    left = tuple(c for c in appearance.concepts if c not in diagnosis.concepts) if tentative else ()
+    signs_left = appearance.appearance or appearance.concepts  # "opacity, likely edema, less likely infection"
+    left = tuple(c for c in signs_left if c not in diagnosis.concepts) if tentative else ()
     signs = () if tentative else appearance.concepts
     merged = _merged(appearance, diagnosis, concepts, tentative)
     return replace(merged, appearance=left + diagnosis.appearance, signs=(*merged.signs, *signs))

@@ -117,6 +117,7 @@ class LanguageFile(TypedDict):
             "uncertain_before",
             "uncertain_after",
             "not_excluded_after",
+            "outweighed",
             "affirmed",
         ],
         Phrases,
@@ -163,6 +164,7 @@ class _Matching(TypedDict):
     interchangeable: Share
     other_diagnosis: Share
     other_position: Share
+    other_age: Share
     wrong_side: Share
     one_side_of_two: Share
     zone_gap: dict[Literal[0, 1, 2], Share]
@@ -217,6 +219,7 @@ class _Temporal(TypedDict):
 class _Specificity(TypedDict):
     too_many_alternatives: Annotated[int, Field(ge=1)]
     alternatives: _Graded
+    other_diagnosis: _Graded
     significant: _Graded
     negligible: _Graded
     interchangeable: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
