@@ -36,7 +36,7 @@ _MAY_ANSWER = re.compile(
 _SIGNS = {"+": "present", "1": "present"}
 _LEADING_SIGN = re.compile(r"\s?[(\[]\s?(?P<sign>[-–−+])\s?[)\]]")
 _EMPTY_BOX = re.compile(r"^\s{0,40}(?:[-*•]\s?)?(?:\[\s?\]|\(\s?\)|☐)")
-_ITEM = re.compile(r"[,;|\n{]")
+_ITEM = re.compile(r"[,;|\n{\]]")
 _ASKS = re.compile(r"[:=|]")
 _LETTER = re.compile(r"[A-Za-z]")
 _CUES = {"absent": "answered_no", "unsaid": "answered_nothing", "hedged": "answered_perhaps"}
