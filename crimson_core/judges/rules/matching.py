@@ -108,7 +108,7 @@ def similarity(reference: ReportFinding, prediction: ReportFinding) -> float:
     if other_diagnosis(reference, prediction):
         score -= weights["other_diagnosis"]
     one, other = reference.attributes, prediction.attributes
-    if "old" in (one.temporal, other.temporal) and {one.temporal, other.temporal} & _FRESH:
+    if one.temporal == "old" and other.temporal in _FRESH:
         score -= weights["other_age"]
     if compares_sides(reference, prediction):
         if one.sides and other.sides and not one.sides & other.sides:
