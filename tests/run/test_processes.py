@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -139,3 +140,36 @@ def test_no_process_outlives_the_command(tmp_path, stop):
     if stop == signal.SIGINT:
         assert run.returncode == 130
         assert "Interrupted: " in err and "Signature" in out
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_kill_loses_at_most_a_second_of_judging(tmp_path, workers):
+    log, store, count = tmp_path / "log", tmp_path / "s.sqlite", 1_500
+    arguments = [sys.executable, "-c", "import unruly; unruly.run()", log, store, workers, count]
+    command, folders = list(map(str, arguments)), [Path(__file__).parent, Path(__file__).parents[2]]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
+
+    def judged():
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [(name, float(when)) for name, when in map(str.split, lines)]
+
+    lost = []
+    for more in (150, 400):
+        run = subprocess.Popen(command, env=environment)
+        before, deadline = len(judged()), time.monotonic() + 60
+        while len(judged()) < before + more and time.monotonic() < deadline:
+            time.sleep(0.01)
+        at_work = psutil.Process(run.pid).children()
+        run.kill()
+        killed = time.time()
+        run.wait()
+        psutil.wait_procs(at_work, timeout=10)  # they end with what they have in hand
+        with Store(store) as kept:
+            there = {entry["reference"] for entry in kept.entries()}
+        gone = [when for name, when in judged() if f"Nodule of {name} mm." not in there]
+        assert all(killed - when < 1 for when in gone)
+        lost += gone
+    subprocess.run(command, env=environment, check=True)
+    with Store(store) as kept:
+        assert kept.verify() == (count, [], [])
+    assert len(judged()) == count + len(lost), "nothing else was judged twice"

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
+import time
 
-from crimson_core import JudgeError
+from crimson_core import CrimsonScorer, JudgeError, ReportPair
 from crimson_core.judges.rules import OfflineJudge
 
 
@@ -20,3 +22,25 @@ class UnrulyJudge(OfflineJudge):
             if word == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             yield index, judgement
+
+
+class LoggingJudge(OfflineJudge):
+    """Takes two milliseconds longer for each pair, and notes which it has judged, and when."""
+
+    def __init__(self, log):
+        super().__init__()
+        self.log = log
+
+    def judge(self, pairs):
+        for index, judgement in super().judge(pairs):
+            time.sleep(0.002)
+            with open(self.log, "a") as file:
+                file.write(f"{pairs[index].id} {time.time()}\n")
+            yield index, judgement
+
+
+def run() -> None:
+    """Judge with one of these, as a program that may be killed."""
+    log, store, workers, count = sys.argv[1:]
+    asked = [ReportPair(f"Nodule of {n} mm.", "Nodule.", id=str(n)) for n in range(int(count))]
+    CrimsonScorer(LoggingJudge(log), store=store, workers=int(workers)).score(asked)
