@@ -4,16 +4,22 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
-from crimson_core import CrimsonError, CrimsonScorer, PairResult, ReportPair
+from crimson_core import CrimsonError, CrimsonScorer, PairResult, ReportPair, explain_pair
+from crimson_core.compare.explaining import explanation_text
+from crimson_core.judges import parse_spec
+from crimson_core.run.processes import Pool, TookTooLongError, cores
 
 # Pairs of one run that are judged before another session has its turn.
 _TURN = 64
 _TICK = 0.25  # seconds between two looks at a run
 
+_LONGEST = 30.0  # seconds that reports may take, judged offline
+_pool = Pool(max(2, cores()))  # so that no visitor waits for another one's text
 _loading = threading.Lock()
 _turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -41,6 +47,8 @@ def warm_up(judge: str) -> None:
 
         try:
             scorer_for(judge)
+            if _is_offline(judge):
+                in_process(_scored, [ReportPair("Clear lungs.", "Clear lungs.")])
         except CrimsonError as error:  # a visitor who asks for the judge is told, too
             print(f"crimson: judge {judge}: {error}", file=sys.stderr)
 
@@ -48,16 +56,61 @@ def warm_up(judge: str) -> None:
 
 
 def judge_in_turns(judge: str, pairs: Sequence[ReportPair]) -> Iterator[PairResult]:
-    """Results as they are done. Runs that are on at once take turns, and one call at a time reaches a judge.
+    """Results as they are done. Runs that are on at once take turns, and one call at a time reaches a model.
+
+    Offline, each turn has a process of its own.
 
     Raises:
         CrimsonError: The judge cannot be loaded or cannot go on.
     """
     scorer = scorer_for(judge)
     for start in range(0, len(pairs), _TURN):
+        if _is_offline(judge):
+            yield from (result.packed(start + result.index) for result in _in_time(pairs[start : start + _TURN]))
+            continue
         with _turns[judge]:
             for result in scorer.stream(pairs[start : start + _TURN]):
                 yield replace(result, index=start + result.index)
+
+
+def in_process(work: Callable[..., Any], *args: Any) -> Any:
+    """What `work(*args)`, which reads reports, gives in a process of its own.
+
+    Raises:
+        TookTooLongError: It was not done in time.
+    """
+    return _pool.ask(_LONGEST, work, *args)
+
+
+def _is_offline(judge: str) -> bool:
+    return parse_spec(judge).prefix == "offline"
+
+
+def _in_time(pairs: Sequence[ReportPair]) -> list[PairResult]:
+    """The offline judge's results; a pair that takes too long is a failure, and those beside it are not."""
+    try:
+        return in_process(_scored, pairs)
+    except TookTooLongError as error:
+        if len(pairs) == 1:
+            return [PairResult(0, pairs[0].id, failure=f"{error} Give shorter reports.")]
+        return [_in_time([pair])[0].packed(index) for index, pair in enumerate(pairs)]
+
+
+def _scored(pairs: Sequence[ReportPair]) -> list[PairResult]:
+    return [result.packed() for result in scorer_for("offline").score(pairs)]
+
+
+def explained(pair: ReportPair) -> str:
+    """How the offline judge reads a pair.
+
+    Raises:
+        TookTooLongError: It was not done in time.
+    """
+    return str(in_process(_explained, pair))
+
+
+def _explained(pair: ReportPair) -> str:
+    return explanation_text(explain_pair(pair))
 
 
 class Run:

@@ -4,11 +4,10 @@ import json
 
 import gradio as gr
 
-from crimson_core import CrimsonError, InputError, PairResult, ReportPair, explain_pair, make_pairs
-from crimson_core.compare.explaining import explanation_text
+from crimson_core import CrimsonError, InputError, PairResult, ReportPair, make_pairs
 from crimson_core.compare.html.pair import pair_html
 from crimson_core.run.tables import pairs_from_rows, read_rows
-from space.judging import judge_in_turns, scorer_for
+from space.judging import explained, judge_in_turns, scorer_for
 from space.parts import PRIVATE, PairTab, html, judge_choice, privacy_text, refused
 from space.settings import Settings
 from space.uploads import EXAMPLES, check_lengths
@@ -103,11 +102,11 @@ def _fields(pair: ReportPair) -> tuple[str, ...]:
 
 def _shown(pair: ReportPair, result: PairResult, signature: str, title: str) -> tuple:
     record = {key: value for key, value in result.as_dict().items() if key != "index"} | {"signature": signature}
-    offline = "judge:offline|" in signature  # only the rules can say how they read
+    offline = "judge:offline|" in signature and result.score is not None  # only the rules can say how they read
     return (
         pair_html(pair, result, signature, title),
         json.dumps(record, ensure_ascii=False, indent=2),
         gr.update(visible=True),
-        explanation_text(explain_pair(pair)) if offline else None,
+        explained(pair) if offline else None,
         gr.update(visible=offline),
     )

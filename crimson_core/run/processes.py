@@ -10,11 +10,12 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue, SimpleQueue
 from typing import IO, Any
 
 from crimson_core.errors import CrimsonError, JudgeError
@@ -84,6 +85,85 @@ def in_processes(work: Callable[[Any], Any], tasks: Iterable[Any], workers: int)
         for process in started:
             process.kill()  # including one that was just being started
             process.communicate()
+
+
+class TookTooLongError(CrimsonError):
+    """Work was not done in its time."""
+
+
+class Pool:
+    """Processes that stay, for work that many threads ask for. They are started as they are needed, and end with this process.
+
+    Args:
+        workers: Most processes.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._places: Queue[subprocess.Popen[bytes] | None] = Queue()
+        for _ in range(workers):
+            self._places.put(None)
+
+    def ask(self, seconds: float, work: Callable[..., Any], *args: Any) -> Any:
+        """What `work(*args)` gives in one of the processes; one that takes too long is ended, and another takes its place.
+
+        Args:
+            seconds: That it may take, and wait for its turn.
+            work: It goes by pickle.
+            *args: Its arguments, which go the same way.
+
+        Raises:
+            CrimsonError: What `work` raises on purpose.
+            TookTooLongError: It took longer, or all processes were busy for so long.
+            JudgeError: A process could not be started, broke or was killed.
+        """
+        try:
+            process = self._places.get(timeout=seconds)
+        except Empty:
+            raise TookTooLongError(f"All worker processes were busy for {seconds:g} s. Try again later.") from None
+        late = threading.Event()
+        try:
+            if process is None:
+                process = _started(pickle.dumps(_call))
+            assert process.stdin and process.stdout
+            limit = threading.Timer(seconds, _end, (process, late))
+            limit.start()
+            try:
+                _send(process.stdin, pickle.dumps((work, args), pickle.HIGHEST_PROTOCOL))
+                answer = _receive(process.stdout)
+            finally:
+                limit.cancel()
+        except (OSError, EOFError):
+            process, gone = None, process
+            if gone is not None:
+                gone.kill()
+                gone.communicate()
+            if late.is_set():
+                raise TookTooLongError(f"It took more than {seconds:g} s.") from None
+            raise JudgeError("A worker process ended. If the memory was full, take fewer.") from None
+        finally:
+            self._places.put(process)
+        return _told(answer)
+
+    def close(self) -> None:
+        """End the processes that are idle."""
+        while True:
+            try:
+                process = self._places.get_nowait()
+            except Empty:
+                return
+            if process is not None:
+                process.kill()
+                process.communicate()
+
+
+def _call(task: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:
+    work, args = task
+    return work(*args)
+
+
+def _end(process: "subprocess.Popen[bytes]", late: threading.Event) -> None:
+    late.set()
+    process.kill()
 
 
 def _started(first: bytes) -> "subprocess.Popen[bytes]":

@@ -20,8 +20,17 @@ def pairs(n, said="Nodule of {} mm."):
     return [ReportPair(f"Nodule of {i} mm.", said.format(i % 9), None, str(i)) for i in range(n)]
 
 
+others: set[int] = set()  # processes of other tests
+
+
+@pytest.fixture(autouse=True)
+def _others():
+    others.clear()
+    others.update(children())
+
+
 def children():
-    return [process.pid for process in psutil.Process().children(recursive=True)]
+    return [process.pid for process in psutil.Process().children(recursive=True) if process.pid not in others]
 
 
 def test_two_processes_give_what_one_gives_in_the_same_order(tmp_path):

@@ -10,9 +10,11 @@ import app_judges
 import pytest
 from pages import HOSTILE, OUR_TAGS, Shown
 
-from crimson_core import CrimsonScorer, JudgeError, make_pairs
+from crimson_core import CrimsonScorer, JudgeError, ReportPair, make_pairs
 from crimson_core.compare import exports
 from crimson_core.compare.section import Systems
+from crimson_core.run.processes import Pool, TookTooLongError
+from space import judging
 from space.judging import Run, judge_in_turns, scorer_for
 from space.settings import settings_from
 from space.uploads import EXAMPLES, UploadedTable, checked_pairs, guess_columns, read_table
@@ -96,6 +98,36 @@ def test_sessions_share_a_judge_in_turns():
     assert len(short) == 1
     assert done < 400, "it did not wait for the whole run"
     assert app_judges.SlowJudge.most_at_once == 1
+
+
+def test_a_slow_text_keeps_nobody_waiting_and_has_a_limit(monkeypatch):
+    monkeypatch.setattr(judging, "_LONGEST", 3.0)
+    monkeypatch.setattr(judging, "_pool", Pool(2))
+    list(judge_in_turns("offline", pairs_of(1)))  # a process is started
+    endless = " ".join(f"Nodule of {n} mm in the {'right' if n % 2 else 'left'} lung." for n in range(150_000))
+    slow = Run("offline", [*pairs_of(1), ReportPair(endless, endless, id="slow")])
+    time.sleep(0.3)
+    (quick,) = judge_in_turns("offline", pairs_of(1))
+    assert slow.n_done == 0, "it did not wait for the slow text"
+    assert quick.score is not None
+    first, second = ended(slow).results
+    assert slow.error is None
+    assert first.crimson_score == quick.crimson_score, "the pair beside it is judged"
+    assert (second.id, second.failure) == ("slow", "It took more than 3 s. Give shorter reports.")
+    assert list(judge_in_turns("offline", pairs_of(1)))[0].score is not None, "another process has taken its place"
+    judging._pool.close()
+
+
+def test_where_all_processes_are_busy_it_is_told():
+    pool = Pool(1)
+    thread = threading.Thread(target=lambda: pool.ask(5, time.sleep, 2))
+    thread.start()
+    time.sleep(0.2)
+    with pytest.raises(TookTooLongError, match="busy for 0.1 s"):
+        pool.ask(0.1, len, "")
+    thread.join()
+    assert pool.ask(5, len, "abc") == 3
+    pool.close()
 
 
 def test_offline_results_do_not_depend_on_threads():
