@@ -17,7 +17,7 @@ _COMMANDS = ("score", "compare", "leaderboard", "explain", "metric", *_GROUPS)
 
 
 class _Commands(TyperGroup):
-    """The commands, each of which is imported when it is used: to import all takes longer than to score a pair."""
+    """The commands, each imported on first use: importing all of them takes longer than scoring a pair."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_COMMANDS)
@@ -25,7 +25,7 @@ class _Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in _COMMANDS:
             return _command(cmd_name)
-        self.commands = {name: _command(name) for name in _COMMANDS}  # one of which typer may suggest
+        self.commands = {name: _command(name) for name in _COMMANDS}  # for typer's suggestions
         return None
 
 
@@ -46,7 +46,7 @@ app = typer.Typer(
     help="CRIMSON: judge AI-written chest X-ray reports. Research use only, not for clinical decisions.",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,  # its tracebacks print local variables, and these hold report text
+    pretty_exceptions_enable=False,  # its tracebacks print local variables, which contain report text
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -67,26 +67,26 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend is one line and exit status 2."""
+    """Run the command line; an error that the user can fix is one line and exit status 2."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without UTF-8 gets what it can show
+            stream.reconfigure(errors="replace")  # for terminals without UTF-8
     try:
         try:
             app()
         except SystemExit as end:
-            # typer and rich make one of it, with the exit status of a crash
+            # typer and rich turn a broken pipe into one, with the exit status of a crash
             if isinstance(end.__context__, BrokenPipeError):
                 raise end.__context__ from None
-            print(end="", flush=True)  # here, where what goes wrong is told
+            print(end="", flush=True)  # here, where errors are handled
             raise
     except CrimsonError as error:
         print(f"crimson: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # else the reader of our output has seen enough, as `head` has
+        if not isinstance(error, BrokenPipeError):  # else the reader of our output has finished, like `head`
             print(f"crimson: {_what_failed(error)}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not tried again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest of the output is dropped
         sys.exit(2)
 
 
@@ -94,6 +94,6 @@ def _what_failed(error: OSError) -> str:
     reason = error.strerror or type(error).__name__
     if error.filename is not None:
         return f"{error.filename} cannot be used: {reason}."
-    if error.errno == errno.ENOENT:  # only the name of the folder we are in is looked up without one
-        return "the working folder is gone. Change to another one, and run again."
+    if error.errno == errno.ENOENT:  # only a look-up of the working folder has no file name
+        return "the working folder does not exist any more. Change to another one, and run again."
     return f"standard output cannot be written: {reason}."

@@ -1,4 +1,4 @@
-"""`crimson compare`: two or more systems over the same references, of one file or several."""
+"""`crimson compare`: compares systems over the same references, from one file or several."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,14 +38,14 @@ def compare(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="One file with a column of candidate reports for each system, or a file for each system. Further files may lack "
-            "the references, and are then joined by id."
+            help="One file with a column of candidate reports per system, or one file per system. Files after the first may lack the "
+            "references; they are then joined by id."
         ),
     ],
     prediction_column: Annotated[
         list[str] | None,
         typer.Option(
-            help="Column of candidate reports; given several times, each is a system.  [default: prediction]",
+            help="Column of candidate reports; may be given several times, once per system.  [default: prediction]",
             show_default=False,
         ),
     ] = None,
@@ -54,7 +54,7 @@ def compare(
         typer.Option(
             "--judge",
             "-j",
-            help=JUDGE_HELP + " Given several times, how the judges agree is told too.  [default: default]",
+            help=JUDGE_HELP + " With several judges, their agreement is reported too.  [default: default]",
             show_default=False,
         ),
     ] = None,
@@ -65,11 +65,11 @@ def compare(
     indication_column: IndicationColumn = None,
     patient_column: Annotated[
         str | None,
-        typer.Option(help="Column that says whose study it is: intervals and p values then resample patients."),
+        typer.Option(help="Column of patients: intervals and p values then resample patients instead of pairs."),
     ] = None,
     subgroup: Annotated[
         list[str] | None,
-        typer.Option(help="Split the figures up by age_band, sex or a column. May be given several times."),
+        typer.Option(help="Also give figures by age_band, sex or a column. May be given several times."),
     ] = None,
     batch_size: BatchSize = None,
     device: Device = None,
@@ -80,7 +80,7 @@ def compare(
     repair: Repair = True,
     strict: Strict = False,
     workers: Workers = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of resampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
     store: StoreOption = None,
     no_store: NoStoreOption = False,
     retry_failures: RetryOption = False,
@@ -93,16 +93,16 @@ def compare(
 ) -> None:
     """Compare two or more systems over the same references.
 
-    Prints means with 95 % intervals, paired differences with p values (Holm's correction over all), and clinical figures. Exit
-    status as of `crimson leaderboard`, which takes a config for more systems, test sets and judges.
+    Prints means with 95 % intervals, paired differences with p values (Holm-corrected), and clinical figures. The exit status is
+    that of `crimson leaderboard`, which reads a config with more systems, test sets and judges.
     """
     columns = prediction_column or ["prediction"]
     systems = name_systems([file.name for file in files], columns)
     if len(set(columns)) < len(columns) or len({file.resolve() for file in files}) < len(files):
-        raise InputError("A column or a file is given twice: it would be compared with itself.")
+        raise InputError("A column or a file is given twice and would be compared with itself.")
     if len(systems) < 2:
         raise InputError(
-            "There is one system: nothing to compare it with. Give two or more files, or --prediction-column twice or more; "
+            "There is only one system. Give two or more files, or --prediction-column twice or more; "
             "`crimson score` scores one."
         )
     test_set = files[0].stem

@@ -1,4 +1,4 @@
-"""`crimson explain`: how the offline judge reads a report or a pair."""
+"""`crimson explain`: shows how the offline judge reads a report or a pair."""
 
 import json
 import re
@@ -21,21 +21,21 @@ def explain(
     reference: Annotated[
         str | None,
         typer.Option(
-            "--reference", "-r", help="Reference report, likewise: also tell how the two are matched and graded."
+            "--reference", "-r", help="Reference report, given likewise: also show how the two are matched and graded."
         ),
     ] = None,
-    age: Annotated[str | None, typer.Option(help="Of the patient.")] = None,
-    sex: Annotated[str | None, typer.Option(help="Of the patient.")] = None,
-    indication: Annotated[str | None, typer.Option(help="Why the image was taken.")] = None,
+    age: Annotated[str | None, typer.Option(help="The patient's age.")] = None,
+    sex: Annotated[str | None, typer.Option(help="The patient's sex.")] = None,
+    indication: Annotated[str | None, typer.Option(help="Why the radiograph was taken.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Tell how the offline judge reads a report, and which entry or rule decides each thing.
+    """Show how the offline judge reads a report, and which lexicon entry or rule decides.
 
-    Sentences, what they name, what makes it present or absent, what is said about it; then the findings, each with its clinical
-    significance. In brackets stands the file and the key of the entry, or the `why` of the rule.
+    For each sentence: the observations that it names, what makes them present or absent, and their modifiers. Then the findings
+    with their clinical significance. Brackets contain the file and the key of an entry, or the `why` of a rule.
     """
     if report == reference == "-":
-        raise InputError("Both reports are to come from standard input. Give one as a file or as text.")
+        raise InputError("Only one report can come from standard input. Give the other as a file or as text.")
     context = given(age=age, sex=sex, indication=indication)
     candidate, other = _text("report", report), None if reference is None else _text("reference", reference)
     (pair,) = make_pairs([candidate], [other or ""], [context])
@@ -44,7 +44,7 @@ def explain(
 
 
 def _text(argument: str, given: str) -> str:
-    """The text that is given, or that stands in the file that is."""
+    """The given text, or the text of the given file."""
     try:
         if given == "-":
             return sys.stdin.read()
@@ -52,14 +52,14 @@ def _text(argument: str, given: str) -> str:
         if len(given) < 4096 and "\n" not in given and path.is_file():
             return path.read_text(encoding="utf-8")
     except (OSError, ValueError):
-        if " " in given or "\n" in given:  # text with a name that no file can have
+        if " " in given or "\n" in given:  # text that cannot be a file name
             return given
-        raise InputError(f"{argument}: cannot be read as a text file in UTF-8.") from None
+        raise InputError(f"{argument} cannot be read as UTF-8 text.") from None
     if re.fullmatch(r"\S+\.[A-Za-z]{2,5}", given):
-        raise InputError(f"{argument} looks like the name of a file, which is not there. Give a file, text, or -.")
+        raise InputError(f"{argument} looks like a file name, but there is no such file. Give a file, text, or -.")
     return given
 
 
 def _shown(text: str) -> str:
-    """Text without control characters but line breaks."""
+    """Text without control characters except line breaks."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)

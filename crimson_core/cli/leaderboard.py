@@ -1,4 +1,4 @@
-"""`crimson leaderboard`: systems, test sets and judges of a config."""
+"""`crimson leaderboard`: compares the systems of a config on test sets, under judges."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,17 +24,18 @@ def leaderboard(
     public: Public = False,
     progress: Progress = None,
 ) -> None:
-    """Judge systems on test sets and compare them, as a config says.
+    """Judge systems on test sets and compare them, as a config describes.
 
-    judges: judge specs; with two or more, how they agree is told. test_sets: name -> {data, columns, subgroups}, where data is a
-    file (relative to the config), a folder or a Hub id, or {path, split, name, revision}; columns names those of reference, id,
-    age, sex, indication and patient; subgroups are age_band, sex or columns. systems: name -> the column of its candidate
-    reports, or {column, data: {test set: a table of its own}}, joined by id. Also title, seed (of resampling), fill_missing (take missing reports as empty ones) and within (how
-    far apart two judges' scores may be to count as close; 0.1).
+    judges: judge specs; with two or more, their agreement is reported. test_sets: name -> {data, columns, subgroups}, where data
+    is a file (relative to the config), a folder or a Hub id, or {path, split, name, revision}; columns names the columns of
+    reference, id, age, sex, indication and patient; subgroups are age_band, sex or columns. systems: name -> the column of its
+    candidate reports, or {column, data: {test set: a table of its own}}, joined by id. Further keys: title, seed (of the
+    resampling), fill_missing (treat missing reports as empty ones) and within (the largest difference of two judges' scores that
+    counts as close; 0.1).
 
     Exit status: 0 if every pair was scored, 3 if some were not, 2 if the config, the input, a judge or an output was refused,
-    130 if the run was interrupted; then the tables are those of the pairs that were judged for all systems, and outputs are left
-    as they are: without a store, they are written to files that end in .partial.
+    130 if the run was interrupted. After an interrupt, the tables cover the pairs that were judged for all systems, and existing
+    outputs are kept; without a store, the results go to files that end in .partial.
     """
     read = load_config(config)
     folder = config.resolve().parent

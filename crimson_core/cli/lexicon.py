@@ -1,4 +1,4 @@
-"""`crimson lexicon`: looks after the data of the offline judge."""
+"""`crimson lexicon`: checks the data of the offline judge."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ _FAULTY = 2
 
 
 @app.callback()
-def _lexicon() -> None: ...  # so that `check` stays a command of its own
+def _lexicon() -> None: ...  # so that `check` stays a subcommand
 
 
 @app.command()
@@ -28,13 +28,13 @@ def check(
         ),
     ] = None,
 ) -> None:
-    """Say what is wrong in a lexicon and its rules, one line per fault: file, entry, key.
+    """Print the faults of a lexicon and its rules, one line each: file, entry, key.
 
-    Unknown keys, wrong types, values out of range, ids that name nothing, circles of broader concepts, terms that stand twice.
-    Exit status: 0 if nothing is wrong, 2 if something is.
+    Faults are unknown keys, wrong types, values out of range, unknown ids, cycles of broader concepts and duplicate terms. Exit
+    status: 0 if there are none, 2 otherwise.
     """
     if folder and not folder.is_dir():
-        raise InputError(f"folder {folder} is no folder. Give one with language.yaml, rules.yaml and concepts/.")
+        raise InputError(f"folder {folder} is not a folder. Give one with language.yaml, rules.yaml and concepts/.")
     faults = lexicon_faults(folder)
     out = console()
     for fault in faults:

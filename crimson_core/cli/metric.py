@@ -1,4 +1,4 @@
-"""`crimson metric`: where the `evaluate` module lies."""
+"""`crimson metric`: prints the path of the `evaluate` module."""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""What several commands share: options declared once, as annotations of their parameters, and the console."""
+"""Shared by several commands: options, declared once as annotations of parameters, and the console."""
 
 import sys
 import warnings
@@ -12,12 +12,15 @@ from rich.console import Console
 from crimson_core.errors import InputError, InputWarning
 from crimson_core.run.tables import Rows, column_names
 
+# Exit statuses beside 0 and 2; 1 is Python's own for a crash.
+UNSCORED, INTERRUPTED = 3, 130
+
 JUDGE_HELP = (
     "default (the published model), offline, offline+minilm, hf:<Hub id or folder>, vllm:<Hub id or folder>, openai:<model> or azure:<deployment>; "
     "for an adapter whose base model is elsewhere hf:<adapter>,base=<folder or Hub id>."
 )
 
-# The judge, and what its constructor takes.
+# The judge and its options.
 JudgeSpec = Annotated[str, typer.Option("--judge", "-j", help=JUDGE_HELP)]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Pairs per batch (hf and vllm judges).")]
 Device = Annotated[str | None, typer.Option(help="Where the model runs, for example cuda:0 or cpu (hf judges).")]
@@ -27,7 +30,9 @@ Compile = Annotated[
     typer.Option("--compile/--no-compile", help="Compile the model's layers first; by default on a GPU (hf judges)."),
 ]
 BaseUrl = Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible server (openai judges).")]
-Concurrency = Annotated[int | None, typer.Option(min=1, help="Requests at once (openai and azure judges).")]
+Concurrency = Annotated[
+    int | None, typer.Option(min=1, help="Maximum number of requests in flight (openai and azure judges).")
+]
 Repair = Annotated[
     bool, typer.Option("--repair/--no-repair", help="Make inconsistent evaluations consistent before scoring.")
 ]
@@ -44,22 +49,24 @@ Strict = Annotated[
     bool,
     typer.Option(
         "--strict",
-        help="Take nothing that is in doubt: what else is told of the input, such as an age that can't be read, is refused, and a pair is "
-        "left unscored if something speaks against a model's evaluation of it (suspect ones).",
+        help="Accept nothing doubtful: warnings about the input, such as an age that cannot be read, become errors, and a pair "
+        "stays unscored if there is evidence against a model's evaluation (a suspect pair).",
     ),
 ]
 
 # The columns of a file.
 ReferenceColumn = Annotated[str, typer.Option(help="Column of the reference reports.")]
 PredictionColumn = Annotated[str, typer.Option(help="Column of the candidate reports.")]
-IdColumn = Annotated[str | None, typer.Option(help="Column of ids.  [default: id, if there]")]
-AgeColumn = Annotated[str | None, typer.Option(help="Column of ages.  [default: age, if there]")]
-SexColumn = Annotated[str | None, typer.Option(help="Column of sexes.  [default: sex, if there]")]
-IndicationColumn = Annotated[str | None, typer.Option(help="Column of indications.  [default: indication, if there]")]
+IdColumn = Annotated[str | None, typer.Option(help="Column of ids.  [default: id, if it exists]")]
+AgeColumn = Annotated[str | None, typer.Option(help="Column of ages.  [default: age, if it exists]")]
+SexColumn = Annotated[str | None, typer.Option(help="Column of sexes.  [default: sex, if it exists]")]
+IndicationColumn = Annotated[
+    str | None, typer.Option(help="Column of indications.  [default: indication, if it exists]")
+]
 
 FillMissing = Annotated[
     bool,
-    typer.Option("--fill-missing", help="Take missing reports as empty ones, and leave blank rows out."),
+    typer.Option("--fill-missing", help="Treat missing reports as empty ones, and skip blank rows."),
 ]
 Progress = Annotated[
     bool | None,
@@ -68,16 +75,16 @@ Progress = Annotated[
 
 
 def wanted(progress: bool | None) -> bool:
-    """Whether to show progress bars: as the user says, else where somebody sees them."""
+    """Whether to show progress bars: as the user says, by default on a terminal."""
     return sys.stderr.isatty() if progress is None else progress
 
 
 @contextmanager
 def told_once_and_short(strict: bool = False) -> Iterator[None]:
-    """Input warnings are lines on standard error; with `strict` they are errors.
+    """Print input warnings as single lines on standard error, or raise them if `strict`.
 
     Raises:
-        InputError: There was one, and `strict` is set.
+        InputError: There is a warning, and `strict` is set.
     """
     seen: set[str] = set()
 
@@ -104,24 +111,24 @@ def told_once_and_short(strict: bool = False) -> Iterator[None]:
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """The options that the user has set: those that are not None."""
+    """The options that the user has set."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def columns_by_role(rows: Rows, fixed: dict[str, str], **optional: str | None) -> dict[str, str]:
-    """Which column holds what.
+    """Role -> column.
 
     Args:
-        rows: Of the file.
-        fixed: Columns that must be there, by role.
-        **optional: Columns by role; None stands for the column of the role's name, if the file has it.
+        rows: The file's rows.
+        fixed: Required columns, by role.
+        **optional: Columns by role; None stands for the column with the role's name, if it exists.
     """
     have = column_names(rows)
     return fixed | {role: name or role for role, name in optional.items() if name or role in have}
 
 
 def console(stderr: bool = False) -> Console:
-    """Standard output, or error. Nothing in it is taken for markup, since ids and reasons are data; 120 wide where it is no terminal."""
+    """Standard output or error, without markup, since ids and reasons are data. Not on a terminal, it is 120 wide."""
     made = Console(highlight=False, markup=False, emoji=False, stderr=stderr)
     if not made.is_terminal:
         made.width = 120
@@ -129,5 +136,5 @@ def console(stderr: bool = False) -> Console:
 
 
 def printable(text: str) -> str:
-    """Text without control characters, which could steer the terminal."""
+    """Text without control characters, which could control the terminal."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)

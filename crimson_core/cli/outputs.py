@@ -1,4 +1,4 @@
-"""What `crimson compare` and `crimson leaderboard` share: where a leaderboard is written, and how it is shown."""
+"""The outputs of `crimson compare` and `crimson leaderboard`: files, tables and the Hub."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from crimson_core.cli.options import console, printable, told_once_and_short
-from crimson_core.cli.store import shown, store_path
+from crimson_core.cli.options import INTERRUPTED, UNSCORED, console, printable, told_once_and_short
+from crimson_core.cli.store import store_line, store_path
 from crimson_core.compare import exports, tables
 from crimson_core.compare.leaderboard.config import Config
 from crimson_core.compare.leaderboard.data import IN_CONFIG
@@ -17,9 +17,6 @@ from crimson_core.compare.leaderboard.run import Leaderboard, read_test_sets, ru
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.install import install_command
 from crimson_core.run.files import check_writable, written_whole
-
-# Exit statuses beside 0 and 2; 1 is Python's own for a crash.
-UNSCORED, INTERRUPTED = 3, 130
 
 
 def _html(board: Leaderboard) -> str:
@@ -35,27 +32,27 @@ _WRITERS: dict[str, Callable[[Leaderboard], str]] = {
     ".json": exports.as_json,
     ".jsonl": exports.as_jsonl,
 }
-_WITH_REPORTS = {".html", ".jsonl"}  # endings of files with report text: new ones are readable by their owner only
+_WITH_REPORTS = {".html", ".jsonl"}  # formats with report text: new files are readable by their owner only
 
 Outputs = Annotated[
     list[Path] | None,
     typer.Option(
         "--output",
         "-o",
-        help="Write to this file; its ending says what: .html (a page with figures and highlighted reports), .md, .csv (all "
-        "figures), .json (all but report text) or .jsonl (every evaluation). May be given several times.",
+        help="Write to this file; its ending sets the format: .html (a page with figures and highlighted reports), .md, .csv (all "
+        "figures), .json (everything except report text) or .jsonl (every evaluation). May be given several times.",
     ),
 ]
 HubFiles = Annotated[
     Path | None,
     typer.Option(
-        help="Write each system's results to this folder in the Hub's conventions: a model card's model-index block, and "
-        "files as evaluate.save writes them. A model card that is there keeps its text and its other metadata."
+        help="Write each system's results to this folder in the Hub's formats: a model card with a model-index block, and files "
+        "like those of evaluate.save. An existing model card keeps its text and its other metadata."
     ),
 ]
 PushToHub = Annotated[
     str | None,
-    typer.Option(help="Push every evaluation as a data set to this Hub repository. They hold report text."),
+    typer.Option(help="Push every evaluation as a data set to this Hub repository. They contain report text."),
 ]
 Public = Annotated[bool, typer.Option("--public", help="Make the data set of --push-to-hub public, if it is new.")]
 
@@ -77,36 +74,36 @@ def run_and_write(
     retry_failures: bool,
     workers: int | None,
 ) -> None:
-    """Judge, write what was asked for, print the tables.
+    """Judge, write the outputs, and print the tables.
 
-    What an interrupted run has judged never takes the place of a whole output. It is in the store; without one it is written to
-    `<output>.partial`. Nothing of it goes to the Hub.
+    An interrupted run never replaces a complete output. Its judgements are in the store; without a store, its results are
+    written to `<output>.partial`. Nothing goes to the Hub.
 
     Args:
         config: The leaderboard.
-        folder: What its paths are relative to.
-        how: What an error about a missing column says can be done.
+        folder: The base of the config's relative paths.
+        how: The advice in errors about a missing column.
         outputs: Files to write.
-        hub_files: Folder of the Hub's files.
+        hub_files: Folder for the Hub's files.
         push_to: Hub repository.
-        public: Whether it is public, if new.
+        public: Make a new repository public.
         progress: Show progress bars.
         inputs: Files that no output may overwrite.
-        store: File of kept judgements; None for the usual one.
-        no_store: Keep none.
-        retry_failures: Judge again what is a failure in the store.
-        strict: Refuse input that is in doubt, and leave suspect pairs unscored.
-        workers: Processes of an offline judge.
+        store: The store; None for the default.
+        no_store: Use no store.
+        retry_failures: Judge pairs again whose stored judgement is a failure.
+        strict: Refuse doubtful input, and leave suspect pairs unscored.
+        workers: Number of processes for an offline judge.
 
     Raises:
-        CrimsonError: Input, judge or output was refused.
-        typer.Exit: With status 3 where pairs are unscored, 130 where the run was interrupted.
+        CrimsonError: The input, a judge or an output was refused.
+        typer.Exit: With status 3 if pairs are unscored, 130 if the run was interrupted.
     """
     outputs = list(outputs or [])
     kept_in = store_path(store, no_store, retry_failures)
     _check_outputs(outputs, [*inputs, *([kept_in] if kept_in else [])], stored=kept_in is not None)
     if public and not push_to:
-        raise InputError("--public says what --push-to-hub shall do. Give both.")
+        raise InputError("--public needs --push-to-hub. Give both.")
     if hub_files:
         from crimson_core.compare.leaderboard.hub import check_hub_files
 
@@ -118,7 +115,7 @@ def run_and_write(
     files = {output: output for output in outputs}
     if board.interrupted:
         files = {} if kept_in else {output: _partial(output) for output in outputs}
-    try:  # before the tables are printed, since the reader of standard output may go away
+    try:  # before the tables are printed, since standard output may be closed
         for output, file in files.items():
             _write(file, _WRITERS[output.suffix.lower()](board), private=output.suffix.lower() in _WITH_REPORTS)
         if hub_files and not board.interrupted:
@@ -132,21 +129,21 @@ def run_and_write(
     finally:
         print_board(board, kept_in)
     if board.interrupted:
-        print("Interrupted: what is shown is for the pairs that were judged for all systems.", file=sys.stderr)
+        print("Interrupted: the figures are for the pairs that were judged for all systems.", file=sys.stderr)
         for file in files.values():
             print(f"Written to {file}.", file=sys.stderr)
         left = [*(output for output in outputs if output not in files), *filter(None, (hub_files, push_to))]
         if left:
             print(f"Not written: {', '.join(map(str, left))}.", file=sys.stderr)
         if kept_in:
-            print("What was judged is in the store: run the same command again to go on.", file=sys.stderr)
+            print("The judgements are in the store: run the same command again to continue.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     if board.n_unscored:
         raise typer.Exit(UNSCORED)
 
 
 def print_board(board: Leaderboard, store: Path | None) -> None:
-    """Print all tables of a leaderboard, and what of it was read from a store."""
+    """Print all tables of a leaderboard, and how many judgements came from the store."""
     out = console()
     part = None
     for table in tables.all_tables(board):
@@ -175,9 +172,8 @@ def print_board(board: Leaderboard, store: Path | None) -> None:
     if store:
         results = [result for section in board.sections for own in section.results.values() for result in own]
         read = sum(result.from_store for result in results)
-        old = sum(result.from_store and result.score is None for result in results)
-        again = f" ({old} of them unscored: --retry-failures judges these again)" if old else ""
-        out.print(f"Store  read {read}{again}, judged {len(results) - read}: {shown(store)}", soft_wrap=True)
+        failures = sum(result.from_store and result.score is None for result in results)
+        out.print(f"Store  {store_line(len(results), read, failures, store)}", soft_wrap=True)
     out.print(tables.RESEARCH_ONLY)
 
 
@@ -194,7 +190,7 @@ def _write(file: Path, text: str, *, private: bool) -> None:
 
 
 def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, stored: bool) -> None:
-    """Refuse what could not be written in the end, before anything is judged."""
+    """Check before anything is judged that the outputs can be written."""
     for output in outputs:
         if output.suffix.lower() not in _WRITERS:
             raise InputError(f"output {output} has an unknown ending. Give one of {', '.join(_WRITERS)}.")
@@ -207,11 +203,11 @@ def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, stored: b
         check_writable(output)
         if not stored and _partial(output).exists():
             raise InputError(
-                f"{_partial(output)} holds what an interrupted run has judged. Move it away or delete it, then run again."
+                f"{_partial(output)} contains the results of an interrupted run. Move it away or delete it, then run again."
             )
         if any(_same(output, file) for file in inputs):
             raise InputError(
-                f"output {output} is a file of reports or the store, which would be lost. Give another path."
+                f"output {output} is a file of reports or the store, which would be overwritten. Give another path."
             )
     if len({output.resolve() for output in outputs}) < len(outputs):
         raise InputError("Two outputs are the same file. Give each its own.")

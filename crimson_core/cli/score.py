@@ -1,4 +1,4 @@
-"""`crimson score`: the report pairs of a file, judged and scored."""
+"""`crimson score`: scores the report pairs of a file."""
 
 import json
 import os
@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from crimson_core.cli.options import (
+    INTERRUPTED,
+    UNSCORED,
     AgeColumn,
     BaseUrl,
     BatchSize,
@@ -39,7 +41,7 @@ from crimson_core.cli.options import (
     told_once_and_short,
     wanted,
 )
-from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption, shown, store_path
+from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption, store_line, store_path
 from crimson_core.compare.exports import pairs_csv
 from crimson_core.compare.summary import Tally, tally
 from crimson_core.errors import CrimsonError, InputError
@@ -58,8 +60,6 @@ from crimson_core.run.tables import (
     write_parquet,
 )
 
-# Exit statuses beside 0 and 2; 1 is Python's own for a crash.
-_UNSCORED, _INTERRUPTED = 3, 130
 _STANDARD = "-"  # the file that is standard input or output
 _MOST_ROWS = 50  # of the table; -o has them all
 _SHORT = {"false_findings": "false", "missing_findings": "missing", "attribute_errors": "attribute"}
@@ -82,16 +82,16 @@ def score(
         typer.Option(
             "--output",
             "-o",
-            help="Write the results to this file, which only you can read unless it is there already. Its ending says how: .jsonl "
-            "or none (a JSON line per pair), .json, .parquet, .csv or .tsv (scores and counts, without findings). - writes JSON "
-            "lines to standard output, and the tables to standard error.",
+            help="Write the results to this file; a new one is readable by you only. Its ending sets the format: .jsonl or none (one "
+            "JSON line per pair), .json, .parquet, .csv or .tsv (scores and counts, without findings). - writes JSON lines to "
+            "standard output, and the tables to standard error.",
         ),
     ] = None,
     separator: Annotated[
-        str | None, typer.Option(help="Between the cells of CSV or TSV: one character, or tab.  [default: found out]")
+        str | None, typer.Option(help="Separator of CSV or TSV: one character, or tab.  [default: detected]")
     ] = None,
     encoding: Annotated[
-        str | None, typer.Option(help="Of CSV or TSV, cp1252 for example.  [default: UTF-8, else found out]")
+        str | None, typer.Option(help="Encoding of CSV or TSV, cp1252 for example.  [default: UTF-8, else detected]")
     ] = None,
     fill_missing: FillMissing = False,
     batch_size: BatchSize = None,
@@ -113,7 +113,7 @@ def score(
     address: Annotated[
         str | None, typer.Option(help="Address of a Ray cluster, or auto.  [default: Ray on this machine alone]")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Score the first rows only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Score only the first rows.")] = None,
     progress: Progress = None,
 ) -> None:
     """Score the report pairs of a file.
@@ -121,11 +121,11 @@ def score(
     Prints a table of the first pairs, the corpus summary and the signature. Exit status: 0 if every pair was scored, 3 if
     some were not, 2 if the input, the judge, the store or the output was refused, 130 if the run was interrupted.
 
-    Judgements are kept in the store as they arrive, and read from there when the same judge meets the same pair again: a run
-    that broke off goes on when the same command is given again. Without a store, what was judged is kept with -o only.
+    The store keeps judgements as they arrive, and the same judge never judges the same pair twice: to resume an interrupted run,
+    give the same command again. Without a store, only -o keeps what was judged.
 
-    Started by `accelerate launch -m crimson_core.cli score …` in several processes, each judges its share; the first one reads,
-    prints and writes.
+    With `accelerate launch -m crimson_core.cli score …`, several processes judge a share each; the first one reads, prints and
+    writes.
     """
     options = given(
         batch_size=batch_size,
@@ -166,7 +166,7 @@ def score(
     if to_standard:
         output = None
     if output and kept_in and output.resolve() == kept_in.expanduser().resolve():
-        raise InputError(f"output {output} is the store, which would be lost. Give another path.")
+        raise InputError(f"output {output} is the store, which would be overwritten. Give another path.")
     kept: dict[str, Any] = {"repair": repair, "strict": strict, "store": kept_in, "retry_failures": retry_failures}
     if engine == "ray":
         from crimson_core.run.ray import RayJudge
@@ -218,9 +218,9 @@ def score(
         print(f"Interrupted: {len(counts.scores)} of {len(pairs)} pairs were judged.", file=sys.stderr)
         if scorer.store:
             print("They are in the store: run the same command again to go on.", file=sys.stderr)
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     if counts.failures:
-        raise typer.Exit(_UNSCORED)
+        raise typer.Exit(UNSCORED)
 
 
 def _read(file: Path, source: str, separator: str | None, encoding: str | None) -> Rows:
@@ -231,7 +231,7 @@ def _read(file: Path, source: str, separator: str | None, encoding: str | None) 
 
 
 def _empty_reports(pairs: list[ReportPair], blank_rows: int) -> str:
-    """What of the input holds no words, for the summary; empty if nothing."""
+    """Counts of empty reports and blank rows for the summary; an empty string if there are none."""
     counts = {
         "empty reference": sum(not pair.reference.strip() for pair in pairs),
         "empty prediction": sum(not pair.candidate.strip() for pair in pairs),
@@ -241,11 +241,11 @@ def _empty_reports(pairs: list[ReportPair], blank_rows: int) -> str:
 
 
 class _Output:
-    """The results of a run: JSON lines, written as pairs are done, put in order at the end, kept when the run breaks off.
+    """The output of a run: JSON lines, written as pairs are done, sorted at the end, and kept if the run is interrupted.
 
-    Until the run is finished they stand in `<output>.partial`, so that a file under the asked name is always whole. What an
-    earlier run has left there is written over only if `stored` yields it: if it is in the store. New files can be read by
-    their owner only, since findings are quotations of reports; a file that is replaced hands on its mode.
+    Until the end they are in `<output>.partial`, so that a file with the final name is always complete. What an earlier run
+    left there is overwritten only if `stored` yields it, that is, if it is in the store. New files are readable by their
+    owner only, since findings quote reports; the mode of a replaced file is kept.
     """
 
     def __init__(self, output: Path | None, source: Path, stored: Callable[[], Iterable[PairResult]]) -> None:
@@ -253,9 +253,11 @@ class _Output:
         if output is None:
             return
         check_writable(output)
-        self.output = output = output.resolve()  # a link stays one, and its target is written
+        self.output = output = output.resolve()  # a link is kept, and its target is written
         if output.exists() and source.exists() and output.samefile(source):
-            raise InputError(f"output {output} is the file of the reports, which would be lost. Give another path.")
+            raise InputError(
+                f"output {output} is the file of the reports, which would be overwritten. Give another path."
+            )
         self.partial = output.with_name(output.name + ".partial")
         try:
             self.file = opened_private(self.partial)
@@ -267,7 +269,7 @@ class _Output:
         if not _is_in_store(self.partial.read_text(encoding="utf-8", errors="replace"), stored):
             self.file.close()
             raise InputError(
-                f"{self.partial} holds what an interrupted run has judged. Move it away or delete it, then run again."
+                f"{self.partial} contains the results of an interrupted run. Move it away or delete it, then run again."
             )
         self.file.truncate(0)
         self.n_written = 0
@@ -284,18 +286,18 @@ class _Output:
             self.n_written += 1
 
     def catch_up(self, n_done: int, last: PairResult) -> None:
-        """Add the last of `n_done` pairs, if an interrupt kept it from being written."""
+        """Write the last of `n_done` pairs, if an interrupt left it unwritten."""
         if not self.output:
             return
         with self._writing():
-            self.file.flush()  # what the interrupt kept back
+            self.file.flush()  # in case the interrupt came before
             with self.partial.open(encoding="utf-8") as lines:
                 self.n_written = sum(1 for _ in lines)
         if self.n_written < n_done:
             self.write(last)
 
     def finish(self, results: list[PairResult] | None, signature: str) -> None:
-        """Put the file in its place: with these results, in the format of its ending, or, for None, as it was written."""
+        """Give the file its final name: with these results in the format of its ending, or, for None, as it was written."""
         if not self.output:
             return
         with self._writing():
@@ -326,11 +328,11 @@ class _Output:
         try:
             yield
         except OSError as error:
-            raise CrimsonError(f"output {self.output} cannot be written any further: {error.strerror}.") from None
+            raise CrimsonError(f"output {self.output} cannot be written: {error.strerror}.") from None
 
 
 def _locked(file: IO[str], path: Path) -> bool:
-    """Keep a file for this process; False if another one has it, or has just put it in its place under another name."""
+    """Lock a file for this process; False if another one has locked it, or has just renamed it."""
     with suppress(ImportError):  # Windows has no such locks
         import fcntl
 
@@ -343,10 +345,10 @@ def _locked(file: IO[str], path: Path) -> bool:
 
 
 def _is_in_store(lines: str, stored: Callable[[], Iterable[PairResult]]) -> bool:
-    """Whether nothing would be lost with the lines of an earlier run: all that they say is in the store."""
+    """Whether everything in the lines of an earlier run is in the store."""
     if not lines:
         return True
-    whole, _, _ = lines.rpartition("\n")  # a kill may cut the last line; what it was to say was stored before
+    whole, _, _ = lines.rpartition("\n")  # a kill may cut the last line, whose pair was stored before
     try:
         records = [json.loads(line) for line in whole.split("\n")]
         evaluations = {record["index"]: record["raw_evaluation"] for record in records}
@@ -379,7 +381,7 @@ def _write_tsv(results: list[PairResult], signature: str, file: IO[bytes]) -> No
     file.write(pairs_csv({"": results}, signature, "\t").encode())
 
 
-# What a finished file is turned into; the other endings stay JSON lines.
+# Formats of a finished file; other endings stay JSON lines.
 _WRITERS = {".parquet": _write_parquet, ".json": _write_json, ".csv": _write_csv, ".tsv": _write_tsv}
 _ENDINGS = ("", ".jsonl", *_WRITERS)
 
@@ -424,10 +426,8 @@ def _print_results(
     out.print(f"Context        {', '.join(context_columns) or 'none'}")
     out.print(f"Signature      {signature}", soft_wrap=True)
     if store:
-        old = counts.n_failures_read
-        again = f" ({old} of them unscored: --retry-failures judges these again)" if old else ""
-        judged = summary.n_pairs - counts.n_read
-        out.print(f"Store          read {counts.n_read}{again}, judged {judged}: {shown(store)}", soft_wrap=True)
+        told = store_line(summary.n_pairs, counts.n_read, counts.n_failures_read, store)
+        out.print(f"Store          {told}", soft_wrap=True)
     out.print("Research use only, not for clinical decisions.")
 
 

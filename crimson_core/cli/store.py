@@ -1,4 +1,4 @@
-"""`crimson store`: what is kept of the judgements, and the options of other commands that keep them."""
+"""`crimson store`: commands for the store of judgements, and the store options of other commands."""
 
 import json
 from collections.abc import Iterator
@@ -16,56 +16,60 @@ from crimson_core.run.store import OFF, Selection, Store, default_path
 from crimson_core.run.suspicion import reader, suspicions
 from crimson_core.run.tables import parquet_cell
 
-_DAMAGED = 3  # exit status of verify, as that of `crimson score` where something is unscored
+_DAMAGED = 3  # exit status of verify
 _ROWS_AT_ONCE = 5_000  # of a Parquet file
-_MOST_DAYS = 36_500  # a hundred years; a date must come of it
+_MOST_DAYS = 36_500  # a hundred years; the date must exist
 
 StoreOption = Annotated[
     Path | None,
     typer.Option(
         "--store",
-        help="File of kept judgements, or off; it holds report text.  [default: CRIMSON_STORE, else judgements.sqlite in the user's "
-        "cache folder]",
+        help="File that keeps the judgements, or off; it contains report text.  [default: CRIMSON_STORE, else judgements.sqlite in "
+        "the user's cache folder]",
     ),
 ]
-NoStoreOption = Annotated[
-    bool, typer.Option("--no-store", help="Keep no judgements and read none (like CRIMSON_STORE=off).")
+NoStoreOption = Annotated[bool, typer.Option("--no-store", help="Use no store (like CRIMSON_STORE=off).")]
+RetryOption = Annotated[
+    bool, typer.Option("--retry-failures", help="Judge pairs again whose stored judgement is a failure.")
 ]
-RetryOption = Annotated[bool, typer.Option("--retry-failures", help="Judge again what is a failure in the store.")]
 _SignatureOption = Annotated[
     str | None,
     typer.Option(
         "--signature",
-        help="Only of judges with these fields in their signature, for example 'judge:offline|lexicon:2', or a whole signature.",
+        help="Only judges with these fields in their signature, for example 'judge:offline|lexicon:2', or with this whole signature.",
     ),
 ]
 _FailuresOption = Annotated[bool | None, typer.Option("--failures/--no-failures", help="Failures only, or none.")]
 
 app = typer.Typer(
-    help="The judgements that are kept: export, stats, verify, prune.", no_args_is_help=True, rich_markup_mode=None
+    help="The stored judgements: export, stats, verify, prune.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
 def store_path(store: Path | None, no_store: bool, retry_failures: bool) -> Path | None:
-    """The store that the options name; None for none.
+    """The store that the options name; None for no store.
 
     Raises:
-        InputError: They contradict each other.
+        InputError: The options contradict each other.
     """
     if store is not None and no_store:
-        raise InputError("--store and --no-store are given both. Leave one out.")
+        raise InputError("--store and --no-store exclude each other. Leave one out.")
     path = None if no_store or store == Path(OFF) else store or default_path()
     if path is None and retry_failures:
-        raise InputError(
-            "--retry-failures needs the store that holds the failures, and the store is off. Leave one out."
-        )
+        raise InputError("--retry-failures needs the store with the failures, and the store is off. Leave one out.")
     return path
 
 
 def shown(path: Path) -> str:
-    """A path, with ~ for the user's folder."""
+    """A path, with ~ for the home folder."""
     home = Path.home()
     return str(Path("~", path.relative_to(home)) if path.is_relative_to(home) else path)
+
+
+def store_line(n: int, n_read: int, n_failures_read: int, store: Path) -> str:
+    """How many of `n` judgements were read from the store, failures among them, and how many were made."""
+    again = f" ({n_failures_read} of them unscored: --retry-failures judges these again)" if n_failures_read else ""
+    return f"read {n_read}{again}, judged {n - n_read}: {shown(store)}"
 
 
 def _open(store: Path | None) -> Store:
@@ -77,15 +81,15 @@ def _open(store: Path | None) -> Store:
 
 @app.command()
 def export(
-    output: Annotated[Path, typer.Argument(help="File to write, which ends in .jsonl or .parquet.")],
+    output: Annotated[Path, typer.Argument(help="File to write; its name ends in .jsonl or .parquet.")],
     store: StoreOption = None,
     signature: _SignatureOption = None,
     failures: _FailuresOption = None,
 ) -> None:
-    """Write the judgements to a file, one line or row each, with their reports.
+    """Export the judgements with their reports, one per line or row.
 
-    `suspicions` says what speaks against a model's evaluation. In Parquet, what has no fixed form (signature, context, evaluation,
-    repairs, usage, suspicions) is JSON in a string.
+    `suspicions` lists evidence against a model's evaluation. In Parquet, nested values (signature, context, evaluation, repairs,
+    usage, suspicions) are JSON strings.
     """
     write = _WRITERS.get(output.suffix.lower())
     if write is None:
@@ -98,17 +102,17 @@ def export(
                 count = write(_checked(opened.entries(Selection(signature, failures))), file)
                 if not count:
                     raise InputError(
-                        f"The store holds no such judgements, and {output} was not written. `crimson store stats` shows what "
-                        "it holds."
+                        f"The store has no such judgements, and {output} was not written. `crimson store stats` shows what "
+                        "it contains."
                     )
         except OSError as error:
             raise CrimsonError(f"{output} cannot be written: {error.strerror}.") from None
-    print(f"{count} judgements written to {output}; it holds report text.")
+    print(f"{count} judgements written to {output}; it contains report text.")
 
 
 @app.command()
 def stats(store: StoreOption = None) -> None:
-    """Count what is kept of each judge."""
+    """Count the judgements of each judge."""
     with _open(store) as opened:
         judges, path = opened.stats(), opened.path
         size = sum(p.stat().st_size for p in (path, path.with_name(path.name + "-wal")) if p.exists())
@@ -118,7 +122,7 @@ def stats(store: StoreOption = None) -> None:
         if judge.prompt_tokens or judge.completion_tokens:
             print(f"  tokens      {judge.prompt_tokens} in prompts, {judge.completion_tokens} in answers")
         if judge.cost is not None:
-            print(f"  cost        {judge.cost:.4f} US dollars, as the server told it")
+            print(f"  cost        {judge.cost:.4f} US dollars, as the server reported")
         print(f"  time        {judge.seconds:.1f} s")
         print(f"  judged      {judge.first} to {judge.last}\n")
     print(
@@ -128,14 +132,14 @@ def stats(store: StoreOption = None) -> None:
 
 @app.command()
 def verify(store: StoreOption = None) -> None:
-    """Check that the file is whole, that every evaluation can be read, and that each judgement stands under its own key.
+    """Check that the file is intact, that every evaluation can be read, and that every judgement fits its key.
 
-    Exit status: 0 if all is well, 3 if not.
+    Exit status: 0 if no damage was found, 3 otherwise.
     """
     try:
         with _open(store) as opened:
             found = opened.verify()
-    except DamagedStoreError as error:  # nothing of it can be read
+    except DamagedStoreError as error:  # nothing can be read
         print(error)
         raise typer.Exit(_DAMAGED) from None
     for line in found.file:
@@ -144,7 +148,7 @@ def verify(store: StoreOption = None) -> None:
         print(f"Damaged: {key}")
     print(f"{found.judgements} judgements checked, {len(found.damaged)} damaged: {shown(opened.path)}")
     if found.damaged:
-        print("`crimson store prune --damaged` takes them out; they are judged again when they are needed.")
+        print("`crimson store prune --damaged` deletes them; their pairs are judged again when needed.")
     if found.damaged or found.file:
         raise typer.Exit(_DAMAGED)
 
@@ -154,16 +158,18 @@ def prune(
     store: StoreOption = None,
     signature: _SignatureOption = None,
     older_than: Annotated[
-        int | None, typer.Option(min=0, max=_MOST_DAYS, help="Only what was judged more than so many days ago.")
+        int | None, typer.Option(min=0, max=_MOST_DAYS, help="Only judgements older than this many days.")
     ] = None,
     failures: _FailuresOption = None,
-    damaged: Annotated[bool, typer.Option("--damaged", help="Only what `crimson store verify` finds damaged.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing, only count.")] = False,
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="Only judgements that `crimson store verify` finds damaged.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count, delete nothing.")] = False,
 ) -> None:
-    """Delete judgements for which all the options hold, and their text from the file."""
+    """Delete the judgements that meet all options, and their text from the file."""
     if signature is None and older_than is None and failures is None and not damaged:
         raise InputError(
-            "prune: nothing says what to delete. Give --signature, --older-than, --failures or --damaged; "
+            "prune: no selection is given. Give --signature, --older-than, --failures or --damaged; "
             "to delete everything, delete the file."
         )
     with _open(store) as opened:
@@ -174,7 +180,7 @@ def prune(
 
 
 def _checked(entries: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Entries with what speaks against their evaluations, where a model has made them."""
+    """Entries with suspicions about the evaluations of models."""
     read = reader()
     for entry in entries:
         found = []

@@ -462,10 +462,10 @@ def test_compare_joins_files_by_id(tmp_path):
 def test_commands_are_refused_before_anything_is_judged(tmp_path):
     file = write(tmp_path / "set.jsonl", rows(a=REFERENCES, b=REFERENCES))
     both = ["compare", file, "--prediction-column", "a", "--prediction-column", "b", "-j", "offline"]
-    assert "There is one system" in refusal("compare", file, "--prediction-column", "a")
+    assert "There is only one system" in refusal("compare", file, "--prediction-column", "a")
     assert "given twice" in refusal("compare", file, "--prediction-column", "a", "--prediction-column", "a")
     assert "unknown ending" in refusal(*both, "-o", tmp_path / "out.txt")
-    assert "would be lost" in refusal(*both, "-o", file)
+    assert "would be overwritten" in refusal(*both, "-o", file)
     assert "folder does not exist" in refusal(*both, "-o", tmp_path / "gone" / "out.md")
     assert "the same file" in refusal(*both, "-o", tmp_path / "out.md", "-o", tmp_path / "." / "out.md")
     said = refusal("compare", file, "--prediction-column", "a", "--prediction-column", "c")
@@ -504,7 +504,7 @@ def test_unscored_pairs_and_an_interrupt_have_their_own_exit_status(tmp_path, mo
     assert len(partial.read_text().splitlines()) == 2 * 2
     assert partial.stat().st_mode & 0o777 == 0o600
     assert whole.read_text() == "whole"
-    assert "holds what an interrupted run has judged" in refusal(*command, "--no-store")
+    assert "contains the results of an interrupted run" in refusal(*command, "--no-store")
 
 
 def test_outputs_are_there_when_nobody_reads_the_tables(tmp_path, monkeypatch):
@@ -539,7 +539,7 @@ def test_a_second_comparison_reads_what_the_first_one_has_judged(tmp_path):
     assert "Store  read 16, judged 0" in second.stdout
     assert "Store" not in without.stdout
     assert first.stdout.split("Store  ")[0] == second.stdout.split("Store  ")[0]
-    assert "would be lost" in refusal(*command, "-o", tmp_path / "store.sqlite.json", "--store", tmp_path / "store.sqlite.json")  # fmt: skip
+    assert "would be overwritten" in refusal(*command, "-o", tmp_path / "store.sqlite.json", "--store", tmp_path / "store.sqlite.json")  # fmt: skip
 
 
 def test_a_leaderboard_is_compared_without_loading_what_it_does_not_need():

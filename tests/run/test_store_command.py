@@ -253,7 +253,7 @@ def test_prune_deletes_what_is_meant_and_its_text(path):
             return int(done.stdout.split()[0]), store.verify().judgements
 
     nothing = crimson("store", "prune", "--store", path)
-    assert nothing.returncode == 2 and "nothing says what to delete" in nothing.stderr
+    assert nothing.returncode == 2 and "no selection is given" in nothing.stderr
     assert prune("--failures", "--dry-run") == (1, 6)
     assert prune("--failures") == (1, 5)
     assert prune("--older-than", "1") == (0, 5)
@@ -283,7 +283,7 @@ def test_an_export_of_nothing_leaves_the_file_that_is_there(tmp_path, path, name
     output = tmp_path / name
     output.write_text("precious")
     done = crimson("store", "export", output, "--store", path, "--signature", "judge:none")
-    assert done.returncode == 2 and "holds no such judgements" in done.stderr and "store stats" in done.stderr
+    assert done.returncode == 2 and "has no such judgements" in done.stderr and "store stats" in done.stderr
     assert output.read_text() == "precious"
     assert not output.with_name(name + ".partial").exists()
 
