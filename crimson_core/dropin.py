@@ -46,6 +46,8 @@ class CRIMSONScore:
         spec = self.api if self.model_name is None else f"{self.api}:{self.model_name}"
         self._scorer = CrimsonScorer(spec, **judge_options)
         judge = self._scorer.judge
+        if isinstance(judge, ModelJudge) and "delimited" not in judge_options:
+            judge.prompt = replace(judge.prompt, delimited=False)  # as the reference implementation sends it
         self._prompt = judge.prompt if isinstance(judge, ModelJudge) else None
 
     def evaluate(

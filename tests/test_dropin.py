@@ -93,3 +93,9 @@ def test_bad_input(scorer):
         scorer.evaluate("a", "b", {"weight": "80 kg"})
     with pytest.raises(InputError, match="judge"):
         CRIMSONScore(api="nope")
+
+
+def test_an_api_model_gets_the_reference_implementations_messages_unless_tags_are_wanted():
+    for options, delimited in (({}, False), ({"delimited": True}, True)):
+        scorer = CRIMSONScore(api="openai", model_name="some-model", api_key="k", **options)
+        assert scorer._scorer.judge.prompt.delimited is delimited

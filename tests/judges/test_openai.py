@@ -32,7 +32,7 @@ def test_an_answer_becomes_an_evaluation_with_usage_and_raw_output():
         "model": "some-model",
         "revision": "served-model-2026-01-01",
         "host": "127.0.0.1",
-        "prompt": f"reference,crimson-score-{version('crimson-score')}",
+        "prompt": f"reference-delimited,crimson-score-{version('crimson-score')}",
         "output": "json_schema",
         "temperature": "0",
         "seed": "42",
@@ -104,7 +104,7 @@ def test_request_equals_the_reference_implementations(context, guidelines):
     (expected,) = sent.value.args
 
     with FaultServer(first()) as server:
-        list(judge_at(server, guidelines=guidelines).judge([ours]))
+        list(judge_at(server, guidelines=guidelines, delimited=False).judge([ours]))
     (request,) = server.requests
     assert expected.pop("response_format") == {"type": "json_object"}
     assert {key: value for key, value in request.body.items() if key != "response_format"} == expected

@@ -1,7 +1,7 @@
 """The API judges: models behind OpenAI's chat completions API, on Azure, or on any OpenAI-compatible server.
 
-The request is the reference implementation's (same messages, seed 42, temperature 0), with structured output where the
-server supports it. `crimson_core.judges.engines.client` sends it.
+The request is the reference implementation's (seed 42, temperature 0, and but for the tags around the reports the same messages),
+with structured output where the server supports it. `crimson_core.judges.engines.client` sends it.
 """
 
 from collections.abc import Generator, Sequence
@@ -20,6 +20,7 @@ def openai_judge(
     base_url: str | None = None,
     api_key: str | None = None,
     guidelines: bool | None = None,
+    delimited: bool = True,
     **options: Unpack[ChatOptions],
 ) -> ModelJudge:
     """A judge that asks a model of OpenAI or of any OpenAI-compatible server.
@@ -29,6 +30,7 @@ def openai_judge(
         base_url: The API's URL, usually ending in /v1; defaults to OPENAI_BASE_URL, then to OpenAI's own.
         api_key: Defaults to OPENAI_API_KEY. Servers other than OpenAI's may need none.
         guidelines: Whether the prompt contains the guidelines; None uses the default for this model.
+        delimited: Whether the reports stand between tags that they cannot close. The published model never gets any.
         **options: `concurrency`, `max_retries`, `timeout`, `max_output_tokens`, `request` and `batch`, see
             `crimson_core.judges.engines.client.Chat`.
 
@@ -37,7 +39,7 @@ def openai_judge(
         JudgeError: The `openai` package, the `crimson-score` package or the key is missing.
     """
     chat = Chat(model, openai_server(base_url, api_key), **options)
-    return ModelJudge(OpenAIEngine(chat), prompt_for(model, guidelines))
+    return ModelJudge(OpenAIEngine(chat), prompt_for(model, guidelines, delimited=delimited))
 
 
 def azure_judge(
@@ -47,6 +49,7 @@ def azure_judge(
     api_key: str | None = None,
     api_version: str | None = None,
     guidelines: bool | None = None,
+    delimited: bool = True,
     **options: Unpack[ChatOptions],
 ) -> ModelJudge:
     """A judge that asks a deployment on Azure OpenAI.
@@ -57,6 +60,7 @@ def azure_judge(
         api_key: Defaults to AZURE_OPENAI_API_KEY.
         api_version: For example 2024-10-21; defaults to OPENAI_API_VERSION.
         guidelines: Whether the prompt contains the guidelines; None uses the default for this model.
+        delimited: The same as for `openai_judge`.
         **options: The same as for `openai_judge`.
 
     Raises:
@@ -64,7 +68,7 @@ def azure_judge(
         JudgeError: The `openai` package, the `crimson-score` package, the key, the endpoint or the version is missing.
     """
     chat = Chat(model, azure_server(endpoint, api_key, api_version), **options)
-    return ModelJudge(OpenAIEngine(chat), prompt_for(model, guidelines))
+    return ModelJudge(OpenAIEngine(chat), prompt_for(model, guidelines, delimited=delimited))
 
 
 class OpenAIEngine:
