@@ -8,6 +8,7 @@ from crimson_core.judges.rules.clauses import Clause
 from crimson_core.judges.rules.lexicon import Tag, lexicon
 
 _DENYING = frozenset(("negated_before",))
+_NOT_DENIED = ("not_actionable_not_urgent", "benign_expected")  # what reports tell where it is, and not that it is not
 _DECIDING = frozenset(("normal", "elsewhere", "harmless"))
 
 
@@ -145,7 +146,8 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
 
     A structure and its state may hold the cue between them: "the heart is not enlarged". A denied list goes on until it is
     ended by "with", or by an item that is plainly affirmed: one with a degree, a side or a change of its own
-    ("no consolidation, small left effusion"), or with a verb's sense ("no effusion, heart mildly enlarged"). Where an "or"
+    ("no consolidation, small left effusion"), or with a verb's sense ("no effusion, heart mildly enlarged"), or that
+    nobody troubles to deny and that follows without a word or a sign between ("no pneumothorax degenerative changes"). Where an "or"
     follows, that item is still within the list ("no consolidation, large effusion or pneumothorax").
     """
     after = [m for m in found if cue.end <= max(m.end, m.state[1])]
@@ -161,6 +163,9 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
             own = clause.modifiers(mention.first, mention.start)
             linked = clause.of("link", after[position - 1].end, mention.start)  # "no line to suggest a large effusion"
             if mention.predicate or not linked and any(t.kind in ("severity", "side", "temporal") for t in own):
+                return
+            concept = lexicon().concepts[mention.concepts[0]]
+            if mention.first == after[position - 1].end and concept.significance in _NOT_DENIED:
                 return
         yield mention
 

@@ -253,6 +253,8 @@ def _temporal(reference: ReportFinding, prediction: ReportFinding, rule: dict[st
         kind = "acute_left_out" if one in rule["acute"] else "left_out"
     else:
         kind = "acute_made_up" if other in rule["acute"] else "made_up"
+    if lexicon().concepts[reference.concepts[0]].device:
+        kind = "device"
     yield _error("temporal", rule[kind], what)
 
 

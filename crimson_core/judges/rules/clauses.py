@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from crimson_core.judges.rules.change import with_changes
 from crimson_core.judges.rules.forms import with_answers
 from crimson_core.judges.rules.lexicon import Lexicon, Tag, report_words
+from crimson_core.judges.rules.ratios import with_ratios
 
 MODIFIERS = ("side", "dominant", "zone", "sites", "severity", "temporal", "descriptor", "position")
 
@@ -169,7 +170,8 @@ class Clause:
 def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
     """The clauses of a sentence that hold any phrase of the lexicon."""
     words, spans = report_words(sentence)
-    tags = with_answers(with_changes(lexicon.tags(words), words, lexicon.composites), sentence, spans)
+    tags = with_ratios(lexicon.tags(words), words, lexicon.cardiothoracic_ratio)
+    tags = with_answers(with_changes(tags, words, lexicon.composites), sentence, spans)
     numbers = _DIGIT.search(sentence) is not None
     if len(words) <= _LONGEST and "clause_end" not in [tag.kind for tag in tags]:
         if tags:

@@ -107,6 +107,7 @@ class Lexicon:
     ordinals: dict[int, list[str]]
     elsewhere: frozenset[str]
     percent: dict[int, int]
+    cardiothoracic_ratio: int
     neutral_statements: list[str]
 
     def related(self, some: Iterable[str], others: Iterable[str]) -> bool:
@@ -294,6 +295,7 @@ def _build() -> Lexicon:
         ordinals=data["ordinals"],
         elsewhere=frozenset(data["elsewhere"]),
         percent=data["percent"],
+        cardiothoracic_ratio=data["cardiothoracic_ratio"],
         neutral_statements=data["neutral_statements"],
     )
 

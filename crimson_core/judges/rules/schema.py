@@ -138,6 +138,7 @@ class LanguageFile(TypedDict):
     harmless: Phrases
     elsewhere: Phrases
     prior: Phrases
+    cardiothoracic_ratio: Annotated[int, Field(ge=1, le=100)]
     percent: dict[Annotated[int, Field(ge=1, le=100)], Rank]
     ordinals: dict[Annotated[int, Field(ge=1, le=12)], Phrases]
     device_damage: Ids
@@ -213,6 +214,7 @@ class _Temporal(TypedDict):
     acute_made_up: _Graded
     left_out: _Graded
     made_up: _Graded
+    device: _Graded
 
 
 @with_config(_EXACT)
