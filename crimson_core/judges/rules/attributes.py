@@ -130,6 +130,8 @@ def attributes_of(
     `percent` tells whether a percentage is its degree.
     """
     values: dict[str, list[Any]] = {}
+    if device and "beside" in clause.by_kind:
+        tags = [tag for tag in tags if tag.kind != "sites" or not _beside(clause, tag)]
     for tag in tags:
         values.setdefault(tag.kind, []).append(tag.value)
     told: dict[str, Any] = {}
@@ -159,6 +161,12 @@ def attributes_of(
         if percent and "severity" not in told:
             told["severity"] = _by_percent(clause, start, end)
     return Attributes(**told) if told else NOTHING
+
+
+def _beside(clause: Clause, place: Tag) -> bool:
+    """Whether a place is named only since something lies next to it."""
+    start = place.start - (clause.words[place.start - 1] in ("the", "a"))
+    return any(tag.end == start for tag in clause.of("beside", clause.start, start))
 
 
 def _gravest_position(told: Sequence[str]) -> str | None:

@@ -28,6 +28,7 @@ _LISTS = (
     "normal",
     "course",
     "earlier",
+    "beside",
     "anaphor",
     "definite",
     "pronoun",

@@ -417,9 +417,12 @@ def _is_explanation(pair: _Pair) -> bool:
 
 
 def _explain(pair: _Pair) -> None:
-    joined, last = pair.joined, pair.last
+    joined, last, related = pair.joined, pair.last, pair.lexicon.related
     joined[-1] = _explained(last, pair.mention, pair.tentative)
+    sign = related(last.concepts, pair.mention.concepts)
     while len(joined) > 1 and pair.link != "direct" and _same_appearance(joined[-2], last, pair.clause, pair.lexicon):
+        if sign and not related(joined[-2].concepts, pair.mention.concepts):
+            return  # "consolidation, and a blunted angle suggestive of an effusion"
         last = joined.pop(-2)
         joined[-1] = _explained(last, joined[-1], pair.tentative)
 
