@@ -346,7 +346,7 @@ def test_one_clear_message(tmp_path):
         columns={"split": "p"},
     )
     bad(tmp_path, good, "bad.jsonl has no column 'Findings'", source="rexgradient")
-    with pytest.raises(InputError, match="nowhere.csv is no file"):
+    with pytest.raises(InputError, match="nowhere.csv is not a file"):
         corpus("file", path=tmp_path / "nowhere.csv")
     with pytest.raises(InputError, match="nowhere is no folder"):
         corpus("folder", path=tmp_path / "nowhere")
