@@ -325,7 +325,7 @@ def _explained(last: ReportFinding, diagnoses: list[ReportFinding], tentative: b
     return last._replace(
         concepts=tuple(dict.fromkeys((*last.concepts, *concepts))) if tentative else concepts,
         attributes=last.attributes._replace(uncertain=last.attributes.uncertain or tentative),
-        appearance=tuple(c for c in last.concepts if c not in concepts) if tentative else (),
+        appearance=tuple(c for c in last.appearance or last.concepts if c not in concepts) if tentative else (),
         signs=last.signs if tentative else (*last.signs, *last.concepts),
         told_at=last.told_at + tuple(place for d in diagnoses for place in d.told_at),
     )

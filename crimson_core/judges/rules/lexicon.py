@@ -218,9 +218,10 @@ def _build() -> Lexicon:
     for value, forms in data["change"].items():
         for form, terms in forms.items():
             for term in terms:
-                states = [tag for tag in _tags(phrases, _words(term)) if tag.kind == "states"]
+                verb = term.startswith(("has ", "have "))  # "the heart has enlarged", but not "which increased from"
+                states = [tag for tag in _tags(phrases, _words(term)) if tag.kind == "states" and verb]
                 add(term, "change", (value, form == "nouns"))
-                for state in states:  # "the heart has enlarged"
+                for state in states:
                     add(term, "states", state.value)
     for more in data["asymmetry"]:
         for side, other in (("left", "right"), ("right", "left")):

@@ -9,7 +9,6 @@ from crimson_core.judges.rules.extraction import ReportFinding
 from crimson_core.judges.rules.lexicon import interchangeable_pairs, lexicon, rules
 
 _DETAILS = ("sides", "zones", "sites", "sizes_mm", "temporal", "uncertain")
-_FRESH = frozenset(("new", "acute"))
 _ZONE_ORDER = {"upper": 0, "mid": 1, "lower": 2}
 
 
@@ -108,8 +107,6 @@ def similarity(reference: ReportFinding, prediction: ReportFinding) -> float:
     if other_diagnosis(reference, prediction):
         score -= weights["other_diagnosis"]
     one, other = reference.attributes, prediction.attributes
-    if one.temporal == "old" and other.temporal in _FRESH:
-        score -= weights["other_age"]
     if compares_sides(reference, prediction):
         if one.sides and other.sides and not one.sides & other.sides:
             score -= weights["wrong_side"]

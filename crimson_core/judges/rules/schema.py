@@ -166,7 +166,6 @@ class _Matching(TypedDict):
     interchangeable: Share
     other_diagnosis: Share
     other_position: Share
-    other_age: Share
     wrong_side: Share
     one_side_of_two: Share
     zone_gap: dict[Literal[0, 1, 2], Share]
