@@ -37,7 +37,7 @@ def compiled(digest: Callable[[], str]) -> Callable[[Callable[[], Made]], Callab
                     return made
             made = make()
             if not sys.dont_write_bytecode:
-                _write(file, marshal.dumps((digest(), made)))
+                _write(file, marshal.dumps((digest(), made)))  # type: ignore[arg-type]
             return made
 
         return kept
