@@ -1,4 +1,5 @@
-"""Speed: pairs per second, what a store costs, cold start, peak memory, and whether time grows in step with a report's length.
+"""Speed: pairs per second beside BLEU and ROUGE-L, in several processes, with a store; a comparison; cold start, peak memory, and
+whether time grows in step with a report's length.
 
 What has to be fresh runs in a process of its own.
 """
@@ -35,6 +36,7 @@ from crimson_core import CrimsonScorer
 from crimson_core.errors import CrimsonError
 from crimson_core.judges import parse_spec
 from crimson_core.protocol.pair import ReportPair
+from crimson_core.run.processes import cores
 
 _CHUNK = 1_000  # pairs in memory at once
 _LONGEST = 60.0  # seconds; a kind of text that took this long is not tried any longer
@@ -65,6 +67,14 @@ metric, judge, prediction, reference = sys.argv[1:]
 evaluate.load(metric, judge).compute(predictions=[prediction], references=[reference])
 print(json.dumps([imported - started, time.perf_counter() - imported]))
 """
+# The command line, which tells its peak memory last.
+_COMMAND = """
+import atexit
+from benchmarks.common import peak_mb
+from crimson_core.cli import main
+atexit.register(lambda: print(peak_mb()))
+main()
+"""
 _SCORE_MANY = """
 import json, sys
 from benchmarks.speed import score_many
@@ -86,6 +96,7 @@ def main(
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Times that all is measured (5), or an hf judge's runs (3).")
     ] = None,
+    studies: Annotated[int, typer.Option(min=2, help="Of the comparison of five systems.")] = 2_000,
     words: Annotated[
         list[int] | None,
         typer.Option(min=1, help="Words of each report, to see time grow.  [default: 1,000, 5,000, 10,000, 50,000]"),
@@ -116,6 +127,9 @@ def main(
         rounds = rounds or 5
         figures = {
             "throughput": _throughput(judge, reports, rounds),
+            "other_metrics": _other_metrics(reports, rounds),
+            "files": _files(judge, reports, (5_000, 20_000) if pairs is None else (pairs, 4 * pairs)),
+            "comparison": _comparison(judge, reports, studies),
             "store": _store(judge, reports, rounds),
             "cold_start": _cold_start(judge, first, rounds),
             "memory": _memory(judge, file, (1_000, pairs or 100_000)),
@@ -134,6 +148,85 @@ def _throughput(judge: str, pairs: Sequence[ReportPair], rounds: int) -> dict[st
     rate = len(pairs) / median(seconds)
     console.print(f"Throughput: {rate:.0f} pairs/s (median of {rounds} rounds over {len(pairs)} pairs, one process)\n")
     return {"pairs": len(pairs), "seconds": seconds, "pairs_per_second": rate, "signature": scorer.signature}
+
+
+def _other_metrics(pairs: Sequence[ReportPair], rounds: int) -> dict[str, float]:
+    """Pairs per second of two metrics of words, one pair at a time as they are used for reports."""
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu.metrics import BLEU
+
+    bleu, rouge = BLEU(effective_order=True), RougeScorer(["rougeL"], use_stemmer=True)
+    metrics: dict[str, Callable[[ReportPair], Any]] = {
+        "sacreBLEU, a sentence": lambda pair: bleu.sentence_score(pair.candidate, [pair.reference]),
+        "ROUGE-L, stemmed": lambda pair: rouge.score(pair.reference, pair.candidate),
+    }
+    rates = {}
+    for name, metric in metrics.items():
+        seconds = [_timed(lambda metric=metric: [metric(pair) for pair in pairs]) for _ in range(rounds)]  # type: ignore[misc]
+        rates[name] = len(pairs) / median(seconds)
+    console.print(f"Beside it: {', '.join(f'{name} {rate:.0f} pairs/s' for name, rate in rates.items())}\n")
+    return rates
+
+
+# Files: the command line over many pairs
+
+
+def _files(judge: str, pairs: Sequence[ReportPair], sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """`crimson score -o` over files of distinct pairs, in one process and in one for each core."""
+    workers = [1, *([cores()] if judge == "offline" and cores() > 1 else [])]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes:
+            file = Path(folder, f"{size}.csv")
+            _write_table(
+                file,
+                [{"reference": p.reference, "prediction": p.candidate} for p in islice(endless_pairs(pairs), size)],
+            )
+            for n in workers:
+                started = time.perf_counter()
+                peak = _command(
+                    "score", str(file), "-j", judge, "-o", str(file.with_suffix(".jsonl")), "--workers", str(n)
+                )
+                rows.append({"pairs": size, "workers": n, "seconds": time.perf_counter() - started, "peak_mb": peak})
+    made = table("crimson score -o, a file", ("pairs", "processes", "seconds", "pairs/s", "peak MB"), left=0)
+    for row in rows:
+        rate = row["pairs"] / row["seconds"]
+        figures = (number(row["seconds"], 1), number(rate, 0), number(row["peak_mb"], 0))
+        made.add_row(f"{row['pairs']:,}", str(row["workers"]), *figures)
+    console.print(made)
+    console.print("From start to end; the peak is that of the first process.\n")
+    return rows
+
+
+def _comparison(judge: str, pairs: Sequence[ReportPair], studies: int) -> dict[str, Any]:
+    """Five systems, whose reports are those of other pairs."""
+    reports = [pair.candidate for pair in pairs]
+    rows = [
+        {"reference": pair.reference}
+        | {name: reports[(place * 7 + shift) % len(reports)] for shift, name in enumerate("abcde")}
+        for place, pair in enumerate(islice(endless_pairs(pairs), studies))
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "systems.csv")
+        _write_table(file, rows)
+        started = time.perf_counter()
+        systems = [word for name in "abcde" for word in ("--prediction-column", name)]
+        peak = _command("compare", str(file), "-j", judge, *systems)
+        seconds = time.perf_counter() - started
+    console.print(f"crimson compare, five systems on {studies:,} studies: {seconds:.1f} s, peak {peak:.0f} MB\n")
+    return {"studies": studies, "seconds": seconds, "peak_mb": peak}
+
+
+def _write_table(file: Path, rows: Sequence[dict[str, str]]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _command(*arguments: str) -> float:
+    """Peak memory of a command, in MB."""
+    return float(_python("-c", _COMMAND, *arguments, "--no-store", "--no-progress").splitlines()[-1])
 
 
 # Store
