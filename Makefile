@@ -41,9 +41,10 @@ test-vllm: $(VLLM_VENV)/.done  ## Test the vllm judge with vLLM itself, on the C
 test-harnesses: $(HARNESS_VENV)/.done  ## Test the examples for lm-evaluation-harness, lighteval and inspect_ai with these.
 	$(HARNESS_VENV)/bin/python -m pytest tests/test_harnesses.py
 
-lint: $(TEST_VENV)/.done  ## Check style and format.
+lint: $(TEST_VENV)/.done  ## Check style, format and types.
 	$(TEST_VENV)/bin/ruff check .
 	$(TEST_VENV)/bin/ruff format --check .
+	$(TEST_VENV)/bin/mypy crimson_core crimson_metric.py
 
 lock: $(TEST_VENV)/.done  ## Write requirements.lock: every distribution of the test environment, with its version.
 	(head -1 requirements.lock; $(TEST_VENV)/bin/pip freeze --exclude-editable | sed "s/+cpu$$//") >requirements.lock.new

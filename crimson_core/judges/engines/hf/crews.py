@@ -143,8 +143,11 @@ class _Waiting:
         """
         for index in islice(self._queue, _AHEAD):
             if index not in self._ready:
-                self._ready[index] = self._thread.submit(lambda index=index: self._make(self._questions[index]))
+                self._ready[index] = self._thread.submit(self._made, index)
         return self._ready[self.next].result()
+
+    def _made(self, index: int) -> _Ready:
+        return self._make(self._questions[index])
 
     def take(self) -> int:
         """Take the first one away; its index."""
