@@ -148,7 +148,8 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
     ended by "with", or by an item that is plainly affirmed: one with a degree, a side or a change of its own
     ("no consolidation, small left effusion"), or with a verb's sense ("no effusion, heart mildly enlarged"), or that
     nobody troubles to deny and that follows without a word or a sign between ("no pneumothorax degenerative changes"). Where an "or"
-    follows, that item is still within the list ("no consolidation, large effusion or pneumothorax").
+    follows, that item is still within the list ("no consolidation, large effusion or pneumothorax"); where it stands before, the
+    list ends with the next comma.
     """
     after = [m for m in found if cue.end <= max(m.end, m.state[1])]
     removed = "removal" in clause.words[cue.start : cue.end]
@@ -156,6 +157,8 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
         if clause.of("negation_end", cue.end, mention.start):
             return
         firm = [t for t in clause.of("link", cue.end, mention.start) if t.value == "firm"]
+        if not position and _ends_generally(cue, mention, clause):
+            return  # "no acute process, old rib fractures"
         if not position and firm and "," in clause.words[cue.end : firm[0].start]:
             return  # "lucency without lung markings, diagnostic of a pneumothorax"
         inside = mention.start < cue.start  # "the heart is not enlarged", also of a second subject
@@ -164,10 +167,42 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
             linked = clause.of("link", after[position - 1].end, mention.start)  # "no line to suggest a large effusion"
             if mention.predicate or not linked and any(t.kind in ("severity", "side", "temporal") for t in own):
                 return
-            concept = lexicon().concepts[mention.concepts[0]]
-            if mention.first == after[position - 1].end and concept.significance in _NOT_DENIED:
+            if _plainly_there(mention, after[:position], cue, clause):
                 return
         yield mention
+
+
+def _ends_generally(cue: Tag, mention: Mention, clause: Clause) -> bool:
+    """Whether what a cue denies is a process or an abnormality in general, and something of its own stands behind a comma."""
+    general = clause.of("general", cue.end, mention.start)
+    if not general or clause.words[general[-1].end : general[-1].end + 1] != [","]:
+        return False
+    return _of_its_own(mention) and not clause.of("alternative", mention.end)
+
+
+def _plainly_there(mention: Mention, before: list[Mention], cue: Tag, clause: Clause) -> bool:
+    """Whether an item behind a denied list begins something else."""
+    if "," not in clause.words[before[-1].end : mention.start]:
+        return mention.first == before[-1].end and _is_never_denied(mention)
+    if clause.of("alternative", cue.end, before[-1].start):
+        return True
+    told = mention.attributes
+    return bool(
+        lexicon().concepts[mention.concepts[0]].device
+        or told.sizes_mm
+        or (told.sides and told.zones)
+        or told.temporal == "old"
+    )
+
+
+def _of_its_own(mention: Mention) -> bool:
+    told = mention.attributes
+    return bool(told.sides or told.zones or told.severity or told.temporal or told.sizes_mm) or _is_never_denied(mention)
+
+
+def _is_never_denied(mention: Mention) -> bool:
+    concept = lexicon().concepts[mention.concepts[0]]
+    return concept.device or concept.significance in _NOT_DENIED
 
 
 def _list_before(found: list[Mention], cue: Tag, clause: Clause) -> list[Mention]:

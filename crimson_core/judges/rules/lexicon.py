@@ -28,6 +28,7 @@ _LISTS = (
     "normal",
     "course",
     "earlier",
+    "general",
     "beside",
     "anaphor",
     "definite",

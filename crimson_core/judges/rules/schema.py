@@ -130,6 +130,7 @@ class LanguageFile(TypedDict):
     change: dict[Literal["up", "raised", "down", "gone", "any"], _ChangeForms]
     extent: dict[Literal["partial", "little", "plain"], Phrases]
     modifiers: _Modifiers
+    general: Phrases
     beside: Phrases
     anaphor: Phrases
     definite: Phrases
