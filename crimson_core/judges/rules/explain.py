@@ -11,6 +11,7 @@ from crimson_core.judges.rules.attributes import Attributes, Mention
 from crimson_core.judges.rules.clauses import Clause
 from crimson_core.judges.rules.extraction import ClauseRead, ReportFinding, reading_of
 from crimson_core.judges.rules.judge import discrepancies
+from crimson_core.judges.rules.legible import legible
 from crimson_core.judges.rules.lexicon import Tag, concept_files, lexicon, rules
 from crimson_core.judges.rules.matching import match_findings, similarity
 from crimson_core.judges.rules.sentences import sections
@@ -204,6 +205,7 @@ def explain_pair(pair: ReportPair) -> PairExplanation:
 
 
 def _explained(letter: str, report: str, patient: Patient) -> tuple[Explanation, list[ReportFinding]]:
+    report, _ = legible(report)
     steps: list[ClauseRead] = []
     reading = reading_of(report, steps=steps)
     found = reading.findings()

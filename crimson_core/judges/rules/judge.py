@@ -8,6 +8,7 @@ from typing import NamedTuple
 from crimson_core.judges.base import Judgement
 from crimson_core.judges.rules.attribute_errors import Discrepancy, compare, compare_location
 from crimson_core.judges.rules.extraction import NameOf, ReadSentence, ReportFinding, no_name, read_sentence, reading_of
+from crimson_core.judges.rules.legible import legible
 from crimson_core.judges.rules.lexicon import lexicon, reading_digest, rules
 from crimson_core.judges.rules.matching import in_parts, is_sign, match_findings
 from crimson_core.judges.rules.significance import Patient, patient_of, significance
@@ -29,8 +30,12 @@ class Read(NamedTuple):
 
 def read_findings(report: str, name_of: NameOf = no_name, read: ReadSentence | None = None) -> Read:
     """Read a report; `name_of` and `read` are those of `reading_of`."""
-    reading = reading_of(report, name_of, read=read)
-    return Read(reading.findings(), reading.recognised)
+    text, places = legible(report)
+    reading = reading_of(text, name_of, read=read)
+    findings = reading.findings()
+    if places:
+        findings = [one._replace(start=places[one.start], end=places[one.end - 1] + 1) for one in findings]
+    return Read(findings, reading.recognised)
 
 
 class OfflineJudge:

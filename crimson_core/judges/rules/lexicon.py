@@ -423,6 +423,11 @@ def _vocabulary() -> tuple[frozenset[str], dict[str, list[str]]]:
     return frozenset(words | set(_load("language.yaml")["no_typing_errors"])), by_letter
 
 
+def is_known(word: str) -> bool:
+    """Whether a word stands in the lexicon."""
+    return normalise(word) in _vocabulary()[0]
+
+
 @lru_cache(maxsize=20_000)
 def normalise(word: str) -> str:
     """A word in lower case, US spelling and singular."""

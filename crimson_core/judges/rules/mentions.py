@@ -251,6 +251,8 @@ def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: in
     """Whether a modifier in a mention's words is about it."""
     if mention.state[0] <= tag.start and tag.end <= mention.state[1] and tag.kind in ("severity", "temporal"):
         return False  # "the heart is slightly large"
+    if tag.value == "coiled" and mention.start <= tag.start and tag.end <= mention.end:
+        return False  # "loop recorder", "embolization coil"
     if tag.kind == "severity" and clause.of("earlier", tag.start - 1, tag.start):
         return False  # "small effusion, previously large"
     if device and tag.kind in ("sites", "zone") and (tag.kind == "zone" or tag.start < mention.end):
