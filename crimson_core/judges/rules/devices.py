@@ -7,8 +7,7 @@ from crimson_core.judges.rules.lexicon import lexicon
 def position(finding: ReportFinding) -> str | None:
     """Good or bad, by what the report says in words or by where the tip is; None if it says nothing or is no device.
 
-    Words outweigh places ("below the arch, in satisfactory position"), and a tip in a right place outweighs a wrong place on the
-    way to it ("through the esophagus into the stomach").
+    A tip in a right place outweighs a wrong place on the way to it ("through the esophagus into the stomach").
     """
     concept = lexicon().concepts[finding.concepts[0]]
     told = finding.attributes
@@ -16,8 +15,8 @@ def position(finding: ReportFinding) -> str | None:
         return None
     if told.position == "coiled":
         return "good" if "stomach" in told.sites & concept.tip_normal else "bad"
-    if told.position:
-        return None
+    if told.position == "bad":
+        return "bad"
     if told.above_carina_mm is not None and concept.tip_above_carina_mm:
         low, high = concept.tip_above_carina_mm
         return "good" if low <= told.above_carina_mm <= high else "bad"
@@ -25,4 +24,4 @@ def position(finding: ReportFinding) -> str | None:
         return "good"
     if told.sites & concept.tip_misplaced:
         return "bad"
-    return None
+    return told.position
