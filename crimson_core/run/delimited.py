@@ -57,10 +57,11 @@ def rows_of(
     Raises:
         InputError: The text is not a table: a column name is not unique, or a row has a different number of cells.
     """
-    separator = _NAMED.get(separator.lower(), separator) if separator else _separator(text, usual)
+    given = separator
+    separator = _NAMED.get(given.lower(), given) if given else _separator(text, usual)
     if len(separator) != 1:
         raise InputError(f"separator is {separator!r}. Give one character, or tab.")
-    if separator != usual:
+    if not given and separator != usual:
         tell(f"{source}: separator {_SEPARATORS.get(separator, repr(separator))} found.")
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default refuses reports beyond 128 KiB
     reader = csv.DictReader(_lines(text), delimiter=separator, strict=True)

@@ -29,7 +29,7 @@ def score(content, tmp_path, *options, name="p.csv"):
         (LINES, [], ""),
         (LINES.replace(",", ";"), [], "crimson: p.csv: separator ';' found.\n"),
         (LINES.replace(",", "\t"), [], "crimson: p.csv: separator tab found.\n"),
-        (LINES.replace(",", "#"), ["--separator", "#"], "crimson: p.csv: separator '#' found.\n"),
+        (LINES.replace(",", "#"), ["--separator", "#"], ""),
         (LINES.encode("utf-16"), [], "crimson: p.csv: encoding utf-16 found.\n"),
         (LINES.replace("left effusion", "left effusion (3–5 mm)").encode("cp1252"), [], "crimson: p.csv is not UTF-8: read as Windows-1252, which spreadsheet programs write.\n"),
         (LINES.replace("left effusion", "left effusion (3–5 mm)").encode("cp1252"), ["--encoding", "cp1252"], ""),
@@ -138,3 +138,8 @@ def test_compare_reads_files_in_the_same_way(tmp_path):
     for told in (b"separator ';' found", b"'Reference' taken for 'reference'", b"the age can't be read in row 1,"):
         assert done.stderr.count(told) == 1, done.stderr
     assert crimson("compare", *options, "--fill-missing", "--strict", cwd=tmp_path).returncode == 2
+
+
+def test_a_separator_that_is_given_is_nothing_to_tell(tmp_path):
+    status, _, err = score("reference;prediction\nClear.;Clear.\n", tmp_path, "--strict", "--separator", ";")
+    assert status == 0 and "separator" not in err

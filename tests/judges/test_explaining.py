@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from crimson_core import PatientContext, ReportPair, explain, explain_pair, make_pairs
+from crimson_core import InputError, PatientContext, ReportPair, explain, explain_pair, make_pairs
 from crimson_core.compare.explaining import explanation_text
 from crimson_core.judges.rules.judge import evaluate_pair
+from crimson_core.protocol.pair import parse_context
 
 
 def mentions(report):
@@ -109,3 +110,10 @@ def test_errors_name_their_rule():
     ((error,),) = (match.errors for match in explained.matches)
     assert error.rule == "rules.yaml: attribute_errors.location.wrong_side"
     assert f"[{error.rule}]" in explanation_text(explained)
+
+
+def test_a_context_is_a_mapping_as_everywhere_else():
+    old = explain("Large heart.", {"age": "80"})
+    assert old == explain("Large heart.", parse_context({"age": "80"}, "context"))
+    with pytest.raises(InputError, match="context"):
+        explain("Large heart.", {"age": "abc"})

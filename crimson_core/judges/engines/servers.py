@@ -2,9 +2,10 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -60,6 +61,7 @@ def openai_server(base_url: str | None = None, api_key: str | None = None) -> Se
     return Server(
         name="openai",
         host=host,
+        version=_elsewhere(url, ("", "/v1")),
         key=_key(api_key, "OPENAI_API_KEY", needed=host == _OPENAI_HOST),
         key_variable="OPENAI_API_KEY",
         where_wrong="the model's name and base_url (or OPENAI_BASE_URL), which usually ends in /v1",
@@ -100,7 +102,7 @@ def azure_server(endpoint: str | None = None, api_key: str | None = None, api_ve
         ),
         connect=partial(openai.AsyncAzureOpenAI, azure_endpoint=url, api_version=version),
         connect_blocking=partial(openai.AzureOpenAI, azure_endpoint=url, api_version=version),
-        version={"api_version": version},
+        version={"api_version": version} | _elsewhere(url, ("",)),
     )
 
 
@@ -131,3 +133,15 @@ def _key(given: str | None, variable: str, needed: bool) -> SecretStr:
     if not re.fullmatch(r"[!-~]+", key):  # the HTTP client's error would show it
         raise JudgeError(f"The API key contains a blank or a non-ASCII character. Check {variable} or api_key.")
     return SecretStr(key)
+
+
+def _elsewhere(url: str, usual: Sequence[str]) -> dict[str, str]:
+    """A field of the signature that tells servers of one host apart: a digest of port and path, where they are not the usual ones.
+
+    User, password and query stay out of it: they tell who asks, and they may be secret.
+    """
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/")
+    if parts.port is None and path in usual:
+        return {}
+    return {"url": sha256(f"{parts.port}{path}".encode()).hexdigest()[:8]}

@@ -17,7 +17,7 @@ from crimson_core.judges.rules.matching import match_findings, similarity
 from crimson_core.judges.rules.sentences import sections
 from crimson_core.judges.rules.significance import Patient, graded, patient_of
 from crimson_core.protocol.evaluation import SIGNIFICANCE_LEVELS
-from crimson_core.protocol.pair import PatientContext, ReportPair
+from crimson_core.protocol.pair import PatientContext, ReportPair, parse_context
 
 _COMPOSED = {"temporal": "language.yaml: change (composed by change.py)", "rule": "assertion.py"}
 
@@ -169,14 +169,17 @@ class PairExplanation:
         return asdict(self)
 
 
-def explain(report: str, context: PatientContext | None = None) -> Explanation:
+def explain(report: str, context: PatientContext | Mapping[str, Any] | None = None) -> Explanation:
     """How the offline judge reads a report, and which entry or rule decides each thing.
 
     Args:
         report: Its text.
-        context: Of the patient; it moves the significance of findings.
+        context: Of the patient; it moves the significance of findings. A mapping as in `patient_contexts`.
+
+    Raises:
+        InputError: The context is no such mapping, or one of its values cannot be read.
     """
-    return _explained("P", report, patient_of(context))[0]
+    return _explained("P", report, patient_of(parse_context(context, "context")))[0]
 
 
 def explain_pair(pair: ReportPair) -> PairExplanation:
