@@ -27,7 +27,7 @@ def test_an_answer_becomes_an_evaluation_with_usage_and_raw_output():
     assert judgement.failure is None and judgement.repairs == []
     assert request.path == "/v1/chat/completions" and request.headers["authorization"] == f"Bearer {KEY}"
     assert isinstance(judge, Judge)
-    assert judge.signature() | {"openai": "-"} == {
+    assert judge.signature() | {"openai": "-", "url": "-"} == {
         "judge": "openai",
         "model": "some-model",
         "revision": "served-model-2026-01-01",
@@ -37,6 +37,7 @@ def test_an_answer_becomes_an_evaluation_with_usage_and_raw_output():
         "temperature": "0",
         "seed": "42",
         "openai": "-",
+        "url": "-",
     }
 
 
