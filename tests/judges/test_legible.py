@@ -26,4 +26,8 @@ def test_what_only_a_computer_sees_is_gone(report, expected):
         assert places is None
     else:
         assert places is not None and len(places) == len(text) + 1 and places[-1] == len(report)
-        assert all(report[place] == sign for sign, place in zip(text, places, strict=False) if sign.isalpha() and sign in report)
+        assert all(
+            report[place] == sign
+            for sign, place in zip(text, places, strict=False)
+            if sign.isalpha() and sign in report
+        )

@@ -265,7 +265,12 @@ def test_servers_on_one_host_are_told_apart():
     def signature(base_url):
         return openai_judge("some-model", base_url=base_url, api_key=KEY).signature()
 
-    urls = ["http://localhost/v1", "http://localhost:8000/v1", "http://localhost:8001/v1", "http://localhost:8001/other"]
+    urls = [
+        "http://localhost/v1",
+        "http://localhost:8000/v1",
+        "http://localhost:8001/v1",
+        "http://localhost:8001/other",
+    ]
     told = [signature(url).get("url") for url in urls]
     assert told[0] is None and len(set(told)) == len(urls)
     assert signature("http://me:secret@localhost:8000/v1/?token=1") == signature(urls[1]), "who asks does not matter"

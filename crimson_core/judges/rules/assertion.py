@@ -197,7 +197,9 @@ def _plainly_there(mention: Mention, before: list[Mention], cue: Tag, clause: Cl
 
 def _of_its_own(mention: Mention) -> bool:
     told = mention.attributes
-    return bool(told.sides or told.zones or told.severity or told.temporal or told.sizes_mm) or _is_never_denied(mention)
+    return bool(told.sides or told.zones or told.severity or told.temporal or told.sizes_mm) or _is_never_denied(
+        mention
+    )
 
 
 def _is_never_denied(mention: Mention) -> bool:

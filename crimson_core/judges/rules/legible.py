@@ -4,7 +4,15 @@ import re
 
 from crimson_core.judges.rules.lexicon import is_known
 
-_LETTERS = {"\ufb00": "ff", "\ufb01": "fi", "\ufb02": "fl", "\ufb03": "ffi", "\ufb04": "ffl", "\u2010": "-", "\u2011": "-"}
+_LETTERS = {
+    "\ufb00": "ff",
+    "\ufb01": "fi",
+    "\ufb02": "fl",
+    "\ufb03": "ffi",
+    "\ufb04": "ffl",
+    "\u2010": "-",
+    "\u2011": "-",
+}
 # Marks that nobody sees, ligatures, hyphens of other kinds, letters of full width; a word that is broken over two lines.
 _ODD = re.compile(
     "(?P<unseen>[\u00ad\u200b-\u200d\u2060\ufeff])|(?P<sign>[\ufb00-\ufb04\u2010\u2011])|(?P<wide>[\uff01-\uff5e])"
