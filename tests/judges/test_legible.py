@@ -16,6 +16,8 @@ from crimson_core.judges.rules.legible import legible
         ("right\u2011sided", "right-sided"),
         ("pneumo-\nthorax", "pneumothorax"),
         ("right-\r\n  sided", "right-sided"),
+        ("Nodule of 2,1 cm, mass 1,2 x 0,8 cm", "Nodule of 2.1 cm, mass 1.2 x 0.8 cm"),
+        ("Ribs 2,3 and 4", "Ribs 2,3 and 4"),
         ("Effusion -\nsmall", "Effusion -\nsmall"),
     ],
 )

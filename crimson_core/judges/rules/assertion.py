@@ -124,7 +124,9 @@ def _is_all_it_is(mention: Mention, harmless: Tag, clause: Clause) -> bool:
     if concept.device or clause.of("concept", mention.end, harmless.start):
         return False
     linked = any(t.value in ("firm", "tentative") for t in clause.of("link", mention.end, harmless.start))
-    return linked or (concept.vague and clause.copula(mention.end, harmless.start))
+    # "the density is a vessel", "the apparent pneumothorax on the right is a skin fold"
+    said = harmless.start - (clause.words[harmless.start - 1] in ("a", "an"))
+    return linked or clause.copula(mention.last, said) or (concept.vague and clause.copula(mention.end, said))
 
 
 def _of_its_tip(clause: Clause, start: int, end: int) -> bool:

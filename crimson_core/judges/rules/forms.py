@@ -38,6 +38,14 @@ _LEADING_SIGN = re.compile(r"\s?[(\[]\s?(?P<sign>[-–−+])\s?[)\]]")
 _EMPTY_BOX = re.compile(r"^\s{0,40}(?:[-*•]\s?)?(?:\[\s?\]|\(\s?\)|☐)")
 _ITEM = re.compile(r"[,;|\n{\]]")
 _ASKS = re.compile(r"[:=|]")
+# One side of two that is answered by itself: "Effusion: left small, right none".
+_SIDE_ANSWERED = re.compile(
+    rf"\b(?:(?P<right>right|rt?)|(?P<left>left|lt?))\b(?:\s+side)?{_SIGN}[:=–—-]?{_SIGN}(?:none|no|nil|absent|negative)\b"
+    rf"(?={_SIGN}(?:$|[,;|.!\n)\]}}]))",
+    re.IGNORECASE,
+)
+_BEGINS = re.compile(r"(?:[:;,|(\[–—-]|\b(?:and|but))\s*\Z", re.IGNORECASE)
+_OTHER_SIDE = {"right": re.compile(r"\b(?:left|lt?)\b", re.I), "left": re.compile(r"\b(?:right|rt?)\b", re.I)}
 _LETTER = re.compile(r"[A-Za-z]")
 _CUES = {"absent": "answered_no", "unsaid": "answered_nothing", "hedged": "answered_perhaps"}
 
@@ -50,6 +58,12 @@ def with_answers(tags: Sequence[Tag], sentence: str, spans: Sequence[tuple[int, 
         sentence: Its text.
         spans: Characters of its words.
     """
+    free = _free_side(sentence)
+    if free:
+        starts = [start for start, _ in spans]
+        first, last = bisect_left(starts, free.start()), bisect_left(starts, free.end())
+        tags = [tag for tag in tags if tag.end <= first or tag.start >= last]
+        sentence = f"{sentence[: free.start()]}{'x' * len(free[0])}{sentence[free.end() :]}"
     if not _MAY_ANSWER.search(sentence):
         return list(tags)
     if _LEADING_SIGN.match(sentence):
@@ -73,6 +87,18 @@ def with_answers(tags: Sequence[Tag], sentence: str, spans: Sequence[tuple[int, 
             cue = Tag(min(first, last - 1), last, "assertion", _CUES[answer])  # a sign is no word: the one before it
             made += [cue, Tag(last, last, "clause_end", "stop")]
     return sorted([*kept, *made], key=lambda tag: (tag.start, tag.end))
+
+
+def _free_side(sentence: str) -> re.Match[str] | None:
+    """Where one side is said to be free of what the other side has."""
+    answered = list(_SIDE_ANSWERED.finditer(sentence))
+    if len(answered) != 1:
+        return None
+    (free,) = answered
+    if not _BEGINS.search(sentence, 0, free.start()):
+        return None  # "effusion on the right: none"
+    other = _OTHER_SIDE[free.lastgroup or ""]
+    return free if other.search(sentence[: free.start()]) or other.search(sentence[free.end() :]) else None
 
 
 def _with_leading_signs(tags: Sequence[Tag], sentence: str, spans: Sequence[tuple[int, int]]) -> list[Tag]:

@@ -1,4 +1,4 @@
-"""A report's text as it looks on paper, where it was copied out of a PDF file or a web page."""
+"""A report's text as it is meant, where it was copied out of a PDF file or a web page or written with decimal commas."""
 
 import re
 
@@ -13,9 +13,15 @@ _LETTERS = {
     "\u2010": "-",
     "\u2011": "-",
 }
-# Marks that nobody sees, ligatures, hyphens of other kinds, letters of full width; a word that is broken over two lines.
+_DECIMAL_COMMA = r"(?<=[0-9]),(?=[0-9]{1,2}\s?(?:[cm]m\b|x\s?[0-9]))"
+_COMMA = re.compile(_DECIMAL_COMMA)
+# Decimal commas of sizes, marks that nobody sees, ligatures and hyphens of other kinds, letters of full width, and words that a
+# line break parts.
 _ODD = re.compile(
-    "(?P<unseen>[\u00ad\u200b-\u200d\u2060\ufeff])|(?P<sign>[\ufb00-\ufb04\u2010\u2011])|(?P<wide>[\uff01-\uff5e])"
+    rf"(?P<comma>{_DECIMAL_COMMA})"
+    r"|(?P<unseen>[\u00ad\u200b-\u200d\u2060\ufeff])"
+    r"|(?P<sign>[\ufb00-\ufb04\u2010\u2011])"
+    r"|(?P<wide>[\uff01-\uff5e])"
     r"|(?P<broken>(?<=[a-z])-\r?\n[^\S\n]{0,40}(?=[a-z]))"
 )
 _FULL_WIDTH = 0xFEE0  # from a letter to its twin
@@ -28,7 +34,7 @@ def legible(report: str) -> tuple[str, list[int] | None]:
     Returns:
         The text, and for each of its characters, and the end, its place in the report; None where nothing had to be changed.
     """
-    if report.isascii() and "-\n" not in report and "-\r" not in report:
+    if report.isascii() and "-\n" not in report and "-\r" not in report and not _COMMA.search(report):
         return report, None
     text, places, position = "", [], 0
     for match in _ODD.finditer(report):
@@ -42,6 +48,8 @@ def legible(report: str) -> tuple[str, list[int] | None]:
 
 
 def _in_place_of(match: re.Match[str], report: str) -> str:
+    if match["comma"]:
+        return "."
     if match["unseen"]:
         return ""
     if match["sign"]:
