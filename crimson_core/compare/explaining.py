@@ -23,7 +23,7 @@ def explanation_text(explained: Explanation | PairExplanation) -> str:
 
 def _report(report: Explanation) -> Iterator[str]:
     if not report.recognised:
-        yield "Unrecognised: nothing is known of what is written here, so that it counts as a report without findings."
+        yield "Unrecognised: hardly a word of this report is known, so that its findings may be missing."
     for sentence in report.sentences:
         yield f"“{' '.join(sentence.text.split())}”" + (f"  {sentence.left_out}" if sentence.left_out else "")
         for clause in sentence.clauses:

@@ -333,20 +333,35 @@ def _read_jsonl(data: bytes, source: str) -> Rows:
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line))
+            rows.append(json.loads(line, object_pairs_hook=_object))
         except json.JSONDecodeError as error:
             raise InputError(f"{source} line {number} is not JSON: {error.msg}.") from None
+        except _KeyTwice:
+            raise InputError(f"{source} line {number} has a key twice. Give each key once.") from None
     return _records(rows, source)
 
 
 def _read_json(data: bytes, source: str) -> Rows:
     try:
-        rows = json.loads(data.decode("utf-8-sig"))
+        rows = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object)
+    except _KeyTwice:
+        raise InputError(f"{source} has a key twice in one object. Give each key once.") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{source} is not JSON: line {error.lineno}, {error.msg}.") from None
     if not isinstance(rows, list):
         raise InputError(f"{source} must hold a list of objects, one per report pair.")
     return _records(rows, source)
+
+
+class _KeyTwice(Exception):
+    """Of two values of one key JSON readers take the last one, without a word."""
+
+
+def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(items)
+    if len(made) < len(items):
+        raise _KeyTwice
+    return made
 
 
 def _records(rows: list[Any], source: str) -> Rows:

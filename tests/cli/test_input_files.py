@@ -143,3 +143,10 @@ def test_compare_reads_files_in_the_same_way(tmp_path):
 def test_a_separator_that_is_given_is_nothing_to_tell(tmp_path):
     status, _, err = score("reference;prediction\nClear.;Clear.\n", tmp_path, "--strict", "--separator", ";")
     assert status == 0 and "separator" not in err
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.json"])
+def test_a_key_that_stands_twice_is_refused(tmp_path, name):
+    row = '{"reference": "Small left effusion.", "reference": "Clear.", "prediction": "Clear."}'
+    status, _, err = score(row if name == "p.jsonl" else f"[{row}]", tmp_path, name=name)
+    assert status == 2 and "has a key twice" in err and "effusion" not in err

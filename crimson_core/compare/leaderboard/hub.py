@@ -191,6 +191,7 @@ def push_to_hub(board: Leaderboard, repository: str, *, private: bool = True) ->
     Raises:
         CrimsonError: The Hub refused it, or cannot be reached.
     """
+    from httpx import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -200,7 +201,7 @@ def push_to_hub(board: Leaderboard, repository: str, *, private: bool = True) ->
             HfApi().upload_file(
                 path_or_fileobj=text.encode(), path_in_repo=name, repo_id=repository, repo_type="dataset"
             )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
         raise CrimsonError(
             f"{repository} could not be pushed ({type(error).__name__}). Log in with `hf auth login`, check the name, and run "
             "again."
