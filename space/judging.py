@@ -1,4 +1,4 @@
-"""Judges, loaded once per process and shared by all sessions, and runs that report progress and can be stopped."""
+"""Judges, loaded once per process and shared by all sessions, and runs with progress that can be stopped."""
 
 import sys
 import threading
@@ -25,7 +25,7 @@ _turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 def scorer_for(judge: str) -> CrimsonScorer:
-    """The scorer of a judge spec; the judge is loaded when it is first asked for.
+    """The scorer of a judge spec; loads the judge on first use.
 
     Raises:
         JudgeError: The judge cannot be loaded.
@@ -40,7 +40,7 @@ def _load(judge: str) -> CrimsonScorer:
 
 
 def warm_up(judge: str) -> None:
-    """Load a judge and what the statistics need, so that the first visitor need not wait for it."""
+    """Load a judge and what the statistics need, so that the first visitor does not wait."""
 
     def load() -> None:
         import scipy.stats  # noqa: F401
@@ -56,9 +56,9 @@ def warm_up(judge: str) -> None:
 
 
 def judge_in_turns(judge: str, pairs: Sequence[ReportPair]) -> Iterator[PairResult]:
-    """Results as they are done. Runs that are on at once take turns, and one call at a time reaches a model.
+    """Yield results as they are done. Concurrent runs take turns, and one call at a time reaches a model.
 
-    Offline, each turn has a process of its own.
+    With the offline judge, each turn has its own process.
 
     Raises:
         CrimsonError: The judge cannot be loaded or cannot go on.
@@ -74,7 +74,7 @@ def judge_in_turns(judge: str, pairs: Sequence[ReportPair]) -> Iterator[PairResu
 
 
 def in_process(work: Callable[..., Any], *args: Any) -> Any:
-    """What `work(*args)`, which reads reports, gives in a process of its own.
+    """Run `work(*args)`, which reads reports, in a separate process.
 
     Raises:
         TookTooLongError: It was not done in time.
@@ -87,7 +87,7 @@ def _is_offline(judge: str) -> bool:
 
 
 def _in_time(pairs: Sequence[ReportPair]) -> list[PairResult]:
-    """The offline judge's results; a pair that takes too long is a failure, and those beside it are not."""
+    """The offline judge's results; only a pair that takes too long fails, not the pairs around it."""
     try:
         return in_process(_scored, pairs)
     except TookTooLongError as error:
@@ -114,13 +114,13 @@ def _explained(pair: ReportPair) -> str:
 
 
 class Run:
-    """Pairs that are judged in a thread of their own. What is done stays when the run is stopped or fails.
+    """Judge pairs in a separate thread. Finished pairs are kept if the run is stopped or fails.
 
     Attributes:
         judge: The judge spec.
         pairs: What is judged.
-        error: Why the run broke off; None if it did not.
-        signature: Of the scores; empty until the judge is loaded.
+        error: Why the run failed; None if it did not.
+        signature: Signature of the scores; empty until the judge is loaded.
     """
 
     def __init__(self, judge: str, pairs: Sequence[ReportPair]) -> None:
@@ -144,7 +144,7 @@ class Run:
 
     @property
     def stopped(self) -> bool:
-        """Whether it was stopped before all pairs were done."""
+        """Whether the run was stopped before all pairs were done."""
         return self._stopped.is_set() and len(self._done) < len(self.pairs)
 
     @property

@@ -1,4 +1,4 @@
-"""The whole page: its tabs, its looks, and how it is served."""
+"""The whole page: tabs, appearance and serving."""
 
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from space import about_tab, api, corpus_tab, pair_tab, words
 from space.settings import Settings
 
 _HERE = Path(__file__).parent
-# System fonts: a font of a web service would tell it of every visit.
+# System fonts: a web font would tell its service about every visit.
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 
 
 def build(settings: Settings) -> gr.Blocks:
-    """The page for an owner's settings."""
+    """Build the page for an owner's settings."""
     with gr.Blocks(
         title="CRIMSON: chest X-ray report scores",
         analytics_enabled=False,
@@ -42,7 +42,7 @@ def build(settings: Settings) -> gr.Blocks:
 
 
 def launch_options(settings: Settings) -> dict[str, Any]:
-    """Keywords of `launch`: nothing is shown, kept or sent that the page does not need."""
+    """Keywords of `launch` that show, keep and send nothing the page does not need."""
     style = _text(rendering.FOLDER / "style.css") + _text(_HERE / "style.css")
     script = _text(rendering.FOLDER / "point.js") + _text(_HERE / "page.js")
     return {

@@ -42,7 +42,7 @@ GO_TO_ANSWER_JS = """() => setTimeout(() => {
 
 
 class PairTab(NamedTuple):
-    """What other tabs need in order to show a pair in the tab "One pair".
+    """What other tabs need to show a pair in the tab "One pair".
 
     Attributes:
         outputs: The components that `show` gives values for.
@@ -54,7 +54,7 @@ class PairTab(NamedTuple):
 
 
 def judge_choice(settings: Settings) -> gr.Dropdown:
-    """A choice among the judges that the owner allows; where there is but one, its name."""
+    """A choice among the judges that the owner allows, or the name of the only one."""
     return gr.Dropdown(
         list(settings.judges), value=settings.judge, label="Judge", interactive=len(settings.judges) > 1, min_width=160
     )
@@ -66,7 +66,7 @@ def refused(message: object) -> str:
 
 
 def limits_text(settings: Settings, together: str = "") -> str:
-    """What is taken, before anything is uploaded."""
+    """The limits, shown before anything is uploaded."""
     return (
         f"Files with column names ({', '.join(READABLE)}). At most **{settings.max_rows:,} rows**, **{settings.max_megabytes} MB**{together}, "
         f"and {settings.max_characters:,} characters a report. A file is deleted from the server as soon as it is read. "
@@ -87,7 +87,7 @@ def privacy_text(settings: Settings) -> str:
 
 
 def download(button: gr.Button, make: Callable[..., str], inputs: list, file_name: str) -> None:
-    """Let a button hand the text that `make` gives to the browser as a file; it is never on a disk of the server."""
+    """Let a button send the text of `make` to the browser as a file, without writing it to the server's disk."""
     text, name = gr.Textbox(visible=False), gr.Textbox(file_name, visible=False)
 
     def made(*values: object) -> str:

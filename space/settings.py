@@ -1,4 +1,4 @@
-"""What the owner of a Space can set, by environment variables."""
+"""Settings of a Space's owner, from environment variables."""
 
 import re
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ class Settings:
     """Settings of a Space.
 
     Attributes:
-        judge: Judge spec that is chosen at first.
-        judges: Judge specs that visitors may choose from.
-        max_rows: Most rows of a file.
+        judge: Judge spec selected at the start.
+        judges: Judge specs visitors may choose from.
+        max_rows: Maximum number of rows in a file.
         max_megabytes: Largest file in megabytes of 2^20 bytes; of a Parquet file also what it unpacks to.
-        max_characters: Longest report in characters.
+        max_characters: Maximum length of a report in characters.
     """
 
     judge: str
@@ -36,7 +36,7 @@ class Settings:
 
 
 def settings_from(environment: Mapping[str, str]) -> Settings:
-    """The settings that environment variables make.
+    """Read the settings from environment variables.
 
     Raises:
         InputError: A variable has no possible value; the text names it.

@@ -1,4 +1,4 @@
-"""Files that visitors upload: read within the owner's limits, and deleted at once."""
+"""Visitors' uploads: read within the owner's limits, and deleted at once."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -46,9 +46,9 @@ def read_table(path: Path, name: str, settings: Settings) -> UploadedTable:
     """A table within the owner's limits.
 
     Args:
-        path: The file; its ending tells the format.
+        path: The file; its ending sets the format.
         name: What to call it.
-        settings: For the limits.
+        settings: Settings with the limits.
 
     Raises:
         InputError: The file cannot be read or is beyond a limit.
@@ -88,7 +88,7 @@ def take_uploads(paths: Sequence[str], settings: Settings) -> list[UploadedTable
 
 
 def guess_columns(columns: Sequence[str]) -> dict[str, str | None]:
-    """For each role the column whose name is usual for it, else None."""
+    """For each role, the column with a usual name, else None."""
     plain = {"".join(c for c in str(column).lower() if c.isalnum()): column for column in reversed(columns)}
     return {role: next((plain[n] for n in names if n in plain), None) for role, names in _USUAL_NAMES.items()}
 
@@ -99,7 +99,7 @@ def checked_pairs(table: UploadedTable, columns: Mapping[str, Any], settings: Se
     Args:
         table: As `read_table` gives it.
         columns: Role -> column, None where there is none.
-        settings: For the longest report.
+        settings: Settings with the maximum length of a report.
 
     Raises:
         InputError: A column is not chosen or missing, or a cell is no report or context, or too long.

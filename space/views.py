@@ -33,7 +33,7 @@ def uploaded_html(uploaded: Sequence[UploadedTable]) -> str:
 
 
 def progress_html(run: Run, doing: str = "judged") -> str:
-    """How far a run is, and the time left."""
+    """The progress of a run and the remaining time."""
     return render("progress.html", done=run.n_done, total=len(run.pairs), left=run.seconds_left, doing=doing)
 
 
@@ -68,7 +68,7 @@ def outcome_html(run: Run, section: Section) -> str:
 
 
 def worst_first(results: Sequence[PairResult]) -> list[PairResult]:
-    """Results by score, the worst first; the unscored ones before all, since nobody has seen yet how bad they are."""
+    """Results by score, worst first; unscored ones come before all others, since they may be worse."""
     return sorted(results, key=lambda r: (-math.inf if r.score is None else r.crimson_score, r.index))
 
 
@@ -80,7 +80,7 @@ def rows_html(run: Run, page: int) -> str:
 
 
 def pages(n: int) -> int:
-    """Number of pages that n rows fill."""
+    """Number of pages for n rows."""
     return max(1, math.ceil(n / PAGE))
 
 

@@ -1,4 +1,4 @@
-"""What the page of the Space calls things: data."""
+"""Words that the Space's page uses: data."""
 
 ROLES = {
     "reference": "Reference report",

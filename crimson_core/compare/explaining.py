@@ -13,7 +13,7 @@ from crimson_core.judges.rules.explain import (
 
 
 def explanation_text(explained: Explanation | PairExplanation) -> str:
-    """What was read, sentence by sentence, then the findings and, of a pair, the matches."""
+    """List what was read sentence by sentence, then the findings and, for a pair, the matches."""
     if isinstance(explained, Explanation):
         return "\n".join(_report(explained))
     parts = (("REFERENCE", explained.reference), ("CANDIDATE", explained.candidate))

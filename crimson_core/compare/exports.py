@@ -1,4 +1,4 @@
-"""What others read: CSV of figures or of pairs, JSON of everything but report text, JSON lines of every evaluation, Markdown."""
+"""Exports: CSV of figures or of pairs, JSON of everything except report text, JSON lines of every evaluation, Markdown."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ _MARKDOWN_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>#|~$&"} | {"
 
 
 def as_csv(board: Leaderboard) -> str:
-    """One row per figure: of each system, in all and in each subgroup, and the paired differences."""
+    """One row per figure of each system, overall and by subgroup, and one per paired difference."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow((*_COLUMNS, "signature"))
@@ -51,7 +51,7 @@ def safe_cell(text: str) -> str:
 
 
 def as_json(board: Leaderboard) -> str:
-    """Everything but report text: figures, comparisons, scores by pair, agreement. What is not defined is null."""
+    """Everything except report text: figures, comparisons, scores by pair, agreement. Undefined values are null."""
     data = {
         "title": board.config.title,
         "note": RESEARCH_ONLY,
@@ -89,8 +89,8 @@ def pair_records(systems: Mapping[str, Sequence[PairResult]], signature: str) ->
     """One record per pair and system, with its whole evaluation and so with report text.
 
     Args:
-        systems: Name of a system -> its results; the name "" is left out.
-        signature: Of the scores.
+        systems: Results by system name; records have no system if the name is "".
+        signature: Signature of the scores.
     """
     for name, results in systems.items():
         for result in results:
@@ -111,9 +111,9 @@ def pairs_csv(systems: Mapping[str, Sequence[PairResult]], signature: str, separ
     """One row per pair and system: score and error counts, or why it is unscored.
 
     Args:
-        systems: Name of a system -> its results; the name "" is left out.
-        signature: Of the scores.
-        separator: Between the cells.
+        systems: Results by system name; records have no system if the name is "".
+        signature: Signature of the scores.
+        separator: Separator between cells.
     """
     out = io.StringIO()
     writer = csv.writer(out, delimiter=separator, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Figures of a section, by plotly: interactive in the Space and in the report alike.
+"""Plotly figures of a section, interactive in both the Space and the report.
 
 Style sheets colour text and grid, for light, dark and paper. A figure fills the width that it gets, and its names are short enough for a
 phone's. Each says in words what it shows, and a table beside it has its numbers.
@@ -43,7 +43,7 @@ class Figure(NamedTuple):
 
 
 def figures_of(section: Section) -> list[Figure]:
-    """All figures of a section; none where nothing was scored."""
+    """All figures of a section; none if nothing was scored."""
     if not any(figures["crimson_score"].n for figures in section.figures.values()):
         return []
     compared = [means(section), differences(section)] if section.comparisons else []
@@ -58,7 +58,7 @@ def means(section: Section) -> Figure:
 
 
 def differences(section: Section) -> Figure:
-    """The paired difference of every two systems with its interval."""
+    """The paired difference of each pair of systems, with its interval."""
     estimates = {difference_name(*c.systems): c.difference for c in section.comparisons}
     labels = [f"{_label(a)}<br>− {_label(b)}" for a, b in (c.systems for c in section.comparisons)]
     return _intervals("Difference with 95 % interval", "difference of mean scores", estimates, labels, signed)
@@ -195,13 +195,13 @@ def _intervals(
 def _figure(
     title: str, axis: str, heights: Sequence[int], titles: Sequence[str] = (), legend: Sequence[str] = ()
 ) -> go.Figure:
-    """A figure of plots that stand one below the other and share their axis of figures.
+    """A figure of stacked plots that share their value axis.
 
     Args:
-        title: Of the figure.
-        axis: What is measured along the shared axis.
-        heights: Of the plots, in pixels.
-        titles: Of the plots.
+        title: Title of the figure.
+        axis: What the shared axis measures.
+        heights: Heights of the plots in pixels.
+        titles: Titles of the plots.
         legend: Names in the legend, which stands below; with one there is none.
     """
     rows = len(heights)
@@ -261,7 +261,7 @@ def _look(colour: str, pattern: str) -> dict[str, Any]:
 
 
 def _label(name: str, lines: int = 1) -> str:
-    """A name for plotly, to which text is HTML."""
+    """Escape a name for plotly, which reads text as HTML."""
     return html.escape(shortened(name, lines * _LONGEST_NAME), quote=False)
 
 

@@ -1,4 +1,4 @@
-"""Numbers as text: one way for tables, pages, figures and the terminal."""
+"""Numbers as text, formatted alike in tables, pages, figures and the terminal."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ def exact(value: float) -> str:
 
 
 def fixed(value: float, digits: int = 3) -> str:
-    """A figure in a table; one that is not defined is a dash."""
+    """A figure in a table; a dash if it is undefined."""
     return "–" if math.isnan(value) else _minus(f"{value + 0.0:.{digits}f}")
 
 
@@ -32,7 +32,7 @@ def p_value(value: float) -> str:
 
 
 def interval(estimate: Estimate, form: Callable[[float], str] = fixed) -> str:
-    """The ends of an interval. Where all values are equal, resampling shows no spread, which is no certainty."""
+    """The ends of an interval. If all values are equal, resampling shows no spread, which does not mean certainty."""
     if math.isnan(estimate.low):
         return "–"
     if estimate.low == estimate.high:
@@ -41,7 +41,7 @@ def interval(estimate: Estimate, form: Callable[[float], str] = fixed) -> str:
 
 
 def with_interval(estimate: Estimate) -> str:
-    """A figure, its interval, and what it is an average over, one below the other."""
+    """A figure, its interval, and the number of values it averages, on separate lines."""
     if math.isnan(estimate.value):
         return "–\nn 0"
     ends = interval(estimate, two)
@@ -54,7 +54,7 @@ def count(n: int, one: str, many: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time that is left."""
+    """The remaining time."""
     seconds = math.ceil(seconds)
     minutes, rest = divmod(seconds, 60)
     if minutes >= 60:

@@ -1,1 +1,1 @@
-"""Report pairs as HTML: what the Space and the HTML report of a leaderboard share. Needs Jinja2, of the extra `report`."""
+"""Report pairs as HTML, for the Space and the HTML report of a leaderboard. Needs Jinja2 from the extra `report`."""

@@ -1,4 +1,4 @@
-"""Where the findings of an evaluation stand in the reports, and what is said of each."""
+"""Locations of an evaluation's findings in the reports, and what the judge says about each."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,14 +13,14 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Mark:
-    """What a report's text shows about one finding.
+    """The highlight of one finding in a report's text.
 
     Attributes:
-        finding: What the judge says of it.
+        finding: What the judge says about it.
         anchor: Its name in the page, of safe letters.
         kind: `matched`, `missing` or `false`.
-        group: Number of its group of matched findings, from 1 and the same in both reports; None without a match.
-        span: Its characters in the report; None where it cannot be located without guessing.
+        group: Number of its group of matched findings, from 1 and equal in both reports; None without a match.
+        span: Its characters in the report; None if it cannot be located without guessing.
     """
 
     finding: JudgedFinding
@@ -50,7 +50,7 @@ def mark_reports(outcome: Outcome, reference: str, candidate: str, anchor: str =
     """The marks of the reference report and of the candidate report.
 
     Args:
-        outcome: Of the two reports.
+        outcome: Outcome of judging the two reports.
         reference: The reference report.
         candidate: The candidate report.
         anchor: Start of the names in the page, of safe letters.
@@ -74,7 +74,7 @@ def mark_reports(outcome: Outcome, reference: str, candidate: str, anchor: str =
 
 
 def locate(text: str, span: Any, report: str) -> Span | None:
-    """Where a finding stands in its report.
+    """Locate a finding in its report.
 
     The span that the judge gave counts if it holds the finding's text. Otherwise the text counts as located where it
     stands as whole words exactly once.

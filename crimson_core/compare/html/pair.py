@@ -1,4 +1,4 @@
-"""One report pair and what the judge said about it, as HTML."""
+"""One report pair and its evaluation as HTML."""
 
 from typing import NamedTuple
 
@@ -16,12 +16,12 @@ render = renderer()
 def pair_html(
     pair: ReportPair, result: PairResult, signature: str, title: str = "", *, anchor: str = "", label: str = ""
 ) -> str:
-    """The score, both reports with their findings marked, the errors, and how the score came about.
+    """The score, both reports with highlighted findings, the errors, and the calculation of the score.
 
     Args:
-        pair: What was judged.
-        result: What became of it.
-        signature: Of the score.
+        pair: The judged pair.
+        result: Its result.
+        signature: Signature of the score.
         title: What to call the pair, where it stands among others.
         anchor: Where the page holds several pairs: start of the names that tell them apart in it, of safe letters.
         label: The same for the names that a screen reader says.
@@ -55,14 +55,14 @@ def pair_html(
 
 
 class ErrorRow(NamedTuple):
-    """An error as a page tells it.
+    """An error as shown on a page.
 
     Attributes:
-        type: What kind of error.
-        findings: Those that it is about.
+        type: The kind of error.
+        findings: The findings it concerns.
         grade: Its grade in words, or the clinical significance of a finding.
-        weight: What it weighs.
-        explanation: Why; empty where the type says all.
+        weight: Its weight.
+        explanation: The reason; empty if the type says everything.
     """
 
     type: str
@@ -73,7 +73,7 @@ class ErrorRow(NamedTuple):
 
 
 def error_rows(outcome: Outcome) -> list[ErrorRow]:
-    """The errors, the gravest kinds first: false and missing findings by weight, then attribute errors by weight."""
+    """The errors, most serious kinds first: false and missing findings by weight, then attribute errors by weight."""
     unmatched = [("missing finding", finding) for finding in outcome.missing]
     unmatched += [("false finding", finding) for finding in outcome.false]
     rows = [ErrorRow(kind, [f], words.significance(f.level), f.weight) for kind, f in unmatched]

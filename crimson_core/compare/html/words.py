@@ -1,4 +1,4 @@
-"""What a page calls things: data, and the few words that depend on a number."""
+"""Words that pages use: data, and the few phrases that depend on a number."""
 
 SIGNIFICANCE = {
     "urgent": "urgent",
@@ -9,7 +9,7 @@ SIGNIFICANCE = {
 
 
 def band(score: float) -> str:
-    """Where a score, or a mean of scores, stands on the scale."""
+    """The band of the scale in which a score or a mean lies."""
     if score != score:
         return "unscored"
     if score == 1:
@@ -31,5 +31,5 @@ def meaning(score: float) -> str:
 
 
 def significance(level: str) -> str:
-    """A clinical significance in words; a judge may have made one up."""
+    """A clinical significance in words; a judge may have invented one."""
     return SIGNIFICANCE.get(level, level or "not stated")

@@ -1,1 +1,1 @@
-"""Leaderboards: systems that are judged on the same test sets, compared with their uncertainty, and presented."""
+"""Leaderboards: judge systems on the same test sets, compare them with uncertainty, and present the results."""

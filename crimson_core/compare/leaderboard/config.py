@@ -1,4 +1,4 @@
-"""What a leaderboard is made of: judges, test sets and systems, from a YAML file."""
+"""The config of a leaderboard: judges, test sets and systems, from a YAML file."""
 
 import difflib
 from collections.abc import Hashable
@@ -25,9 +25,9 @@ class Source(_Part):
     """A table: a file (relative to the config), a folder, or a data set of the Hub; in short form the path alone.
 
     Attributes:
-        path: Of the file or folder, or the Hub id.
-        split: Which split, where there are several.
-        name: Which configuration of a Hub data set.
+        path: Path of the file or folder, or the Hub id.
+        split: The split, if there are several.
+        name: Configuration of a Hub data set.
         revision: Commit, tag or branch of a Hub data set.
     """
 
@@ -38,15 +38,15 @@ class Source(_Part):
 
 
 class Columns(_Part):
-    """The columns of a test set's tables. None stands for the column of the role's name, if it is there.
+    """The columns of a test set's tables. None means the column named after the role, if it exists.
 
     Attributes:
-        reference: The reference reports. A system's own table may lack it where it has ids.
-        id: By which tables are joined; without ids they must hold the same references in the same order.
-        age: Of the patient.
-        sex: Of the patient.
+        reference: The reference reports. A system's own table may lack it if it has ids.
+        id: Ids that join tables; without ids, tables must hold the same references in the same order.
+        age: The patient's age.
+        sex: The patient's sex.
         indication: Why the radiograph was taken.
-        patient: Whose study it is: intervals and p values then resample patients. Taken only where it is named.
+        patient: The patient; intervals and p values then resample patients. Used only if it is named.
     """
 
     reference: str = "reference"
@@ -58,17 +58,17 @@ class Columns(_Part):
 
 
 def _short(key: str) -> BeforeValidator:
-    """Lets a string stand for a part of which only `key` is given."""
+    """Accept a string for a part with only `key`."""
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
 class TestSet(_Part):
-    """Reference reports; in short form where they are.
+    """Reference reports; in short form their location.
 
     Attributes:
-        data: Where they are.
-        columns: What its columns are called.
-        subgroups: By what the figures are split up: `age_band` and `sex` (of the patient context), or any column.
+        data: Their location.
+        columns: Names of its columns.
+        subgroups: What splits the figures: `age_band` and `sex` (from the patient context), or any column.
     """
 
     __test__ = False  # pytest takes it for tests
@@ -82,8 +82,8 @@ class System(_Part):
     """Candidate reports of one system; in short form the column alone.
 
     Attributes:
-        column: Of the candidate reports.
-        data: Test set -> the table that holds them. Where a test set is not named, it is the test set's own table.
+        column: Column of the candidate reports.
+        data: The table with the reports, by test set; by default the test set's own table.
     """
 
     column: str = "prediction"
@@ -95,7 +95,7 @@ class JudgeChoice(_Part):
 
     Attributes:
         spec: The judge spec.
-        options: For the judge's constructor.
+        options: Options of the judge's constructor.
         repair: Make inconsistent evaluations consistent before scoring.
     """
 
@@ -105,7 +105,7 @@ class JudgeChoice(_Part):
 
     @property
     def label(self) -> str:
-        """What to call it: its spec, and what tells it from the same judge with other options."""
+        """Its spec, and what distinguishes it from the same judge with other options."""
         told = [f"{name} {value}" for name, value in self.options.items() if name not in SECRET_OPTIONS]
         told += [] if self.repair else ["no repair"]
         return self.spec + (f" ({', '.join(told)})" if told else "")
@@ -115,12 +115,12 @@ class Config(_Part):
     """A leaderboard.
 
     Attributes:
-        title: Of the report.
-        judges: With two or more, how they agree is reported too.
-        test_sets: By name.
-        systems: By name.
-        seed: Of resampling.
-        fill_missing: Take missing reports as empty ones, and leave blank rows out.
+        title: Title of the report.
+        judges: Judges; with two or more, their agreement is reported too.
+        test_sets: Test sets by name.
+        systems: Systems by name.
+        seed: Seed of the resampling.
+        fill_missing: Treat missing reports as empty ones, and skip blank rows.
         within: How far apart two judges' scores of a pair may be to count as close; the agreement of judges tells their share.
     """
 
@@ -134,7 +134,7 @@ class Config(_Part):
 
 
 def load_config(file: Path) -> Config:
-    """The leaderboard that a YAML file describes.
+    """Load a leaderboard from a YAML file.
 
     Raises:
         InputError: It cannot be read, or has a key that is unknown, missing or of another type; names the key.
@@ -163,11 +163,11 @@ def load_config(file: Path) -> Config:
 
 
 def parse_config(data: Any, source: str) -> Config:
-    """A checked leaderboard.
+    """Check the data of a leaderboard.
 
     Args:
-        data: What the YAML holds.
-        source: What to call it in an error.
+        data: Content of the YAML file.
+        source: Its name in error messages.
 
     Raises:
         InputError: A key is unknown, missing or of another type; names the key.
@@ -213,7 +213,7 @@ def _problem(error: ErrorDetails) -> str:
 
 
 def _fields(parents: list[Any]) -> list[str]:
-    """The keys that are known at a place of the config."""
+    """The valid keys at a place in the config."""
     parts: dict[Any, type[BaseModel]] = {
         "judges": JudgeChoice,
         "test_sets": TestSet,

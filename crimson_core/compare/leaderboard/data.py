@@ -35,8 +35,8 @@ def read_systems(config: Config, test_set: str, folder: Path, how: str = IN_CONF
     Args:
         config: The leaderboard.
         test_set: The name of the test set.
-        folder: What the config's paths are relative to.
-        how: What an error about a missing column says can be done.
+        folder: Folder to which the config's paths are relative.
+        how: Advice for an error about a missing column.
 
     Raises:
         InputError: A table or a column is missing, a cell is no report, or the systems differ in their pairs.
@@ -45,7 +45,7 @@ def read_systems(config: Config, test_set: str, folder: Path, how: str = IN_CONF
     shared = [system.column for system in config.systems.values() if test_set not in system.data]
     rows, source = read_source(asked.data, folder, [*_wanted(asked), *shared]), f"{test_set} ({_short(asked.data)})"
     columns = _columns(asked.columns, rows)
-    # The reference stands in for the candidate, so that what is wrong with the test set itself is told first.
+    # The reference stands in for the candidate, so that errors in the test set itself are reported first.
     rows = without_blank_rows(rows) if config.fill_missing else rows
     fill: dict[str, Any] = {"fill_missing": config.fill_missing}
     own = pairs_from_rows(rows, columns | {"prediction": columns["reference"]}, source, how, **fill)
@@ -55,7 +55,7 @@ def read_systems(config: Config, test_set: str, folder: Path, how: str = IN_CONF
             pairs[name] = _own_pairs(name, system, test_set, asked.columns, own, folder, how, config.fill_missing)
         else:
             pairs[name] = pairs_from_rows(rows, columns | {"prediction": system.column}, source, how, **fill)
-    # The test set comes first: it gives the order, and errors say what a system lacks of it.
+    # The test set comes first: it sets the order, and errors say which of its pairs a system lacks.
     aligned = align_systems(
         {f"test set {test_set}": own, **{f"system {name}": theirs for name, theirs in pairs.items()}},
         by_id="id" in columns,
@@ -75,8 +75,8 @@ def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
     `save_to_disk` wrote, and data sets of the Hub. What it makes of local files is not left in its cache.
 
     Args:
-        source: Where they are.
-        folder: What a path is relative to.
+        source: Location of the rows.
+        folder: Folder to which a path is relative.
         wanted: The columns that may be needed; `datasets` reads no others.
 
     Raises:
@@ -131,7 +131,7 @@ def _wanted(asked: TestSet) -> list[str]:
 
 
 def _columns(asked: Columns, rows: Rows) -> dict[str, str]:
-    """Role -> column, of the roles that are named or there."""
+    """Columns by role, for roles whose column is named or exists."""
     have = column_names(rows)
     optional = asked.model_dump(exclude={"reference", "patient"})
     return {"reference": asked.reference} | {
@@ -149,7 +149,7 @@ def _own_pairs(
     how: str,
     fill_missing: bool,
 ) -> list[ReportPair]:
-    """The pairs of a system that has a table of its own for a test set."""
+    """The pairs of a system with its own table for a test set."""
     table = system.data[test_set]
     rows = read_source(table, folder, [asked.reference, asked.id or "id", system.column, *CONTEXT_FIELDS, *asked.model_dump().values()])  # fmt: skip
     rows = without_blank_rows(rows) if fill_missing else rows

@@ -34,7 +34,7 @@ def write_hub_files(board: Leaderboard, folder: Path) -> list[Path]:
 
     Args:
         board: The leaderboard.
-        folder: Made if it is not there.
+        folder: Created if it does not exist.
 
     Returns:
         The files.
@@ -114,7 +114,7 @@ def _is_defined(result: "EvalResult") -> bool:
 
 
 def _measured(result: "EvalResult") -> tuple[Any, ...]:
-    """What tells a result from others; not its value."""
+    """What distinguishes a result from others, without its value."""
     return result.unique_identifier, result.metric_type, result.metric_name
 
 
