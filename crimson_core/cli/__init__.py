@@ -66,6 +66,9 @@ def _options(
 ) -> None: ...
 
 
+_BROKEN_PIPE = 128 + 13  # the exit status of a program that SIGPIPE ends
+
+
 def main() -> None:
     """Run the command line; an error that the user can fix is one line and exit status 2."""
     for stream in (sys.stdout, sys.stderr):
@@ -84,10 +87,11 @@ def main() -> None:
         print(f"crimson: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # else the reader of our output has finished, like `head`
+        unread = isinstance(error, BrokenPipeError)  # the reader of our output has finished, like `head`
+        if not unread:
             print(f"crimson: {_what_failed(error)}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest of the output is dropped
-        sys.exit(2)
+        sys.exit(_BROKEN_PIPE if unread else 2)
 
 
 def _what_failed(error: OSError) -> str:
