@@ -499,7 +499,7 @@ def test_the_signature_says_what_to_repeat():
     draft, writer, _ = write_one(honest, task())
     signature = writer.signature()
     assert re.fullmatch("[0-9a-f]{12}", signature.pop("prompts")) and draft.candidate
-    assert signature | {"openai": "-", "lexicon": "-"} == {
+    assert signature | {"openai": "-", "lexicon": "-", "url": "-"} == {
         "writer": "openai",
         "model": "some-model",
         "revision": "served-model-2026-01-01",
@@ -510,6 +510,7 @@ def test_the_signature_says_what_to_repeat():
         "max_attempts": "2",
         "lexicon": "-",
         "openai": "-",
+        "url": "-",
     }
 
 
