@@ -1,4 +1,4 @@
-"""Several systems over the same references: which report pairs they are, within the owner's limits."""
+"""The report pairs of several systems over the same references, within the owner's limits."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,10 +20,10 @@ def systems_of(
         tables: The files.
         columns: Role -> column, None where there is none; under `prediction` a list, each a system (of each file), where systems
             are compared. Several files are joined by the id, or without one by their order.
-        settings: For the limits.
+        settings: Settings with the limits.
 
     Raises:
-        InputError: There are too few or too many systems, or they do not go together.
+        InputError: There are too few or too many systems, or they do not match.
     """
     predictions = columns["prediction"]
     if not isinstance(predictions, list):

@@ -26,10 +26,10 @@ def build(settings: Settings, tabs: gr.Tabs, pair_tab: PairTab, *, several: bool
     """Lay out the tab inside the Tab that is open.
 
     Args:
-        settings: Of the Space.
-        tabs: All tabs, to move to that of one pair.
+        settings: Settings of the Space.
+        tabs: All tabs, to move to the tab "One pair".
         pair_tab: That tab.
-        several: Compare systems; else there is one.
+        several: Compare several systems instead of scoring one.
     """
     prefix, sample_file = ("compare-", SYSTEMS_EXAMPLE) if several else ("", EXAMPLES)
     intro = words.NEEDS_SEVERAL.format(most=MOST_SYSTEMS) if several else words.NEEDS_ONE

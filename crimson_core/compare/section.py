@@ -1,4 +1,4 @@
-"""Systems judged on the same report pairs, and what is said of them: what every table, figure, page and export starts from."""
+"""Systems judged on the same report pairs, with their figures: the basis of every table, figure, page and export."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +17,10 @@ class Systems:
     """Systems and their report pairs, in the same order for all.
 
     Attributes:
-        pairs: Of each system.
-        patients: Whose study each pair is; None where no column names them.
-        subgroups: What the pairs are split up by -> the subgroup of each pair.
-        joined_by: `row` of one table, `id`, or `order`: then nothing but equal references says that the rows go together.
+        pairs: Pairs of each system.
+        patients: The patient of each pair; None if no column names patients.
+        subgroups: The subgroup of each pair, by what splits the pairs.
+        joined_by: `row` of one table, `id`, or `order`; with `order`, only equal references show that rows match.
     """
 
     pairs: dict[str, list[ReportPair]] = field(repr=False)
@@ -39,14 +39,14 @@ class Systems:
         return len(next(iter(self.pairs.values())))
 
     def interleaved(self) -> list[ReportPair]:
-        """The first pair of each system, then the second ones: a run that is stopped has the same pairs of all."""
+        """The first pair of each system, then the second ones: a stopped run has the same pairs of all systems."""
         return [pair for row in zip(*self.pairs.values(), strict=True) for pair in row]
 
     def results(self, found: Iterable[PairResult]) -> dict[str, list[PairResult]]:
-        """The results of each system over the pairs that all of them are done with.
+        """The results of each system over the pairs that are done for all systems.
 
         Args:
-            found: Results of `interleaved`, in its order; some may be lacking.
+            found: Results of `interleaved`, in its order; some may be missing.
         """
         found, width = list(found), len(self.pairs)
         done = Counter(result.index // width for result in found)
@@ -59,7 +59,7 @@ class Systems:
 
 
 def name_systems(tables: Sequence[str], predictions: Sequence[str]) -> dict[str, tuple[int, str]]:
-    """Name of a system -> number of its table and its column, for columns of one table or of several.
+    """Each system's table number and column, by its name, for columns of one table or several.
 
     Args:
         tables: Their file names.
@@ -79,12 +79,12 @@ def name_systems(tables: Sequence[str], predictions: Sequence[str]) -> dict[str,
 
 
 class Subgroup(NamedTuple):
-    """Figures of a part of the pairs.
+    """Figures of a subgroup of the pairs.
 
     Attributes:
-        by: What the pairs are split up by.
-        label: Of the part.
-        n_pairs: In it, of each system.
+        by: What splits the pairs.
+        label: Name of the subgroup.
+        n_pairs: Its number of pairs of each system.
         figures: System -> `crimson_score` and each of `summary.CLINICAL_FIGURES`.
     """
 
@@ -100,15 +100,15 @@ class Section:
 
     Attributes:
         test_set: Its name.
-        judge: What it is called: its spec, and its options.
-        signature: Of the scores.
-        systems: What was judged.
-        results: Of each system, over the same pairs in the same order.
-        n_asked: Pairs of each system that were to be judged; more than there are results where a run was interrupted.
-        summaries: Of each system.
+        judge: The judge's name: its spec and options.
+        signature: Signature of the scores.
+        systems: The judged systems.
+        results: Results of each system, over the same pairs in the same order.
+        n_asked: Pairs of each system to judge; more than the results if a run was interrupted.
+        summaries: Summary of each system.
         figures: System -> `crimson_score` and each of `summary.CLINICAL_FIGURES`; the highest mean first.
-        subgroups: The same for parts of the pairs.
-        comparisons: Of every two systems; the adjusted p values are corrected for all comparisons of the leaderboard.
+        subgroups: The same for subgroups of the pairs.
+        comparisons: One per pair of systems; adjusted p values are corrected for all comparisons of the leaderboard.
     """
 
     test_set: str
@@ -129,17 +129,17 @@ class Section:
 
     @property
     def positions(self) -> list[int]:
-        """Positions in the test set of the pairs that have results."""
+        """Positions in the test set of the pairs with results."""
         return [result.index for result in next(iter(self.results.values()))]
 
     @property
     def n_units(self) -> int:
-        """How many patients, or else pairs, are resampled."""
+        """Number of patients, or else pairs, that are resampled."""
         patients = self.systems.patients
         return len(self.positions if patients is None else {patients[position] for position in self.positions})
 
     def pair_name(self, position: int) -> str:
-        """What to call a pair: its id, or its row."""
+        """Name of a pair: its id or its row."""
         pair = next(iter(self.systems.pairs.values()))[position]
         return (pair.id or "")[:60] or f"row {position + 1}"
 
@@ -148,7 +148,7 @@ class Section:
         return {result.index: result.crimson_score for result in self.results[name]}
 
     def per_pair(self, name: str, counts: Mapping[str, int]) -> dict[str, float]:
-        """Counts of a system over its scored pairs; 0 where it has none."""
+        """Counts of a system over its scored pairs; 0 if it has none."""
         scored = self.figures[name]["crimson_score"].n
         return {kind: n / scored if scored else 0.0 for kind, n in counts.items()}
 
@@ -165,15 +165,15 @@ def make_section(
     results: Mapping[str, Sequence[PairResult]],
     seed: int = 0,
 ) -> Section:
-    """The section of results.
+    """Make the section of results.
 
     Args:
-        test_set: The name of what was judged.
-        judge: What to call the judge.
-        signature: Of the scores.
-        systems: What was judged.
-        results: Of each system, over the same pairs in the same order.
-        seed: Of resampling.
+        test_set: Name of the test set.
+        judge: Name of the judge.
+        signature: Signature of the scores.
+        systems: The judged systems.
+        results: Results of each system, over the same pairs in the same order.
+        seed: Seed of the resampling.
     """
     positions = [result.index for result in next(iter(results.values()))]
     patients = None if systems.patients is None else [systems.patients[position] for position in positions]

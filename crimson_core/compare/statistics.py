@@ -1,4 +1,4 @@
-"""Statistics of columns of numbers that stand for the same units: intervals, paired differences, agreement.
+"""Statistics of number columns over the same units: intervals, paired differences, agreement.
 
 It knows nothing of any metric. A column has one number per unit (a study, say), NaN where there is none, and what is left out is
 counted. Units may belong to groups (a patient's studies): then groups are resampled and their signs flip together, since what is
@@ -30,13 +30,13 @@ class Estimate(NamedTuple):
 
     Attributes:
         value: NaN if there is nothing to average.
-        low: Lower end of the 95 % interval; NaN where fewer than two units (or groups) have something to average.
+        low: Lower end of the 95 % interval; NaN if fewer than two units (or groups) have something to average.
         high: Its upper end.
-        n: What it is an average over: units with a value, or the sum of the denominators.
+        n: Size of the average: units with a value, or the sum of the denominators.
         n_left_out: Units without a value.
         method: How the interval was made: `BCa` (bias-corrected and accelerated bootstrap), `percentile` where BCa is not
             defined (all values equal, all resamples on one side), or `none`.
-        n_resampled: Units (or groups) that have something to average: what is resampled.
+        n_resampled: Resampled units (or groups): those with something to average.
     """
 
     value: float
@@ -49,11 +49,11 @@ class Estimate(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """A system against another one over the same units.
+    """A system compared with another over the same units.
 
     Attributes:
         systems: The names of the two.
-        difference: Mean of the first system's values less the second's, over the units that both have one for.
+        difference: Mean of the first system's values minus the second's, over the units with values of both.
         p_value: Two-sided, by paired approximate randomisation (random signs of the differences; all signs where there are
             at most 13 units or groups); NaN without units.
         adjusted_p_value: The same after Holm's correction for all comparisons that were made together.
@@ -62,7 +62,7 @@ class Comparison(NamedTuple):
         effect_size: Paired Cohen's d_z: the mean of the differences in units of their standard deviation; 0 where all are
             0, NaN where it is not defined.
         wins: Units on which the first system's value is higher.
-        losses: Units on which the second one's is.
+        losses: Units on which the second system's value is higher.
         ties: Units on which they are equal.
     """
 
@@ -82,9 +82,9 @@ class Agreement(NamedTuple):
 
     Attributes:
         pearson: Correlation of the values.
-        spearman: Of their ranks.
-        kendall: Tau-b. The three are NaN where a column is constant or has fewer than two values.
-        difference: Mean of the first column less the second, with its interval.
+        spearman: Correlation of their ranks.
+        kendall: Tau-b. All three are NaN if a column is constant or has fewer than two values.
+        difference: Mean of the first column minus the second, with its interval.
         n_within: Units whose two values differ by at most `within`.
         within: That distance.
     """
@@ -101,9 +101,9 @@ def mean_interval(values: Sequence[float], groups: Sequence[Any] | None = None, 
     """The mean of a column with its 95 % bootstrap interval.
 
     Args:
-        values: One per unit; NaN where there is none.
-        groups: Which group each unit belongs to; None where each unit stands for itself.
-        seed: Of the resamples.
+        values: One value per unit; NaN if there is none.
+        groups: The group of each unit; None if each unit is its own group.
+        seed: Seed of the resamples.
     """
     (found,) = mean_intervals([values], groups, seed=seed)
     return found
@@ -134,9 +134,9 @@ def ratio_intervals(
     Args:
         numerators: Shape (units, columns); NaN where a unit has no value.
         denominators: The same; 0 where a unit adds nothing to either sum.
-        groups: Which group each unit belongs to; None where each unit stands for itself.
-        seed: Of the resamples.
-        resamples: Their number.
+        groups: The group of each unit; None if each unit is its own group.
+        seed: Seed of the resamples.
+        resamples: Number of resamples.
     """
     return _resample(numerators, denominators, groups, seed, resamples).estimates()
 
@@ -144,12 +144,12 @@ def ratio_intervals(
 def compare_systems(
     scores: Mapping[str, Sequence[float]], groups: Sequence[Any] | None = None, *, seed: int = 0
 ) -> list[Comparison]:
-    """Compare every two systems over the same units.
+    """Compare each pair of systems over the same units.
 
     Args:
-        scores: System name -> one value per unit, in the same order for all; NaN where there is none.
-        groups: Which group each unit belongs to; None where each unit stands for itself.
-        seed: Of the resamples and signs.
+        scores: By system name, one value per unit in the same order for all; NaN if there is none.
+        groups: The group of each unit; None if each unit is its own group.
+        seed: Seed of the resamples and signs.
 
     Raises:
         InputError: The systems have unequal numbers of values.
@@ -168,7 +168,7 @@ def intervals_and_comparisons(
     *,
     seed: int = 0,
 ) -> tuple[list[Estimate], list[Comparison]]:
-    """What `ratio_intervals` and `compare_systems` give of the same units, from the same resamples: drawing takes the time."""
+    """`ratio_intervals` and `compare_systems` on the same units and resamples, because drawing takes the time."""
     import numpy as np
 
     if len({len(values) for values in scores.values()}) > 1:
@@ -231,7 +231,7 @@ def sign_flip_p_values(
     Args:
         differences: Shape (units, columns); NaN where a unit has none.
         groups: Which group each unit belongs to: its differences change signs together.
-        seed: Of the signs.
+        seed: Seed of the signs.
         resamples: Number of random signs of each unit; all signs are taken where there are no more of them.
     """
     import numpy as np
@@ -256,14 +256,14 @@ def agreement(
     within: float = 0.1,
     seed: int = 0,
 ) -> Agreement:
-    """How far two columns agree on the units that both have a value for.
+    """Agreement of two columns on the units with values of both.
 
     Args:
-        first: One value per unit; NaN where there is none.
+        first: One value per unit; NaN if there is none.
         second: The same.
-        groups: Which group each unit belongs to; None where each unit stands for itself.
-        within: How close two values must be to count as close.
-        seed: Of the resamples.
+        groups: The group of each unit; None if each unit is its own group.
+        within: Largest difference of two values that count as close.
+        seed: Seed of the resamples.
     """
     import numpy as np
     from scipy import stats
@@ -290,7 +290,7 @@ def agreement(
 
 
 def bca_interval(value: float, resampled: "np.ndarray", jackknifed: "np.ndarray") -> tuple[float, float] | None:
-    """The bias-corrected and accelerated interval, None where it is not defined.
+    """The bias-corrected and accelerated interval; None if it is undefined.
 
     Args:
         value: The estimate.
@@ -315,12 +315,12 @@ def bca_interval(value: float, resampled: "np.ndarray", jackknifed: "np.ndarray"
 
 
 class _Resampled(NamedTuple):
-    """Ratios of sums, one per column, and what the bootstrap has to know about them.
+    """Ratios of sums, one per column, with what the bootstrap needs.
 
     Attributes:
-        values: Of all units; shape (columns,).
-        resampled: Of each resample; shape (resamples, columns).
-        jackknifed: With each unit or group left out in turn; shape (units, columns).
+        values: Ratios over all units; shape (columns,).
+        resampled: Ratios of each resample; shape (resamples, columns).
+        jackknifed: Ratios with each unit or group left out in turn; shape (units, columns).
         n: Sum of the denominators.
         n_left_out: Units without a value.
         units: Units or groups with something to average.

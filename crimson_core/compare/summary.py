@@ -1,4 +1,4 @@
-"""Scores -> figures of a corpus: means, errors by kind, and what they mean in the clinic. An unscored pair is in none of them, and is counted."""
+"""Corpus figures of scores: means, errors by kind, and clinical figures. Unscored pairs are counted but enter none."""
 
 from array import array
 from collections import Counter
@@ -37,17 +37,17 @@ class Summary(NamedTuple):
 
     Attributes:
         crimson_score: Mean over the scored pairs; NaN if there are none.
-        scores: One per pair, NaN where unscored.
-        n_pairs: Scored or not.
-        n_unscored: Of them.
-        n_repaired: Pairs whose evaluation had to be mended.
-        n_suspect: Pairs with something that speaks against a model's evaluation.
+        scores: One score per pair; NaN if unscored.
+        n_pairs: All pairs, scored or not.
+        n_unscored: Unscored pairs.
+        n_repaired: Pairs with a repaired evaluation.
+        n_suspect: Pairs with evidence against a model's evaluation.
         n_unrecognised: Pairs with a report that an offline judge cannot read.
-        failures: Index of an unscored pair -> why.
+        failures: Reasons by index of the unscored pair.
         mean_errors: Kind of `ERROR_COUNT_KEYS` -> errors per scored pair.
         n_urgent: Urgent reference findings.
-        n_urgent_missed: Those of them that are missing.
-        signature: Of the scores.
+        n_urgent_missed: Urgent reference findings that are missing.
+        signature: Signature of the scores.
     """
 
     crimson_score: float
@@ -65,7 +65,7 @@ class Summary(NamedTuple):
 
 
 class Tally:
-    """Counts results one by one, so that nobody has to hold them all.
+    """Count results one by one, so that they need not all be in memory.
 
     Args:
         clinical: Keep what each adds to `CLINICAL_FIGURES`, too, for `counts`.
@@ -142,11 +142,11 @@ def urgent_missed(outcome: Outcome) -> int:
 
 
 def summarize(results: Sequence[PairResult], signature: str) -> dict[str, Any]:
-    """Corpus figures of scored pairs, flat and JSON-ready but for NaN.
+    """Corpus figures of scored pairs, flat and ready for JSON except for NaN.
 
     Args:
-        results: In the order in which `scores` shall stand.
-        signature: Of the scorer that made them.
+        results: Results in the order of `scores`.
+        signature: Signature of their scorer.
 
     Returns:
         `crimson_score` (mean over scored pairs; NaN if there are none), `scores` (one per pair, NaN where unscored), `n_pairs`,
@@ -170,9 +170,9 @@ class ClinicalFigure:
     """A figure of a corpus that is the sum of one count over the sum of another, over the scored pairs.
 
     Attributes:
-        title: What it is called in a table.
+        title: Its name in a table.
         higher_is_better: Else lower is.
-        count: What one pair adds to the two sums.
+        count: The amounts one pair adds to the two sums.
         definition: What exactly is counted.
     """
 
@@ -260,8 +260,8 @@ def clinical_figures(
 
     Args:
         counts: System -> `Tally.counts`, over the same pairs in the same order.
-        patients: Whose report each is; studies of a patient are resampled together. None resamples studies.
-        seed: Of the resamples.
+        patients: The patient of each report; a patient's studies are resampled together. None resamples studies.
+        seed: Seed of the resamples.
 
     Returns:
         Per system and figure an estimate whose `n` is its denominator (pairs, findings or matches) and `n_left_out` the unscored pairs.

@@ -1,4 +1,4 @@
-"""Systems and judges compared, as tables of text: what the terminal, Markdown, the reports and the Space show alike."""
+"""Comparisons of systems and judges as text tables, for the terminal, Markdown, reports and the Space."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,14 +23,14 @@ class TextTable:
     """Rows of text under a title.
 
     Attributes:
-        part: Of the leaderboard that they belong to.
-        title: What they are.
+        part: The part of the leaderboard they belong to.
+        title: Title of the table.
         columns: Names; the first `n_labels` hold labels, the others figures.
         rows: One text per column.
         notes: How to read it.
-        signature: Of the scores that the figures come from.
-        n_labels: Columns of labels.
-        lead: What is said before it.
+        signature: Signature of the scores behind the figures.
+        n_labels: Number of label columns.
+        lead: Text before the table.
     """
 
     part: str
@@ -52,7 +52,7 @@ def section_tables(section: Section) -> list[TextTable]:
 
 
 def headlines(section: Section) -> list[str]:
-    """What matters first, of each system: the urgent findings that it missed, and its mean score in words."""
+    """The most important facts about each system: missed urgent findings, and its mean score in words."""
     told = []
     for name, summary in section.summaries.items():
         n, missed = summary.n_urgent, summary.n_urgent_missed
@@ -92,7 +92,7 @@ def systems_table(section: Section) -> TextTable:
 
 
 def differences_table(section: Section) -> TextTable:
-    """The paired difference of every two systems."""
+    """The paired difference of each pair of systems."""
     rows = [
         [
             difference_name(*c.systems),
@@ -163,7 +163,7 @@ def subgroup_tables(section: Section) -> list[TextTable]:
 
 
 def agreement_tables(found: JudgeAgreement) -> list[TextTable]:
-    """How two judges agree, and the pairs on which they do not."""
+    """The agreement of two judges, and the pairs on which they disagree."""
     first, second = found.sections
     rows = []
     for name, agreed in {"all systems": found.overall, **found.systems}.items():
@@ -243,7 +243,7 @@ def all_tables(board: Leaderboard) -> list[TextTable]:
 
 
 def how_to_read(sections: Sequence[Section], agreements: Sequence[JudgeAgreement] = ()) -> list[str]:
-    """What is true of every table of sections, and of how their judges agree."""
+    """Notes for all tables of sections and of the agreement of their judges."""
     n = sum(len(section.comparisons) for section in sections)
     told = [
         "Missing, False, Attribute: mean errors per scored pair. An unscored pair is in no figure; a difference is over the pairs "
@@ -266,7 +266,7 @@ def how_to_read(sections: Sequence[Section], agreements: Sequence[JudgeAgreement
 
 
 def difference_name(first: str, second: str) -> str:
-    """What to call the first system's figure less the second's."""
+    """Name of the first system's figure minus the second's."""
     return f"{first} − {second}"
 
 

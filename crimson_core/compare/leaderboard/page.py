@@ -1,4 +1,4 @@
-"""A leaderboard as one HTML page that needs nothing else: figures, tables, and the pairs that tell the systems apart.
+"""A leaderboard as one self-contained HTML page: figures, tables, and the pairs that separate the systems.
 
 Report text is untrusted: templates escape it, and the page's own policy lets it load nothing and run only our scripts and plotly's,
 which makes up almost all of the file.
@@ -32,7 +32,7 @@ class _Shown(NamedTuple):
     """A pair that is shown in full.
 
     Attributes:
-        title: What to call it, and by how much the scores differ.
+        title: Name of the pair, and the difference of the scores.
         reports: One article per candidate or judge.
     """
 
@@ -71,7 +71,7 @@ def _text(file: Path) -> str:
 
 
 def _source(script: str) -> str:
-    """What lets the page's policy run a script."""
+    """The expression that allows a script in the page's policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 

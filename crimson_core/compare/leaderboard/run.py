@@ -1,4 +1,4 @@
-"""Systems -> judges -> figures: what a leaderboard says, before anybody has written it down."""
+"""Run a leaderboard: judge the systems and compute the figures, before any output format."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,10 +21,10 @@ class JudgeAgreement:
 
     Attributes:
         test_set: Its name.
-        sections: Under the first judge and under the second.
-        overall: Over the pairs of all systems; a study's pairs are resampled together.
-        systems: Of each system alone.
-        most_apart: (system, position in the test set, score less score) of the pairs on which they disagree most.
+        sections: The sections of the first judge and of the second.
+        overall: Agreement over the pairs of all systems; a study's pairs are resampled together.
+        systems: Agreement on each system alone.
+        most_apart: (system, position in the test set, first score minus second) of the pairs they disagree on most.
     """
 
     test_set: str
@@ -41,13 +41,13 @@ class JudgeAgreement:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All that a leaderboard says.
+    """The content of a leaderboard.
 
     Attributes:
-        config: What it was made from.
+        config: Its config.
         sections: One per test set and judge.
         agreements: One per test set and two judges.
-        interrupted: Whether Ctrl-C ended it before all was judged.
+        interrupted: Whether Ctrl-C ended it before everything was judged.
     """
 
     config: Config
@@ -66,8 +66,8 @@ def read_test_sets(config: Config, folder: Path, how: str = IN_CONFIG) -> dict[s
 
     Args:
         config: The leaderboard.
-        folder: What the config's paths are relative to.
-        how: What an error about a missing column says can be done.
+        folder: Folder to which the config's paths are relative.
+        how: Advice for an error about a missing column.
 
     Raises:
         InputError: As `read_systems`.
@@ -86,14 +86,14 @@ def run_leaderboard(
 
     Args:
         config: The leaderboard.
-        test_sets: Its report pairs, by `read_test_sets`.
+        test_sets: Its report pairs, from `read_test_sets`.
         progress: Show progress bars on standard error.
-        **scorer_options: For `CrimsonScorer`, under every judge; `workers` under the offline one alone.
+        **scorer_options: Options of `CrimsonScorer` for every judge; `workers` applies to the offline judge only.
 
     Raises:
         InputError: A judge spec or an option is unknown.
         JudgeError: A judge cannot be loaded, or cannot go on.
-        KeyboardInterrupt: Nothing was judged for all systems yet.
+        KeyboardInterrupt: No pair was judged for all systems yet.
     """
     sections: list[Section] = []
     interrupted = False
@@ -136,7 +136,7 @@ def build_scorer(judge: JudgeChoice, **scorer_options: Any) -> CrimsonScorer:
 
 
 def _corrected_together(sections: Sequence[Section]) -> list[Section]:
-    """Sections whose p values are corrected for all comparisons of all of them."""
+    """Correct the p values of sections for all their comparisons together."""
     every = iter(corrected([comparison for section in sections for comparison in section.comparisons]))
     return [replace(section, comparisons=[next(every) for _ in section.comparisons]) for section in sections]
 
