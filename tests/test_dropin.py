@@ -96,6 +96,7 @@ def test_bad_input(scorer):
 
 
 def test_an_api_model_gets_the_reference_implementations_messages_unless_tags_are_wanted():
+    pytest.importorskip("openai")  # not in the environment without torch
     for options, delimited in (({}, False), ({"delimited": True}, True)):
         scorer = CRIMSONScore(api="openai", model_name="some-model", api_key="k", **options)
         assert scorer._scorer.judge.prompt.delimited is delimited
