@@ -14,6 +14,7 @@ _BOTH = frozenset(("left", "right"))
 _SIDES = {"left": frozenset(("left",)), "right": frozenset(("right",)), "both": _BOTH}
 _GRAVEST_CHANGE = ("new", "worse", "acute", "increased", "better", "old", "stable", None)
 _GRAVEST_POSITION = ("bad", "coiled", "good")
+_INTO = frozenset(("in", "into", "within"))
 _ABOVE = frozenset(("above", "from", "superior", "proximal"))
 _NOW = frozenset(("now", "currently", "today", "presently"))
 _SAME_SIZE = 0.1  # share by which a size may differ and still be the same
@@ -146,6 +147,8 @@ def attributes_of(
     levels = _levels(clause, start, end)
     if levels:
         told["sites"] = told.get("sites", frozenset()) | levels
+    if device and "sites" not in told and _in_lung(clause, named, end):
+        told["sites"] = frozenset(("in_lung",))
     above_carina = _above_carina(clause, named, end) if device else None
     if above_carina is not None:
         told["above_carina_mm"] = above_carina
@@ -161,6 +164,14 @@ def attributes_of(
         if percent and "severity" not in told:
             told["severity"] = _by_percent(clause, start, end)
     return Attributes(**told) if told else NOTHING
+
+
+def _in_lung(clause: Clause, start: int, end: int) -> bool:
+    """Whether a device is said to lie in a lung or a part of one: "in the right lung", "into the left lower lobe"."""
+    return any(
+        tag.value in ("lung", "lobe") and _INTO.intersection(clause.words[max(start, tag.start - 3) : tag.start])
+        for tag in clause.of("anatomy", start, end)
+    )
 
 
 def _beside(clause: Clause, place: Tag) -> bool:
