@@ -125,8 +125,8 @@ def test_results_are_the_users_own_unless_they_replace_what_was_not(tmp_path, cs
 @pytest.mark.parametrize(
     "command", [["store", "stats"], ["score", "p.csv", "-j", "offline", "--no-progress"], ["--help"]]
 )
-def test_a_reader_that_has_seen_enough_is_exit_status_2_without_a_word(tmp_path, csv, path, monkeypatch, command):
-    """As `crimson … | head -1` is; typer and rich would exit with 1, the status of a crash, or Python with 120."""
+def test_a_reader_that_has_seen_enough_is_exit_status_141_without_a_word(tmp_path, csv, path, monkeypatch, command):
+    """As `crimson … | head -1` is; the status is that of a program that SIGPIPE ends. Typer and rich would exit with 1, Python with 120."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CRIMSON_STORE", str(path))
     monkeypatch.setattr(sys, "argv", ["crimson", *command])
@@ -135,7 +135,7 @@ def test_a_reader_that_has_seen_enough_is_exit_status_2_without_a_word(tmp_path,
     err = io.StringIO()
     with os.fdopen(writer, "w") as out, redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
         cli.main()
-    assert (end.value.code, err.getvalue()) == (2, "")
+    assert (end.value.code, err.getvalue()) == (141, "")
 
 
 def test_commands_about_a_store_make_none(tmp_path):
