@@ -385,11 +385,3 @@ def test_unscored_pairs_give_status_3(tmp_path, monkeypatch, capsys):
     assert "read 2 (2 of them unscored: --retry-failures judges these again), judged 0" in done.stdout
     done = CliRunner().invoke(cli.app, ["score", str(write(tmp_path / "p.csv")), "--retry-failures"])
     assert "read 0, judged 2" in done.stdout
-
-
-def test_a_reader_that_has_finished_is_no_error(tmp_path):
-    """As `| head` is, which has all that it wants."""
-    command = [sys.executable, "-m", "crimson_core.cli", "score", str(EXAMPLES), "-j", "offline", "--no-store"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)
-    process.stdout.close()
-    assert process.stderr.read() == b"" and process.wait() == 141
