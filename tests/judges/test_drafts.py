@@ -497,6 +497,16 @@ def test_all_guesses_are_those_that_come_one_by_one():
     assert guesses().all(100, {expected[1]}) == expected[:2]
 
 
+def test_rules_that_break_on_a_pair_cost_time_alone(monkeypatch):
+    def broken(_):
+        raise ValueError("effusion")
+
+    model, pairs = model_of("gemma"), made_up_pairs(2, most_words=20)
+    expected = outputs(judge_of(model, "plain"), pairs)
+    monkeypatch.setattr(hf.drafts, "evaluate_pair", broken)
+    assert outputs(judge_of(model, "drafts"), pairs) == expected
+
+
 def test_instructions_behind_the_reports_are_made_ready_once():
     drafts = Drafts(lambda text: [ord(c) for c in text], lambda ids: "", True)
     instructions = list(range(1000, 1300))

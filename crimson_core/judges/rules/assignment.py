@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from math import inf
 
-_SMALL = (
-    256  # cells of a table for which SciPy is not worth its import, which takes longer than to judge hundreds of pairs
-)
+# Cells of a table up to which SciPy is not worth its import, which takes longer than judging hundreds of pairs.
+_SMALL = 256
 
 
 def best_assignment(table: Sequence[Sequence[float]]) -> list[tuple[int, int]]:

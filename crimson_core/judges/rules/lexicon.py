@@ -458,9 +458,8 @@ def concept_files() -> dict[str, str]:
 
 def lexicon_faults(folder: Path | None = None) -> list[str]:
     """What is wrong in the files of a folder such as this one; of this one if None."""
-    from crimson_core.judges.rules import (
-        schema,
-    )  # and with it pydantic's and YAML's, for the compiled lexicon needs neither
+    # Imported here, with pydantic and YAML, since the compiled lexicon needs neither.
+    from crimson_core.judges.rules import schema
 
     found, faults = schema.read_files(folder or files(__package__))
     return faults or schema.faults_of(found, _normalised)

@@ -24,12 +24,8 @@ _MOST = 32  # guesses at a time
 # through the layers, on a CPU and on an accelerator.
 _PASS = 8, 256
 _ROW = 0, 3
-_LAYOUTS: tuple[dict[str, Any], ...] = (
-    {"separators": (",", ":")},
-    {},
-    {"indent": 2},
-    {"indent": 4},
-)  # of JSON, as models write it
+# Of JSON, as models write it.
+_LAYOUTS: tuple[dict[str, Any], ...] = ({"separators": (",", ":")}, {}, {"indent": 2}, {"indent": 4})
 _START = -1  # stands for the start of an output
 
 
@@ -255,10 +251,14 @@ class Guesses:
 
 
 def guess_of(pair: ReportPair | None) -> dict[str, Any]:
-    """What the offline rules say of a pair, as the schema has it."""
+    """What the offline rules say of a pair, as the schema has it; nothing where they break on it, which costs time alone."""
     if pair is None:
         return {}
-    guess: dict[str, Any] = _only(evaluate_pair(pair).model_dump(), evaluation_schema())
+    try:
+        evaluation = evaluate_pair(pair).model_dump()
+    except Exception:  # whatever it is, the model is asked all the same
+        return {}
+    guess: dict[str, Any] = _only(evaluation, evaluation_schema())
     return guess
 
 

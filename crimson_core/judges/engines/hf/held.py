@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-_held: dict[
-    int, tuple[int, Callable[[], None]]
-] = {}  # by id of the thing: threads that hold the change, and what undoes it
+# By id of the thing: threads that hold the change, and what undoes it.
+_held: dict[int, tuple[int, Callable[[], None]]] = {}
 _lock = Lock()
 
 

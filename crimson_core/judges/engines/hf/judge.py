@@ -88,9 +88,8 @@ def hf_judge(
     checkpoint = find_checkpoint(model, revision)
     prompt = prompt_of(checkpoint, guidelines)
     found = base_of(checkpoint, base)
-    encoder = chat_encoder(
-        load_tokenizer(checkpoint, found), checkpoint.name, prompt
-    )  # before the weights: they take long
+    # Before the weights, which take long.
+    encoder = chat_encoder(load_tokenizer(checkpoint, found), checkpoint.name, prompt)
     loaded = load_model(checkpoint, found, _DTYPES[dtype], where)
     engine = _engine(loaded, encoder, origin_of(checkpoint, found), limits, batch_size, decoding, compile)
     # Nobody else uses this model, so threads that share the judge need not see its config come and go.
