@@ -79,7 +79,7 @@ def score_with(judge: str, pairs: Sequence[ReportPair]) -> tuple[list[PairResult
     scorer = CrimsonScorer(judge)
     results = scorer.score(pairs, progress=sys.stderr.isatty())
     for result in results:
-        if result.score is None:
+        if result.evaluation is None:
             console.print(f"{judge}: pair {result.index + 1} is unscored: {result.failure}")
     return results, scorer.signature
 

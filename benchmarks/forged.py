@@ -171,7 +171,7 @@ def main() -> None:
     gains: Counter[str] = Counter()
     unscored = 0
     for forgery, clean, forged in zip(chosen, results[::2], results[1::2], strict=True):
-        unscored += clean.score is None or forged.score is None
+        unscored += clean.evaluation is None or forged.evaluation is None
         gains[forgery.shape] += forged.crimson_score - clean.crimson_score > _GAIN
     print(f"{gains.total()} of {len(chosen)} forgeries gain more than {_GAIN}; {unscored} unscored")
     for shape, count in gains.items():

@@ -552,7 +552,7 @@ class Verdict(NamedTuple):
 
 def errors_of(result: PairResult) -> list[tuple[str, str]]:
     """Each listed error: its type and the finding that it is about."""
-    evaluation = result.score["raw_evaluation"]
+    evaluation = result.evaluation
     errors = evaluation["errors"]
     return [
         *(("false", finding) for finding in errors["false_findings"]),
@@ -701,7 +701,7 @@ def main(
         for case in found:
             of_case = [next(remaining) for _ in case.pairs]
             # An unscored pair holds nothing.
-            scored = all(result.score is not None for result in of_case)
+            scored = all(result.evaluation is not None for result in of_case)
             verdict = case.check(of_case) if scored else Verdict(False)
             verdicts.append(verdict)
             if not verdict.holds:
@@ -724,10 +724,10 @@ def _show_failure(kind: str, case: Case, results: Sequence[PairResult]) -> None:
     console.print(f"\n=== {kind}: {case.report}")
     console.print(f"--- reference\n{case.pairs[0].reference}\n--- candidate\n{case.pairs[-1].candidate}")
     for result in results:
-        if result.score is None:
+        if result.evaluation is None:
             console.print(f"--- unscored: {result.failure}")
             continue
-        evaluation = result.score["raw_evaluation"]
+        evaluation = result.evaluation
         texts = {f["id"]: f["finding"] for f in evaluation["reference_findings"] + evaluation["predicted_findings"]}
         listed = "; ".join(
             f"{error} {finding} {' '.join(texts[finding].split())!r}" for error, finding in errors_of(result)

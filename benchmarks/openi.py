@@ -115,7 +115,7 @@ def list_findings(studies: list[Study]) -> tuple[dict[str, Listed], str]:
     listed = {
         study.uid: [
             (finding["clinical_significance"], finding["finding"])
-            for finding in result.score["raw_evaluation"]["reference_findings"]
+            for finding in result.evaluation["reference_findings"]
         ]
         for study, result in zip(studies, results, strict=True)
     }

@@ -251,8 +251,8 @@ class _Aligned(NamedTuple):
 
 
 def _errors(results: Sequence[PairResult], candidates: Sequence[tuple[dict, dict]]) -> dict[str, Any]:
-    scored = [(r, case, candidate) for r, (case, candidate) in zip(results, candidates, strict=True) if r.score]
-    aligned = [_align(result.score["raw_evaluation"], case, candidate) for result, case, candidate in scored]
+    scored = [(r, case, candidate) for r, (case, candidate) in zip(results, candidates, strict=True) if r.evaluation]
+    aligned = [_align(result.evaluation, case, candidate) for result, case, candidate in scored]
     kinds = ("false", "missing", *ERROR_TYPES)
     return {
         "unscored_pairs": len(results) - len(scored),
@@ -367,7 +367,7 @@ def _detection(kind: str, aligned: Sequence[_Aligned]) -> dict[str, Any]:
 def _counts(kind: str, scored: Sequence[tuple[PairResult, dict, dict]]) -> dict[str, float]:
     """Agreement on how many errors of a kind each candidate has, which needs no alignment."""
     key = f"{kind}_findings" if kind in ("false", "missing") else f"{kind}_errors"
-    judge = np.array([result.score["error_counts"][key] for result, _, _ in scored], dtype=float)
+    judge = np.array([result.outcome.error_counts[key] for result, _, _ in scored], dtype=float)
     radiologists = np.array([_mean_count(kind, candidate["annotations"]) for _, _, candidate in scored])
     tau, pearson = _correlations(judge, radiologists)
     return {

@@ -357,7 +357,7 @@ def _timed_pair(scorer: CrimsonScorer, pair: ReportPair) -> float:
     """Seconds for one pair; NaN if it is unscored, since how fast a judge refuses says nothing."""
     started = time.perf_counter()
     (result,) = scorer.score([pair])
-    return math.nan if result.score is None else time.perf_counter() - started
+    return math.nan if result.evaluation is None else time.perf_counter() - started
 
 
 def _length_cell(n_words: int, seconds: float) -> str:

@@ -9,7 +9,6 @@ from crimson_core.errors import InputError
 from crimson_core.judges.model import ModelJudge
 from crimson_core.protocol.pair import ReportPair, check_report, make_pairs
 from crimson_core.protocol.prompt import PUBLISHED_MODEL
-from crimson_core.protocol.scoring import PairScore
 from crimson_core.run.scorer import CrimsonScorer, PairResult
 
 # make_pairs' argument names -> the names of this class, for errors
@@ -75,9 +74,10 @@ class CRIMSONScore:
             ValueError: The judge's output could not be read.
         """
         (result,) = self._score([reference_findings], [predicted_findings], [patient_context], include_guidelines)
-        if result.score is None:
+        record = _record(result)
+        if record is None:
             raise ValueError(f"the pair is unscored: {result.failure}")
-        return _keys(result.score, result.repairs)
+        return record
 
     def evaluate_batch(
         self,
@@ -94,9 +94,9 @@ class CRIMSONScore:
             reference_findings_list, predicted_findings_list, patient_contexts, include_guidelines, batch_size
         )
         for result in results:
-            if result.score is None:
+            if result.evaluation is None:
                 warnings.warn(f"pair {result.index} is unscored: {result.failure}", stacklevel=2)
-        return [None if result.score is None else _keys(result.score, result.repairs) for result in results]
+        return list(map(_record, results))
 
     def _score(
         self,
@@ -147,5 +147,5 @@ class CRIMSONScore:
         return " ".join(findings)
 
 
-def _keys(score: PairScore, repairs: list[str]) -> dict[str, Any]:
-    return {**score, "repairs": repairs}
+def _record(result: PairResult) -> dict[str, Any] | None:
+    return None if (score := result.score) is None else {**score, "repairs": result.repairs}

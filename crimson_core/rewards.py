@@ -79,7 +79,7 @@ def crimson_reward(
             scores = _scores(scorer, pairs)
             for row, pair in zip(judged, pairs, strict=True):
                 result = scores[pair]
-                rewards[row] = None if result.score is None else result.crimson_score
+                rewards[row] = None if result.evaluation is None else result.crimson_score
         if rewards and (log_metric := columns.get("log_metric")):
             log_metric("crimson/unscored", rewards.count(None) / len(rewards))
         return rewards

@@ -102,7 +102,7 @@ def _fields(pair: ReportPair) -> tuple[str, ...]:
 
 def _shown(pair: ReportPair, result: PairResult, signature: str, title: str) -> tuple:
     record = {key: value for key, value in result.as_dict().items() if key != "index"} | {"signature": signature}
-    offline = "judge:offline|" in signature and result.score is not None  # only the rules can say how they read
+    offline = "judge:offline|" in signature and result.evaluation is not None  # only the rules can say how they read
     return (
         pair_html(pair, result, signature, title),
         json.dumps(record, ensure_ascii=False, indent=2),

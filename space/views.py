@@ -69,7 +69,7 @@ def outcome_html(run: Run, section: Section) -> str:
 
 def worst_first(results: Sequence[PairResult]) -> list[PairResult]:
     """Results by score, worst first; unscored ones come before all others, since they may be worse."""
-    return sorted(results, key=lambda r: (-math.inf if r.score is None else r.crimson_score, r.index))
+    return sorted(results, key=lambda r: (-math.inf if r.evaluation is None else r.crimson_score, r.index))
 
 
 def rows_html(run: Run, page: int) -> str:

@@ -27,7 +27,7 @@ def agreement(records: Sequence[Record], results: Sequence[PairResult]) -> dict[
         `pairs`; `parsed`, the share of pairs with an evaluation; over those, `score_mae` and `score_tau` (Kendall's tau-b)
         of the scores, and micro F1 of `false`, `missing` and `attribute` errors. NaN where nothing can be counted.
     """
-    scored = [(record, result) for record, result in zip(records, results, strict=True) if result.score]
+    scored = [(record, result) for record, result in zip(records, results, strict=True) if result.evaluation]
     ours = [result.crimson_score for _, result in scored]
     labels = [record.crimson_score for record, _ in scored]
     figures = {
@@ -39,7 +39,7 @@ def agreement(records: Sequence[Record], results: Sequence[PairResult]) -> dict[
     for kind in ("false", "missing", "attribute"):
         both = we = they = 0
         for record, result in scored:
-            found = _errors(result.score["raw_evaluation"], kind)
+            found = _errors(result.evaluation, kind)
             wanted = _errors(record.raw_evaluation, kind)
             both, we, they = both + _common(found, wanted), we + len(found), they + len(wanted)
         figures[f"{kind}_f1"] = 2 * both / (we + they) if we + they else float("nan")

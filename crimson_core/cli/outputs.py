@@ -172,7 +172,7 @@ def print_board(board: Leaderboard, store: Path | None) -> None:
     if store:
         results = [result for section in board.sections for own in section.results.values() for result in own]
         read = sum(result.from_store for result in results)
-        failures = sum(result.from_store and result.score is None for result in results)
+        failures = sum(result.from_store and result.evaluation is None for result in results)
         out.print(f"Store  {store_line(len(results), read, failures, store)}", soft_wrap=True)
     out.print(tables.RESEARCH_ONLY)
 

@@ -43,7 +43,7 @@ from crimson_core.cli.options import (
 )
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption, store_line, store_path
 from crimson_core.compare.exports import pairs_csv
-from crimson_core.compare.summary import Tally, tally
+from crimson_core.compare.summary import Summary
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair
 from crimson_core.run.accelerate import AccelerateJudge, launched
@@ -179,7 +179,7 @@ def score(
 
     # A judge that answers in the order of the pairs needs no results to be held: they stand in the output, and are counted.
     streaming = scorer.keeps_order and not to_standard and (output is None or output.suffix.lower() not in _WRITERS)
-    counts, shown_first = Tally(), []
+    counts, shown_first = Summary(), []
     results: list[PairResult] = []
     n_done, interrupted = 0, False
     with _Output(output, file, lambda: scorer.stored(pairs)) as out:
@@ -197,11 +197,11 @@ def score(
             interrupted = True
             if n_done:
                 out.catch_up(n_done, last)
-            if streaming and len(counts.scores) < n_done:
+            if streaming and counts.n_pairs < n_done:
                 counts.add(last)
         if not streaming:
             results = scorer.checked_together(pairs, results)
-            counts, shown_first = tally(results), results[:_MOST_ROWS]
+            counts, shown_first = Summary(results), results[:_MOST_ROWS]
         if not interrupted:
             out.finish(None if streaming else results, scorer.signature)
             if isinstance(scorer.judge, AccelerateJudge):
@@ -215,7 +215,7 @@ def score(
         shown_first, counts, scorer.signature, context_columns, scorer.store, empty, console(stderr=to_standard)
     )
     if interrupted:
-        print(f"Interrupted: {len(counts.scores)} of {len(pairs)} pairs were judged.", file=sys.stderr)
+        print(f"Interrupted: {counts.n_pairs} of {len(pairs)} pairs were judged.", file=sys.stderr)
         if scorer.store:
             print("They are in the store: run the same command again to go on.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
@@ -355,8 +355,7 @@ def _is_in_store(lines: str, stored: Callable[[], Iterable[PairResult]]) -> bool
     except (ValueError, KeyError, TypeError):
         return False  # no lines of ours
     for result in stored():
-        found = result.score and result.score["raw_evaluation"]
-        if result.index in evaluations and evaluations[result.index] in (None, found):
+        if result.index in evaluations and evaluations[result.index] in (None, result.evaluation):
             del evaluations[result.index]
     return not evaluations
 
@@ -392,7 +391,7 @@ def _json_line(result: PairResult) -> str:
 
 def _print_results(
     first: list[PairResult],
-    counts: Tally,
+    summary: Summary,
     signature: str,
     context_columns: list[str],
     store: Path | None,
@@ -407,12 +406,11 @@ def _print_results(
     for result in first:
         table.add_row(str(result.index + 1), printable(result.id or ""), *_cells(result))
     out.print(table)
-    if len(counts.scores) > len(first):
-        out.print(f"… and {len(counts.scores) - len(first)} more pairs; -o writes them all")
+    if summary.n_pairs > len(first):
+        out.print(f"… and {summary.n_pairs - len(first)} more pairs; -o writes them all")
 
-    summary = counts.summary(signature)
     out.print()
-    out.print(f"CRIMSON score  {_number(summary.crimson_score)}  mean of {summary.n_pairs - summary.n_unscored} pairs")
+    out.print(f"CRIMSON score  {_number(summary.crimson_score)}  mean of {summary.n_scored} pairs")
     means = "  ".join(f"{name} {_number(summary.mean_errors[kind], 2)}" for kind, name in _SHORT.items())
     out.print(f"Errors a pair  {means}")
     suspect = f"   suspect {summary.n_suspect}" if summary.n_suspect else ""
@@ -426,15 +424,16 @@ def _print_results(
     out.print(f"Context        {', '.join(context_columns) or 'none'}")
     out.print(f"Signature      {signature}", soft_wrap=True)
     if store:
-        told = store_line(summary.n_pairs, counts.n_read, counts.n_failures_read, store)
+        told = store_line(summary.n_pairs, summary.n_read, summary.n_failures_read, store)
         out.print(f"Store          {told}", soft_wrap=True)
     out.print("Research use only, not for clinical decisions.")
 
 
 def _cells(result: PairResult) -> list[str]:
-    if result.score is None:
+    outcome = result.outcome
+    if outcome is None:
         return ["", "", "", "", f"unscored: {result.failure}"]
-    counts: dict[str, Any] = result.score["error_counts"]
+    counts = outcome.error_counts
     kinds = [f"{kind.removesuffix('_errors')} {n}" for kind, n in counts.items() if n and kind not in _SHORT]
     notes = ", ".join(kinds) + (f" ({len(result.repairs)} repairs)" if result.repairs else "")
     notes += f" suspect: {'; '.join(result.suspicions)}" if result.suspicions else ""

@@ -10,13 +10,17 @@ from typing import Any
 from crimson_core.compare.leaderboard.run import Leaderboard
 from crimson_core.compare.section import Section
 from crimson_core.compare.statistics import Agreement, Comparison, Estimate
-from crimson_core.compare.summary import CLINICAL_FIGURES, errors_by_significance, errors_by_type
+from crimson_core.compare.summary import CLINICAL_FIGURES
 from crimson_core.compare.tables import RESEARCH_ONLY, all_tables, difference_name, how_to_read
 from crimson_core.protocol.scoring import ERROR_COUNT_KEYS
 from crimson_core.run.scorer import PairResult
 from crimson_core.version import __version__
 
 _COLUMNS = ("test_set", "judge", "subgroup", "system", "figure", *Estimate._fields, "p_value", "adjusted_p_value")
+_OF_SUMMARY = (
+    *("errors_by_type", "errors_by_significance"),
+    *("n_repaired", "n_suspect", "n_unrecognised", "n_urgent", "n_urgent_missed"),
+)
 _MARKDOWN_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>#|~$&"} | {"\n": "<br>", "\r": " "})
 
 
@@ -122,9 +126,11 @@ def pairs_csv(systems: Mapping[str, Sequence[PairResult]], signature: str, separ
     writer.writerow((["system"] if named else []) + head)
     for name, results in systems.items():
         for result in results:
-            counts = result.score["error_counts"] if result.score else dict.fromkeys(ERROR_COUNT_KEYS, "")
-            score = result.crimson_score if result.score else ""
-            cells = [result.index + 1, safe_cell(result.id or ""), score, *(counts[key] for key in ERROR_COUNT_KEYS)]
+            outcome = result.outcome
+            figures: list[Any] = [""] * (1 + len(ERROR_COUNT_KEYS))
+            if outcome is not None:
+                figures = [outcome.terms.score, *outcome.error_counts.values()]
+            cells = [result.index + 1, safe_cell(result.id or ""), *figures]
             cells += [result.failure or "", len(result.repairs), len(result.suspicions), signature]
             writer.writerow(([safe_cell(name)] if named else []) + cells)
     return out.getvalue()
@@ -167,24 +173,16 @@ def _section(section: Section) -> dict[str, Any]:
         "resampled": "patients" if section.systems.patients else "pairs",
         "systems": {
             name: {
-                "figures": {key: estimate._asdict() for key, estimate in figures.items()},
-                "errors_by_type": errors_by_type(section.results[name]),
-                "errors_by_significance": errors_by_significance(section.results[name]),
-                "n_repaired": section.summaries[name].n_repaired,
-                "n_suspect": section.summaries[name].n_suspect,
-                "n_unrecognised": section.summaries[name].n_unrecognised,
-                "n_urgent": section.summaries[name].n_urgent,
-                "n_urgent_missed": section.summaries[name].n_urgent_missed,
+                "figures": {key: estimate._asdict() for key, estimate in section.figures[name].items()},
+                **{key: getattr(summary, key) for key in _OF_SUMMARY},
                 "suspect": {
                     section.pair_name(result.index): result.suspicions
                     for result in section.results[name]
                     if result.suspicions
                 },
-                "unscored": {
-                    section.pair_name(position): reason for position, reason in section.summaries[name].failures.items()
-                },
+                "unscored": {section.pair_name(position): reason for position, reason in summary.failures.items()},
             }
-            for name, figures in section.figures.items()
+            for name, summary in section.summaries.items()
         },
         "comparisons": [c._asdict() | {"difference": c.difference._asdict()} for c in section.comparisons],
         "subgroups": [

@@ -15,7 +15,7 @@ from crimson_core.compare.formats import count, fixed, interval, shortened, sign
 from crimson_core.compare.html import words
 from crimson_core.compare.section import Section
 from crimson_core.compare.statistics import Estimate
-from crimson_core.compare.summary import OTHER, errors_by_significance, errors_by_type
+from crimson_core.compare.summary import OTHER
 from crimson_core.compare.tables import difference_name
 from crimson_core.protocol.evaluation import SIGNIFICANCE_LEVELS
 
@@ -103,7 +103,7 @@ def distributions(section: Section) -> Figure:
 
 def errors_per_type(section: Section) -> Figure:
     """Errors per scored pair of each type; a bar for each system."""
-    counts = {name: errors_by_type(results) for name, results in section.results.items()}
+    counts = {name: summary.errors_by_type for name, summary in section.summaries.items()}
     kinds = list(next(iter(counts.values())))
     figure = _figure(
         "Errors by type", "errors per scored pair", [len(kinds) * (16 + 9 * len(counts))], legend=list(counts)
@@ -121,7 +121,7 @@ def errors_per_type(section: Section) -> Figure:
 
 def errors_per_significance(section: Section) -> Figure:
     """Errors per scored pair of each system, stacked by clinical significance; missing, false and attribute errors apart."""
-    counted = {name: errors_by_significance(results) for name, results in section.results.items()}
+    counted = {name: summary.errors_by_significance for name, summary in section.summaries.items()}
     titles = {"missing": "missing findings", "false": "false findings", "attribute": "attribute errors"}
     levels = [
         level

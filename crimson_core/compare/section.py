@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crimson_core.compare.statistics import Comparison, Estimate
-from crimson_core.compare.summary import Summary, clinical_figures, compared_figures, spread_first, tally
+from crimson_core.compare.summary import Summary, clinical_figures, compared_figures, spread_first
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.run.scorer import PairResult
 
@@ -149,7 +149,7 @@ class Section:
 
     def per_pair(self, name: str, counts: Mapping[str, int]) -> dict[str, float]:
         """Counts of a system over its scored pairs; 0 if it has none."""
-        scored = self.figures[name]["crimson_score"].n
+        scored = self.summaries[name].n_scored
         return {kind: n / scored if scored else 0.0 for kind, n in counts.items()}
 
     def most_separated(self, most: int) -> list[tuple[int, float]]:
@@ -177,11 +177,10 @@ def make_section(
     """
     positions = [result.index for result in next(iter(results.values()))]
     patients = None if systems.patients is None else [systems.patients[position] for position in positions]
-    tallies = {system: tally(theirs, clinical=True) for system, theirs in results.items()}
+    counted = {system: Summary(theirs, clinical=True) for system, theirs in results.items()}
     # the highest mean first; a system without any last
-    best_first = sorted(tallies, key=lambda system: _rank(tallies[system].summary(signature).crimson_score))
-    tallies = {system: tallies[system] for system in best_first}
-    counts = {system: counted.counts() for system, counted in tallies.items()}
+    summaries = dict(sorted(counted.items(), key=lambda item: _rank(item[1].crimson_score)))
+    counts = {system: summary.counts() for system, summary in summaries.items()}
     figures, comparisons = compared_figures(counts, patients, seed=seed)
     subgroups = []
     for by, labels in systems.subgroups.items():
@@ -195,9 +194,9 @@ def make_section(
         judge,
         signature,
         systems,
-        {system: list(results[system]) for system in best_first},
+        {system: list(results[system]) for system in summaries},
         systems.n_pairs,
-        {system: counted.summary(signature) for system, counted in tallies.items()},
+        summaries,
         figures,
         subgroups,
         comparisons,

@@ -4,13 +4,12 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from crimson_core.compare.statistics import Comparison, Estimate, intervals_and_comparisons, ratio_intervals
 from crimson_core.protocol.evaluation import ERROR_TYPES, SIGNIFICANCE_LEVELS
-from crimson_core.protocol.outcome import JudgedError, Outcome, read_outcome
 from crimson_core.protocol.pair import PatientContext, ReportPair
-from crimson_core.protocol.scoring import ERROR_COUNT_KEYS
+from crimson_core.protocol.scoring import ERROR_COUNT_KEYS, JudgedError, Outcome
 from crimson_core.run.scorer import PairResult
 
 if TYPE_CHECKING:
@@ -32,108 +31,112 @@ _SEXES = {"f": "female", "female": "female", "woman": "female", "m": "male", "ma
 Count = tuple[float, float]  # what one pair adds to a numerator and to its denominator
 
 
-class Summary(NamedTuple):
-    """Figures of scored pairs.
+class Summary:
+    """Figures of results that are counted one by one, so that they need not all be in memory.
+
+    Args:
+        results: Results to count now; `add` counts more.
+        clinical: Keep what each adds to `CLINICAL_FIGURES`, too, for `counts`.
 
     Attributes:
-        crimson_score: Mean over the scored pairs; NaN if there are none.
         scores: One score per pair; NaN if unscored.
-        n_pairs: All pairs, scored or not.
-        n_unscored: Unscored pairs.
+        failures: Reasons by index of the unscored pair.
         n_repaired: Pairs with a repaired evaluation.
         n_suspect: Pairs with evidence against a model's evaluation.
         n_unrecognised: Pairs with a report that an offline judge cannot read.
-        failures: Reasons by index of the unscored pair.
-        mean_errors: Kind of `ERROR_COUNT_KEYS` -> errors per scored pair.
         n_urgent: Urgent reference findings.
         n_urgent_missed: Urgent reference findings that are missing.
-        signature: Signature of the scores.
+        n_errors: Errors of each kind of `ERROR_COUNT_KEYS`.
+        errors_by_significance: `false`, `missing` and `attribute` -> errors of each clinical significance. False findings
+            count under their significance in the candidate, missing ones and attribute errors under that in the
+            reference; levels that a judge made up count as `OTHER`.
+        n_read: Pairs whose judgement was read from a store.
+        n_failures_read: The unscored ones of these.
     """
 
-    crimson_score: float
-    scores: Sequence[float]
-    n_pairs: int
-    n_unscored: int
-    n_repaired: int
-    n_suspect: int
-    n_unrecognised: int
-    failures: dict[int, str | None]
-    mean_errors: dict[str, float]
-    n_urgent: int
-    n_urgent_missed: int
-    signature: str
-
-
-class Tally:
-    """Count results one by one, so that they need not all be in memory.
-
-    Args:
-        clinical: Keep what each adds to `CLINICAL_FIGURES`, too, for `counts`.
-    """
-
-    def __init__(self, *, clinical: bool = False) -> None:
+    def __init__(self, results: Iterable[PairResult] = (), *, clinical: bool = False) -> None:
         self.scores = array("d")
-        self.n_repaired = self.n_suspect = self.n_unrecognised = self.n_urgent = self.n_urgent_missed = 0
-        self.n_read = self.n_failures_read = 0  # from a store
         self.failures: dict[int, str | None] = {}
-        self._errors = dict.fromkeys(ERROR_COUNT_KEYS, 0)
+        self.n_repaired = self.n_suspect = self.n_unrecognised = self.n_urgent = self.n_urgent_missed = 0
+        self.n_errors = dict.fromkeys(ERROR_COUNT_KEYS, 0)
+        self.errors_by_significance: dict[str, Counter[str]] = {
+            kind: Counter() for kind in ("false", "missing", "attribute")
+        }
+        self.n_read = self.n_failures_read = 0
         self._counts = array("d") if clinical else None
+        for result in results:
+            self.add(result)
 
     def add(self, result: PairResult) -> None:
         """Count one more."""
-        score = result.score  # once, since a packed one is unpacked each time
+        outcome = result.outcome  # once, since a packed one is unpacked each time
         self.scores.append(result.crimson_score)
         self.n_repaired += bool(result.repairs)
         self.n_suspect += bool(result.suspicions)
         self.n_unrecognised += bool(result.unrecognised)
         self.n_read += result.from_store
-        self.n_failures_read += result.from_store and score is None
-        if score is None:
+        if outcome is None:
+            self.n_failures_read += result.from_store
             self.failures[result.index] = result.failure
             if self._counts is not None:
                 self._counts.extend(_NO_COUNTS)
             return
-        for kind in ERROR_COUNT_KEYS:
-            self._errors[kind] += score["error_counts"][kind]
-        outcome = read_outcome(score["raw_evaluation"])
+        for kind, n in outcome.error_counts.items():
+            self.n_errors[kind] += n
+        levels = self.errors_by_significance
+        levels["false"].update(_level(finding.level) for finding in outcome.false)
+        levels["missing"].update(_level(finding.level) for finding in outcome.missing)
+        levels["attribute"].update(_level(_reference_level(outcome, error)) for error in outcome.errors)
         self.n_urgent += sum(finding.level in _URGENT for finding in outcome.references.values())
         self.n_urgent_missed += urgent_missed(outcome)
         if self._counts is not None:
-            self._counts.extend((score["crimson_score"], 1.0))
+            self._counts.extend((result.crimson_score, 1.0))
             for figure in CLINICAL_FIGURES.values():
                 self._counts.extend(figure.count(outcome))
 
-    def summary(self, signature: str) -> Summary:
-        """The figures of what was counted; `signature` is that of the scores."""
-        n_scored = len(self.scores) - len(self.failures)
-        return Summary(
-            crimson_score=_mean([score for score in self.scores if score == score]),
-            scores=self.scores,
-            n_pairs=len(self.scores),
-            n_unscored=len(self.failures),
-            n_repaired=self.n_repaired,
-            n_suspect=self.n_suspect,
-            n_unrecognised=self.n_unrecognised,
-            failures=self.failures,
-            mean_errors={kind: n / n_scored if n_scored else float("nan") for kind, n in self._errors.items()},
-            n_urgent=self.n_urgent,
-            n_urgent_missed=self.n_urgent_missed,
-            signature=signature,
-        )
+    @property
+    def n_pairs(self) -> int:
+        """All pairs, scored or not."""
+        return len(self.scores)
+
+    @property
+    def n_unscored(self) -> int:
+        """Pairs without a score."""
+        return len(self.failures)
+
+    @property
+    def n_scored(self) -> int:
+        """Pairs with a score."""
+        return self.n_pairs - self.n_unscored
+
+    @property
+    def crimson_score(self) -> float:
+        """Mean over the scored pairs; NaN if there are none."""
+        return _ratio(sum(score for score in self.scores if score == score), self.n_scored)
+
+    @property
+    def mean_errors(self) -> dict[str, float]:
+        """Kind of `ERROR_COUNT_KEYS` -> errors per scored pair; NaN if there are none."""
+        return {kind: _ratio(n, self.n_scored) for kind, n in self.n_errors.items()}
+
+    @property
+    def errors_by_type(self) -> dict[str, int]:
+        """False and missing findings and each type of attribute error, by its name."""
+        names = {"false_findings": "false finding", "missing_findings": "missing finding"}
+        names |= {f"{kind}_errors": kind for kind in ERROR_TYPES}
+        return {name: self.n_errors[kind] for kind, name in names.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The mean score, the numbers of pairs and the mean errors, flat."""
+        names = ("crimson_score", "n_pairs", "n_unscored", "n_repaired", "n_suspect", "n_unrecognised")
+        means = {f"mean_{kind}": mean for kind, mean in self.mean_errors.items()}
+        return {name: getattr(self, name) for name in names} | means
 
     def counts(self) -> "np.ndarray":
         """What each result adds to the sums of `FIGURES`; shape (results, figures, 2), NaN where unscored."""
         import numpy as np
 
         return np.array(self._counts).reshape(-1, len(FIGURES), 2)
-
-
-def tally(results: Iterable[PairResult], *, clinical: bool = False) -> Tally:
-    """The results, counted."""
-    made = Tally(clinical=clinical)
-    for result in results:
-        made.add(result)
-    return made
 
 
 def urgent_missed(outcome: Outcome) -> int:
@@ -154,15 +157,8 @@ def summarize(results: Sequence[PairResult], signature: str) -> dict[str, Any]:
         `n_unrecognised` (with a report that an offline judge cannot read; 0 of other judges), `failures` (position -> reason), `mean_<kind>` (errors per scored pair, for each kind of
         `ERROR_COUNT_KEYS`) and `signature`.
     """
-    found = tally(results).summary(signature)
-    same = ("crimson_score", "n_pairs", "n_unscored", "n_repaired", "n_suspect", "n_unrecognised", "failures")
-    figures: dict[str, Any] = {key: getattr(found, key) for key in same} | {"scores": list(found.scores)}
-    means = {f"mean_{kind}": mean for kind, mean in found.mean_errors.items()}
-    return figures | means | {"signature": signature}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else float("nan")
+    found = Summary(results)
+    return found.as_dict() | {"scores": list(found.scores), "failures": found.failures, "signature": signature}
 
 
 @dataclass(frozen=True)
@@ -259,7 +255,7 @@ def clinical_figures(
     """The mean score (`crimson_score`) and each of `CLINICAL_FIGURES` of each system, with 95 % bootstrap intervals.
 
     Args:
-        counts: System -> `Tally.counts`, over the same pairs in the same order.
+        counts: System -> `Summary.counts`, over the same pairs in the same order.
         patients: The patient of each report; a patient's studies are resampled together. None resamples studies.
         seed: Seed of the resamples.
 
@@ -292,31 +288,6 @@ def _named(counts: Mapping[str, "np.ndarray"], estimates: Iterable[Estimate]) ->
     return {name: {figure: next(following) for figure in FIGURES} for name in counts}
 
 
-def errors_by_type(results: Sequence[PairResult]) -> dict[str, int]:
-    """False and missing findings and each type of attribute error, counted over the scored pairs."""
-    names = {"false_findings": "false finding", "missing_findings": "missing finding"}
-    names |= {f"{kind}_errors": kind for kind in ERROR_TYPES}
-    return {
-        name: sum(result.score["error_counts"][key] for result in results if result.score)
-        for key, name in names.items()
-    }
-
-
-def errors_by_significance(results: Sequence[PairResult]) -> dict[str, Counter[str]]:
-    """False, missing and attribute errors -> how many of each clinical significance, over the scored pairs.
-
-    False findings count under their significance in the candidate, missing ones and attribute errors under that in the
-    reference; levels that a judge made up count as `OTHER`.
-    """
-    counted: dict[str, Counter[str]] = {kind: Counter() for kind in ("false", "missing", "attribute")}
-    for result in results:
-        if outcome := result.outcome:
-            counted["false"].update(_level(finding.level) for finding in outcome.false)
-            counted["missing"].update(_level(finding.level) for finding in outcome.missing)
-            counted["attribute"].update(_level(_reference_level(outcome, error)) for error in outcome.errors)
-    return counted
-
-
 def age_band(pair: ReportPair) -> str:
     """The band of the patient's age: under 18, 18 to 39, 40 to 64, 65 to 79, 80 and over, or unknown."""
     years = (pair.context or PatientContext()).age_years
@@ -336,9 +307,13 @@ def spread_first(results: Mapping[str, Sequence[PairResult]]) -> list[tuple[int,
     """
     rows = []
     for position, row in enumerate(zip(*results.values(), strict=True)):
-        scores = [result.crimson_score for result in row if result.score is not None]
+        scores = [score for result in row if (score := result.crimson_score) == score]
         rows.append((position, max(scores) - min(scores) if len(scores) > 1 else float("nan")))
     return sorted(rows, key=lambda row: (row[1] != row[1], -row[1] if row[1] == row[1] else 0, row[0]))
+
+
+def _ratio(total: float, n: int) -> float:
+    return total / n if n else float("nan")
 
 
 def _level(level: str) -> str:

@@ -7,7 +7,7 @@ from crimson_core.compare.formats import count, fixed, interval, p_value, signed
 from crimson_core.compare.html import words
 from crimson_core.compare.leaderboard.run import JudgeAgreement, Leaderboard
 from crimson_core.compare.section import Section
-from crimson_core.compare.summary import CLINICAL_FIGURES, OTHER, errors_by_significance, errors_by_type
+from crimson_core.compare.summary import CLINICAL_FIGURES, OTHER
 from crimson_core.protocol.evaluation import SIGNIFICANCE_LEVELS
 
 RESEARCH_ONLY = "Research use only, not for clinical decisions."
@@ -219,14 +219,15 @@ def agreement_tables(found: JudgeAgreement) -> list[TextTable]:
 
 def error_table(section: Section) -> TextTable:
     """Errors per scored pair by type and by clinical significance: the numbers of the figures of errors."""
-    counts = {}
-    for name, results in section.results.items():
-        levels = errors_by_significance(results)
-        counts[name] = errors_by_type(results) | {
-            f"{kind}, {words.significance(level)}": levels[kind][level]
+    counts = {
+        name: summary.errors_by_type
+        | {
+            f"{kind}, {words.significance(level)}": summary.errors_by_significance[kind][level]
             for kind in ("missing", "false", "attribute")
             for level in (*SIGNIFICANCE_LEVELS, OTHER)
         }
+        for name, summary in section.summaries.items()
+    }
     per_pair = [section.per_pair(name, own) for name, own in counts.items()]
     rows = [
         [kind, *(fixed(own[kind]) for own in per_pair)]

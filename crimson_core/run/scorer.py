@@ -2,7 +2,7 @@
 
 import marshal
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -17,9 +17,8 @@ from crimson_core.judges.base import repeated
 from crimson_core.judges.rules import OfflineJudge
 from crimson_core.protocol.evaluation import repair_evaluation
 from crimson_core.protocol.imitation import defused
-from crimson_core.protocol.outcome import Outcome, read_outcome
 from crimson_core.protocol.pair import ReportPair
-from crimson_core.protocol.scoring import PairScore, score_evaluation
+from crimson_core.protocol.scoring import Outcome, PairScore, read_outcome, score_evaluation
 from crimson_core.run.guarded import judged
 from crimson_core.run.processes import cores, in_processes
 from crimson_core.run.store import Store
@@ -40,7 +39,7 @@ class PairResult:
     Attributes:
         index: Position of the pair among those that were scored, from 0.
         id: The pair's id, if it has one.
-        score: Score and evaluation; None if unscored.
+        evaluation: The scored evaluation in the wire format; None if unscored.
         failure: Why the pair is unscored, without report text.
         repairs: One line per text that was removed from a report before a model saw it, and per repair of the judge's
             output.
@@ -55,7 +54,7 @@ class PairResult:
     index: int
     id: str | None = None
     # contains report text; without a default in the class, since a packed result has none of its own
-    score: PairScore | None = field(default_factory=lambda: None, repr=False)
+    evaluation: Mapping[str, Any] | None = field(default_factory=lambda: None, repr=False)
     failure: str | None = None
     repairs: list[str] = field(default_factory=list)
     suspicions: list[str] = field(default_factory=list)
@@ -64,36 +63,43 @@ class PairResult:
     raw_output: str | None = field(default=None, repr=False)
     from_store: bool = False
 
+    @property
+    def outcome(self) -> Outcome | None:
+        """What the evaluation says about each finding; None if unscored."""
+        evaluation = self.evaluation
+        return None if evaluation is None else read_outcome(evaluation)
+
     @cached_property
     def crimson_score(self) -> float:
         """The score in (-1, 1]; NaN if unscored."""
-        return float("nan") if self.score is None else self.score["crimson_score"]
+        outcome = self.outcome
+        return float("nan") if outcome is None else outcome.terms.score
 
     @property
-    def outcome(self) -> Outcome | None:
-        """The outcome of each finding; None if unscored."""
-        score = self.score
-        return None if score is None else read_outcome(score["raw_evaluation"])
+    def score(self) -> PairScore | None:
+        """Score and evaluation as a dictionary with the reference implementation's keys; None if unscored."""
+        evaluation = self.evaluation
+        return None if evaluation is None else score_evaluation(evaluation)
 
     def packed(self, index: int | None = None) -> "PairResult":
-        """The same in a fifth of the memory: its `score` is unpacked whenever it is asked for.
+        """The same in a fifth of the memory: its `evaluation` is unpacked whenever it is asked for.
 
         Args:
             index: Its position, if that is another one.
         """
         kept = {name: value for name, value in self.__dict__.items() if value}
         kept |= {"index": self.index if index is None else index, "crimson_score": self.crimson_score}
-        if isinstance(score := kept.get("score"), dict):
+        if isinstance(evaluation := kept.get("evaluation"), dict):
             with suppress(ValueError):  # a judge of your own may list what is no plain data
-                kept["_packed"] = marshal.dumps(score)
-                del kept["score"]
+                kept["_packed"] = marshal.dumps(evaluation)
+                del kept["evaluation"]
         made = object.__new__(PairResult)
         made.__dict__.update(kept)
         return made
 
     def __getattr__(self, name: str) -> Any:
         """What a packed result does not hold as it is; what is neither here nor in the class is empty."""
-        if name == "score":
+        if name == "evaluation":
             packed = self.__dict__.get("_packed")
             return None if packed is None else marshal.loads(packed)
         if name in _EMPTY:
@@ -242,8 +248,8 @@ class CrimsonScorer:
         ordered = sorted(results, key=lambda result: result.index)
         if not self._asks_a_model:
             return ordered
-        scored = [(result.index, result.score) for result in ordered if result.score]
-        changed = changed_references([(pairs[index], score["raw_evaluation"]) for index, score in scored])
+        scored = [(result.index, told) for result in ordered if (told := result.evaluation) is not None]
+        changed = changed_references([(pairs[index], evaluation) for index, evaluation in scored])
         more = {scored[place][0]: said for place, said in changed.items()}
         return [
             self._suspected(replace(result, suspicions=[*result.suspicions, more[result.index]]))
@@ -325,24 +331,24 @@ class CrimsonScorer:
                 yield self._result(start + index, seen[index], nothing, reading)
 
     def _result(self, index: int, seen: tuple[ReportPair, list[str]], judgement: Judgement, read: Read) -> PairResult:
-        (pair, left_out), score = seen, None
+        (pair, left_out), evaluation = seen, None
         repairs, doubts, unrecognised = [*left_out, *judgement.repairs], [], []
         if judgement.evaluation is not None:
-            evaluation = judgement.evaluation
+            checked = judgement.evaluation
             if self.repair:
-                evaluation, more = repair_evaluation(evaluation)
+                checked, more = repair_evaluation(checked)
                 repairs += more
-            score = score_evaluation(evaluation)
+            evaluation = checked.model_dump()
             if self._asks_a_model:
-                doubts = suspicions(pair, score["raw_evaluation"], read)
+                doubts = suspicions(pair, evaluation, read)
             else:
-                told = score["raw_evaluation"].get("unrecognised")
+                told = evaluation.get("unrecognised")
                 unrecognised = [name for name in _REPORTS if isinstance(told, list) and name in told]
         return self._suspected(
             PairResult(
                 index,
                 pair.id,
-                score,
+                evaluation,
                 judgement.failure,
                 repairs,
                 doubts,
@@ -357,7 +363,7 @@ class CrimsonScorer:
         """The result; unscored if it is suspect and the scorer is strict."""
         if not (self.strict and result.suspicions):
             return result
-        return replace(result, score=None, failure=f"suspect: {'; '.join(result.suspicions)}")
+        return replace(result, evaluation=None, failure=f"suspect: {'; '.join(result.suspicions)}")
 
 
 class _Offline:

@@ -30,12 +30,12 @@ def crimson(judge: str = "offline") -> Scorer:
         pairs = make_pairs([state.output.completion], [target.text], [context])
         async with one_at_a_time:
             (result,) = await asyncio.to_thread(scoring.score, pairs)
-        if result.score is None:
+        if result.evaluation is None:
             return None
         return Score(
             value=result.crimson_score,
             answer=state.output.completion,
-            metadata={"signature": scoring.signature, "evaluation": result.score["raw_evaluation"]},
+            metadata={"signature": scoring.signature, "evaluation": result.evaluation},
         )
 
     return score

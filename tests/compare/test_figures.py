@@ -43,7 +43,9 @@ def test_figures_count_what_the_tables_count():
 def test_every_score_stands_in_its_bin_and_1_in_the_last():
     scores = {0.9: 19, 1.0: 19, 0.0: 10, -0.0001: 9, 0.0999: 10, 0.1: 11, -0.9999: 0, 0.7: 17, -0.3: 7}
     (scored,) = CrimsonScorer("offline").score(make_pairs(["x"], ["x"]))
-    results = [replace(scored, index=i, score=scored.score | {"crimson_score": s}) for i, s in enumerate(scores)]
+    results = [replace(scored, index=i) for i in range(len(scores))]
+    for result, score in zip(results, scores, strict=True):
+        result.__dict__["crimson_score"] = score  # cached there
     pairs = make_pairs(["x"] * len(scores), ["x"] * len(scores))
     bars = distributions(make_section("set", "j", "s", Systems({"a": pairs}), {"a": results})).plot.data[0]
     assert list(bars.y) == [sum(bin == i for bin in scores.values()) for i in range(20)]

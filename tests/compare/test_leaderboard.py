@@ -428,7 +428,7 @@ def test_rows_for_the_hub_hold_every_evaluation(example):
     found = as_dataset(example)
     assert len(found) == 2 * 2 * 8
     first = found[0]
-    assert json.loads(first["evaluation"]) == example.sections[0].results["A"][0].score["raw_evaluation"]
+    assert json.loads(first["evaluation"]) == example.sections[0].results["A"][0].evaluation
     unscored = found.filter(lambda row: row["failure"] is not None)
     assert len(unscored) == example.n_unscored
     assert set(unscored["crimson_score"]) == {None}

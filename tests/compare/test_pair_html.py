@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import HOSTILE, OUR_ATTRIBUTES, OUR_TAGS, Shown
 
-from crimson_core import CrimsonScorer, PairResult, ReportPair, make_pairs, score_evaluation
+from crimson_core import CrimsonScorer, PairResult, ReportPair, make_pairs
 from crimson_core.compare.html.marking import locate, mark_reports, pieces
 from crimson_core.compare.html.pair import error_rows, pair_html
 from crimson_core.protocol.evaluation import Evaluation
-from crimson_core.protocol.outcome import read_outcome
+from crimson_core.protocol.scoring import read_outcome
 from crimson_core.run.tables import pairs_from_rows, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +61,7 @@ def evaluation_of(references, predictions, matches=(), attribute_errors=()):
 
 
 def result_of(evaluation, **more):
-    return PairResult(0, None, score_evaluation(Evaluation.model_validate(evaluation)), **more)
+    return PairResult(0, None, Evaluation.model_validate(evaluation).model_dump(), **more)
 
 
 @given(st.text(max_size=30), st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=6))
@@ -128,17 +128,17 @@ def test_every_example_locates_its_findings_and_adds_up():
     columns = {"reference": "reference", "prediction": "prediction"}
     for pair in pairs_from_rows(read_rows(ROOT / "examples" / "reports.csv"), columns, "x"):
         (result,) = CrimsonScorer("offline").score([pair])
-        outcome, metrics = result.outcome, result.score["metrics"]
+        outcome = result.outcome
         for marks in mark_reports(outcome, pair.reference, pair.candidate):
             assert all(mark.span for mark in marks)
         n = sum(finding.weight for finding in outcome.references.values())
-        c = sum(finding.credit.credit for finding in outcome.references.values() if finding.credit)
+        c = sum(finding.credit for finding in outcome.references.values())
         f = sum(finding.weight for finding in outcome.false)
-        assert (n, c, f) == pytest.approx((metrics["N_G"], metrics["correct"], metrics["E_penalty"]))
+        assert (n, c, f) == pytest.approx((outcome.terms.N, outcome.terms.C, outcome.terms.F))
         text = Shown(pair_html(pair, result, "s")).text
         assert f"N = {n:g}" in text
         assert f"F = {f:g}" in text
-        counts = result.score["error_counts"]
+        counts = outcome.error_counts
         assert len(error_rows(outcome)) == sum(counts[k] for k in ("false_findings", "missing_findings", "attribute_errors"))  # fmt: skip
 
 

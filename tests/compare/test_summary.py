@@ -4,16 +4,14 @@ import math
 
 import pytest
 
-from crimson_core import PairResult, make_pairs, score_evaluation
+from crimson_core import PairResult, make_pairs
 from crimson_core.compare.summary import (
     CLINICAL_FIGURES,
+    Summary,
     age_band,
     clinical_figures,
-    errors_by_significance,
-    errors_by_type,
     sex,
     spread_first,
-    tally,
 )
 
 URGENT, ACTIONABLE, MINOR, BENIGN = (
@@ -41,7 +39,7 @@ def result(index, references=(), predictions=(), matches=(), attribute_errors=()
             for r, p, grade in attribute_errors
         ],
     }
-    return PairResult(index, score=score_evaluation(evaluation))
+    return PairResult(index, evaluation=evaluation)
 
 
 RESULTS = [
@@ -55,7 +53,7 @@ RESULTS = [
 
 
 def counts(results):
-    return tally(results, clinical=True).counts()
+    return Summary(results, clinical=True).counts()
 
 
 def test_the_clinical_figures_are_those_counted_by_hand():
@@ -96,13 +94,13 @@ def test_where_there_is_nothing_to_count_a_figure_is_not_a_number():
     for results in ([RESULTS[3]], [result(0)]):
         found = clinical_figures({"a": counts(results)})["a"]
         assert math.isnan(found["urgent_recall"].value)
-        assert (found["urgent_recall"].n, found["crimson_score"].n_left_out) == (0, results[0].score is None)
+        assert (found["urgent_recall"].n, found["crimson_score"].n_left_out) == (0, results[0].evaluation is None)
 
 
 def test_errors_by_type_and_by_significance():
-    types = errors_by_type(RESULTS)
+    types = Summary(RESULTS).errors_by_type
     assert (types["false finding"], types["missing finding"], types["location"], types["temporal"]) == (2, 2, 2, 0)
-    levels = errors_by_significance([*RESULTS, result(4, ["made up"])])
+    levels = Summary([*RESULTS, result(4, ["made up"])]).errors_by_significance
     assert levels["false"] == {ACTIONABLE: 1, MINOR: 1}
     assert levels["missing"] == {URGENT: 1, BENIGN: 1, "other": 1}
     assert levels["attribute"] == {URGENT: 1, ACTIONABLE: 1}
@@ -117,7 +115,10 @@ def test_subgroups_of_a_patient_context():
 
 def test_the_pairs_that_differ_most_stand_first():
     def results(*scores):
-        return [PairResult(i, None, None if s is None else {"crimson_score": s}) for i, s in enumerate(scores)]
+        made = [PairResult(i) for i in range(len(scores))]
+        for result, score in zip(made, scores, strict=True):
+            result.__dict__["crimson_score"] = math.nan if score is None else score  # cached there
+        return made
 
     found = spread_first({"a": results(1.0, None, 0.5, 0.0), "b": results(0.9, 0.3, -0.5, 0.0)})
     assert [position for position, _ in found] == [2, 0, 3, 1]

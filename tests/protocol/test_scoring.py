@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from crimson_core import score_evaluation
 from crimson_core.protocol.evaluation import ERROR_TYPES, GRADES, SIGNIFICANCE_LEVELS, Evaluation, repair_evaluation
-from crimson_core.protocol.scoring import ERROR_COUNT_KEYS, score_terms
+from crimson_core.protocol.scoring import ERROR_COUNT_KEYS, read_outcome
 
 REF_IDS, PRED_IDS = [f"R{n}" for n in range(1, 6)], [f"P{n}" for n in range(1, 6)]
 
@@ -137,15 +137,26 @@ def test_scores_by_hand(false, missing, score):
 
 @settings(max_examples=1000, deadline=None)
 @given(evaluations)
-def test_the_terms_add_up_to_the_metrics(evaluation):
-    terms, scored = score_terms(evaluation), score_evaluation(evaluation)
-    metrics = scored["metrics"]
-    if terms.references:
-        assert sum(term.weight for term in terms.references) == metrics["N_G"]
-    # approx: sum() rounds otherwise from Python 3.12 on
-    assert sum(term.credit for term in terms.credits) == pytest.approx(metrics["correct"])
-    assert sum(term.weight for term in terms.false) == metrics["E_penalty"]
-    assert sum(term.weight for term in terms.missing) == scored["weighted_error_counts"]["missing_findings"]
-    for credit in terms.credits:
-        assert 0 <= credit.credit <= credit.weight
-        assert (credit.error_weight is None) <= (credit.credit == credit.weight)
+def test_what_is_shown_of_each_finding_adds_up_to_the_score_of_a_repaired_evaluation(evaluation):
+    repaired, _ = repair_evaluation(Evaluation.model_validate(evaluation))
+    outcome = read_outcome(repaired.model_dump())
+    terms = outcome.terms
+    if outcome.references:
+        assert sum(finding.weight for finding in outcome.references.values()) == terms.N
+    assert sum(finding.credit for finding in outcome.references.values()) == pytest.approx(terms.C)
+    assert sum(finding.weight for finding in outcome.false) == terms.F
+    assert sum(finding.weight for finding in outcome.missing) == terms.M
+    for finding in outcome.references.values():
+        assert finding.credit == 0 if not finding.partners else 0 <= finding.credit <= finding.weight
+
+
+def test_an_outcome_prints_no_report_text():
+    finding = {"finding": "secret", "clinical_significance": "urgent"}
+    error = {"ref_id": "R1", "pred_id": "P1", "severity": "significant", "error_types": ["location"]}
+    evaluation = {
+        "reference_findings": [{"id": "R1"} | finding],
+        "predicted_findings": [{"id": "P1"} | finding],
+        "matched_findings": [{"ref_id": "R1", "pred_id": "P1"}],
+        "errors": {"attribute_errors": [error | {"explanation": "secret"}]},
+    }
+    assert "secret" not in repr(read_outcome(evaluation))

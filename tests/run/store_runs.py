@@ -44,7 +44,7 @@ class BillingJudge:
 def score(store, bill, pause):
     """The evaluations (None where failed) of all pairs."""
     results = CrimsonScorer(BillingJudge(bill, pause), store=store).score(PAIRS)
-    return [result.score and result.score["raw_evaluation"] for result in results]
+    return [result.evaluation for result in results]
 
 
 def main(folder, seed, kills):

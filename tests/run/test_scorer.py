@@ -217,10 +217,10 @@ def test_a_packed_result_is_the_same_one():
     for result in (whole, failed):
         packed = pickle.loads(pickle.dumps(result.packed()))
         assert packed == result == packed.packed() and packed.as_dict() == result.as_dict()
-        assert packed.outcome == result.outcome
+        assert packed.outcome == result.outcome and packed.score == result.score
         assert math.isnan(packed.crimson_score) or packed.crimson_score == result.crimson_score
     assert whole.packed(7) == replace(whole, index=7)
-    odd = replace(whole, score=whole.score | {"raw_evaluation": {"x": object()}})
+    odd = replace(whole, evaluation={"x": object()})
     assert odd.packed() == odd, "what cannot be packed stays"
     with pytest.raises(AttributeError, match="nothing"):
         whole.packed().nothing  # noqa: B018

@@ -89,8 +89,8 @@ def test_the_repair_is_not_kept(tmp_path):
         (repaired,) = CrimsonScorer(Contradictory(), store=tmp_path / "s").score(PAIRS[:1])
         (plain,) = CrimsonScorer(CountingJudge(), store=tmp_path / "s", repair=False).score(PAIRS[:1])
         assert plain.from_store and not plain.repairs
-        assert repaired.score["raw_evaluation"]["errors"]["missing_findings"] == ["R1"]
-        assert plain.score["raw_evaluation"]["errors"]["missing_findings"] == []
+        assert repaired.evaluation["errors"]["missing_findings"] == ["R1"]
+        assert plain.evaluation["errors"]["missing_findings"] == []
 
 
 def test_identical_pairs_are_judged_once(tmp_path):
@@ -100,7 +100,7 @@ def test_identical_pairs_are_judged_once(tmp_path):
     assert judge.asked == ["c", "b", "a"]
     assert [r.id for r in results] == ["a", "b", "c", "aa", "bb", "cc"]
     assert [r.from_store for r in results] == [False] * 3 + [True] * 3
-    assert [r.score for r in results[:3]] == [r.score for r in results[3:]]
+    assert [r.evaluation for r in results[:3]] == [r.evaluation for r in results[3:]]
 
 
 def test_failures_are_kept_and_tried_again_only_when_asked(tmp_path):

@@ -63,7 +63,7 @@ def test_export_writes_all_that_is_known(tmp_path, path):
     assert (first["reference"], first["candidate"]) == (pair.reference, pair.candidate)
     assert first["context"] == [["sex", "F"], ["indication", "dyspnoea"]]
     assert first["key"] == judgement_key({"judge": "one", "temperature": "0"}, pair).hex()
-    assert first["evaluation"] == CrimsonScorer("offline", repair=False).score([pair])[0].score["raw_evaluation"]
+    assert first["evaluation"] == CrimsonScorer("offline", repair=False).score([pair])[0].evaluation
     assert (first["repairs"], first["raw_output"], first["cost"]) == (["mended"], "{…}", 0.25)
     assert first["usage"] == {"prompt_tokens": 10, "completion_tokens": 3}
     assert first["asked"] == first["answered"] == {"judge": "one", "temperature": "0"}

@@ -514,9 +514,7 @@ def test_agreement_counts_errors_about_the_same_findings():
     truth = [record(n, REPORTS[n % 4]) for n in range(8)]
 
     def result(n, evaluation):
-        return PairResult(
-            n, score=score_evaluation(evaluation) if evaluation else None, failure=None if evaluation else "no"
-        )
+        return PairResult(n, evaluation=evaluation, failure=None if evaluation else "no")
 
     same = agreement(truth, [result(n, r.raw_evaluation) for n, r in enumerate(truth)])
     assert same["parsed"] == same["score_tau"] == same["false_f1"] == same["missing_f1"] == same["attribute_f1"] == 1.0
@@ -557,7 +555,7 @@ def test_an_error_on_another_finding_or_of_another_type_does_not_agree():
     truth = record(0, REPORTS[0]).model_copy(update={"raw_evaluation": evaluation("small nodule", "location")})
 
     def figures(*args):
-        return agreement([truth], [PairResult(0, score=score_evaluation(evaluation(*args)))])
+        return agreement([truth], [PairResult(0, evaluation=evaluation(*args))])
 
     assert figures("Small nodules", "location")["false_f1"] == 1.0
     assert figures("fracture of a rib", "location")["false_f1"] == 0.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from crimson_core.protocol.outcome import JudgedFinding, Outcome
+from crimson_core.protocol.scoring import JudgedFinding, Outcome
 
 Span = tuple[int, int]
 

@@ -6,8 +6,8 @@ from crimson_core.compare.html import words
 from crimson_core.compare.html.marking import mark_reports, pieces
 from crimson_core.compare.html.rendering import renderer
 from crimson_core.compare.summary import urgent_missed
-from crimson_core.protocol.outcome import JudgedFinding, Outcome
 from crimson_core.protocol.pair import ReportPair
+from crimson_core.protocol.scoring import JudgedFinding, Outcome
 from crimson_core.run.scorer import PairResult
 
 render = renderer()
@@ -28,9 +28,8 @@ def pair_html(
     """
     shared = {"pair": pair, "result": result, "signature": signature, "title": title, "label": label}
     outcome = result.outcome
-    if result.score is None or outcome is None:
+    if outcome is None:
         return render("unscored.html", **shared)
-    score = result.score["crimson_score"]
     reference, candidate = mark_reports(outcome, pair.reference, pair.candidate, anchor)
     reports = [
         {"name": name, "text": text, "marks": marks, "pieces": list(pieces(text, marks))}
@@ -42,15 +41,13 @@ def pair_html(
     return render(
         "pair.html",
         **shared,
-        score=score,
         urgent_missed=urgent_missed(outcome),
-        meaning=words.meaning(score),
+        meaning=words.meaning(outcome.terms.score),
         levels=words.SIGNIFICANCE,
         reports=reports,
         errors=error_rows(outcome),
         outcome=outcome,
-        metrics=result.score["metrics"],
-        missing_weight=result.score["weighted_error_counts"]["missing_findings"],
+        terms=outcome.terms,
     )
 
 

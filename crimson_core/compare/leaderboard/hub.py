@@ -210,14 +210,10 @@ def push_to_hub(board: Leaderboard, repository: str, *, private: bool = True) ->
 
 def _result(section: Section, system: str) -> dict[str, Any]:
     """Flat, as a metric's `compute` gives it; what is not defined is None, since NaN is no JSON."""
-    summary = section.summaries[system]
-    counts = {
-        key: getattr(summary, key) for key in ("n_pairs", "n_unscored", "n_repaired", "n_suspect", "n_unrecognised")
-    }
-    counts |= {f"mean_{kind}": mean for kind, mean in summary.mean_errors.items()}
     figures = {key: estimate.value for key, estimate in section.figures[system].items()}
     score = section.figures[system]["crimson_score"]
-    every = figures | counts | {"crimson_score_low": score.low, "crimson_score_high": score.high}
+    every = section.summaries[system].as_dict() | figures
+    every |= {"crimson_score_low": score.low, "crimson_score_high": score.high}
     labels = {"system": system, "test_set": section.test_set, "judge": section.judge, "signature": section.signature}
     return {key: None if value != value else value for key, value in every.items()} | labels
 

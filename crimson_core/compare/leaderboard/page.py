@@ -103,7 +103,7 @@ def _separating(number: int, section: Section) -> Iterator[_Shown]:
                     section.systems.pairs[name][position],
                     result,
                     section.signature,
-                    f"{name}: {fixed(result.crimson_score)}" if result.score else name,
+                    f"{name}: {fixed(result.crimson_score)}" if result.evaluation else name,
                     anchor=f"pair-{number}-{place}-{i}-",
                     label=f"{section.name}, {section.pair_name(position)}, {name}: ",
                 )
