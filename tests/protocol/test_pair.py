@@ -14,13 +14,14 @@ from crimson_core.protocol.pair import parse_age
     [
         ("65", 65), ("072Y", 72), ("006M", 0.5), ("003D", 3 / 365.25), ("52W", 52 * 7 / 365.25), ("65 years", 65),
         ("65-year-old", 65), ("65 y/o", 65), ("65yo", 65), ("6 months", 0.5), (">89", 89), ("90+", 90), ("65.", 65), (" 7 ", 7), ("0", 0),
+        ("130", 130),
     ],
 )  # fmt: skip
 def test_ages(text, years):
     assert parse_age(text) == pytest.approx(years)
 
 
-@pytest.mark.parametrize("text", ["", "old", "___", "-5", "200", "65 kg", "6 5", "1e3", "12/03/1950", "Y", "nan"])
+@pytest.mark.parametrize("text", ["", "old", "___", "-5", "131", "200", "65 kg", "6 5", "1e3", "12/03/1950", "Y", "nan"])
 def test_no_ages(text):
     assert parse_age(text) is None
 
@@ -31,6 +32,10 @@ def test_context_keeps_the_callers_keys_for_the_prompt_and_cleans_the_rest():
     assert context == PatientContext(age="65", indication="cough", keys=("Indication", "Age"))
     assert context.as_dict() == {"Indication": "cough", "Age": "65"}
     assert context.age_years == 65
+    own = PatientContext(indication="cough", sex="F")
+    assert make_pairs(["p"], ["r"], [own])[0].context is own
+    assert own.as_dict() == {"sex": "F", "indication": "cough"}
+    assert own.age_years is None
 
 
 @pytest.mark.parametrize("empty", [None, math.nan, {}, {"age": ""}, {"age": None, "sex": "  "}, PatientContext()])
@@ -43,6 +48,9 @@ def test_contexts_travel_in_reference_records():
     assert pair.reference == "r"
     assert pair.id == "7"
     assert pair.context.as_dict() == {"age": "072Y", "sex": "F"}
+    records = [{"report": "r", "age": "72"}, {"report": "r"}]
+    beside = make_pairs(["p"] * 2, records, [None, {"age": "31"}])
+    assert [pair.context.age for pair in beside] == ["72", "31"]
 
 
 def test_a_sorted_series_keeps_its_rows_together():
@@ -56,11 +64,14 @@ def test_a_sorted_series_keeps_its_rows_together():
 @pytest.mark.parametrize("age", [71, 71.0, numpy.int64(71), numpy.float32(71), Decimal("71.00")])
 def test_ages_may_be_numbers(age):
     assert make_pairs(["a"], ["b"], [{"age": age}])[0].context.age == "71"
+    assert make_pairs(["a"], ["b"], [{"age": 0.25}])[0].context.age == "0.25"
 
 
-@pytest.mark.parametrize("age", ["unknown", "N/A", " nan ", float("nan"), numpy.float32("nan"), Decimal("nan")])
+@pytest.mark.parametrize("age", ["unknown", "N/A", " nan ", pandas.NA, pandas.NaT, numpy.float32("nan"), Decimal("nan")])
 def test_the_usual_words_for_no_age_are_no_age(age):
     assert make_pairs(["a"], ["b"], [{"age": age, "sex": "F"}])[0].context.age is None
+    context = make_pairs(["a"], ["b"], [{"sex": "unknown", "indication": "none"}])[0].context
+    assert (context.sex, context.indication) == ("unknown", "none"), "words of a person"
 
 
 def test_no_repr_shows_patient_data():
@@ -105,6 +116,11 @@ def test_reports_are_kept_to_the_character():
         (({"a"}, ["b"]), ["predictions", "set"]),
         ((["a"], ["b"], [{"x" * 500: 1}]), ["x" * 40 + "'"]),
         ((["\ud800"], ["b"]), ["predictions[0]", "Unicode"]),
+        ((["a"], ["b"], [{"sex": "\ud800"}]), ["patient_contexts[0]['sex']", "Unicode"]),
+        ((["a"], ["b"], None, ["\ud800"]), ["ids[0]", "Unicode"]),
+        ((["a"], ["b"], [{"age": 1000}]), ["patient_contexts[0]['age'] can't be read"]),
+        ((["a"], ["b"], [{"age": 10**400}]), ["patient_contexts[0]['age'] can't be read"]),
+        ((5, ["b"]), ["predictions is of type int"]),
         ((["a"], ["b"], None, ["x", "y"]), ["ids has 2"]),
     ],
 )  # fmt: skip
