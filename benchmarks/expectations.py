@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.common import number, ratio, read_cases, score_with, table
+from benchmarks.common import console, number, ratio, read_cases, score_with, table, write_json
 from crimson_core import make_pairs
 from crimson_core.errors import InputError
 
@@ -25,7 +25,10 @@ _SIGNS: dict[str, Callable[[float], bool]] = {  # of the difference between the 
 }
 
 
-def read_expectations(file: Path, group: str) -> list[dict[str, Any]]:
+Case = dict[str, Any]
+
+
+def read_expectations(file: Path, group: str) -> list[Case]:
     """The cases of a benchmark file, checked; each has the keys id, `group`, reference, candidates and expected.
 
     A candidate is a record with `text` and perhaps `context`; a file may give its text alone. A case without an id is
@@ -63,7 +66,40 @@ def holds(expectation: str, scores: Mapping[str, float]) -> bool:
         ) from None
 
 
-def judge_cases(judge: str, cases: list[dict[str, Any]], group: str) -> tuple[list[dict[str, Any]], str]:
+def compare_judges(
+    judges: list[str],
+    cases: list[Case],
+    group: str,
+    show: Callable[[str, list[Case], list[Case]], None],
+    json_file: Path | None,
+) -> bool:
+    """Judge cases, print what `show` tells of each judge and its pass rates, and return whether every case passes.
+
+    Args:
+        judges: Judge specs.
+        cases: As `read_expectations` gives them.
+        group: The key of a case by which pass rates are counted.
+        show: Prints a judge's cases; it takes the judge, the cases, and for each its scores and failed expectations.
+        json_file: Where to write the figures, too.
+    """
+    figures = {}
+    for judge in judges:
+        done, signature = _judge_cases(judge, cases, group)
+        passed = _count_passed(done, group)
+        show(judge, cases, done)
+        console.print(_passed_table(judge, group, passed))
+        console.print(f"\nSignature  {signature}", soft_wrap=True)
+        figures[judge] = {"signature": signature, "cases": done, "passed": passed}
+    write_json(json_file, figures)
+    return not any(case["failed"] for result in figures.values() for case in result["cases"])
+
+
+def scores_line(scores: Mapping[str, float]) -> str:
+    """The scores of a case's candidates in one line."""
+    return "  ".join(f"{name} {number(score, 3)}" for name, score in scores.items())
+
+
+def _judge_cases(judge: str, cases: list[Case], group: str) -> tuple[list[Case], str]:
     """Each case's scores and failed expectations, without its texts, and the signature of the scores."""
     rows = [(case, candidate) for case in cases for candidate in case["candidates"].values()]
     pairs = make_pairs(
@@ -81,7 +117,7 @@ def judge_cases(judge: str, cases: list[dict[str, Any]], group: str) -> tuple[li
     return done, signature
 
 
-def count_passed(done: list[dict[str, Any]], group: str) -> dict[str, dict[str, int]]:
+def _count_passed(done: list[Case], group: str) -> dict[str, dict[str, int]]:
     """How many cases of each group there are, and how many pass."""
     counts: dict[str, dict[str, int]] = {}
     for case in done:
@@ -91,16 +127,11 @@ def count_passed(done: list[dict[str, Any]], group: str) -> dict[str, dict[str, 
     return counts
 
 
-def passed_table(title: str, group: str, counts: dict[str, dict[str, int]]) -> Table:
+def _passed_table(judge: str, group: str, counts: dict[str, dict[str, int]]) -> Table:
     """The pass rate of each group and of all cases."""
-    made = table(title, (group, "passed", "cases", "rate"))
+    made = table(f"Cases that pass: {judge}", (group, "passed", "cases", "rate"))
     every = {key: sum(count[key] for count in counts.values()) for key in ("passed", "cases")}
     for name, count in (*counts.items(), ("all", every)):
         rate = number(ratio(count["passed"], count["cases"]))
         made.add_row(name, str(count["passed"]), str(count["cases"]), rate, style="bold" if count is every else None)
     return made
-
-
-def scores_line(scores: Mapping[str, float]) -> str:
-    """The scores of a case's candidates in one line."""
-    return "  ".join(f"{name} {number(score, 3)}" for name, score in scores.items())

@@ -71,12 +71,7 @@ _FAMILIES = {
 _FAMILY_OF = {label: name for name, (labels, _) in _FAMILIES.items() for label in labels}
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 _OTHER = {"left": "right", "right": "left"}
-_HEDGE = re.compile(
-    r"(^|\b(?:is|are|an?) )(?:possible|probable|probably|likely|possibly|suspected|questionable) ", re.IGNORECASE
-)
 _PLAIN_START = re.compile(r"(there (?:is|are) )?(an? )?", re.IGNORECASE)
-_SIZE = re.compile(r"\b\d+(?:\.\d+)?(?=\s*(?:x\s*\d+(?:\.\d+)?\s*)*(?:mm|cm)\b)", re.IGNORECASE)
-_MEASURED = re.compile(r"\b(nodul\w+|mass\w*|opacit\w+|pneumothora\w+|lesion)\b", re.IGNORECASE)
 
 
 class Span(NamedTuple):
@@ -421,12 +416,6 @@ def _severity_changed(sentence: str, place: int) -> str | None:
     return _SEVERITY.sub(lambda found: _like(_TABLES["severity"][found[0].lower()], found[0]), sentence)
 
 
-def _size_changed(sentence: str, place: int) -> str | None:
-    if not _SIZE.search(sentence) or not _MEASURED.search(sentence):
-        return None
-    return _SIZE.sub(lambda size: f"{2 * float(size[0]):g}", sentence)
-
-
 def _hedged(sentence: str, place: int) -> str | None:
     start = _PLAIN_START.match(sentence)
     phrase = re.match(rf"(?:(?:{_ADJECTIVES})[ ,-]+)*", sentence[start.end() :], re.IGNORECASE)
@@ -455,21 +444,6 @@ def _like_first(found: re.Match[str], flip: str) -> str:
     return text[0].upper() + text[1:] if found[0][0].isupper() else text
 
 
-def unhedged(report: Report, rng: random.Random) -> Pair | None:
-    """The only hedge of a sentence about one finding is gone."""
-    fitting = []
-    for span in report.sentences:
-        sentence, labels = report.cut(span), {label.name for label in report.labels_in(span)}
-        family = _FAMILY_OF.get(next(iter(labels))) if len(labels) == 1 else None
-        alone = len(_HEDGES.findall(sentence)) == 1 and not labels & set(_TABLES["devices"])
-        if family and alone and not report.tells(family, besides=span):
-            plain = _HEDGE.sub(r"\1", sentence)
-            # In "likely unchanged" the hedge is on the change and not on the finding.
-            if plain != sentence and not _TEMPORAL_ANY.match(sentence[_HEDGE.search(sentence).end() :]):
-                fitting.append((span, plain[0].upper() + plain[1:]))
-    return Pair(report.text, report.replaced(*rng.choice(fitting))) if fitting else None
-
-
 def _carried(kind: str) -> Mutator:
     """Sentences of our own in both reports, which differ in one thing."""
 
@@ -495,10 +469,8 @@ KNOWN_ERRORS: dict[str, tuple[str, Mutator]] = {
     "device moved, own words": ("position", _carried("position")),
     "severity changed": ("severity", _edited(_severity_changed)),
     "severity changed, own words": ("severity", _carried("severity")),
-    "size doubled": ("measurement", _edited(_size_changed)),
     "size changed, own words": ("measurement", _carried("measurement")),
     "hedge added": ("certainty", _edited(_hedged)),
-    "hedge dropped": ("certainty", unhedged),
     "hedge changed, own words": ("certainty", _carried("certainty")),
     "change flipped": ("temporal", _edited(_temporal_flipped)),
     "change flipped, own words": ("temporal", _carried("temporal")),
@@ -552,12 +524,11 @@ class Verdict(NamedTuple):
 
 def errors_of(result: PairResult) -> list[tuple[str, str]]:
     """Each listed error: its type and the finding that it is about."""
-    evaluation = result.evaluation
-    errors = evaluation["errors"]
+    outcome = result.outcome
     return [
-        *(("false", finding) for finding in errors["false_findings"]),
-        *(("missing", finding) for finding in errors["missing_findings"]),
-        *((kind, error["ref_id"]) for error in errors["attribute_errors"] for kind in error["error_types"]),
+        *(("false", finding.id) for finding in outcome.false),
+        *(("missing", finding.id) for finding in outcome.missing),
+        *((kind, error.ref_id) for error in outcome.errors for kind in error.types),
     ]
 
 
@@ -727,10 +698,9 @@ def _show_failure(kind: str, case: Case, results: Sequence[PairResult]) -> None:
         if result.evaluation is None:
             console.print(f"--- unscored: {result.failure}")
             continue
-        evaluation = result.evaluation
-        texts = {f["id"]: f["finding"] for f in evaluation["reference_findings"] + evaluation["predicted_findings"]}
+        findings = result.outcome.references | result.outcome.predictions
         listed = "; ".join(
-            f"{error} {finding} {' '.join(texts[finding].split())!r}" for error, finding in errors_of(result)
+            f"{error} {finding} {' '.join(findings[finding].text.split())!r}" for error, finding in errors_of(result)
         )
         console.print(f"--- score {result.crimson_score}: {listed or 'no errors'}")
 

@@ -113,10 +113,7 @@ def list_findings(studies: list[Study]) -> tuple[dict[str, Listed], str]:
     """What the judge lists for each report, by uid, and its signature."""
     results, signature = score_with(JUDGE, _pairs(studies, lambda text: text))
     listed = {
-        study.uid: [
-            (finding["clinical_significance"], finding["finding"])
-            for finding in result.evaluation["reference_findings"]
-        ]
+        study.uid: [(finding.level, finding.text) for finding in result.outcome.references.values()]
         for study, result in zip(studies, results, strict=True)
     }
     return listed, signature

@@ -5,12 +5,12 @@ ranking fails; an unscored candidate fails its rankings.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from benchmarks.common import JsonOption, JudgesOption, console, run, table, write_json
-from benchmarks.expectations import count_passed, judge_cases, passed_table, read_expectations, scores_line
+from benchmarks.common import JsonOption, JudgesOption, console, run, table
+from benchmarks.expectations import Case, compare_judges, read_expectations, scores_line
 
 
 def main(
@@ -19,25 +19,17 @@ def main(
     json_file: JsonOption = None,
 ) -> None:
     """Rank the candidates of RadJudge cases; exit status 1 if a case fails."""
-    cases = read_expectations(file, "category")
-    figures = {judge: _judge(judge, cases) for judge in judges}
-    write_json(json_file, figures)
-    if any(case["failed"] for result in figures.values() for case in result["cases"]):
+    if not compare_judges(judges, read_expectations(file, "category"), "category", _show, json_file):
         raise typer.Exit(1)
 
 
-def _judge(judge: str, cases: list[dict[str, Any]]) -> dict[str, Any]:
-    done, signature = judge_cases(judge, cases, "category")
-    categories = count_passed(done, "category")
+def _show(judge: str, _: list[Case], done: list[Case]) -> None:
     shown = table(f"RadJudge cases: {judge}", ("case", "category", "scores", "result"), left=4)
     for case in done:
         result = "pass" if not case["failed"] else f"FAIL {', '.join(case['failed'])}"
         shown.add_row(case["id"], case["category"], scores_line(case["scores"]), result)
-    for made in (shown, passed_table(f"RadJudge categories: {judge}", "category", categories)):
-        console.print(made)
-        console.print()
-    console.print(f"Signature  {signature}", soft_wrap=True)
-    return {"signature": signature, "cases": done, "categories": categories}
+    console.print(shown)
+    console.print()
 
 
 if __name__ == "__main__":

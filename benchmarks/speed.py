@@ -1,4 +1,4 @@
-"""Speed: pairs per second beside BLEU and ROUGE-L, in several processes, with a store; a comparison; cold start, peak memory, and
+"""Speed: pairs per second beside BLEU and ROUGE-L, of files in several processes, with a store; a comparison; cold start; and
 whether time grows in step with a report's length.
 
 What has to be fresh runs in a process of its own.
@@ -26,7 +26,6 @@ from benchmarks.common import (
     JsonOption,
     console,
     number,
-    peak_mb,
     report_pairs,
     run,
     table,
@@ -38,7 +37,7 @@ from crimson_core.judges import parse_spec
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.run.processes import cores
 
-_CHUNK = 1_000  # pairs in memory at once
+_STORED = 1_000  # pairs
 _LONGEST = 60.0  # seconds; a kind of text that took this long is not tried any longer
 _SENTENCES = (
     "There is a {} mm nodule in the right upper lobe.",
@@ -75,11 +74,6 @@ from crimson_core.cli import main
 atexit.register(lambda: print(peak_mb()))
 main()
 """
-_SCORE_MANY = """
-import json, sys
-from benchmarks.speed import score_many
-print(json.dumps(score_many(*json.loads(sys.argv[1]))))
-"""
 
 
 def main(
@@ -91,7 +85,8 @@ def main(
     ],
     judge: Annotated[str, typer.Option("--judge", "-j", help=JUDGE_HELP)] = "offline",
     pairs: Annotated[
-        int | None, typer.Option(min=1, help="Pairs of the long memory run (100,000), or of an hf judge's runs (16).")
+        int | None,
+        typer.Option(min=1, help="Pairs of the smaller of two files (5,000), or of an hf judge's runs (16)."),
     ] = None,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Times that all is measured (5), or an hf judge's runs (3).")
@@ -110,7 +105,7 @@ def main(
     ] = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Measure throughput, cold start, peak memory and linear time of a judge; of an hf judge, how fast it writes."""
+    """Measure throughput, cold start and linear time of a judge; of an hf judge, how fast it writes."""
     first, *_ = reports = report_pairs(file)
     if parse_spec(judge).prefix == "hf":
         from benchmarks.generation import measure  # and with it torch
@@ -132,7 +127,6 @@ def main(
             "comparison": _comparison(judge, reports, studies),
             "store": _store(judge, reports, rounds),
             "cold_start": _cold_start(judge, first, rounds),
-            "memory": _memory(judge, file, (1_000, pairs or 100_000)),
             "length": _length(judge, words or (1_000, 5_000, 10_000, 50_000), rounds),
         }
     write_json(json_file, {"judge": judge, **figures})
@@ -234,7 +228,7 @@ def _command(*arguments: str) -> float:
 
 def _store(judge: str, pairs: Sequence[ReportPair], rounds: int) -> dict[str, Any]:
     """Seconds per round without a store, with one that is filled, and with one that is read; in turns, since timings wander."""
-    pairs = list(islice(endless_pairs(pairs), _CHUNK))
+    pairs = list(islice(endless_pairs(pairs), _STORED))
     seconds: dict[str, list[float]] = {"without a store": [], "a new store is filled": [], "the store is read": []}
     with tempfile.TemporaryDirectory() as folder:
         for n in range(rounds):
@@ -270,7 +264,8 @@ def _cold_start(judge: str, pair: ReportPair, rounds: int) -> dict[str, Any]:
         stores = (str(Path(folder, f"{n}.sqlite")) for n in range(rounds))  # a new one each time, so that it is judged
         cli = [_timed(lambda: _python(*command, next(stores))) for _ in range(rounds)]
     arguments = (str(_METRIC), judge, pair.candidate, pair.reference)
-    imports, loads = zip(*(_fresh_python(_LOAD_AND_COMPUTE, *arguments) for _ in range(rounds)), strict=True)
+    seconds = [json.loads(_python("-c", _LOAD_AND_COMPUTE, *arguments)) for _ in range(rounds)]
+    imports, loads = zip(*seconds, strict=True)
     figures = {"crimson score": cli, "import evaluate": imports, "evaluate.load and compute": loads}
 
     made = table(f"Cold start: one pair, {rounds} fresh processes", ("", "median s", "least s", "most s"))
@@ -286,36 +281,6 @@ def _python(*arguments: str) -> str:
     if done.returncode:
         raise CrimsonError(f"a fresh process failed: {done.stderr.strip().splitlines()[-1:]}")
     return done.stdout
-
-
-def _fresh_python(code: str, *arguments: str) -> Any:
-    """What `code` prints as its last line, as JSON."""
-    return json.loads(_python("-c", code, *arguments).splitlines()[-1])
-
-
-# Memory
-
-
-def _memory(judge: str, file: Path, sizes: Sequence[int]) -> list[dict[str, Any]]:
-    rows = [_fresh_python(_SCORE_MANY, json.dumps([str(file.resolve()), judge, n])) for n in sizes]
-    made = table("Memory", ("pairs", "peak MB", "seconds"), left=0)
-    for row in rows:
-        made.add_row(f"{row['pairs']:,}", number(row["peak_mb"], 0), number(row["seconds"], 1))
-    console.print(made)
-    console.print("Peak of a fresh process that scores so many distinct pairs and keeps the scores only.\n")
-    return rows
-
-
-def score_many(file: str, judge: str, n: int) -> dict[str, Any]:
-    """Score `n` pairs, keep the scores only, and measure this process."""
-    scorer = CrimsonScorer(judge)
-    pairs = endless_pairs(report_pairs(Path(file)))
-    scores: list[float] = []
-    started = time.perf_counter()
-    while len(scores) < n:
-        chunk = list(islice(pairs, min(_CHUNK, n - len(scores))))
-        scores += [result.crimson_score for result in scorer.stream(chunk)]
-    return {"pairs": n, "seconds": time.perf_counter() - started, "peak_mb": peak_mb()}
 
 
 def endless_pairs(pairs: Sequence[ReportPair]) -> Iterator[ReportPair]:

@@ -5,12 +5,12 @@ What is expected bounds the scores of the candidates or ranks them: "A >= 0.9", 
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from benchmarks.common import JsonOption, JudgesOption, console, run, write_json
-from benchmarks.expectations import count_passed, judge_cases, passed_table, read_expectations, scores_line
+from benchmarks.common import JsonOption, JudgesOption, console, run
+from benchmarks.expectations import Case, compare_judges, read_expectations, scores_line
 
 
 def main(
@@ -21,24 +21,12 @@ def main(
     json_file: JsonOption = None,
 ) -> None:
     """Pass rate of small cases per kind, and in all."""
-    cases = read_expectations(file, "kind")
-    figures = {judge: _judge(judge, cases, failed) for judge in judges}
-    write_json(json_file, figures)
-    if strict and any(case["failed"] for result in figures.values() for case in result["cases"]):
+    show = _list_failed if failed else lambda *_: None
+    if not compare_judges(judges, read_expectations(file, "kind"), "kind", show, json_file) and strict:
         raise typer.Exit(1)
 
 
-def _judge(judge: str, cases: list[dict[str, Any]], failed: bool) -> dict[str, Any]:
-    done, signature = judge_cases(judge, cases, "kind")
-    kinds = count_passed(done, "kind")
-    if failed:
-        _list_failed(judge, cases, done)
-    console.print(passed_table(f"Wording: {judge}", "kind", kinds))
-    console.print(f"\nSignature  {signature}", soft_wrap=True)
-    return {"signature": signature, "cases": done, "kinds": kinds}
-
-
-def _list_failed(judge: str, cases: list[dict[str, Any]], done: list[dict[str, Any]]) -> None:
+def _list_failed(judge: str, cases: list[Case], done: list[Case]) -> None:
     for case, result in zip(cases, done, strict=True):
         if not result["failed"]:
             continue

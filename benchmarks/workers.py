@@ -1,4 +1,4 @@
-"""How fast several workers judge: one process beside 2, … of the offline judge's own, and Ray with 1, 2, …, over the same pairs."""
+"""How fast several workers judge: one process beside Ray with 1, 2, …, over the same pairs."""
 
 import time
 from itertools import islice
@@ -21,7 +21,6 @@ from benchmarks.common import (
 from benchmarks.speed import endless_pairs
 from crimson_core import CrimsonScorer
 from crimson_core.errors import CrimsonError
-from crimson_core.run.scorer import PairResult
 
 
 def main(
@@ -41,29 +40,20 @@ def main(
     started = time.perf_counter()
     expected = scorer.score(wanted)
     rows.append({"way": "one process", "start": 0.0, "seconds": time.perf_counter() - started})
-    for count in range(2, workers + 1) if judge == "offline" else ():
-        started = time.perf_counter()
-        _check(CrimsonScorer(judge, workers=count).score(wanted), expected)
-        seconds = time.perf_counter() - started
-        rows.append({"way": f"processes: {count}", "start": 0.0, "seconds": seconds})
     for count in range(1, workers + 1):
         started = time.perf_counter()
         scorer = CrimsonScorer(RayJudge(judge, workers=count))
         ready = time.perf_counter()
-        _check(scorer.score(wanted), expected)
+        if scorer.score(wanted) != expected:
+            raise CrimsonError("the workers' results are not those of one process.")
         rows.append({"way": f"Ray, workers: {count}", "start": ready - started, "seconds": time.perf_counter() - ready})
 
     made = table(f"{pairs:,} pairs, {judge}", ("", "start of Ray s", "judging s", "pairs/s"))
     for row in rows:
         made.add_row(row["way"], number(row["start"], 1), number(row["seconds"], 1), number(pairs / row["seconds"], 0))
     console.print(made)
-    console.print("Judging includes the start of the processes and of Ray's workers. The results were the same.")
+    console.print("Judging includes the start of Ray's workers. The results were the same.")
     write_json(json_file, {"judge": judge, "pairs": pairs, "rows": rows})
-
-
-def _check(results: list[PairResult], expected: list[PairResult]) -> None:
-    if results != expected:
-        raise CrimsonError("the workers' results are not those of one process.")
 
 
 if __name__ == "__main__":

@@ -105,18 +105,11 @@ def mean_interval(values: Sequence[float], groups: Sequence[Any] | None = None, 
         groups: The group of each unit; None if each unit is its own group.
         seed: Seed of the resamples.
     """
-    (found,) = mean_intervals([values], groups, seed=seed)
-    return found
-
-
-def mean_intervals(
-    columns: Sequence[Sequence[float]], groups: Sequence[Any] | None = None, *, seed: int = 0
-) -> list[Estimate]:
-    """The mean of each column with its interval, from the same resamples. Arguments as of `mean_interval`."""
     import numpy as np
 
-    values = np.array(columns, dtype=float).reshape(len(columns), -1).T
-    return ratio_intervals(values, np.ones_like(values), groups, seed=seed)
+    column = np.array(values, dtype=float)[:, None]
+    (found,) = ratio_intervals(column, np.ones_like(column), groups, seed=seed)
+    return found
 
 
 def ratio_intervals(
@@ -141,25 +134,6 @@ def ratio_intervals(
     return _resample(numerators, denominators, groups, seed, resamples).estimates()
 
 
-def compare_systems(
-    scores: Mapping[str, Sequence[float]], groups: Sequence[Any] | None = None, *, seed: int = 0
-) -> list[Comparison]:
-    """Compare each pair of systems over the same units.
-
-    Args:
-        scores: By system name, one value per unit in the same order for all; NaN if there is none.
-        groups: The group of each unit; None if each unit is its own group.
-        seed: Seed of the resamples and signs.
-
-    Raises:
-        InputError: The systems have unequal numbers of values.
-    """
-    import numpy as np
-
-    nothing = np.empty((len(next(iter(scores.values()), ())), 0))
-    return intervals_and_comparisons(nothing, nothing, scores, groups, seed=seed)[1]
-
-
 def intervals_and_comparisons(
     numerators: "np.ndarray",
     denominators: "np.ndarray",
@@ -168,7 +142,18 @@ def intervals_and_comparisons(
     *,
     seed: int = 0,
 ) -> tuple[list[Estimate], list[Comparison]]:
-    """`ratio_intervals` and `compare_systems` on the same units and resamples, because drawing takes the time."""
+    """`ratio_intervals`, and every two systems compared over the same units: from the same resamples, since drawing takes time.
+
+    Args:
+        numerators: As for `ratio_intervals`.
+        denominators: As for `ratio_intervals`.
+        scores: By system name, one value per unit in the same order for all; NaN if there is none.
+        groups: The group of each unit; None if each unit is its own group.
+        seed: Seed of the resamples and signs.
+
+    Raises:
+        InputError: The systems have unequal numbers of values.
+    """
     import numpy as np
 
     if len({len(values) for values in scores.values()}) > 1:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crimson_core.compare.statistics import Comparison, Estimate, intervals_and_comparisons, ratio_intervals
 from crimson_core.protocol.evaluation import ERROR_TYPES, SIGNIFICANCE_LEVELS
 from crimson_core.protocol.pair import PatientContext, ReportPair
-from crimson_core.protocol.scoring import ERROR_COUNT_KEYS, JudgedError, Outcome
+from crimson_core.protocol.scoring import ERROR_COUNT_KEYS, JudgedError, JudgedFinding, Outcome
 from crimson_core.run.scorer import PairResult
 
 if TYPE_CHECKING:
@@ -167,25 +167,39 @@ class ClinicalFigure:
 
     Attributes:
         title: Its name in a table.
-        higher_is_better: Else lower is.
         count: The amounts one pair adds to the two sums.
         definition: What exactly is counted.
+        higher_is_better: Else lower is.
     """
 
     title: str
-    higher_is_better: bool
     count: Callable[[Outcome], Count]
     definition: str
+    higher_is_better: bool = True
 
 
-def _matched(side: str, levels: frozenset[str]) -> Callable[[Outcome], Count]:
-    """The share of one report's findings of these levels that is matched."""
+def _recall(levels: frozenset[str], called: str) -> ClinicalFigure:
+    return ClinicalFigure(
+        f"{called.capitalize()} recall",
+        lambda outcome: _matched(outcome.references, levels),
+        f"Of the reference findings that the judge calls {called}, the share that is matched. A finding counts under its "
+        "significance in the reference, whatever that of its match; an attribute error does not undo a match.",
+    )
 
-    def count(outcome: Outcome) -> Count:
-        findings = [f for f in getattr(outcome, side).values() if f.level in levels]
-        return sum(bool(f.partners) for f in findings), len(findings)
 
-    return count
+def _precision(levels: frozenset[str], called: str) -> ClinicalFigure:
+    return ClinicalFigure(
+        f"{called.capitalize()} precision",
+        lambda outcome: _matched(outcome.predictions, levels),
+        f"Of the predicted findings that the judge calls {called}, the share that is matched. A finding counts under its "
+        "significance in the candidate, whatever that of its match.",
+    )
+
+
+def _matched(findings: Mapping[str, JudgedFinding], levels: frozenset[str]) -> Count:
+    """How many findings of these levels are matched, and how many there are."""
+    partners = [finding.partners for finding in findings.values() if finding.level in levels]
+    return sum(map(bool, partners)), len(partners)
 
 
 def _without_grave_errors(outcome: Outcome) -> Count:
@@ -199,51 +213,31 @@ def _reference_level(outcome: Outcome, error: JudgedError) -> str:
     return reference.level if reference else ""
 
 
-_RECALL = (
-    "Of the reference findings that the judge calls {}, the share that is matched. A finding counts under its significance in the "
-    "reference, whatever that of its match; an attribute error does not undo a match."
-)
-_PRECISION = (
-    "Of the predicted findings that the judge calls {}, the share that is matched. A finding counts under its significance in the "
-    "candidate, whatever that of its match."
-)
 CLINICAL_FIGURES: dict[str, ClinicalFigure] = {
-    "urgent_recall": ClinicalFigure("Urgent recall", True, _matched("references", _URGENT), _RECALL.format("urgent")),
-    "urgent_precision": ClinicalFigure(
-        "Urgent precision", True, _matched("predictions", _URGENT), _PRECISION.format("urgent")
-    ),
-    "actionable_recall": ClinicalFigure(
-        "Urgent or actionable recall", True, _matched("references", _ACTIONABLE), _RECALL.format("urgent or actionable")
-    ),
-    "actionable_precision": ClinicalFigure(
-        "Urgent or actionable precision",
-        True,
-        _matched("predictions", _ACTIONABLE),
-        _PRECISION.format("urgent or actionable"),
-    ),
+    "urgent_recall": _recall(_URGENT, "urgent"),
+    "urgent_precision": _precision(_URGENT, "urgent"),
+    "actionable_recall": _recall(_ACTIONABLE, "urgent or actionable"),
+    "actionable_precision": _precision(_ACTIONABLE, "urgent or actionable"),
     "false_findings_per_report": ClinicalFigure(
         "False findings per report",
-        False,
         lambda outcome: (len(outcome.false), 1),
         "False findings of any significance.",
+        higher_is_better=False,
     ),
     "attribute_errors_per_match": ClinicalFigure(
         "Attribute errors per match",
-        False,
         lambda outcome: (len(outcome.errors), len(outcome.matches)),
         "Attribute errors of either grade, over the distinct matches. An error of several types is one error.",
+        higher_is_better=False,
     ),
     "reports_without_grave_errors": ClinicalFigure(
         "Reports without grave errors",
-        True,
         _without_grave_errors,
         "Share of reports with no error above not actionable: no false finding, missing finding or attribute error concerns an urgent or actionable "
         "finding. False findings count under their significance in the candidate, missing ones and attribute errors under "
         "that in the reference; negligible attribute errors do not count, nor do levels that a judge made up.",
     ),
 }
-
-
 # The figures of `clinical_figures`, in their order.
 FIGURES = ("crimson_score", *CLINICAL_FIGURES)
 _NO_COUNTS = (float("nan"),) * (2 * len(FIGURES))

@@ -113,7 +113,7 @@ def test_wording(tmp_path):
     done = run("benchmarks.wording", file, "-j", "offline", "--json", figures)
     assert done.returncode == 0, done.stderr
     offline = json.loads(figures.read_text())["offline"]
-    assert offline["kinds"] == {"degree": {"passed": 1, "cases": 2}, "side": {"passed": 1, "cases": 1}}
+    assert offline["passed"] == {"degree": {"passed": 1, "cases": 2}, "side": {"passed": 1, "cases": 1}}
     assert [c["failed"] for c in offline["cases"]] == [[], ["A = B"], []]
     assert REFERENCE not in done.stdout + figures.read_text()
     listed = run("benchmarks.wording", file, "--failed", "--strict")

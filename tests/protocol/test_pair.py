@@ -21,7 +21,9 @@ def test_ages(text, years):
     assert parse_age(text) == pytest.approx(years)
 
 
-@pytest.mark.parametrize("text", ["", "old", "___", "-5", "131", "200", "65 kg", "6 5", "1e3", "12/03/1950", "Y", "nan"])
+@pytest.mark.parametrize(
+    "text", ["", "old", "___", "-5", "131", "200", "65 kg", "6 5", "1e3", "12/03/1950", "Y", "nan"]
+)
 def test_no_ages(text):
     assert parse_age(text) is None
 
@@ -67,7 +69,9 @@ def test_ages_may_be_numbers(age):
     assert make_pairs(["a"], ["b"], [{"age": 0.25}])[0].context.age == "0.25"
 
 
-@pytest.mark.parametrize("age", ["unknown", "N/A", " nan ", pandas.NA, pandas.NaT, numpy.float32("nan"), Decimal("nan")])
+@pytest.mark.parametrize(
+    "age", ["unknown", "N/A", " nan ", pandas.NA, pandas.NaT, numpy.float32("nan"), Decimal("nan")]
+)
 def test_the_usual_words_for_no_age_are_no_age(age):
     assert make_pairs(["a"], ["b"], [{"age": age, "sex": "F"}])[0].context.age is None
     context = make_pairs(["a"], ["b"], [{"sex": "unknown", "indication": "none"}])[0].context
