@@ -1,9 +1,17 @@
 import json
+import re
 
 import pytest
 from jsonschema import Draft202012Validator
 
-from crimson_core.protocol.evaluation import Evaluation, evaluation_schema, parse_evaluation, repair_evaluation
+from crimson_core.protocol.evaluation import (
+    ERROR_TYPES,
+    Evaluation,
+    check_evaluation,
+    evaluation_schema,
+    parse_evaluation,
+    repair_evaluation,
+)
 
 WHOLE = {
     "reference_findings": [{"id": "R1", "finding": "effusion", "clinical_significance": "urgent"}],
@@ -39,7 +47,15 @@ def test_valid_output_is_read_as_it_is(text):
     assert parse_evaluation(text) == (Evaluation.model_validate(WHOLE), [])
 
 
-@pytest.mark.parametrize("broken", [lambda t: t.replace('"', "'"), lambda t: t.replace("}]", "},]")])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda text: text.replace('"', "'"),
+        lambda text: text.replace("}]", "},]"),
+        lambda text: text.replace("}]", "},]") + '{"more": 1}',
+        lambda text: text.replace("}]", "},]").replace("left", 'a \\"{\\" and a \\\\'),  # quotes and brackets in a text
+    ],
+)
 def test_broken_json_is_mended_and_that_is_said(broken):
     evaluation, repairs = parse_evaluation(broken(json.dumps(WHOLE)))
     assert evaluation.reference_findings == Evaluation.model_validate(WHOLE).reference_findings
@@ -67,6 +83,25 @@ def test_what_is_no_evaluation_is_a_failure_without_report_text(text):
     assert len(str(error.value)) < 200
 
 
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda text: text[:-1],
+        lambda text: text[:-4],
+        lambda text: text[: text.index("right")],
+        lambda text: text.replace("right", '\\"')[:-5],
+    ],
+)
+def test_output_that_is_cut_after_its_last_key_is_not_closed_as_if_it_were_whole(cut):
+    with pytest.raises(ValueError, match="the output ends before its JSON does"):
+        parse_evaluation(cut(json.dumps(WHOLE)))
+
+
+def test_what_is_no_object_is_no_evaluation():
+    with pytest.raises(ValueError, match="the output is not a JSON object"):
+        check_evaluation([WHOLE])
+
+
 def test_half_a_surrogate_pair_is_replaced_and_whole_ones_are_kept():
     text = json.dumps(WHOLE).replace("effusion", "\\ud83d x \\ud83e\\ude7b", 1)
     evaluation, _ = parse_evaluation(text)
@@ -82,9 +117,63 @@ def test_error_types_in_one_string_are_split():
 
 def test_letter_case_and_blanks_are_repaired_and_that_is_said():
     text = json.dumps(WHOLE).replace('"R1"', '"r1 "').replace("urgent", "Urgent")
+    only = json.dumps(WHOLE).replace('"location"', '"Location "')
+    assert repair_evaluation(parse_evaluation(only)[0])[0] == Evaluation.model_validate(WHOLE)
     repaired, repairs = repair_evaluation(parse_evaluation(text)[0])
     assert repaired == Evaluation.model_validate(WHOLE)
     assert repairs == ["spelling: ids or levels had other letter case or blanks"]
+
+
+def test_every_repair_is_said():
+    def finding(i, text="effusion"):
+        return {"id": i, "finding": text, "clinical_significance": "urgent"}
+
+    pair, error = {"ref_id": "R1", "pred_id": "P1"}, {"severity": "significant", "error_types": ["location"]}
+    evaluation = {
+        "reference_findings": [
+            finding("R1"),
+            finding("R1"),
+            finding("R1", "mass"),
+            finding("R1", "node"),
+            finding("R2"),
+        ],
+        "predicted_findings": [finding("P1"), finding("P2")],
+        "matched_findings": [pair, pair, {"ref_id": "R9", "pred_id": "P2"}, {"ref_id": "R2", "pred_id": "P8"}],
+        "errors": {
+            "false_findings": ["P1", "P2", "P2", "P7"],
+            "missing_findings": ["R2"],
+            "attribute_errors": [pair | error, {"ref_id": "R2", "pred_id": "P1"} | error],
+        },
+    }
+    evaluation["reference_findings"].append(finding("R1.2"))
+    repaired, repairs = repair_evaluation(Evaluation.model_validate(evaluation))
+    assert repairs == [
+        "reference_findings: dropped a second R1",
+        "reference_findings: R1 stood for two findings; the later one is now R1.3",
+        "reference_findings: R1 stood for two findings; the later one is now R1.4",
+        "matched_findings: dropped a second R1-P1",
+        "matched_findings: dropped R9-P2, an id without a finding",
+        "matched_findings: dropped R2-P8, an id without a finding",
+        "missing_findings: added R1.3, which has no match",
+        "missing_findings: added R1.4, which has no match",
+        "missing_findings: added R1.2, which has no match",
+        "false_findings: dropped P1, which has a match",
+        "false_findings: dropped a second P2",
+        "false_findings: dropped P7, an id without a finding",
+        "attribute_errors: dropped one on R2-P1, which is no match",
+    ]
+    assert [(f.id, f.finding) for f in repaired.reference_findings] == [
+        ("R1", "effusion"), ("R1.3", "mass"), ("R1.4", "node"), ("R2", "effusion"), ("R1.2", "effusion"),
+    ]  # fmt: skip
+    assert repaired.errors.missing_findings == ["R2", "R1.3", "R1.4", "R1.2"]
+    assert repaired.errors.false_findings == ["P2"]
+
+
+def test_an_evaluation_prints_ids_and_no_text():
+    told = repr(Evaluation.model_validate(WHOLE))
+    assert "effusion" not in told and "left" not in told
+    assert "reference_findings=1" in told and "attribute_errors=1" in told
+    assert repr(Evaluation.model_validate(WHOLE).matched_findings) == "[Match(ref_id='R1', pred_id='P1')]"
 
 
 def test_repairs_quote_no_text():
@@ -121,6 +210,12 @@ def test_the_schema_bounds_lists_and_texts():
         assert not validator.is_valid(
             WHOLE | {"reference_findings": findings, "predicted_findings": [], "errors": _no_errors()}
         )
+
+    error = WHOLE["errors"]["attribute_errors"][0] | {"error_types": list(ERROR_TYPES), "explanation": ""}
+    errors = _no_errors() | {"attribute_errors": [error]}
+    few = [finding | {"id": "P1"}]
+    assert validator.is_valid(WHOLE | {"reference_findings": [finding], "predicted_findings": few, "errors": errors})
+    assert not {"maxItems", "maxLength"} & set(re.findall(r"\w+", json.dumps(evaluation_schema()))), "OpenAI takes none"
 
 
 def _no_errors():
