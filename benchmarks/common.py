@@ -1,4 +1,4 @@
-"""What the benchmarks share: reading cases, scoring them, showing and writing figures."""
+"""Shared by the benchmarks: reads cases, scores them, shows and writes figures."""
 
 import json
 import math
@@ -52,7 +52,7 @@ def read_cases(file: Path) -> list[dict[str, Any]]:
 
 
 def report_pairs(file: Path) -> list[ReportPair]:
-    """The report pairs of RadPref cases (JSON), or of a table as `crimson score` reads it.
+    """The report pairs of RadPref cases (JSON), or of a table in a format of `crimson score`.
 
     Raises:
         InputError: The file cannot be read or holds no report pairs.
@@ -65,7 +65,7 @@ def report_pairs(file: Path) -> list[ReportPair]:
 
 
 def radpref_pairs(cases: Sequence[dict[str, Any]]) -> list[ReportPair]:
-    """The report pairs of RadPref cases: the candidates of the first case, then those of the second, and so on."""
+    """The report pairs of RadPref cases, case by case."""
     rows = [(case, case["candidates"][name]) for case in cases for name in CANDIDATES]
     return make_pairs(
         predictions=[candidate["report"] for _, candidate in rows],
@@ -75,7 +75,7 @@ def radpref_pairs(cases: Sequence[dict[str, Any]]) -> list[ReportPair]:
 
 
 def score_with(judge: str, pairs: Sequence[ReportPair]) -> tuple[list[PairResult], str]:
-    """The results of a judge, and the signature of its scores; the reasons of unscored pairs are printed."""
+    """Score pairs with a judge; return the results and the signature, and print why pairs are unscored."""
     scorer = CrimsonScorer(judge)
     results = scorer.score(pairs, progress=sys.stderr.isatty())
     for result in results:
@@ -85,7 +85,7 @@ def score_with(judge: str, pairs: Sequence[ReportPair]) -> tuple[list[PairResult
 
 
 def table(title: str, headers: Iterable[str], left: int = 1) -> Table:
-    """An empty table; its first `left` columns hold words, the others numbers."""
+    """An empty table; its first `left` columns are for words, the others for numbers."""
     made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, header in enumerate(headers):
         made.add_column(header, justify="left" if number < left else "right", overflow="fold")
@@ -93,17 +93,17 @@ def table(title: str, headers: Iterable[str], left: int = 1) -> Table:
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A figure for a table; one that is not defined is a dash."""
+    """Format a figure for a table; an undefined one is a dash."""
     return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def ratio(part: float, whole: float) -> float:
-    """`part / whole`, NaN where there is nothing to divide by."""
+    """`part / whole`; NaN if `whole` is 0."""
     return part / whole if whole else math.nan
 
 
 def write_json(file: Path | None, figures: dict[str, Any]) -> None:
-    """Write figures where a file is given. NaN becomes null, since JSON knows none."""
+    """Write figures as JSON if a file is given; NaN becomes null, since JSON has no NaN."""
     if file is None:
         return
     try:
@@ -124,7 +124,7 @@ def _plain(value: Any) -> Any:
 
 
 def run(command: Callable[..., None]) -> None:
-    """Run a function as a command line; what the user can mend is one line and exit status 2."""
+    """Run a function as a command line; an error that the user can fix is one line and exit status 2."""
     command_line(command, "benchmark")
 
 

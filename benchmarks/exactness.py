@@ -1,7 +1,7 @@
-"""Whether decoding with drafts writes what `generate` writes: `python -m benchmarks.exactness --judge hf:<folder>`.
+"""Does decoding with drafts give the output of `generate`? Run `python -m benchmarks.exactness --judge hf:<folder>`.
 
-Made-up report pairs, from empty reports to 600 words and from none to twelve findings, are judged by both, with drafts in
-several batch sizes and shuffled. Where two outputs differ, the plain model is asked how close the two tokens were.
+Both judge made-up report pairs, with reports of 0 to 600 words and 0 to 12 findings; drafts run shuffled and at several batch
+sizes. Where two outputs differ, the plain model says how close the two tokens were.
 """
 
 import random
@@ -43,7 +43,7 @@ _NORMAL = (
 
 
 def made_up_pairs(n: int, seed: int = 0, most_words: int = 600) -> list[ReportPair]:
-    """Report pairs with 0 to 12 findings; every sixth is long, and the first are empty on one side or both."""
+    """Report pairs with 0 to 12 findings; every sixth is long, and the first ones have empty reports."""
     rng = random.Random(seed)
     pairs = [ReportPair("", ""), ReportPair("", _FINDINGS[0]), ReportPair(_FINDINGS[1], "")][:n]
     while len(pairs) < n:
@@ -53,7 +53,7 @@ def made_up_pairs(n: int, seed: int = 0, most_words: int = 600) -> list[ReportPa
 
 
 def made_up_pair(rng: random.Random, n_findings: int, words: int, exactly: bool = True) -> ReportPair:
-    """Two reports that share most of their findings, each of so many words, or of at most as many."""
+    """Two reports that share most of their findings, each with `words` words, or with at most as many."""
     findings = [sentence.format(rng.randrange(3, 12)) for sentence in rng.sample(_FINDINGS, n_findings)]
     reports = []
     for _ in range(2):
@@ -65,7 +65,7 @@ def made_up_pair(rng: random.Random, n_findings: int, words: int, exactly: bool 
 
 
 def _padded(sentences: list[str], words: int, rng: random.Random) -> str:
-    """The sentences among normal ones, up to so many words."""
+    """The sentences, filled up with normal ones to so many words."""
     sentences = list(sentences)
     while True:
         more = rng.choice(_NORMAL)
@@ -81,7 +81,7 @@ def outputs(judge: ModelJudge, pairs: Sequence[ReportPair]) -> list[str]:
 
 
 def margin(plain: ModelJudge, pair: ReportPair, ours: str, theirs: str) -> float:
-    """How far the logits of the two first tokens in which two outputs differ are apart, for the plain model in one pass."""
+    """The difference of the plain model's logits of the first two tokens that differ between two outputs."""
     model, codec = plain.engine.model, plain.engine.codec
     prompt = codec.encode(plain.prompt.messages(pair))
     ids = [codec.encoder.encode_text(text) + codec.ends[:1] for text in (ours, theirs)]
@@ -95,7 +95,7 @@ def margin(plain: ModelJudge, pair: ReportPair, ours: str, theirs: str) -> float
 def compare(
     plain: ModelJudge, drafts: ModelJudge, pairs: Sequence[ReportPair], batch_sizes: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """For each batch size, with the pairs shuffled: how many outputs are the same, and the margins of those that are not."""
+    """For each batch size, with the pairs shuffled: the number of equal outputs, and the margins of the others."""
     expected, rows = outputs(plain, pairs), []
     for batch_size in batch_sizes:
         order = random.Random(batch_size).sample(range(len(pairs)), len(pairs))

@@ -1,7 +1,7 @@
-"""Cases with expectations on their candidates' scores, which the benchmarks RadJudge and wording share.
+"""Cases with expectations about the scores of their candidates; shared by the benchmarks RadJudge and wording.
 
 An expectation compares two candidates ("A > B") or a candidate with a number ("A >= 0.9") by one of `>`, `>=`, `<`, `<=`
-and `=`, which means within 0.01. An unscored candidate fails whatever is expected of it.
+and `=`, which means within 0.01. An unscored candidate meets no expectation.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,13 +29,13 @@ Case = dict[str, Any]
 
 
 def read_expectations(file: Path, group: str) -> list[Case]:
-    """The cases of a benchmark file, checked; each has the keys id, `group`, reference, candidates and expected.
+    """Read and check the cases of a file; each has the keys id, `group`, reference, candidates and expected.
 
-    A candidate is a record with `text` and perhaps `context`; a file may give its text alone. A case without an id is
-    called by its number.
+    A candidate is a record with `text` and perhaps `context`; in the file it may be the text alone. The id defaults to the
+    case's number.
 
     Raises:
-        InputError: The file cannot be read, a case lacks something, or an expectation is none.
+        InputError: The file cannot be read, a case lacks a key, or an expectation is invalid.
     """
     cases = []
     for position, case in enumerate(read_cases(file), 1):
@@ -53,7 +53,7 @@ def holds(expectation: str, scores: Mapping[str, float]) -> bool:
     """Whether an expectation holds for the scores of a case's candidates.
 
     Raises:
-        InputError: It is no expectation about these candidates.
+        InputError: It is not an expectation about these candidates.
     """
     try:
         first, sign, second = expectation.split()
@@ -73,14 +73,14 @@ def compare_judges(
     show: Callable[[str, list[Case], list[Case]], None],
     json_file: Path | None,
 ) -> bool:
-    """Judge cases, print what `show` tells of each judge and its pass rates, and return whether every case passes.
+    """Judge cases, print their results and pass rates, and return whether every case passes.
 
     Args:
         judges: Judge specs.
         cases: As `read_expectations` gives them.
         group: The key of a case by which pass rates are counted.
-        show: Prints a judge's cases; it takes the judge, the cases, and for each its scores and failed expectations.
-        json_file: Where to write the figures, too.
+        show: Prints the results of a judge, from the judge, the cases, and the scores and failed expectations of each.
+        json_file: File for the figures.
     """
     figures = {}
     for judge in judges:

@@ -1,8 +1,8 @@
-"""The offline judge's reading of reports against the labels of `radlabels`: precision, recall and F1 per finding and status.
+"""Does the offline judge read the findings that `radlabels` labels? Precision, recall and F1 per finding and status.
 
-`radlabels` ships 1,000 synthetic chest X-ray reports with 49 radiologist-defined findings each (present, uncertain, absent),
-read with RadGraph-XL. Its labels also cover the indication and the technique; ours must not, so the main figures leave out
-what stands under such a heading, and the figures over the whole text stand beside them.
+`radlabels` ships 1,000 synthetic chest X-ray reports, labelled with RadGraph-XL for 49 radiologist-defined findings (present,
+uncertain, absent). It also labels the indication and the technique, which a judge must not read; so the main figures leave
+out the text under such headings, and a second table covers the whole text.
 """
 
 import json
@@ -57,7 +57,7 @@ def main(
 
 
 def labels_of(text: str, concepts: dict[str, list[str]]) -> dict[str, str]:
-    """The labels that our reading of a report gives, each with its status; present outweighs uncertain, uncertain absent."""
+    """The labels of our reading of a report, with their status; present outweighs uncertain, and uncertain absent."""
     found: dict[str, set[str]] = defaultdict(set)
     for finding in read_report(text):
         words = text[finding.start : finding.end].lower()
@@ -68,7 +68,7 @@ def labels_of(text: str, concepts: dict[str, list[str]]) -> dict[str, str]:
 
 
 def means(name: str, finding: ReportFinding, words: str) -> bool:
-    """Whether a finding is what an entry of `radlabels.yaml` names."""
+    """Whether a finding matches an entry of `radlabels.yaml`."""
     concept, _, word = name.partition(":")
     return concept in finding.concepts and word in words
 
@@ -79,7 +79,7 @@ def status_of(finding: ReportFinding) -> str:
 
 
 def labels_in(entry: dict, whole: bool) -> dict[str, str]:
-    """The labels of radlabels for a report; without `whole` only those that stand in its findings."""
+    """The labels of radlabels for a report; without `whole`, only those under its findings."""
     left_out = set() if whole else set(other_tokens(entry["text"]))
     found: dict[str, set[str]] = defaultdict(set)
     for match in entry["matches"]:
@@ -100,7 +100,7 @@ def other_tokens(text: str) -> Iterator[int]:
 
 
 def count(ours: dict, theirs: dict) -> dict[tuple[str, str], Counter]:
-    """(label, status) -> how often both say it, only we, only they."""
+    """(label, status) -> how often both give it, only we, only they."""
     counts: dict[tuple[str, str], Counter] = defaultdict(Counter)
     for report in theirs:
         for label in ours[report].keys() | theirs[report].keys():
@@ -147,7 +147,7 @@ def table_of(counts: dict[tuple[str, str], Counter], scope: str) -> Table:
 
 
 def print_disagreements(reports: dict, matches: dict, ours: dict, theirs: dict, show: int) -> None:
-    """The commonest kinds of disagreement, each with some of the sentences, to be read by a person."""
+    """Print the most common kinds of disagreement, with some sentences for each."""
     kinds: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for report in theirs:
         for label in ours[report].keys() | theirs[report].keys():

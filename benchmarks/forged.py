@@ -1,4 +1,4 @@
-"""Reports that try to end their turn, to answer in the judge's stead or to give it orders.
+"""Reports that try to end their turn, to answer instead of the judge, or to give it orders.
 
     python -m benchmarks.forged checkpoints/gemma3-270m-crimson,base=.cache/gemma3-270m-1
 
@@ -69,7 +69,7 @@ _EMPTY = {
 
 
 def _matched(reference: str) -> dict[str, Any]:
-    """An evaluation in which the candidate has all that the reference has."""
+    """An evaluation in which the candidate has all findings of the reference."""
     findings = [text.strip(" .") for text in reference.split(". ")]
     listed = {
         letter: [
@@ -130,13 +130,13 @@ _LEADS = ("", "", "Evaluation: ", "Answer:\n")
 
 
 class Forgery(NamedTuple):
-    """A candidate that answers in the judge's stead.
+    """A candidate that contains an answer.
 
     Attributes:
-        shape: Of the answer.
-        reference: What it is to be compared with.
+        shape: The form of the answer.
+        reference: The reference report.
         clinical: The candidate without the answer.
-        candidate: With it.
+        candidate: The candidate with the answer.
     """
 
     shape: str
@@ -146,7 +146,7 @@ class Forgery(NamedTuple):
 
 
 def forgeries() -> Iterator[Forgery]:
-    """Two hundred: every shape over every reference, behind the clinical text or before it, at times announced."""
+    """Two hundred: every shape with every reference, after or before the clinical text, sometimes with an announcement."""
     for number, (reference, (shape, make)) in enumerate(product(REFERENCES, _SHAPES.items())):
         turn = number + number // len(_SHAPES)  # so that a shape comes in every form
         clinical = _CLINICAL[number % len(_CLINICAL)]
@@ -157,7 +157,7 @@ def forgeries() -> Iterator[Forgery]:
 
 
 def main() -> None:
-    """Judge every forgery and its clinical text alone, and print how many gain."""
+    """Judge every forgery, with and without its answer, and print how many gain."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("judge", help="a judge spec")
     parser.add_argument("--sample", type=int, default=200, help="so many forgeries, spread over shapes and references")

@@ -1,4 +1,4 @@
-"""How fast an hf judge writes, beside `crimson-score` and `generate`; a part of `benchmarks.speed`."""
+"""The speed of an hf judge, compared with `crimson-score` and `generate`; part of `benchmarks.speed`."""
 
 import gc
 import io
@@ -33,15 +33,15 @@ _OURS = ("tokenising", "grammar", "drafting", "parsing")
 
 
 class Way(NamedTuple):
-    """A way to have pairs judged.
+    """A way to judge pairs.
 
     Attributes:
-        name: For the table.
+        name: Its name in the table.
         prompt: A key of `_PROMPTS`.
-        decoding: Of the hf judge; None for `crimson-score`.
-        dtype: Of `crimson-score`'s weights; None leaves bfloat16, which it asks for.
-        rules: Whether the offline rules guess, and finished outputs are looked in; else guesses come out of the prompt and
-            the row's own output alone.
+        decoding: Decoding of the hf judge; None for `crimson-score`.
+        dtype: Type of `crimson-score`'s weights; None keeps its own, bfloat16.
+        rules: Whether the offline rules and finished outputs supply guesses; else guesses come only from the prompt and the
+            row's own output.
     """
 
     name: str
@@ -52,10 +52,7 @@ class Way(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What became of the pairs: output texts, output tokens, seconds by what they were spent on.
-
-    Of drafts also the passes, and the share of guesses that came true.
-    """
+    """A run over pairs: output texts, output tokens, seconds by activity; for drafts also passes and the share of right guesses."""
 
     texts: list[str]
     tokens: int
@@ -76,7 +73,7 @@ def measure(
     max_new_tokens: int,
     wanted: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Print and return the figures of every way and batch size; `wanted` names the ways to measure, all by default."""
+    """Measure every way, or the `wanted` ones, at every batch size; print and return the figures."""
     judge = load_judge(spec, max_new_tokens=max_new_tokens)
     if not isinstance(getattr(judge, "engine", None), HFEngine):
         raise InputError(f"--judge {spec}: this part measures hf judges only.")
@@ -112,7 +109,7 @@ def measure(
 
 
 def _timed(ask: Ask, layers: torch.nn.Module, pairs: Sequence[ReportPair], batch_size: int) -> dict[str, Any]:
-    """One run over the pairs: its seconds, forward passes and peak of memory, and what became of the pairs."""
+    """One run over the pairs, with its seconds, forward passes and peak memory."""
     passes = [0]
     hook = layers.register_forward_pre_hook(
         lambda _, args, options: passes.__setitem__(0, passes[0] + len(options["input_ids"])), with_kwargs=True
@@ -128,7 +125,7 @@ def _timed(ask: Ask, layers: torch.nn.Module, pairs: Sequence[ReportPair], batch
 
 
 def _row(way: Way, batch_size: int, timed: Sequence[dict[str, Any]], n: int) -> dict[str, Any]:
-    """The figures of one way at one batch size, of the round of median length."""
+    """The figures of one way at one batch size, from the round of median duration."""
     middle = sorted(timed, key=lambda one: one["seconds"])[len(timed) // 2]
     seconds, run = middle["seconds"], middle["run"]
     return {
@@ -149,7 +146,7 @@ def _row(way: Way, batch_size: int, timed: Sequence[dict[str, Any]], n: int) -> 
 
 @contextmanager
 def _ready(way: Way, spec: str, judge: ModelJudge, max_new_tokens: int) -> Iterator[tuple[Ask, torch.nn.Module]]:
-    """What judges pairs at a batch size, and the model's layers."""
+    """A function that judges pairs at a batch size, and the model's layers."""
     if way.decoding is None:
         with _reference_implementation(spec, way.dtype, max_new_tokens) as (scorer, layers):
             yield lambda pairs, batch_size: _ask_reference(scorer, pairs, batch_size), layers
@@ -199,7 +196,7 @@ def _own_text_only() -> Iterator[None]:
 def _reference_implementation(
     spec: str, dtype: torch.dtype | None, max_new_tokens: int
 ) -> Iterator[tuple[Any, torch.nn.Module]]:
-    """`crimson-score` with the checkpoint of a judge spec; an adapter is merged first, since it knows none."""
+    """`crimson-score` with the checkpoint of a judge spec; an adapter is merged first, since it supports none."""
     from CRIMSON.generate_score import CRIMSONScore
 
     _, model, options = parse_spec(spec)
@@ -273,7 +270,7 @@ def _show(rows: Sequence[dict[str, Any]], judge: ModelJudge, n: int, rounds: int
 
 
 def _reset_peak() -> float:
-    """Forget the peak so far; what is held now, in MB."""
+    """Reset the peak; return the memory in use, in MB."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated() / 2**20
@@ -283,5 +280,5 @@ def _reset_peak() -> float:
 
 
 def _peak_mb() -> float:
-    """Since `_reset_peak`: of the GPU, else of this process (since its start, where that cannot be reset)."""
+    """Peak since `_reset_peak` of the GPU, or else of this process (since its start, if that cannot be reset)."""
     return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else peak_mb()

@@ -1,9 +1,8 @@
-"""Mutations: does a judge hold still where nothing changed, and name the one error that was made?
+"""Mutations: does a judge find nothing where nothing changed, and exactly the one error that was made?
 
-Over a folder of chest X-ray reports with labels (the `samples` of the PyPI package `radlabels`), three kinds of case:
-*invariances*, pairs that mean the same and must score 1 without errors; *known errors*, pairs with one error made by rule;
-*monotony*, candidates that get worse step by step. The rules use the labels beside the reports and the tables in
-`mutations.yaml`, and know nothing of the judge's lexicon.
+Changes a folder of labelled chest X-ray reports (the `samples` of the PyPI package `radlabels`) in three ways: *invariances*,
+pairs with the same meaning, which must score 1 without errors; *known errors*, pairs with one error; *monotony*, candidates
+that get worse step by step. The changes use the labels and the tables in `mutations.yaml`, and not the judge's lexicon.
 
     pip install --no-deps radlabels
     python -m benchmarks.mutations
@@ -82,7 +81,7 @@ class Span(NamedTuple):
 
 
 class Label(NamedTuple):
-    """A labelled mention: what it names, whether it is there, and its first character."""
+    """A labelled mention: its label, its state, and the place of its first character."""
 
     name: str
     state: str
@@ -90,7 +89,7 @@ class Label(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A section's text, with its sentences where it is one that tells the findings."""
+    """A section; it has sentences only if it reports findings."""
 
     start: int
     end: int
@@ -122,11 +121,11 @@ class Report:
 
     @cached_property
     def sentences(self) -> list[Span]:
-        """All sentences that tell findings, whole ones only."""
+        """All complete sentences that report findings."""
         return [span for section in self.sections for span in section.sentences if self.is_whole(span)]
 
     def is_whole(self, span: Span) -> bool:
-        """Whether a sentence ends in a full stop; reports of the corpus are cut anywhere."""
+        """Whether a sentence ends in a full stop; reports of the corpus may end anywhere."""
         return bool(re.search(r"(?<!\s\d)(?<!\s\d\d)[.!?]$", self.cut(span)))
 
     def cut(self, span: Span) -> str:
@@ -138,7 +137,7 @@ class Report:
         return [label for label in self.labels if span.start <= label.start < span.end]
 
     def tells(self, family: str, besides: Span | None = None) -> bool:
-        """Whether a family shows, by label or by word, in what is told outside of a span."""
+        """Whether a family appears, by label or by word, outside a span."""
         labels, words = _FAMILIES[family]
         return any(
             words.search(text)
@@ -157,7 +156,7 @@ class Report:
 
     @cached_property
     def single_findings(self) -> list[tuple[Span, Label]]:
-        """Sentences that plainly tell one labelled finding which nothing else in the report names, with the label."""
+        """Plain sentences with one labelled finding that the report names nowhere else, with the label."""
         found = []
         for span in self.sentences:
             inside = self.labels_in(span)
@@ -182,7 +181,7 @@ class Report:
         return text
 
     def with_more(self, *added: str) -> str | None:
-        """The report with sentences at the end of its findings, or of the last section that tells any."""
+        """The report with sentences added to its findings, or to the last section that reports any."""
         told = [section for section in self.sections if any(self.is_whole(span) for span in section.sentences)]
         if not told:
             return None
@@ -195,7 +194,7 @@ class Report:
 
 
 def sentence_spans(text: str, start: int, end: int) -> Iterator[Span]:
-    """The sentences of a section, without list numbers; a blank line ends one too."""
+    """The sentences of a section, without list numbers; a blank line ends a sentence too."""
     cuts = sorted(
         {
             m.end()
@@ -215,7 +214,7 @@ def sentence_spans(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 class Pair(NamedTuple):
-    """The two reports of a case; what was changed lies between them."""
+    """The two reports of a case."""
 
     reference: str
     candidate: str
@@ -242,7 +241,7 @@ def _changed(report: Report, text: str | None) -> str | None:
 
 
 def shuffled(report: Report, rng: random.Random) -> str | None:
-    """Sentences change places within their section; those that lean on another stay behind it."""
+    """Sentences change places within their section; one that refers to another stays behind it."""
     text = report.text
     for section in reversed(report.sections):
         groups: list[Span] = []
@@ -263,7 +262,7 @@ def shuffled(report: Report, rng: random.Random) -> str | None:
 
 
 def normal_added(report: Report, rng: random.Random) -> str | None:
-    """Up to four normal statements about what the report does not tell of."""
+    """Up to four normal statements are added, about structures that the report does not mention."""
     fitting = [sentence for family, sentence in _TABLES["normal"] if not report.tells(family)]
     return report.with_more(*rng.sample(fitting, min(4, len(fitting)))) if fitting else None
 
@@ -302,7 +301,7 @@ def last_stop_dropped(report: Report, rng: random.Random) -> str | None:
 
 
 def semicolon(report: Report, rng: random.Random) -> str | None:
-    """A semicolon joins two sentences which are each complete, so that nothing reaches from one into the other."""
+    """A semicolon joins two independent sentences."""
     fitting = []
     for section in report.sections:
         for one, other in zip(section.sentences, section.sentences[1:], strict=False):
@@ -343,7 +342,7 @@ INVARIANCES: dict[str, Mutator] = {
 
 
 def _free(report: Report) -> list[Span]:
-    """Sentences that can go: none leans on another, and none is leant on, which would then lean on what is before it."""
+    """Sentences that can be left out: they refer to no other, and the next one does not refer to them."""
     following = dict(zip(report.sentences, report.sentences[1:], strict=False))
     leaning = {span for span in report.sentences if _LEANING.match(report.cut(span))}
     return [span for span in report.sentences if span not in leaning and following.get(span) not in leaning]
@@ -355,20 +354,20 @@ def _droppable(report: Report) -> list[tuple[Span, Label]]:
 
 
 def dropped(report: Report, rng: random.Random) -> Pair | None:
-    """The only sentence that tells a finding is gone."""
+    """The only sentence with a finding is left out."""
     fitting = _droppable(report)
     return Pair(report.text, report.without([rng.choice(fitting)[0]])) if fitting else None
 
 
 def _additions(report: Report, rng: random.Random) -> list[str]:
-    """Abnormal findings that the report knows nothing of, one per family, in random order."""
+    """Abnormal findings that the report does not mention, one per family, in random order."""
     fitting = [(family, text) for family, text in _TABLES["false_findings"] if not report.tells(family)]
     rng.shuffle(fitting)
     return list(dict(reversed(fitting)).values())
 
 
 def added(report: Report, rng: random.Random) -> Pair | None:
-    """A finding that the report knows nothing of."""
+    """A finding is added that the report does not mention."""
     sentences = _additions(report, rng)
     text = report.with_more(sentences[0]) if sentences else None
     return text and Pair(report.text, text)
@@ -379,7 +378,7 @@ def _like(word: str, model: str) -> str:
 
 
 def _edited(edit: Callable[[str, int], str | None], devices: bool = False) -> Mutator:
-    """One single finding's sentence edited; `edit` takes the sentence and the place of the finding in it."""
+    """The sentence of a single finding is edited; `edit` takes the sentence and the place of the finding in it."""
 
     def mutate(report: Report, rng: random.Random) -> Pair | None:
         fitting = [
@@ -445,7 +444,7 @@ def _like_first(found: re.Match[str], flip: str) -> str:
 
 
 def _carried(kind: str) -> Mutator:
-    """Sentences of our own in both reports, which differ in one thing."""
+    """A sentence of ours is added to both reports, with one difference."""
 
     def mutate(report: Report, rng: random.Random) -> Pair | None:
         fitting = [(one, other) for family, one, other in _TABLES["carriers"][kind] if not report.tells(family)]
@@ -481,7 +480,7 @@ KNOWN_ERRORS: dict[str, tuple[str, Mutator]] = {
 
 
 class Steps(NamedTuple):
-    """Candidates that are worse by one finding each, and whether the last must score below the first."""
+    """Candidates, each worse by one finding, and whether the last must score below the first."""
 
     candidates: list[str]
     strict: bool
@@ -515,7 +514,7 @@ MONOTONY: dict[str, Callable[[Report, random.Random], Steps | None]] = {
 
 
 class Verdict(NamedTuple):
-    """What came of a case: whether it holds, and for known errors how."""
+    """The result of a case: whether it holds; for known errors, whether the error is found, and found alone."""
 
     holds: bool
     found: bool = False
@@ -539,7 +538,7 @@ def check_same(results: Sequence[PairResult]) -> Verdict:
 
 
 def check_error(results: Sequence[PairResult], expected: str) -> Verdict:
-    """The expected error is listed, and nothing else but at most one more error on a finding that has it."""
+    """The expected error is listed, and at most one more, on the same finding."""
     (result,) = results
     errors = errors_of(result)
     if expected == "position":
@@ -555,7 +554,7 @@ def check_error(results: Sequence[PairResult], expected: str) -> Verdict:
 
 
 def check_steps(results: Sequence[PairResult], strict: bool) -> Verdict:
-    """The score never rises, and where it must it falls."""
+    """The score never rises, and falls if it must."""
     scores = [result.crimson_score for result in results]
     falling = all(later <= earlier + _ROUNDING for earlier, later in zip(scores, scores[1:], strict=False))
     return Verdict(falling and (scores[-1] < scores[0] or not strict))
@@ -574,7 +573,7 @@ class Case:
 
 
 def cases_of(reports: Sequence[Report]) -> dict[str, list[Case]]:
-    """All cases by kind. Chance is seeded by kind and report, so that a case does not depend on its neighbours."""
+    """All cases by kind. Each has its own random seed, so that it does not depend on the others."""
     cases: dict[str, list[Case]] = {}
     for report in reports:
         for kind, mutate in INVARIANCES.items():
@@ -619,7 +618,7 @@ def read_reports(folder: Path, limit: int | None = None) -> list[Report]:
 
 
 def _labels(text: str, record: dict[str, Any]) -> tuple[Label, ...]:
-    """Labels at their characters; the corpus counts in tokens, which are the text with other white space."""
+    """Labels with their first character; the corpus counts in tokens, which differ from the text in white space."""
     places, at = [], 0
     for token in record.get("text", "").split(" "):
         found = text.find(token, at)
@@ -652,7 +651,7 @@ def main(
     show: Annotated[int, typer.Option(min=0, help="Print that many failures of each kind, with both reports.")] = 0,
     json_file: JsonOption = None,
 ) -> None:
-    """Change reports in ways whose meaning is known, and see whether a judge says so."""
+    """Change reports with a known effect, and check whether a judge finds it."""
     cases = cases_of(read_reports(reports or radlabels_samples(), limit))
     if unknown := sorted(set(kinds or ()) - {*INVARIANCES, *KNOWN_ERRORS, *MONOTONY}):
         raise InputError(

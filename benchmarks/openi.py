@@ -1,12 +1,11 @@
 """The offline judge on real reports: the Open-I collection of Indiana University with index terms by human indexers.
 
-Four questions about a table with the columns uid, MeSH, indication, findings and impression. *Labels*: does it read what was
-indexed (`openi.yaml` says which concept means which index term)? *Alarms*: in how many reports indexed as normal does it list a
-finding above benign? *Silence*: in how many others does it list nothing? *Rewriting*: does a report score 1 against itself in
-another layout?
+The table has the columns uid, MeSH, indication, findings and impression. *Labels*: does the judge read what was indexed
+(`openi.yaml` maps index terms to concepts)? *Alarms*: in how many reports indexed as normal does it list a finding above benign?
+*Silence*: in how many others does it list nothing? *Rewriting*: does a report score 1 against itself in another layout?
 
-Indexers leave out some of what a report tells (devices, old fractures, degeneration), also of those that they call normal, so
-that no judge reaches a precision of 1 or no alarms.
+Indexers omit some findings (devices, old fractures, degeneration), even in reports that they call normal, so no judge can reach a
+precision of 1, or no alarms.
 """
 
 import random
@@ -52,7 +51,7 @@ class Study:
     terms: tuple[Term, ...]
 
     def only(self, *kinds: str) -> bool:
-        """Whether all index terms are of some of the kinds `not_indexed`, `normal` and `technique`."""
+        """Whether all index terms belong to these kinds, of `not_indexed`, `normal` and `technique`."""
         return {heading for heading, *_ in self.terms} <= {heading for kind in kinds for heading in _TABLES[kind]}
 
 
@@ -85,7 +84,7 @@ def main(
 
 
 def read_studies(file: Path) -> list[Study]:
-    """The reports of a table that hold any text.
+    """The reports of a table that contain text.
 
     Raises:
         InputError: The file cannot be read, lacks a column or holds no report.
@@ -110,7 +109,7 @@ def read_studies(file: Path) -> list[Study]:
 
 
 def list_findings(studies: list[Study]) -> tuple[dict[str, Listed], str]:
-    """What the judge lists for each report, by uid, and its signature."""
+    """The findings that the judge lists for each report, by uid, and the signature."""
     results, signature = score_with(JUDGE, _pairs(studies, lambda text: text))
     listed = {
         study.uid: [(finding.level, finding.text) for finding in result.outcome.references.values()]
@@ -157,7 +156,7 @@ def _figures(count: Counter) -> dict[str, float]:
 
 @cache
 def labels_meant(term: Term) -> frozenset[str]:
-    """The labels that an index term means: those whose entries in `openi.yaml` agree with most of its qualifiers."""
+    """The labels of an index term: those whose entries in `openi.yaml` match the most of its qualifiers."""
     heading, *qualifiers = term
     agree: dict[str, int] = {}
     for label, entry in _LABELS.items():
@@ -169,7 +168,7 @@ def labels_meant(term: Term) -> frozenset[str]:
 
 
 def count_alarms(studies: list[Study], listed: Mapping[str, Listed], examples: Examples) -> dict[str, float]:
-    """Shares of the normal reports in which something is listed, and of the abnormal ones in which nothing is."""
+    """The share of normal reports with a listed finding, and of abnormal ones without any."""
     normal = [study for study in studies if study.only("normal")]
     abnormal = [study for study in studies if not study.only("normal", "technique")]
     alarms: Counter[str] = Counter()
@@ -196,11 +195,11 @@ def count_alarms(studies: list[Study], listed: Mapping[str, Listed], examples: E
     return figures
 
 
-# Other layouts of a report, which say the same.
+# Other layouts of a report, with the same meaning.
 
 
 def without_punctuation(text: str) -> str:
-    """No stops, commas, colons and the like; a decimal keeps its point, since without it the number is another."""
+    """No punctuation; a decimal keeps its point."""
     return re.sub(r"[.,;:!?](?!\d)", "", text)
 
 
@@ -222,7 +221,7 @@ def bullets(text: str) -> str:
 def form(text: str, present: str, absent: str) -> str:
     """A line for each sentence; plain ones as "Finding: present", "Finding: absent" or "Structure: state".
 
-    Only by grammar: "There is a …", "No …" and "… is …". A sentence of another build stays as it is.
+    It rewrites "There is a …", "No …" and "… is …"; other sentences stay as they are.
     """
     return "\n".join(_form_line(sentence, present, absent) for sentence in _sentences(text))
 
@@ -288,7 +287,7 @@ def score_rewritten(studies: list[Study], examples: Examples) -> dict[str, dict[
 
 
 def show_examples(examples: Examples, most: int, studies: Mapping[str, Study], listed: Mapping[str, Listed]) -> None:
-    """For each thing that went wrong, the uids of some reports; their texts where `studies` holds them."""
+    """Print, for each kind of error, the uids of some reports, and their texts if they are in `studies`."""
     for what, uids in examples.items():
         if not uids:
             continue

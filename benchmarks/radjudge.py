@@ -1,7 +1,7 @@
 """RadJudge: does a judge rank the candidates of each case as it should?
 
-"A > B" holds where A scores strictly higher than B, "A = B" where their scores are within 0.01. Exit status 1 if any
-ranking fails; an unscored candidate fails its rankings.
+"A > B" holds if A scores strictly higher than B, "A = B" if their scores differ by at most 0.01. An unscored candidate fails
+its rankings.
 """
 
 from pathlib import Path

@@ -1,12 +1,11 @@
 """RadPref: does a metric agree with radiologists on which candidate report is better, and with which errors they see?
 
-Three tables: agreement of scores with ratings (judges, text metrics, and each radiologist as the ceiling); agreement of
-a judge's errors with the annotated ones; and agreement on clinical significance where both see the same error.
+Prints three tables: agreement of scores with ratings (judges, text metrics, and each radiologist as the ceiling); agreement
+of a judge's errors with the annotated ones; and agreement on clinical significance where both see the same error.
 
-Annotations point into lists of findings that people extracted, a judge's errors at findings of its own. Both lists of a
-report are therefore aligned first: one to one, so that the summed word overlap (Dice coefficient of the sets of words,
-without function words) is largest; pairs below `MIN_OVERLAP` do not count. An error is annotated where at least
-`MAJORITY` radiologists see it.
+Annotations refer to findings that people extracted, a judge's errors to the judge's own findings. So the two lists of a report
+are aligned first, one to one, with the largest sum of word overlaps (Dice coefficient of the sets of words, without function
+words); overlaps below `MIN_OVERLAP` do not count. An error counts as annotated if at least `MAJORITY` radiologists see it.
 """
 
 import re
@@ -109,7 +108,7 @@ def _text_metrics(pairs: Sequence[ReportPair]) -> dict[str, list[float]]:
 
 
 class _NoSynonyms:
-    """Stands for WordNet, which no package brings: METEOR then matches words and stems alone."""
+    """Replaces WordNet, which no package contains: METEOR then matches words and stems only."""
 
     def synsets(self, word: str) -> list:
         return []
@@ -191,7 +190,7 @@ def _interval(values: np.ndarray) -> list[float]:
 
 
 def _difference_agreement(change: np.ndarray, wanted: np.ndarray) -> tuple[float, float, float]:
-    """Kendall's tau-b, Pearson's r, and the share of cases ordered alike (ties of the ratings out, of the metric half)."""
+    """Kendall's tau-b, Pearson's r, and the share of cases in the same order (without ties of the ratings; a metric's tie is half)."""
     told = wanted != 0
     right = np.where(change == 0, 0.5, np.sign(change) == np.sign(wanted))[told]
     return *_correlations(change, wanted), ratio(right.sum(), len(right))
@@ -233,7 +232,7 @@ _WITH_INTERVAL = ("tau", "pearson", "ordered")
 
 
 class _Aligned(NamedTuple):
-    """One candidate as the judge and the radiologists see it; findings are named by their place in people's lists.
+    """One candidate as the judge and the radiologists see it; a finding is its place in people's list.
 
     Attributes:
         judge: Error kind -> findings; None for each that is not aligned.
@@ -334,7 +333,7 @@ def _annotated(annotation: dict[str, Any]) -> Iterator[tuple[str, int, str | Non
 
 
 def _votes(annotations: Sequence[dict[str, Any]]) -> tuple[dict[str, Counter[int]], dict[tuple[str, int], str]]:
-    """How many radiologists see each error, and the clinical significance that most of these give it."""
+    """How many radiologists see each error, and the clinical significance that most of them give it."""
     votes: dict[str, Counter[int]] = {kind: Counter() for kind in ("false", "missing", *ERROR_TYPES)}
     levels: dict[tuple[str, int], Counter[str]] = {}
     for annotation in annotations:

@@ -1,4 +1,4 @@
-"""What a reward costs per sample, beside the published costs of other report metrics as rewards."""
+"""The cost of a reward per sample, compared with published costs of other report metrics."""
 
 import time
 from statistics import median

@@ -1,6 +1,6 @@
-"""The Space in a browser: first paint, and the time from a click to the answer for one pair and for a file of pairs.
+"""The speed of the Space in a browser: first paint, and the time from a click to the answer for one pair and for a file.
 
-Drives Debian's Chromium with Playwright against `app.py` with the offline judge, each round in a fresh session.
+Runs `app.py` with the offline judge in Debian's Chromium, driven by Playwright; each round is a fresh session.
 """
 
 import csv
@@ -48,7 +48,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Sessions that are timed.")] = 5,
     json_file: JsonOption = None,
 ) -> None:
-    """Seconds of a visit, each the median over the rounds."""
+    """Time the steps of a visit."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium")

@@ -1,7 +1,7 @@
-"""Speed: pairs per second beside BLEU and ROUGE-L, of files in several processes, with a store; a comparison; cold start; and
-whether time grows in step with a report's length.
+"""Speed: pairs per second compared with BLEU and ROUGE-L, files in several processes, a comparison, a store, cold start, and time
+by length of the reports.
 
-What has to be fresh runs in a process of its own.
+Measurements that need a fresh process start one.
 """
 
 import csv
@@ -105,7 +105,7 @@ def main(
     ] = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Measure throughput, cold start and linear time of a judge; of an hf judge, how fast it writes."""
+    """Measure the speed of a judge."""
     first, *_ = reports = report_pairs(file)
     if parse_spec(judge).prefix == "hf":
         from benchmarks.generation import measure  # and with it torch
@@ -145,7 +145,7 @@ def _throughput(judge: str, pairs: Sequence[ReportPair], rounds: int) -> dict[st
 
 
 def _other_metrics(pairs: Sequence[ReportPair], rounds: int) -> dict[str, float]:
-    """Pairs per second of two metrics of words, one pair at a time as they are used for reports."""
+    """Pairs per second of two word-based metrics, one pair at a time."""
     from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu.metrics import BLEU
 
@@ -166,7 +166,7 @@ def _other_metrics(pairs: Sequence[ReportPair], rounds: int) -> dict[str, float]
 
 
 def _files(judge: str, pairs: Sequence[ReportPair], sizes: Sequence[int]) -> list[dict[str, Any]]:
-    """`crimson score -o` over files of distinct pairs, in one process and in one for each core."""
+    """`crimson score -o` on files of distinct pairs, in one process and in one per core."""
     workers = [1, *([cores()] if judge == "offline" and cores() > 1 else [])]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -193,7 +193,7 @@ def _files(judge: str, pairs: Sequence[ReportPair], sizes: Sequence[int]) -> lis
 
 
 def _comparison(judge: str, pairs: Sequence[ReportPair], studies: int) -> dict[str, Any]:
-    """Five systems, whose reports are those of other pairs."""
+    """`crimson compare` on five systems with reports of other pairs."""
     reports = [pair.candidate for pair in pairs]
     rows = [
         {"reference": pair.reference}
@@ -227,7 +227,7 @@ def _command(*arguments: str) -> float:
 
 
 def _store(judge: str, pairs: Sequence[ReportPair], rounds: int) -> dict[str, Any]:
-    """Seconds per round without a store, with one that is filled, and with one that is read; in turns, since timings wander."""
+    """Seconds without a store, while a new one is filled, and while it is read; in turns, since timings drift."""
     pairs = list(islice(endless_pairs(pairs), _STORED))
     seconds: dict[str, list[float]] = {"without a store": [], "a new store is filled": [], "the store is read": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -284,7 +284,7 @@ def _python(*arguments: str) -> str:
 
 
 def endless_pairs(pairs: Sequence[ReportPair]) -> Iterator[ReportPair]:
-    """The pairs over and over, each time with another number, so that a cache that grows with the reports shows."""
+    """The pairs over and over, each with a new number, so that no cache helps."""
     for n, pair in enumerate(cycle(pairs)):
         yield ReportPair(f"{pair.reference} Accession {n}.", f"{pair.candidate} Accession {n}.", pair.context)
 
@@ -319,7 +319,7 @@ def _seconds_by_words(scorer: CrimsonScorer, kind: str, lengths: Sequence[int], 
 
 
 def _timed_pair(scorer: CrimsonScorer, pair: ReportPair) -> float:
-    """Seconds for one pair; NaN if it is unscored, since how fast a judge refuses says nothing."""
+    """Seconds for one pair; NaN if it is unscored."""
     started = time.perf_counter()
     (result,) = scorer.score([pair])
     return math.nan if result.evaluation is None else time.perf_counter() - started
@@ -330,7 +330,7 @@ def _length_cell(n_words: int, seconds: float) -> str:
 
 
 def _text(kind: str, n_words: int, seed: int) -> str:
-    """A text of exactly so many words; a blank more between two words counts as a word."""
+    """A text of exactly `n_words` words; an extra blank counts as a word."""
     words = (word for piece in _TEXTS[kind](random.Random(seed)) for word in piece.split(" "))
     return " ".join(islice(words, n_words))
 

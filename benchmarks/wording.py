@@ -1,7 +1,7 @@
-"""Wording: does a judge read one and the same thing however it is worded?
+"""Wording: does a judge read the same thing in other words?
 
-A file holds small cases of several kinds, `{"cases": [{"kind", "reference", "candidates": {name: text}, "expected", "why"}]}`.
-What is expected bounds the scores of the candidates or ranks them: "A >= 0.9", "A > B", "A = B" (within 0.01).
+A file contains small cases, `{"cases": [{"kind", "reference", "candidates": {name: text}, "expected", "why"}]}`. Expectations
+bound or rank the scores of the candidates: "A >= 0.9", "A > B", "A = B" (within 0.01).
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ def main(
     strict: Annotated[bool, typer.Option("--strict", help="Exit status 1 if a case fails.")] = False,
     json_file: JsonOption = None,
 ) -> None:
-    """Pass rate of small cases per kind, and in all."""
+    """Print the pass rate of small cases, per kind and in all."""
     show = _list_failed if failed else lambda *_: None
     if not compare_judges(judges, read_expectations(file, "kind"), "kind", show, json_file) and strict:
         raise typer.Exit(1)

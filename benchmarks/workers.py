@@ -1,4 +1,4 @@
-"""How fast several workers judge: one process beside Ray with 1, 2, …, over the same pairs."""
+"""The speed of one process compared with Ray with 1, 2, … workers, on the same pairs."""
 
 import time
 from itertools import islice
@@ -30,7 +30,7 @@ def main(
     workers: Annotated[int, typer.Option(min=1, help="Most workers.")] = 2,
     json_file: JsonOption = None,
 ) -> None:
-    """Time the pairs of RadPref, over and over with another number each, by way of judging."""
+    """Time copies of the RadPref pairs, each with a number of its own."""
     from crimson_core.run.ray import RayJudge  # and with it Ray
 
     wanted = list(islice(endless_pairs(radpref_pairs(read_cases(file))), pairs))

@@ -1,1 +1,1 @@
-"""A folder with all that a machine without a network needs: wheels, this package, its sources and weights."""
+"""Builds a folder with everything for a machine without a network: wheels, this package, its sources and weights."""

@@ -1,8 +1,8 @@
 """Make a bundle for machines without a network: `python -m bundle.make --help`.
 
-It holds wheels for the target's Python and platform, this package as a wheel, its sources that are not installed, weights,
-and `install.sh`, in files that are each at most as large as a part. Run again, it goes on where it stopped, and fetches only
-what is not there and whole. docs/air-gapped.md tells how to use it.
+A bundle contains wheels for the target's Python and platform, this package as a wheel, the sources that are not installed,
+weights, and `install.sh`. No file is larger than a given size: larger ones are cut into parts. After an interruption, the
+same command continues and fetches only what is missing or damaged. docs/air-gapped.md explains how to use a bundle.
 """
 
 import gzip
@@ -29,7 +29,7 @@ from crimson_core.errors import InputError
 from training.command import run
 
 ROOT = Path(__file__).resolve().parent.parent
-# What is used from a checkout and not installed; only files that belong to the project, since data may lie beside them.
+# Sources that are not installed. The patterns name the project's own files, since data may lie beside them.
 SOURCES = (
     *("README.md", "LICENSE", "pyproject.toml", "requirements.txt", "crimson_metric.py", "docs/*.md"),
     *("examples/*.py", "examples/*.csv", "examples/*.yaml"),
@@ -38,12 +38,12 @@ SOURCES = (
 )
 _MIB = 1 << 20
 _PLATFORMS = [default_platform()]
-_MANIFEST, _SUMS = "manifest.json", "SHA256SUMS"  # the latter is written last: a bundle without it is not whole
+_MANIFEST, _SUMS = "manifest.json", "SHA256SUMS"  # the sums are written last: without them a bundle is incomplete
 _SCRATCH = ".fetching-"
 
 
 def main(
-    output: Annotated[Path, typer.Option(help="Folder of the bundle; one that was begun is gone on with.")] = Path(
+    output: Annotated[Path, typer.Option(help="Folder of the bundle; an incomplete bundle is continued.")] = Path(
         "dist/bundle"
     ),
     python: Annotated[str, typer.Option(help="The target's Python.")] = "{}.{}".format(*sys.version_info),
@@ -54,14 +54,14 @@ def main(
     extra: Annotated[list[str], typer.Option(help="Extra of crimson-metric, such as hf. May be repeated.")] = [],  # noqa: B006 - typer copies it
     have: Annotated[
         Path | None,
-        typer.Option(help="Output of `pip list --format=freeze` on the target: what fits of it is left out."),
+        typer.Option(help="Output of `pip list --format=freeze` on the target: packages of it that fit are left out."),
     ] = None,
     weights: Annotated[
         list[str], typer.Option(help="Folder or Hub id of a model or an adapter. May be repeated.")
     ] = [],  # noqa: B006
     part_size: Annotated[float, typer.Option(help="Most MiB of one file; larger ones are cut.")] = 45,
 ) -> None:
-    """Make a folder with all that CRIMSON needs on a machine without a network."""
+    """Make a folder with everything that CRIMSON needs on a machine without a network."""
     target = Target.of(python, platform)
     if not part_size >= 0.01:
         raise InputError(f"part-size is {part_size}. Give a number of MiB, at least 0.01.")
@@ -86,19 +86,20 @@ def make(
     weights: Sequence[Weights],
     part_size: int,
 ) -> None:
-    """Make a bundle, and say what it holds.
+    """Make a bundle, and print its contents.
 
     Args:
-        output: Its folder; one that was begun is gone on with.
+        output: Folder of the bundle; an incomplete bundle is continued.
         target: The machine that it is for.
-        extras: Of this package.
-        have: What that machine has: canonical name -> version.
-        weights: To take along.
-        part_size: Most bytes of one file.
+        extras: Extras of this package to include.
+        have: Packages that the target has: canonical name -> version.
+        weights: Weights to include.
+        part_size: Maximum bytes of one file.
 
     Raises:
-        InputError: The folder holds something else, there is no such extra, or this package does not run on that Python.
-        BundleError: No wheels fit, or one cannot be had.
+        InputError: The folder contains something else, an extra does not exist, or this package does not support the
+            target's Python.
+        BundleError: No wheels fit, or one cannot be fetched.
         OSError: The folder cannot be written.
     """
     _check(extras, target)
@@ -151,7 +152,7 @@ def make(
 
 
 def _begin(output: Path) -> None:
-    """A folder that says of itself that it is not whole."""
+    """Create the folder, or mark an existing bundle as incomplete."""
     if output.is_dir() and any(output.iterdir()) and not (output / _MANIFEST).is_file():
         raise InputError(f"output {output} holds something that is no bundle. Give another folder.")
     output.mkdir(parents=True, exist_ok=True)
@@ -162,7 +163,7 @@ def _begin(output: Path) -> None:
 
 
 def _check(extras: Sequence[str], target: Target) -> None:
-    """Refuse extras that there are none of, and a Python that is too old."""
+    """Refuse unknown extras and an unsupported Python."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     known, pythons = sorted(project["optional-dependencies"]), project["requires-python"]
     for extra in extras:
@@ -187,7 +188,7 @@ def _tell(choice: Choice) -> None:
 def _put_wheels(
     own: Path, choice: Choice, target: Target, output: Path, scratch: Path, part_size: int
 ) -> tuple[list[File], int]:
-    """All wheels into the bundle: their files, and the bytes that they take when they are installed."""
+    """Put all wheels into the bundle; return their files, and their size in bytes when installed."""
     files, unpacked = put(own, output, f"wheels/{own.name}", part_size), _unpacked(own)
     missing: list[Wheel] = []
     for wheel in choice.wheels:
@@ -223,7 +224,7 @@ def _add(output: Path, path: str, content: bytes) -> File:
 
 
 def _clear(output: Path, files: Sequence[File]) -> None:
-    """Remove what an earlier run with other options left in the bundle's own folders."""
+    """Delete files that an earlier run with other options left in the bundle's folders."""
     keep = {output / file.path for file in files}
     for folder in ("wheels", "weights", "hub"):
         for path in sorted((output / folder).rglob("*"), reverse=True):  # a folder after what it holds
@@ -235,13 +236,13 @@ def _clear(output: Path, files: Sequence[File]) -> None:
 
 
 def _unpacked(wheel: Path) -> int:
-    """Bytes that a wheel takes when it is installed; what Python compiles of it is about as large as its source."""
+    """Size in bytes of an installed wheel; compiled Python files are about as large as their sources."""
     with zipfile.ZipFile(wheel) as file:
         return sum(one.file_size * (2 if one.filename.endswith(".py") else 1) for one in file.infolist())
 
 
 def _sources(root: Path) -> bytes:
-    """What is used from a checkout, as an archive that tells nothing of this machine."""
+    """The `SOURCES` as an archive without names, dates or users of this machine."""
     packed = io.BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as archive:
         for path in sorted({path for pattern in SOURCES for path in root.glob(pattern) if path.is_file()}):

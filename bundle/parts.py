@@ -1,4 +1,4 @@
-"""Files of a bundle: each at most as large as one part, with size and checksum."""
+"""The files of a bundle, with size and checksum; a file larger than a part is cut into parts."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ class File(NamedTuple):
     """A file of a bundle, as the manifest lists it.
 
     Attributes:
-        path: Below the bundle, with `/`.
-        size: Bytes.
-        sha256: Hexadecimal.
+        path: Path inside the bundle, with `/`.
+        size: Size in bytes.
+        sha256: Checksum in hexadecimal.
     """
 
     path: str
@@ -21,7 +21,7 @@ class File(NamedTuple):
 
 
 def listed(bundle: Path, path: str) -> File:
-    """A file that is in the bundle already."""
+    """The entry of a file in the bundle."""
     content = hashlib.sha256()
     with (bundle / path).open("rb") as file:
         while block := file.read(1 << 20):
@@ -30,13 +30,13 @@ def listed(bundle: Path, path: str) -> File:
 
 
 def put(source: Path, bundle: Path, path: str, part_size: int) -> list[File]:
-    """Copy a file into the bundle, cut where it is larger than a part; parts that are there and whole are kept.
+    """Copy a file into the bundle, in parts if it is larger than one; intact parts in the bundle are kept.
 
     Args:
         source: The file.
         bundle: Folder of the bundle.
-        path: Where in it, with `/`; parts add `.part-00000` and so on to the name.
-        part_size: Bytes.
+        path: Path inside the bundle, with `/`; parts add `.part-00000` and so on to the name.
+        part_size: Size of a part in bytes.
     """
     cut = source.stat().st_size > part_size
     files = []
@@ -52,13 +52,13 @@ def put(source: Path, bundle: Path, path: str, part_size: int) -> list[File]:
 
 
 def find(bundle: Path, path: str, sha256: str, part_size: int) -> list[File]:
-    """The file or the parts of a file that is in the bundle and whole; nothing otherwise.
+    """The entries of an intact file in the bundle, one per part; empty if the file is missing or damaged.
 
     Args:
         bundle: Folder of the bundle.
-        path: Of the file in it, with `/`.
-        sha256: Of the whole file.
-        part_size: Bytes; one that was cut into larger parts does not count.
+        path: Path of the file inside the bundle, with `/`.
+        sha256: Checksum of the whole file.
+        part_size: Size of a part in bytes; a file with larger parts counts as missing.
     """
     whole = bundle / path
     paths = [whole] if whole.is_file() else sorted(whole.parent.glob(f"{whole.name}.part-*"))
@@ -73,7 +73,7 @@ def find(bundle: Path, path: str, sha256: str, part_size: int) -> list[File]:
 
 
 def join(bundle: Path, files: Sequence[File], target: Path) -> Path:
-    """Write the whole file that some parts in the bundle are of; returns `target`."""
+    """Join parts in the bundle into one file, and return its path `target`."""
     with target.open("wb") as whole:
         for part in files:
             whole.write((bundle / part.path).read_bytes())
@@ -81,7 +81,7 @@ def join(bundle: Path, files: Sequence[File], target: Path) -> Path:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all."""
+    """Write a file atomically."""
     new = path.with_name(f".{path.name}.new")
     try:
         new.write_bytes(content)

@@ -1,4 +1,4 @@
-"""The machine that a bundle is for: its Python and its platform, in pip's words."""
+"""The machine that a bundle is for: its Python and its platform, in pip's terms."""
 
 import platform
 import re
@@ -10,13 +10,13 @@ from packaging.markers import Marker
 
 from crimson_core.errors import InputError
 
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}  # what other systems call them
-_NAMES = {"manylinux1": 5, "manylinux2010": 12, "manylinux2014": 17}  # older names of glibc versions
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}  # names on other systems
+_NAMES = {"manylinux1": 5, "manylinux2010": 12, "manylinux2014": 17}  # older tags -> minor version of glibc 2
 _OLDEST = {"x86_64": 5, "i686": 5}  # the oldest glibc 2 that wheels are built for; 17 on all others
 
 
 def default_platform() -> str:
-    """That of a server like this machine with a Linux of 2019 or later (glibc 2.28)."""
+    """The platform of a server with this machine's architecture and a Linux of 2019 or later (glibc 2.28)."""
     machine = platform.machine().lower()
     return f"manylinux_2_28_{_MACHINES.get(machine, machine)}"
 
@@ -28,7 +28,7 @@ class Target:
     Attributes:
         python: Major and minor version, `3.12`.
         machine: Architecture, `x86_64`.
-        glibc: The least minor version of glibc 2 there.
+        glibc: Minor version of glibc 2; the target has this one or a later one.
     """
 
     python: str
@@ -37,14 +37,14 @@ class Target:
 
     @classmethod
     def of(cls, python: str, platforms: Sequence[str]) -> "Target":
-        """Read what the user gave.
+        """Parse the user's options.
 
         Args:
-            python: `3.12`, say.
-            platforms: Tags of wheels, `manylinux_2_28_x86_64`, say; of one architecture. The newest glibc counts.
+            python: Version, such as `3.12`.
+            platforms: Wheel tags of one architecture, such as `manylinux_2_28_x86_64`. The newest glibc counts.
 
         Raises:
-            InputError: One of them is none, or they are of several architectures.
+            InputError: A value is invalid, or the tags are of several architectures.
         """
         if not re.fullmatch(r"3\.\d{1,2}", python):
             raise InputError(f"python is {python!r}. Give the target's major and minor version, such as 3.12.")
@@ -59,7 +59,7 @@ class Target:
 
     @property
     def platforms(self) -> list[str]:
-        """The tags of all wheels that run there, newest first: pip takes no older ones by itself."""
+        """The tags of all compatible wheels, newest first; pip does not add the older ones itself."""
         tags = []
         for glibc in range(self.glibc, _OLDEST.get(self.machine, 17) - 1, -1):
             tags.append(f"manylinux_2_{glibc}_{self.machine}")
@@ -68,21 +68,21 @@ class Target:
 
     @property
     def pip_options(self) -> list[str]:
-        """What tells pip to choose wheels for that machine."""
+        """The options that make pip choose wheels for the target."""
         abi = f"cp{self.python.replace('.', '')}"
         options = ["--only-binary", ":all:", "--python-version", self.python, "--implementation", "cp", "--abi", abi]
         return options + [word for tag in self.platforms for word in ("--platform", tag)]
 
     def needs(self, marker: Marker | None, extra: str) -> bool:
-        """Whether a requirement with this marker counts there, when its package was asked for with this extra.
+        """Whether a requirement with this marker applies on the target if its package is installed with this extra.
 
-        pip judges markers by the Python that it runs in, so that bundles for another one must be looked through again.
+        pip evaluates markers for the Python that it runs in, so they must be evaluated again for another one.
         """
         return marker is None or any(marker.evaluate(names | {"extra": extra}) for names in self._environments)
 
     @cached_property
     def _environments(self) -> list[dict[str, str]]:
-        # the third number of the version is not known: what either end needs is needed
+        # the patch version is unknown, so what the lowest or the highest needs is needed
         return [
             {
                 "implementation_name": "cpython",

@@ -1,4 +1,4 @@
-"""Weights that travel in a bundle, and the judge specs under which they are found on the other side."""
+"""Weights in a bundle, and the judge specs that name them on the target."""
 
 import json
 import re
@@ -9,19 +9,19 @@ from typing import NamedTuple
 from crimson_core.errors import InputError, JudgeError
 from crimson_core.install import install_command
 
-_ENDINGS = (".safetensors", ".json", ".jinja", ".model", ".txt")  # what judges read
-_TERMS = ("README", "LICENSE", "NOTICE", "USE_POLICY")  # what must go along with a copy
-_TOLD = "training_run.json"  # names folders of the machine that trained it, and no judge reads it
+_ENDINGS = (".safetensors", ".json", ".jinja", ".model", ".txt")  # files that judges read
+_TERMS = ("README", "LICENSE", "NOTICE", "USE_POLICY")  # files that must accompany a copy
+_TOLD = "training_run.json"  # names folders of the machine that trained the model; no judge reads it
 
 
 class Weights(NamedTuple):
     """A model or an adapter.
 
     Attributes:
-        name: Its folder's own name, or its Hub id.
-        folder: Where it is on this machine.
+        name: Name of its folder, or its Hub id.
+        folder: Its folder on this machine.
         revision: Commit on the Hub; None for a folder.
-        pinned: Whether the user asked for that revision, so that the judge spec must name it too.
+        pinned: Whether the user named that revision; then the judge spec must name it too.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Weights(NamedTuple):
 
     @property
     def reference(self) -> str | None:
-        """The file of the bundle that tells which revision is the newest; None where none is needed."""
+        """The file of the bundle that names the newest revision; None if none is needed."""
         return f"{self._cache}/refs/main" if self.revision and not self.pinned else None
 
     @property
@@ -47,7 +47,7 @@ class Weights(NamedTuple):
 
     @property
     def files(self) -> list[Path]:
-        """The files that travel."""
+        """The files to copy."""
         return [
             path
             for path in sorted(self.folder.iterdir())
@@ -58,7 +58,7 @@ class Weights(NamedTuple):
 
     @property
     def base(self) -> str | None:
-        """The base model that an adapter names, `?` where it names none; None for a whole model."""
+        """The base model that an adapter names, `?` if it names none; None for a whole model."""
         path = self.folder / "adapter_config.json"
         if not path.is_file():
             return None
@@ -69,18 +69,19 @@ class Weights(NamedTuple):
 
     @property
     def place(self) -> str:
-        """How a judge spec names it on the other side, in a shell that has read `env.sh`."""
+        """Its name in a judge spec on the target, in a shell that has sourced `env.sh`."""
         if self.revision is None:
             return f"$CRIMSON_WEIGHTS/{self.name}"
         return f"{self.name}@{self.revision}" if self.pinned else self.name
 
 
 def find_weights(given: Sequence[str]) -> list[Weights]:
-    """What the user named: folders, or Hub ids, which are downloaded or taken from the Hub's cache.
+    """The weights that the user named: folders, or Hub ids, which are downloaded or taken from the Hub's cache.
 
     Raises:
-        InputError: A folder holds no model or adapter, two have one name, or Hub models need a package that is not here.
-        JudgeError: A Hub model cannot be had.
+        InputError: A folder contains no model or adapter, two have the same name, or a Hub model needs a package that is
+            not installed.
+        JudgeError: A Hub model cannot be downloaded.
     """
     found = [_folder(Path(name).expanduser()) if Path(name).expanduser().is_dir() else _hub(name) for name in given]
     for number, weights in enumerate(found):
@@ -90,7 +91,7 @@ def find_weights(given: Sequence[str]) -> list[Weights]:
 
 
 def judge_specs(all_weights: Sequence[Weights]) -> list[str]:
-    """The judge specs to score with on the other side; what is the base of an adapter here counts as a model too."""
+    """The judge specs for the target, one per model or adapter; the base of an adapter is a model too."""
     specs = []
     for weights in all_weights:
         spec = f"hf:{weights.place}"

@@ -1,7 +1,7 @@
-"""Which wheels a target needs, by pip's own resolver, and how they are fetched.
+"""Chooses the wheels for a target with pip's resolver, and fetches them.
 
-Packages that the target has already take part as stand-ins: wheels without content, in exactly the version that is
-there. So pip chooses all others to fit to them, and nothing has to be on the index in that version.
+Packages that the target already has are represented by stand-ins: empty wheels of exactly that version. pip then chooses
+all other packages to fit them, and the index need not have that version.
 """
 
 import json
@@ -25,11 +25,11 @@ from packaging.version import InvalidVersion, Version
 from bundle.target import Target
 from crimson_core.errors import CrimsonError, InputError
 
-_BATCH = 10  # wheels a call of pip; what came before an interruption is kept
+_BATCH = 10  # wheels per call of pip; an interruption loses one batch at most
 
 
 class BundleError(CrimsonError, RuntimeError):
-    """A bundle cannot be made; the text says what to do."""
+    """A bundle cannot be made; the message says what to do."""
 
 
 class _Unsolvable(BundleError):
@@ -38,14 +38,14 @@ class _Unsolvable(BundleError):
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel that was chosen.
+    """A chosen wheel.
 
     Attributes:
-        name: Of the package, in its canonical form.
-        version: Of the package.
-        filename: Of the wheel.
-        sha256: Of the wheel; None for a stand-in.
-        requires: What its metadata requires.
+        name: Canonical name of the package.
+        version: Version of the package.
+        filename: File name of the wheel.
+        sha256: Checksum of the wheel; None for a stand-in.
+        requires: Requirements in its metadata.
     """
 
     name: str
@@ -57,12 +57,12 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a bundle holds, and what it leaves to the target.
+    """The contents of a bundle, and what the target provides.
 
     Attributes:
-        wheels: To fetch, without the package itself.
-        left_out: Packages that the target has, in a version that fits: name -> version.
-        unfit: Packages that the target has in a version that does not fit: name -> what requires another.
+        wheels: Wheels to fetch, without the package itself.
+        left_out: Packages that the target has in a version that fits: name -> version.
+        unfit: Packages that the target has in a version that does not fit: name -> the requirement that says so.
         pinned: Whether the versions are those that were tested together.
     """
 
@@ -73,11 +73,11 @@ class Choice:
 
 
 def build_wheel(root: Path, folder: Path) -> Path:
-    """Build the package's own wheel, outside the checkout, so that no old build gets into it.
+    """Build the package's own wheel from a copy of the checkout, so that no old build gets into it.
 
     Args:
         root: The checkout.
-        folder: Where to.
+        folder: Folder for the wheel.
 
     Raises:
         BundleError: pip cannot build it.
@@ -95,7 +95,7 @@ def build_wheel(root: Path, folder: Path) -> Path:
 
 
 def read_wheel(path: Path) -> Wheel:
-    """A wheel on this machine."""
+    """Read the metadata of a wheel file."""
     with zipfile.ZipFile(path) as file:
         (name,) = [name for name in file.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
         head = HeaderParser().parsestr(file.read(name).decode())
@@ -107,10 +107,10 @@ def read_have(path: Path) -> tuple[dict[str, str], list[str]]:
     """Read the output of `pip freeze` or `pip list --format=freeze`.
 
     Returns:
-        Canonical name -> version; and the lines that name a package without a version that can be read.
+        Canonical name -> version, and the lines without a readable version.
 
     Raises:
-        InputError: The file cannot be read, or holds no package at all.
+        InputError: The file cannot be read, or names no package.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -133,14 +133,14 @@ def read_have(path: Path) -> tuple[dict[str, str], list[str]]:
 def choose(root: Path, extras: Sequence[str], target: Target, pins: Path, have: Mapping[str, str]) -> Choice:
     """Choose the wheels for the package and pip itself.
 
-    What the target has stays in use wherever any choice allows it, also where that leaves the tested versions.
+    The target's own packages are used wherever possible, even if the other versions then differ from the tested ones.
 
     Args:
         root: The package's own wheel.
-        extras: Of the package.
-        target: Where it will run.
-        pins: Constraints file: what was tested together.
-        have: What is there: canonical name -> version.
+        extras: Extras of the package.
+        target: The machine that it will run on.
+        pins: Constraints file with the versions that were tested together.
+        have: Packages that the target has: canonical name -> version.
 
     Raises:
         BundleError: No choice fits, a package has no wheel for the target, or the index cannot be reached.
@@ -174,15 +174,15 @@ def choose(root: Path, extras: Sequence[str], target: Target, pins: Path, have: 
 
 
 def fetch(wheels: Sequence[Wheel], target: Target, folder: Path) -> Iterator[Path]:
-    """Download wheels with pip, as it is configured, some at a time; each is checked against its checksum.
+    """Download wheels with pip, in batches; pip checks their checksums.
 
     Args:
-        wheels: Chosen ones.
-        target: What they are for.
-        folder: For the downloads; the caller takes them out of it.
+        wheels: The chosen wheels.
+        target: The machine that they are for.
+        folder: Folder for the downloads; the caller moves them away.
 
     Raises:
-        BundleError: One cannot be had.
+        BundleError: A wheel cannot be downloaded.
     """
     for start in range(0, len(wheels), _BATCH):
         batch = wheels[start : start + _BATCH]
@@ -195,16 +195,16 @@ def fetch(wheels: Sequence[Wheel], target: Target, folder: Path) -> Iterator[Pat
 
 @dataclass(frozen=True)
 class _Search:
-    """Searches for one package and target."""
+    """Finds a set of wheels for one package and target."""
 
     root: Path
     extras: tuple[str, ...]
     target: Target
 
     def run(self, constraints: Mapping[str, str], there: Mapping[str, str]) -> dict[str, Wheel]:
-        """A choice that holds all that the target's markers ask for: canonical name -> wheel."""
-        more: dict[str, str] = {}  # what markers ask for on the target and not here
-        optional: dict[str, list[str]] = {}  # what extras of packages that are there ask for
+        """A set that satisfies all requirements on the target: canonical name -> wheel."""
+        more: dict[str, str] = {}  # requirements that apply on the target and not here
+        optional: dict[str, list[str]] = {}  # requirements of extras of packages that the target has
         while True:
             found = self._ask(constraints, there, optional, list(more.values()))
             needs = [need for wheel, extras in self.reached(found) for need in _needs_of(wheel, extras, self.target)]
@@ -220,7 +220,7 @@ class _Search:
             optional |= {name: self._optional(name, there[name]) for name in bare}
 
     def reached(self, found: Mapping[str, Wheel]) -> list[tuple[Wheel, set[str]]]:
-        """The wheels that the target really needs, each with the extras that are asked for ("" for none)."""
+        """The wheels that the target really needs, each with its requested extras ("" for none)."""
         extras: dict[str, set[str]] = {}
         queue = [(read_wheel(self.root).name, {"", *self.extras}), ("pip", {""})]
         while queue:
@@ -248,17 +248,17 @@ class _Search:
             return _report(self.target, "--constraint", limits, "--find-links", folder, *roots)
 
     def _optional(self, name: str, version: str) -> list[str]:
-        """What the extras of a package ask for, as lines of its metadata."""
+        """The requirements of a package's extras, as lines of metadata."""
         try:
             found = _report(self.target, "--no-deps", f"{name}=={version.partition('+')[0]}")
-        except _Unsolvable:  # a build of their own: what the newest asks for is the best guess
+        except _Unsolvable:  # a private build: the newest release's extras are the best guess
             found = _report(self.target, "--no-deps", name)
         needs = [need for need in found[name].requires if not self.target.needs(need.marker, "")]
         return [f"Requires-Dist: {need}" for need in needs]
 
 
 def _report(target: Target, *arguments: str | Path) -> dict[str, Wheel]:
-    """What pip would install: canonical name -> wheel."""
+    """The wheels that pip would install: canonical name -> wheel."""
     with TemporaryDirectory() as scratch:
         report = Path(scratch, "report.json")
         options = ["--dry-run", "--ignore-installed", "--target", Path(scratch, "none"), "--report", report]
@@ -294,7 +294,7 @@ def _misfits(
 
 
 def _stand_in(folder: Path, name: str, version: str, requires: Sequence[str]) -> str:
-    """Write a stand-in for a package that is there; returns its version, which no index has."""
+    """Write a stand-in for a package of the target, and return its version, which no index has."""
     version += ".there" if "+" in version else "+there"
     stem = f"{name.replace('-', '_')}-{version}"
     extras = {extra for line in requires for extra in re.findall(r"extra == \"([^\"]+)\"", line)}
@@ -308,7 +308,7 @@ def _stand_in(folder: Path, name: str, version: str, requires: Sequence[str]) ->
 
 
 def _read_line(line: str) -> tuple[str, str] | None:
-    """Name and version out of `name==version` or `name @ file:///.../wheel`."""
+    """Name and version from `name==version` or `name @ file:///.../wheel`."""
     try:
         need = Requirement(line)
         if need.url:
@@ -325,7 +325,7 @@ def _read_pins(path: Path) -> dict[str, str]:
 
 
 def in_brackets(extras: Iterable[str]) -> str:
-    """Extras as they stand in a requirement."""
+    """Extras as written in a requirement."""
     extras = sorted(extras)
     return f"[{','.join(extras)}]" if extras else ""
 

@@ -30,16 +30,16 @@ class Systems:
 
     @property
     def names(self) -> list[str]:
-        """Their names."""
+        """Names of the systems."""
         return list(self.pairs)
 
     @property
     def n_pairs(self) -> int:
-        """Pairs of each."""
+        """Number of pairs of each system."""
         return len(next(iter(self.pairs.values())))
 
     def interleaved(self) -> list[ReportPair]:
-        """The first pair of each system, then the second ones: a stopped run has the same pairs of all systems."""
+        """The first pair of each system, then the second ones, so that a stopped run has the same pairs of all systems."""
         return [pair for row in zip(*self.pairs.values(), strict=True) for pair in row]
 
     def results(self, found: Iterable[PairResult]) -> dict[str, list[PairResult]]:
@@ -124,7 +124,7 @@ class Section:
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """Its name in headings."""
         return f"{self.test_set}, {self.judge}"
 
     @property
@@ -153,7 +153,7 @@ class Section:
         return {kind: n / scored if scored else 0.0 for kind, n in counts.items()}
 
     def most_separated(self, most: int) -> list[tuple[int, float]]:
-        """(place in the lists of results, best less worst score) of the pairs that separate the systems most; only real ones."""
+        """(place in the lists of results, best minus worst score) of the pairs on which the systems differ most."""
         return [(place, spread) for place, spread in spread_first(self.results)[:most] if spread > 0]
 
 
@@ -165,7 +165,7 @@ def make_section(
     results: Mapping[str, Sequence[PairResult]],
     seed: int = 0,
 ) -> Section:
-    """Make the section of results.
+    """A section with the figures of results.
 
     Args:
         test_set: Name of the test set.
@@ -208,5 +208,5 @@ def _rank(mean: float) -> tuple[bool, float]:
 
 
 def _natural(label: str) -> tuple[bool, bool, str]:
-    """Age bands by age, the unknown last."""
+    """A sorting key: age bands by age, unknown last."""
     return label == "unknown", not label.startswith("under"), label

@@ -1,11 +1,10 @@
-"""Statistics of number columns over the same units: intervals, paired differences, agreement.
+"""Statistics of columns of numbers over the same units: intervals, paired differences, agreement.
 
-It knows nothing of any metric. A column has one number per unit (a study, say), NaN where there is none, and what is left out is
-counted. Units may belong to groups (a patient's studies): then groups are resampled and their signs flip together, since what is
-told about one patient's studies is not independent.
+This module knows no metric. A column has one number per unit (a study, say), or NaN; units without a number are counted. Units may
+belong to groups (the studies of a patient), which are not independent: then whole groups are resampled or change their signs.
 
-Resampling is the product of a matrix (how often each unit was drawn, or its sign) with all columns at once. `scipy.stats.bootstrap`
-and `permutation_test` draw anew for each column, which is too slow for the many figures of a leaderboard; the tests compare the two.
+A resample is a row of a matrix (how often each unit is drawn, or its sign), which is multiplied with all columns at once.
+`scipy.stats.bootstrap` and `permutation_test` draw anew for each column, which is too slow for a leaderboard; the tests compare both.
 """
 
 import warnings
@@ -16,12 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from crimson_core.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np  # SciPy and numpy take longer to import than a report pair to score, so the functions do it
+    import numpy as np  # imported in the functions: that takes longer than scoring a report pair
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
-_BATCH_CELLS = 2_000_000  # numbers of a batch of signs, which bounds the memory; the signs depend on it
-_DRAWN_CELLS = 500_000  # of a batch of drawn units, which do not
+_BATCH_CELLS = 2_000_000  # signs per batch: bounds the memory, and determines which signs are drawn
+_DRAWN_CELLS = 500_000  # drawn units per batch; the draws do not depend on it
 _DIGITS = 9  # differences that are equal on paper are ties
 
 
@@ -396,7 +395,7 @@ def _by_group(values: "np.ndarray", groups: Sequence[Any] | None) -> "np.ndarray
 
 
 def _draws(units: int, resamples: int, seed: int) -> Iterator[tuple[slice, "np.ndarray"]]:
-    """How often each unit is drawn in each resample, some resamples at a time; shape (resamples, units)."""
+    """How often each unit is drawn in each resample, in batches; shape (resamples, units)."""
     import numpy as np
 
     rng = np.random.default_rng(seed)

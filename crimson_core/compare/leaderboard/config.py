@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from crimson_core.errors import InputError
 
-_NOT_QUOTED = (bool, int, float, date)  # what YAML takes a word for that is not in quotes
+_NOT_QUOTED = (bool, int, float, date)  # types that YAML gives to some words without quotes
 SECRET_OPTIONS = frozenset({"api_key"})  # never shown
 
 
@@ -121,7 +121,7 @@ class Config(_Part):
         systems: Systems by name.
         seed: Seed of the resampling.
         fill_missing: Treat missing reports as empty ones, and skip blank rows.
-        within: How far apart two judges' scores of a pair may be to count as close; the agreement of judges tells their share.
+        within: Largest difference of two judges' scores of a pair that counts as close.
     """
 
     title: str = "CRIMSON leaderboard"
@@ -231,9 +231,9 @@ def _meant(name: str, known: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """YAML in which a key that is given twice is an error: else the last one would win, and a system be lost.
+    """YAML that refuses duplicate keys, of which the last would win and a system be lost.
 
-    So is one that is no text, such as a number or a yes: the config has none of these, and 1 and yes are equal.
+    It also refuses keys that YAML does not read as text, such as a number or yes: no key of a config is one.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

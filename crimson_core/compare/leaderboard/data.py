@@ -25,7 +25,7 @@ from crimson_core.run.tables import (
 
 # Subgroups that are made from the patient context; all others are columns.
 _FROM_CONTEXT = {"age_band": ("age", summary.age_band), "sex": ("sex", summary.sex)}
-# What an error about a missing column says can be done.
+# The advice in errors about a missing column.
 IN_CONFIG = "Name the right one in the config: the columns of a test set under columns, of a system under column."
 
 
@@ -39,7 +39,7 @@ def read_systems(config: Config, test_set: str, folder: Path, how: str = IN_CONF
         how: Advice for an error about a missing column.
 
     Raises:
-        InputError: A table or a column is missing, a cell is no report, or the systems differ in their pairs.
+        InputError: A table or a column is missing, a cell is not a report, or the systems have different pairs.
     """
     asked = config.test_sets[test_set]
     shared = [system.column for system in config.systems.values() if test_set not in system.data]
@@ -71,8 +71,8 @@ def read_systems(config: Config, test_set: str, folder: Path, how: str = IN_CONF
 def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
     """The rows of a table.
 
-    Files that `crimson score` reads are read as it reads them. All else goes to `datasets`: other files, folders of files, what
-    `save_to_disk` wrote, and data sets of the Hub. What it makes of local files is not left in its cache.
+    The formats of `crimson score` are read as it reads them. `datasets` reads everything else: other files, folders of files,
+    the folders of `save_to_disk`, and data sets of the Hub. Local files leave nothing in its cache.
 
     Args:
         source: Location of the rows.
@@ -80,7 +80,7 @@ def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
         wanted: The columns that may be needed; `datasets` reads no others.
 
     Raises:
-        InputError: There is no such table, the split has to be named, or a split, name or revision is given that such a table has not.
+        InputError: The table does not exist, it has several splits and none is named, or it has no such split, name or revision.
     """
     path = folder / source.path
     ours = path.is_file() and path.suffix.lower() in READABLE

@@ -1,4 +1,4 @@
-"""A leaderboard in the Hub's conventions: files as `evaluate.save` writes them, model cards' metadata, a data set."""
+"""Leaderboards in the Hub's formats: files like those of `evaluate.save`, metadata of model cards, and a data set."""
 
 import json
 import os
@@ -26,11 +26,11 @@ _TASK = "image-to-text"
 
 
 def write_hub_files(board: Leaderboard, folder: Path) -> list[Path]:
-    """Write what the Hub reads: no report text in any of it.
+    """Write the Hub's files, which contain no report text.
 
-    For each system a model card with its results as a `model-index` block, `<system>/README.md`; a card that is there keeps its
-    text, its other metadata and its results of other kinds. And for each section a file of its figures as `evaluate.save` writes
-    them, `<system>/<number>-<test set>-<judge>.json`.
+    Each system gets a model card, `<system>/README.md`, with its results in a `model-index` block; an existing card keeps its
+    text, its other metadata and its other results. Each section gets a file of its figures in the format of `evaluate.save`,
+    `<system>/<number>-<test set>-<judge>.json`.
 
     Args:
         board: The leaderboard.
@@ -66,11 +66,11 @@ def write_hub_files(board: Leaderboard, folder: Path) -> list[Path]:
 
 
 def check_hub_files(systems: Sequence[str], folder: Path) -> dict[str, Path]:
-    """The folder of each system's files; made by `write_hub_files` only.
+    """The folder of each system's files, which `write_hub_files` will create.
 
     Raises:
-        InputError: Two systems would share a folder, a folder cannot be written, a model card in one cannot be read, or git, which
-            `evaluate.save` asks for the commit, is not installed.
+        InputError: Two systems would share a folder, a folder cannot be written, its model card cannot be read, or git is not
+            installed, which `evaluate.save` needs.
     """
     folders = {name: folder / _slug(name) for name in systems}
     if len(set(folders.values())) < len(folders):
@@ -86,7 +86,7 @@ def check_hub_files(systems: Sequence[str], folder: Path) -> dict[str, Path]:
 
 
 def model_card(board: Leaderboard, system: str) -> str:
-    """A model card whose `model-index` block holds a system's results; `huggingface_hub.ModelCard` reads them back."""
+    """A new model card with a system's results in its `model-index` block."""
     from huggingface_hub import ModelCardData
 
     found = [result for result in eval_results(board, system) if _is_defined(result)]
@@ -97,7 +97,7 @@ def model_card(board: Leaderboard, system: str) -> str:
 
 
 def merged_card(card: "ModelCard", board: Leaderboard, system: str) -> str:
-    """A model card that is there, with a system's results in place of its earlier ones of the same data and metric."""
+    """An existing model card in which a system's results replace the earlier ones for the same data and metric."""
     found = list(eval_results(board, system))
     measured = {_measured(result) for result in found}
     data: Any = card.data
@@ -114,7 +114,7 @@ def _is_defined(result: "EvalResult") -> bool:
 
 
 def _measured(result: "EvalResult") -> tuple[Any, ...]:
-    """What distinguishes a result from others, without its value."""
+    """The identity of a result: everything but its value."""
     return result.unique_identifier, result.metric_type, result.metric_name
 
 
@@ -126,7 +126,7 @@ def _card(file: Path) -> "ModelCard | None":
         return None
     try:
         return ModelCard.load(file)
-    except Exception as error:  # the library lets many kinds through
+    except Exception as error:  # the library raises many kinds
         raise InputError(
             f"{file} is there and is no model card that can be kept ({type(error).__name__}). Move it away."
         ) from None
@@ -134,7 +134,7 @@ def _card(file: Path) -> "ModelCard | None":
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps standard error from child processes: outside a repository, evaluate's call of git would complain there."""
+    """Silence the standard error of child processes: outside a repository, the git that evaluate calls complains there."""
     kept = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
@@ -146,7 +146,7 @@ def _quiet() -> Iterator[None]:
 
 
 def eval_results(board: Leaderboard, system: str) -> Iterator["EvalResult"]:
-    """A system's figures in all sections; the value of one that is not defined is NaN."""
+    """A system's figures in all sections; an undefined one is NaN."""
     from huggingface_hub import EvalResult
 
     titles = {"crimson_score": "CRIMSON score"} | {key: figure.title for key, figure in CLINICAL_FIGURES.items()}
@@ -169,7 +169,7 @@ def eval_results(board: Leaderboard, system: str) -> Iterator["EvalResult"]:
 
 
 def as_dataset(board: Leaderboard) -> "Dataset":
-    """One row per pair, system, test set and judge. Its column `evaluation` holds the whole record as JSON, and so report text."""
+    """One row per pair, system, test set and judge; its column `evaluation` contains JSON with report text."""
     from datasets import Dataset
 
     rows = [
@@ -181,15 +181,15 @@ def as_dataset(board: Leaderboard) -> "Dataset":
 
 
 def push_to_hub(board: Leaderboard, repository: str, *, private: bool = True) -> None:
-    """Push the rows of `as_dataset` with the leaderboard as `leaderboard.md` and `leaderboard.json`.
+    """Push the rows of `as_dataset`, and the leaderboard as `leaderboard.md` and `leaderboard.json`.
 
     Args:
         board: The leaderboard.
-        repository: Hub id of the data set, made if it is not there.
-        private: Whether a new one is private. The rows hold report text.
+        repository: Hub id of the data set, which is created if necessary.
+        private: Whether a new repository is private. The rows contain report text.
 
     Raises:
-        CrimsonError: The Hub refused it, or cannot be reached.
+        CrimsonError: The Hub refuses the push, or cannot be reached.
     """
     from httpx import HTTPError
     from huggingface_hub import HfApi
@@ -209,7 +209,7 @@ def push_to_hub(board: Leaderboard, repository: str, *, private: bool = True) ->
 
 
 def _result(section: Section, system: str) -> dict[str, Any]:
-    """Flat, as a metric's `compute` gives it; what is not defined is None, since NaN is no JSON."""
+    """A flat summary, like that of the metric's `compute`; undefined figures are None, since JSON has no NaN."""
     figures = {key: estimate.value for key, estimate in section.figures[system].items()}
     score = section.figures[system]["crimson_score"]
     every = section.summaries[system].as_dict() | figures
@@ -229,7 +229,7 @@ def _about(board: Leaderboard) -> str:
 
 
 def _dataset_type(source: Source) -> str:
-    """A Hub id; of a local table the name of the file alone."""
+    """The Hub id, or the bare name of a local file."""
     local = source.path.startswith(("/", ".")) or Path(source.path).suffix or source.path.count("/") != 1
     return _slug(Path(source.path).stem) if local else source.path
 

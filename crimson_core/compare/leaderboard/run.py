@@ -35,7 +35,7 @@ class JudgeAgreement:
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """Its name in headings."""
         return f"{self.test_set}, {self.sections[0].judge} against {self.sections[1].judge}"
 
 
@@ -82,7 +82,7 @@ def run_leaderboard(
     progress: bool = False,
     **scorer_options: Any,
 ) -> Leaderboard:
-    """Judge all systems on all test sets under all judges. Ctrl-C ends it with what has been judged for all systems.
+    """Judge all systems on all test sets under all judges. After Ctrl-C, it keeps the pairs that are judged for all systems.
 
     Args:
         config: The leaderboard.
