@@ -1,6 +1,6 @@
-"""The Space for programs: one pair, or a table as text, scored by Gradio's own API.
+"""The Space's API for programs: scores one pair, or a table that is given as text.
 
-Each endpoint takes one object. Gradio writes the inputs of a call that has too few into the log, and reports do not belong there.
+Each endpoint takes one object: Gradio logs the inputs of a call that has too few of them, and reports must stay out of the log.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ def add(settings: Settings) -> None:
     """Add the endpoints `score` and `score_table` to the Blocks that are open."""
 
     def score(pair: dict) -> dict:
-        """Score one report pair: {"reference", "candidate", "age", "sex", "indication", "judge"}, the last four if you like."""
+        """Score one report pair: {"reference", "candidate", "age", "sex", "indication", "judge"}; the last four are optional."""
         try:
             given = _texts(pair, ("reference", "candidate"), (*CONTEXT_FIELDS, "judge"))
             (result,), signature = _judged(_pairs(given, settings), given.get("judge"), settings)
@@ -31,7 +31,7 @@ def add(settings: Settings) -> None:
         return {"signature": signature} | result.as_dict()
 
     def score_table(table: dict) -> dict:
-        """Score the pairs of a table: {"table": content of a file, "ending": ".csv", "judge"}, the last two if you like.
+        """Score the pairs of a table: {"table": content of a file, "ending": ".csv", "judge"}; the last two are optional.
 
         Its columns are those of an upload: reference and prediction, and any of id, age, sex and indication.
         """

@@ -135,11 +135,11 @@ class Run:
         threading.Thread(target=self._work, daemon=True).start()
 
     def __deepcopy__(self, memo: dict) -> "Run":
-        """Itself: Gradio copies the state of a session, and a run is one."""
+        """Return itself: Gradio copies the state of a session, and a run cannot be copied."""
         return self
 
     def stop(self) -> None:
-        """Judge no more pairs; `ended` turns true when the one in hand is done."""
+        """Judge no more pairs after the current one."""
         self._stopped.set()
 
     @property
@@ -149,7 +149,7 @@ class Run:
 
     @property
     def results(self) -> list[PairResult]:
-        """What is done so far, in the order of the pairs."""
+        """The results so far, in the order of the pairs."""
         return [result for _, result in sorted(self._done.copy().items())]
 
     @property
@@ -164,7 +164,7 @@ class Run:
         return (time.monotonic() - since) / done * (len(self.pairs) - done) if done and since else None
 
     def watch(self) -> Iterator["Run"]:
-        """Yield itself some times a second until the run has ended or was stopped; closing the iterator stops the run."""
+        """Yield itself several times a second until the run ends; closing the iterator stops the run."""
         try:
             while not self._ended.wait(_TICK) and not self._stopped.is_set():
                 yield self

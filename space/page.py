@@ -42,7 +42,7 @@ def build(settings: Settings) -> gr.Blocks:
 
 
 def launch_options(settings: Settings) -> dict[str, Any]:
-    """Keywords of `launch` that show, keep and send nothing the page does not need."""
+    """Keywords of `launch`; they turn off everything that the page does not need."""
     style = _text(rendering.FOLDER / "style.css") + _text(_HERE / "style.css")
     script = _text(rendering.FOLDER / "point.js") + _text(_HERE / "page.js")
     return {
@@ -63,7 +63,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
 
 
 class _WithoutDeepLinks:
-    """Refuses Gradio's deep links: each would write what a visitor's page holds, reports too, to the disk."""
+    """Refuses Gradio's deep links, which write the contents of a visitor's page, with reports, to the disk."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

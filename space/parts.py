@@ -54,19 +54,19 @@ class PairTab(NamedTuple):
 
 
 def judge_choice(settings: Settings) -> gr.Dropdown:
-    """A choice among the judges that the owner allows, or the name of the only one."""
+    """A choice among the judges that the owner allows."""
     return gr.Dropdown(
         list(settings.judges), value=settings.judge, label="Judge", interactive=len(settings.judges) > 1, min_width=160
     )
 
 
 def refused(message: object) -> str:
-    """A message about what cannot be done, and why."""
+    """An error message as HTML."""
     return render("refused.html", message=str(message))
 
 
 def limits_text(settings: Settings, together: str = "") -> str:
-    """The limits, shown before anything is uploaded."""
+    """Tells the limits of uploads."""
     return (
         f"Files with column names ({', '.join(READABLE)}). At most **{settings.max_rows:,} rows**, **{settings.max_megabytes} MB**{together}, "
         f"and {settings.max_characters:,} characters a report. A file is deleted from the server as soon as it is read. "
@@ -75,7 +75,7 @@ def limits_text(settings: Settings, together: str = "") -> str:
 
 
 def privacy_text(settings: Settings) -> str:
-    """Where reports go with the judges that this Space offers."""
+    """Tells where the judges of this Space send reports."""
     served = [spec for spec in settings.judges if parse_spec(spec).prefix in ("openai", "azure")]
     if not served:
         return "Reports are judged in this process, never logged, and gone when you close the page."

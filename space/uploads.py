@@ -1,4 +1,4 @@
-"""Visitors' uploads: read within the owner's limits, and deleted at once."""
+"""Reads visitors' uploads within the owner's limits, and deletes them at once."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -31,7 +31,7 @@ _USUAL_NAMES = {
 
 @dataclass(frozen=True)
 class UploadedTable:
-    """Rows of a file. `repr` keeps to what is no report text."""
+    """Rows of a file; `repr` shows no report text."""
 
     name: str
     rows: Rows = field(repr=False)
@@ -68,7 +68,7 @@ def read_table(path: Path, name: str, settings: Settings) -> UploadedTable:
 
 
 def take_uploads(paths: Sequence[str], settings: Settings) -> list[UploadedTable]:
-    """Read uploaded files, which together are held to the limits of one, and delete them.
+    """Read and delete uploaded files; the limits apply to all of them together.
 
     Raises:
         InputError: As `read_table`.

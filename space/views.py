@@ -1,4 +1,4 @@
-"""Runs, files and comparisons as HTML: what was read, how far a run is, what came out, and its pairs."""
+"""HTML of uploads, of a run's progress, of its results and of its pairs."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ render = renderer(Path(__file__).parent / "templates")
 
 
 def uploaded_html(uploaded: Sequence[UploadedTable]) -> str:
-    """What was read: name, rows, and the first ones under their column names."""
+    """The uploaded tables: name, number of rows, and the first rows."""
     shown = [
         {
             "name": table.name,
@@ -38,19 +38,19 @@ def progress_html(run: Run, doing: str = "judged") -> str:
 
 
 def section_of(run: Run, systems: Systems, name: str) -> Section | None:
-    """What a run has judged of all systems so far; None if nothing.
+    """The section of the pairs that a run has judged for all systems; None if there are none.
 
     Args:
-        run: Of the systems' pairs, interleaved.
-        systems: What is judged.
-        name: What to call it.
+        run: A run over the interleaved pairs of the systems.
+        systems: The systems.
+        name: Name of the test set.
     """
     results = systems.results(run.results)
     return make_section(name, run.judge, run.signature, systems, results) if any(results.values()) else None
 
 
 def outcome_html(run: Run, section: Section) -> str:
-    """The figures of a run, as far as it went: of one system in large, of several in tables."""
+    """The figures of a run so far: large ones for one system, tables for several."""
     several = len(section.results) > 1
     (name, summary), *_ = section.summaries.items()
     return render(

@@ -7,7 +7,7 @@ from crimson_core.compare.statistics import Estimate
 
 
 def exact(value: float) -> str:
-    """A weight or a score as it is added up: at most four decimals, none that say nothing."""
+    """A weight or a score, with at most four decimals and no trailing zeros."""
     return _minus(f"{round(value, 4) + 0.0:.4f}".rstrip("0").rstrip("."))
 
 
@@ -17,7 +17,7 @@ def fixed(value: float, digits: int = 3) -> str:
 
 
 def two(value: float) -> str:
-    """A figure that stands beside many others."""
+    """A figure in a wide table: two decimals."""
     return fixed(value, 2)
 
 
@@ -27,7 +27,7 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def p_value(value: float) -> str:
-    """A p value for reading."""
+    """A p value; small ones are "< 0.001"."""
     return "–" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -65,7 +65,7 @@ def duration(seconds: float) -> str:
 
 
 def shortened(text: str, longest: int) -> str:
-    """A name that fits; the cut shows."""
+    """A text of at most `longest` characters; an ellipsis shows the cut."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

@@ -164,8 +164,6 @@ def intervals_and_comparisons(
     for column, (a, b) in enumerate(pairs):
         differences[:, column] = np.round(columns[a] - columns[b], _DIGITS)
     above, below = np.hstack([numerators, differences]), np.hstack([denominators, np.ones_like(differences)])
-    if not above.shape[1]:
-        return [], []
     resampled = _resample(above, below, groups, seed, RESAMPLES)
     estimates, bootstrap_p_values = resampled.estimates(), resampled.p_values()[numerators.shape[1] :]
     alone, of_pairs = estimates[: numerators.shape[1]], estimates[numerators.shape[1] :]

@@ -1,4 +1,4 @@
-"""Corpus figures of scores: means, errors by kind, and clinical figures. Unscored pairs are counted but enter none."""
+"""Corpus figures of scores: means, errors by kind, and clinical figures. Unscored pairs are counted, but enter no figure."""
 
 from array import array
 from collections import Counter
@@ -68,7 +68,7 @@ class Summary:
             self.add(result)
 
     def add(self, result: PairResult) -> None:
-        """Count one more."""
+        """Count one result."""
         outcome = result.outcome  # once, since a packed one is unpacked each time
         self.scores.append(result.crimson_score)
         self.n_repaired += bool(result.repairs)
@@ -140,7 +140,7 @@ class Summary:
 
 
 def urgent_missed(outcome: Outcome) -> int:
-    """Urgent findings of a reference report that the candidate lacks."""
+    """Number of urgent reference findings that are missing."""
     return sum(finding.level in _URGENT for finding in outcome.missing)
 
 
@@ -289,7 +289,7 @@ def age_band(pair: ReportPair) -> str:
 
 
 def sex(pair: ReportPair) -> str:
-    """The patient's sex: female, male, what else is written, or unknown."""
+    """The patient's sex: female, male, any other text as written, or unknown."""
     written = (pair.context and pair.context.sex or UNKNOWN).strip()
     return _SEXES.get(written.lower(), written)
 

@@ -135,7 +135,7 @@ def clinical_table(section: Section) -> TextTable:
 
 
 def subgroup_tables(section: Section) -> list[TextTable]:
-    """The means and the clinical figures of each subgroup, one table for each way of splitting the pairs up."""
+    """The means and the clinical figures of each subgroup, one table per way of grouping the pairs."""
     shown = ["crimson_score", *CLINICAL_FIGURES]
     titles = ["Mean score", *(figure.title for figure in CLINICAL_FIGURES.values())]
     return [
@@ -218,7 +218,7 @@ def agreement_tables(found: JudgeAgreement) -> list[TextTable]:
 
 
 def error_table(section: Section) -> TextTable:
-    """Errors per scored pair by type and by clinical significance: the numbers of the figures of errors."""
+    """Errors per scored pair by type and by clinical significance: the numbers in the plots of errors."""
     counts = {
         name: summary.errors_by_type
         | {

@@ -1,6 +1,7 @@
 """Statistics: against SciPy, cases by hand, and simulation."""
 
 import math
+import warnings
 from itertools import product
 
 import numpy as np
@@ -145,8 +146,11 @@ def test_agreement():
     assert found.kendall == pytest.approx(5 / math.sqrt(6 * 5))  # five pairs agree, one is tied in b
     assert found.difference.value == pytest.approx(0.075)
     assert (found.difference.n, found.difference.n_left_out, found.n_within) == (4, 1, 3)
-    for constant in ([0.5] * 5, [NAN] * 5):
-        assert math.isnan(agreement(constant, b).kendall)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for constant in ([0.5] * 5, [NAN] * 5):
+            for pair in ((constant, b), (b, constant)):
+                assert all(math.isnan(own) for own in agreement(*pair)[:3])
 
 
 @pytest.mark.parametrize(
@@ -192,6 +196,7 @@ def test_without_a_common_pair_there_is_no_p_value():
     (found,) = compare_systems({"a": [1.0, NAN], "b": [NAN, 1.0]})
     assert math.isnan(found.p_value)
     assert math.isnan(found.adjusted_p_value)
+    assert math.isnan(found.effect_size)
     assert (found.difference.n, found.difference.n_left_out) == (0, 2)
 
 

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent
 
 
 def renderer(*folders: Path) -> Callable[..., str]:
-    """A function that fills in a template of this package or of other folders: it takes its name, and its values as keywords."""
+    """A function that renders a template of this package or of `folders`, from its name and values as keywords."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader([*folders, FOLDER / "templates"]),
         autoescape=True,

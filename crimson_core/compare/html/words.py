@@ -1,4 +1,4 @@
-"""Words that pages use: data, and the few phrases that depend on a number."""
+"""Words of the pages, and phrases that depend on a number."""
 
 SIGNIFICANCE = {
     "urgent": "urgent",
