@@ -133,6 +133,25 @@ def ratio_intervals(
     return _resample(numerators, denominators, groups, seed, resamples).estimates()
 
 
+def compare_systems(
+    scores: Mapping[str, Sequence[float]], groups: Sequence[Any] | None = None, *, seed: int = 0
+) -> list[Comparison]:
+    """Compare each pair of systems over the same units.
+
+    Args:
+        scores: By system name, one value per unit in the same order for all; NaN if there is none.
+        groups: The group of each unit; None if each unit is its own group.
+        seed: Seed of the resamples and signs.
+
+    Raises:
+        InputError: The systems have unequal numbers of values.
+    """
+    import numpy as np
+
+    nothing = np.empty((len(next(iter(scores.values()), ())), 0))
+    return intervals_and_comparisons(nothing, nothing, scores, groups, seed=seed)[1]
+
+
 def intervals_and_comparisons(
     numerators: "np.ndarray",
     denominators: "np.ndarray",
@@ -141,18 +160,7 @@ def intervals_and_comparisons(
     *,
     seed: int = 0,
 ) -> tuple[list[Estimate], list[Comparison]]:
-    """`ratio_intervals`, and every two systems compared over the same units: from the same resamples, since drawing takes time.
-
-    Args:
-        numerators: As for `ratio_intervals`.
-        denominators: As for `ratio_intervals`.
-        scores: By system name, one value per unit in the same order for all; NaN if there is none.
-        groups: The group of each unit; None if each unit is its own group.
-        seed: Seed of the resamples and signs.
-
-    Raises:
-        InputError: The systems have unequal numbers of values.
-    """
+    """`ratio_intervals` and `compare_systems` on the same units and resamples, because drawing takes the time."""
     import numpy as np
 
     if len({len(values) for values in scores.values()}) > 1:
@@ -164,6 +172,8 @@ def intervals_and_comparisons(
     for column, (a, b) in enumerate(pairs):
         differences[:, column] = np.round(columns[a] - columns[b], _DIGITS)
     above, below = np.hstack([numerators, differences]), np.hstack([denominators, np.ones_like(differences)])
+    if not above.shape[1]:
+        return [], []
     resampled = _resample(above, below, groups, seed, RESAMPLES)
     estimates, bootstrap_p_values = resampled.estimates(), resampled.p_values()[numerators.shape[1] :]
     alone, of_pairs = estimates[: numerators.shape[1]], estimates[numerators.shape[1] :]

@@ -14,20 +14,15 @@ from crimson_core import InputError
 from crimson_core.compare.statistics import (
     agreement,
     bca_interval,
+    compare_systems,
     corrected,
     holm,
-    intervals_and_comparisons,
     mean_interval,
     ratio_intervals,
     sign_flip_p_values,
 )
 
 NAN = float("nan")
-
-
-def compare_systems(scores, groups=None):
-    nothing = np.empty((len(next(iter(scores.values()))), 0))
-    return intervals_and_comparisons(nothing, nothing, scores, groups)[1]
 
 
 def test_the_interval_is_about_that_of_the_normal_distribution_where_that_holds():
@@ -104,6 +99,20 @@ def test_intervals_and_p_values_are_scipys_within_the_noise_of_resampling():
     assert (ours.low, ours.high) == pytest.approx(tuple(ratio.confidence_interval), abs=0.002)
 
 
+def test_a_skewed_ratio_has_scipys_interval_which_leans_to_one_side():
+    a = np.array([0.0] * 9 + [1, 1, 2, 5, 12])
+    b = np.array([1.0, 2] * 7)
+
+    def ratio(x, y, axis):
+        return x.sum(axis) / y.sum(axis)
+
+    theirs = stats.bootstrap((a, b), ratio, paired=True, vectorized=True, method="BCa", rng=5).confidence_interval
+    (ours,) = ratio_intervals(a[:, None], b[:, None])
+    assert ours.method == "BCa"
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs), rel=0.06)
+    assert ours.high - ours.value > 2 * (ours.value - ours.low)
+
+
 def test_a_ratio_of_sums_by_hand():
     numerators = np.array([[1.0, 0.0], [0.0, 0.0], [2.0, np.nan]])
     denominators = np.array([[1.0, 0.0], [2.0, 3.0], [2.0, 1.0]])
@@ -126,6 +135,8 @@ def test_patients_are_resampled_and_flipped_as_one():
 def test_the_effect_size_is_cohens_dz():
     (found,) = compare_systems({"a": [0.1, 0.2, 0.3, 0.6], "b": [0.0] * 4})
     assert found.effect_size == pytest.approx(0.3 / math.sqrt((0.04 + 0.01 + 0 + 0.09) / 3))
+    (two,) = compare_systems({"a": [0.5, 0.3], "b": [0.4, 0.0]})
+    assert two.effect_size == pytest.approx(0.2 / math.sqrt(0.02))
     (same,) = compare_systems({"a": [0.5, 0.2], "b": [0.5, 0.2]})
     assert same.effect_size == 0
     (shifted,) = compare_systems({"a": [0.5, 0.2], "b": [0.4, 0.1]})
@@ -166,6 +177,12 @@ def test_few_or_equal_scores(scores, expected):
     assert mean_interval(scores)[:5] == pytest.approx(expected, nan_ok=True)
 
 
+def test_two_scores_are_enough_for_an_interval_and_one_system_for_no_comparison():
+    found = mean_interval([0.25, 0.75])
+    assert (found.low, found.high, found.n_resampled) == (0.25, 0.75, 2)
+    assert compare_systems({"a": [0.25, 0.75]}) == []
+
+
 def test_unscored_pairs_are_left_out_of_a_comparison_and_counted():
     (found,) = compare_systems({"a": [1.0, NAN, 0.5, 0.2, NAN], "b": [0.0, 1.0, 0.5, 0.4, NAN]})
     assert found.systems == ("a", "b")
@@ -190,6 +207,10 @@ def test_a_clear_difference_of_many_pairs_has_a_small_p_value_and_noise_has_not(
     assert better.p_value < 0.001
     assert better.wins == 300
     assert same.p_value > 0.01
+    (found,) = compare_systems({"a": 0.5 + scores / 100, "b": np.zeros(300)})
+    assert found.p_value == found.bootstrap_p_value == pytest.approx(1 / 10_000), (
+        "the least that 9,999 resamples can show"
+    )
 
 
 def test_without_a_common_pair_there_is_no_p_value():
