@@ -483,7 +483,8 @@ def test_all_guesses_are_those_that_come_one_by_one():
     def guesses():
         drafts = Drafts(lambda text: [ord(c) for c in text], lambda ids: "", False)
         drafter = drafts.row({"a": "It is the same as it was, and so it stays."}, list(b"It is what it was."))
-        drafter.wrote(list(b'{"a":"It is'), 0)
+        for token in b'{"a":"It is':
+            drafter.wrote([token], 0)
         return drafter.guesses(64)
 
     one_by_one, at_once = guesses(), guesses()
@@ -495,6 +496,15 @@ def test_all_guesses_are_those_that_come_one_by_one():
     assert len(expected) > 5
     assert guesses().all(3, frozenset()) == expected[:3] and guesses().all(0, frozenset()) == []
     assert guesses().all(100, {expected[1]}) == expected[:2]
+
+
+def test_a_guess_has_to_bring_more_than_turns_bring_on_average():
+    drafts = Drafts(list, str, False)
+    few, many = drafts.least_chance(16), drafts.least_chance(256)
+    assert 0 < few < many < 1, "in a pass of many rows a turn costs less"
+    for _ in range(1000):
+        drafts.took_turn(4, 4)
+    assert many < drafts.least_chance(256), "the better guesses come true, the more a further one has to bring"
 
 
 def test_rules_that_break_on_a_pair_cost_time_alone(monkeypatch):

@@ -6,6 +6,7 @@ the pair's prompt, and outputs that are finished) and guesses that they go on as
 """
 
 import json
+from array import array
 from collections import deque
 from collections.abc import Callable, Sequence, Set
 from os.path import commonprefix
@@ -22,7 +23,7 @@ _INSTRUCTIONS = 256  # tokens that prompts have in common at their end, from whi
 _MOST = 32  # guesses at a time
 # What a pass costs itself, and what it costs to have one row more in it, whose cache has to be read; as tokens on their way
 # through the layers, on a CPU and on an accelerator.
-_PASS = 8, 256
+_PASS = 16, 256
 _ROW = 0, 3
 # Of JSON, as models write it.
 _LAYOUTS: tuple[dict[str, Any], ...] = ({"separators": (",", ":")}, {}, {"indent": 2}, {"indent": 4})
@@ -32,43 +33,57 @@ _START = -1  # stands for the start of an output
 class Text:
     """Token ids in which endings can be found.
 
+    A place is a number of tokens: those before it. Places are chained, since lists of them would keep Python's garbage
+    collector busy.
+
     Attributes:
         tokens: Their ids.
-        places: Behind each token and, by a number for both, each two tokens.
+        last: The last place behind each token and, by a number for both, each two tokens.
     """
 
     def __init__(self, tokens: Sequence[int] = ()) -> None:
         self.tokens: list[int] = []
-        self.places: dict[int | None, list[int]] = {}
+        self.last: dict[int, int] = {}
+        self._earlier = (
+            array("i", (0,)),
+            array("i", (0, 0)),
+        )  # by place: the one before, behind the same token, the same two
         self.extend(tokens)
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Add what follows."""
-        places, place = self.places, len(self.tokens)
+        last, (ones, twos), place = self.last, self._earlier, len(self.tokens)
         before = self.tokens[-1] if self.tokens else None
         self.tokens += tokens
         for token in tokens:
             place += 1
-            both = None if before is None else _two(before, token)
-            for ending in (token, both):  # nobody looks for what ends with None
-                found = places.get(ending)
-                if found is None:
-                    places[ending] = [place]
-                else:
-                    found.append(place)
+            ones.append(last.get(token, 0))
+            last[token] = place
+            if before is not None:
+                both = _two(before, token)
+                twos.append(last.get(both, 0))
+                last[both] = place
             before = token
 
-    def longest(self, places: Sequence[int], ending: Sequence[int]) -> tuple[int, int]:
-        """How many of the last tokens of `ending` stand together before one of some places, and the last such place."""
-        tokens, best = self.tokens, (0, 0)
-        for place in reversed(places[-_PLACES:]):
-            if place == len(tokens):
-                continue
-            length, most = 1, min(_LONGEST, place, len(ending))
-            while length < most and tokens[place - 1 - length] == ending[-1 - length]:
-                length += 1
-            if length > best[0]:
-                best = length, place
+    def longest(self, place: int, ending: Sequence[int], both: bool) -> tuple[int, int]:
+        """How many of the last tokens of `ending` stand together before a place, and the last such place.
+
+        Args:
+            place: The last one behind the last token of `ending`, or behind the last two.
+            ending: Token ids.
+            both: Whether it is behind two.
+        """
+        tokens, earlier, best = self.tokens, self._earlier[both], (0, 0)
+        for _ in range(_PLACES):
+            if place != len(tokens):
+                length, most = 1 + both, min(_LONGEST, place, len(ending))
+                while length < most and tokens[place - 1 - length] == ending[-1 - length]:
+                    length += 1
+                if length > best[0]:
+                    best = length, place
+            place = earlier[place]
+            if not place:
+                break
         return best
 
 
@@ -82,10 +97,11 @@ def find(texts: Sequence[Text], ending: Sequence[int]) -> tuple[int, int, int]:
     if not ending:
         return best
     last = ending[-1]
-    for key in (_two(ending[-2], last), last) if len(ending) > 1 else (last,):
+    for both in (True, False) if len(ending) > 1 else (False,):
+        key = _two(ending[-2], last) if both else last
         for n, text in enumerate(texts):
-            if (places := text.places.get(key)) is not None:
-                length, place = text.longest(places, ending)
+            if (place := text.last.get(key)) is not None:
+                length, place = text.longest(place, ending, both)
                 if length > best[1]:
                     best = n, length, place
         if best[1]:
@@ -115,6 +131,7 @@ class Drafts:
         self._instructions = Text()
         self.finished: deque[Text] = deque(maxlen=_FINISHED)
         self._tried: dict[tuple[int, int], tuple[float, float]] = {}
+        self._turns, self._written, self._guessed = 1, 1, 0
 
     def row(self, guess: dict[str, Any], prompt: Sequence[int]) -> "Drafter":
         """Who guesses for a row, given a guess at all that it will say."""
@@ -144,12 +161,21 @@ class Drafts:
             _LAYOUTS, key=lambda layout: _common(text, json.dumps(drafter.guess, ensure_ascii=False, **layout))
         )
 
-    def worth(self, chance: float, rows: int) -> bool:
-        """Whether a guess that comes true with this chance saves more than it costs.
+    def least_chance(self, rows: int) -> float:
+        """The chance from which on a guess is worth its way through the layers, in a pass of so many rows.
 
-        It costs a token's way through the layers, and saves the row its share of a pass and a token of the next one.
+        A row's turn costs its share of a pass, what the row itself costs, and each token that goes through the layers. A guess is
+        worth it if it brings more tokens for its cost than turns do on average, which is where most come for all that
+        is spent.
         """
-        return chance * (self._pass / rows + self._row + 1) > 1
+        turn = self._pass / rows + self._row + 1
+        return self._written / (turn * self._turns + self._guessed)
+
+    def took_turn(self, guessed: int, written: int) -> None:
+        """Count a row's turn."""
+        self._turns += 1
+        self._guessed += guessed
+        self._written += written
 
     def chance(self, source: int, length: int) -> float:
         """How likely a guess comes true, from a kind of text in which so many tokens were found together."""
@@ -178,6 +204,7 @@ class Drafter:
     def wrote(self, tokens: Sequence[int], agreed: int) -> None:
         """Take note of what was written, of which the first `agreed` tokens had been guessed."""
         self._own.extend(tokens)
+        self._drafts.took_turn(len(self._followed), len(tokens))
         for place, grounds in enumerate(self._followed[: agreed + 1]):
             if grounds is not None:
                 self._drafts.learn(*grounds, place < agreed)
@@ -198,7 +225,8 @@ class Guesses:
     """
 
     def __init__(self, drafts: Drafts, texts: list[Text], ending: list[int], rows: int) -> None:
-        self._drafts, self._texts, self._ending, self._rows = drafts, texts, ending, rows
+        self._drafts, self._texts, self._ending = drafts, texts, ending
+        self._least = drafts.least_chance(rows)
         self.grounds: list[tuple[int, int] | None] = []
         self._chance = 1.0
         self._text, self._place, self._length = 0, 0, 0
@@ -208,7 +236,7 @@ class Guesses:
         if len(self.grounds) >= _MOST or not self._look():
             return None
         chance = self._chance * self._drafts.chance(*self._ground)
-        return self._texts[self._text].tokens[self._place] if self._drafts.worth(chance, self._rows) else None
+        return self._texts[self._text].tokens[self._place] if chance > self._least else None
 
     def all(self, most: int, ends: Set[int]) -> list[int]:
         """All guesses that are worth it, up to so many and up to the first that ends the output."""
@@ -219,7 +247,7 @@ class Guesses:
         for token in tokens[self._place : self._place + min(most, _MOST)]:
             length = min(self._length + len(guessed), 8)
             self._chance *= self._drafts.chance(source, length)
-            if not self._drafts.worth(self._chance, self._rows):
+            if self._chance <= self._least:
                 break
             self.grounds.append((source, length))
             guessed.append(token)
