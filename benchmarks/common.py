@@ -15,8 +15,9 @@ from crimson_core import CrimsonScorer, make_pairs
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair
 from crimson_core.run.files import written_whole
+from crimson_core.run.pairs import pairs_from_rows
 from crimson_core.run.scorer import PairResult
-from crimson_core.run.tables import column_names, pairs_from_rows, read_rows
+from crimson_core.run.tables import column_names, read_rows
 from training.command import run as command_line
 
 CANDIDATES = ("C1", "C2")  # of a RadPref case

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from crimson_core.compare.section import Systems, name_systems
 from crimson_core.errors import InputError
-from crimson_core.run.tables import align_systems
+from crimson_core.run.pairs import align_systems
 from space.settings import Settings
 from space.uploads import UploadedTable, checked_pairs
 

@@ -6,7 +6,8 @@ import gradio as gr
 
 from crimson_core import CrimsonError, InputError, PairResult, ReportPair, make_pairs
 from crimson_core.compare.html.pair import pair_html
-from crimson_core.run.tables import pairs_from_rows, read_rows
+from crimson_core.run.pairs import pairs_from_rows
+from crimson_core.run.tables import read_rows
 from space.judging import explained, judge_in_turns, scorer_for
 from space.parts import PRIVATE, PairTab, html, judge_choice, privacy_text, refused
 from space.settings import Settings

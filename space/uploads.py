@@ -10,8 +10,9 @@ import gradio as gr
 
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import ReportPair
+from crimson_core.run.pairs import pairs_from_rows
 from crimson_core.run.parquet import Limits
-from crimson_core.run.tables import READABLE, Rows, column_names, pairs_from_rows, read_rows
+from crimson_core.run.tables import READABLE, Rows, column_names, read_rows
 from space.settings import Settings
 
 _EXAMPLES_FOLDER = Path(__file__).parent.parent / "examples"

@@ -31,7 +31,7 @@ from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption
 from crimson_core.compare.leaderboard.config import parse_config
 from crimson_core.compare.section import name_systems
 from crimson_core.errors import InputError
-from crimson_core.run.tables import BY_OPTION
+from crimson_core.run.pairs import BY_OPTION
 
 
 def compare(

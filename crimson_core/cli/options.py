@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, TextIO
 
@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 
 from crimson_core.errors import InputError, InputWarning
-from crimson_core.run.tables import Rows, column_names
 
 # Exit statuses beside 0 and 2; 1 is Python's own for a crash.
 UNSCORED, INTERRUPTED = 3, 130
@@ -115,15 +114,14 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def columns_by_role(rows: Rows, fixed: dict[str, str], **optional: str | None) -> dict[str, str]:
+def columns_by_role(have: Sequence[str], fixed: dict[str, str], **optional: str | None) -> dict[str, str]:
     """Role -> column.
 
     Args:
-        rows: The file's rows.
+        have: The file's columns.
         fixed: Required columns, by role.
         **optional: Columns by role; None stands for the column with the role's name, if it exists.
     """
-    have = column_names(rows)
     return fixed | {role: name or role for role, name in optional.items() if name or role in have}
 
 

@@ -1,17 +1,18 @@
 """`crimson score`: scores the report pairs of a file."""
 
-import json
 import os
-import shutil
+import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as Grid
 
 from crimson_core.cli.options import (
     INTERRUPTED,
@@ -41,23 +42,22 @@ from crimson_core.cli.options import (
     told_once_and_short,
     wanted,
 )
+from crimson_core.cli.results import ENDINGS, Output
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption, store_line, store_path
-from crimson_core.compare.exports import pairs_csv
+from crimson_core.compare.parts import json_line, part_of
 from crimson_core.compare.summary import Summary
-from crimson_core.errors import CrimsonError, InputError
+from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair
 from crimson_core.run.accelerate import AccelerateJudge, launched
-from crimson_core.run.files import check_writable, opened_private, written_whole
+from crimson_core.run.pairs import TablePairs
 from crimson_core.run.scorer import CrimsonScorer, PairResult
 from crimson_core.run.tables import (
-    Rows,
+    Table,
+    first_rows,
     guess_ending,
-    match_columns,
-    pairs_from_rows,
-    parse_rows,
-    read_rows,
-    without_blank_rows,
-    write_parquet,
+    open_table,
+    parse_table,
+    with_names,
 )
 
 _STANDARD = "-"  # the file that is standard input or output
@@ -144,23 +144,18 @@ def score(
     if launched() and os.environ["RANK"] != "0":
         AccelerateJudge(judge, **options).serve()
         return
-    if output and str(output) != _STANDARD and output.suffix.lower() not in _ENDINGS:
+    if output and str(output) != _STANDARD and output.suffix.lower() not in ENDINGS:
         raise InputError(
-            f"output {output} has an unknown ending. Give one of {', '.join(filter(None, _ENDINGS))}, or none."
+            f"output {output} has an unknown ending. Give one of {', '.join(filter(None, ENDINGS))}, or none."
         )
     optional = {"id": id_column, "age": age_column, "sex": sex_column, "indication": indication_column}
-    source = "standard input" if str(file) == _STANDARD else file.name
     with told_once_and_short(strict):
-        rows = _read(file, source, separator, encoding)
+        table = _table(file, separator, encoding)
         names = [reference_column, prediction_column, *(name or role for role, name in optional.items())]
-        rows = match_columns(rows, names, source)[:limit]
-        kept_rows = without_blank_rows(rows) if fill_missing else rows
-        columns = columns_by_role(
-            kept_rows, {"reference": reference_column, "prediction": prediction_column}, **optional
-        )
-        pairs = pairs_from_rows(kept_rows, columns, source, fill_missing=fill_missing)
-        n_blank = len(rows) - len(kept_rows)
-        del rows, kept_rows  # the pairs hold what is judged of them
+        table = with_names(table, names) if limit is None else first_rows(with_names(table, names), limit)
+        fixed = {"reference": reference_column, "prediction": prediction_column}
+        columns = columns_by_role(table.columns, fixed, **optional)
+        read = TablePairs(table, columns, fill_missing=fill_missing)
     kept_in = store_path(store, no_store, retry_failures)
     to_standard = output is not None and str(output) == _STANDARD
     if to_standard:
@@ -177,216 +172,84 @@ def score(
     else:
         scorer = CrimsonScorer(judge, workers=workers, **kept, **options)
 
-    # A judge that answers in the order of the pairs needs no results to be held: they stand in the output, and are counted.
-    streaming = scorer.keeps_order and not to_standard and (output is None or output.suffix.lower() not in _WRITERS)
-    counts, shown_first = Summary(), []
-    results: list[PairResult] = []
-    n_done, interrupted = 0, False
-    with _Output(output, file, lambda: scorer.stored(pairs)) as out:
+    # A judge that answers in the order of the pairs needs neither pairs nor results to be held: they stand in the files, and are
+    # counted. The others need both.
+    streaming = scorer.keeps_order
+    pairs: TablePairs | list[ReportPair] = read if streaming else list(read)
+    summary, shown = Summary(), list[PairResult]()
+    interrupted = False
+    with Output(output, file, lambda: scorer.stored(pairs), len(pairs)) as out:
         try:
-            for result in scorer.stream(pairs, progress=wanted(progress)):
-                n_done, last = n_done + 1, result
-                if not streaming:
-                    results.append(result.packed())
-                out.write(result)
-                if streaming:
-                    counts.add(result)
-                    if n_done <= _MOST_ROWS:
-                        shown_first.append(result)
+            each = partial(part_of, keep=_MOST_ROWS if streaming else None)
+            for part in scorer.stream_in_parts(pairs, each, progress=wanted(progress), total=len(pairs)):
+                with _undisturbed():
+                    out.write(part.lines)
+                    if to_standard and streaming:
+                        sys.stdout.buffer.write(part.lines)
+                    summary.merge(part.summary)
+                    shown += part.kept
         except KeyboardInterrupt:
             interrupted = True
-            if n_done:
-                out.catch_up(n_done, last)
-            if streaming and counts.n_pairs < n_done:
-                counts.add(last)
         if not streaming:
-            results = scorer.checked_together(pairs, results)
-            counts, shown_first = Summary(results), results[:_MOST_ROWS]
+            results = scorer.checked_together(cast(Sequence[ReportPair], pairs), shown)
+            summary, shown = Summary(results), results[:_MOST_ROWS]
         if not interrupted:
             out.finish(None if streaming else results, scorer.signature)
             if isinstance(scorer.judge, AccelerateJudge):
                 scorer.judge.close()  # where the run broke off, the launcher ends the other processes
 
+    if to_standard and not streaming:
+        sys.stdout.buffer.writelines(json_line(result).encode() for result in results)
     context_columns = [column for role, column in columns.items() if role in CONTEXT_FIELDS]
-    if to_standard:
-        print("".join(_json_line(result) + "\n" for result in results), end="")
-    empty = _empty_reports(pairs, n_blank)
     _print_results(
-        shown_first, counts, scorer.signature, context_columns, scorer.store, empty, console(stderr=to_standard)
+        shown,
+        summary,
+        scorer.signature,
+        context_columns,
+        scorer.store,
+        _without_words(read),
+        console(stderr=to_standard),
     )
     if interrupted:
-        print(f"Interrupted: {counts.n_pairs} of {len(pairs)} pairs were judged.", file=sys.stderr)
+        print(f"Interrupted: {summary.n_pairs} of {len(pairs)} pairs were judged.", file=sys.stderr)
         if scorer.store:
             print("They are in the store: run the same command again to go on.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
-    if counts.failures:
+    if summary.failures:
         raise typer.Exit(UNSCORED)
 
 
-def _read(file: Path, source: str, separator: str | None, encoding: str | None) -> Rows:
+def _table(file: Path, separator: str | None, encoding: str | None) -> Table:
     if str(file) != _STANDARD:
-        return read_rows(file, separator, encoding)
+        return replace(open_table(file, separator, encoding), source=file.name)
     data = sys.stdin.buffer.read()
-    return parse_rows(data, guess_ending(data), source, separator, encoding)
+    return parse_table(data, guess_ending(data), "standard input", separator, encoding)
 
 
-def _empty_reports(pairs: list[ReportPair], blank_rows: int) -> str:
+def _without_words(read: TablePairs) -> str:
     """Counts of empty reports and blank rows for the summary; an empty string if there are none."""
     counts = {
-        "empty reference": sum(not pair.reference.strip() for pair in pairs),
-        "empty prediction": sum(not pair.candidate.strip() for pair in pairs),
-        "blank row left out": blank_rows,
+        "empty reference": read.n_empty["reference"],
+        "empty prediction": read.n_empty["prediction"],
+        "blank row left out": read.n_blank,
     }
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
 
 
-class _Output:
-    """The output of a run: JSON lines, written as pairs are done, sorted at the end, and kept if the run is interrupted.
-
-    Until the end they are in `<output>.partial`, so that a file with the final name is always complete. What an earlier run
-    left there is overwritten only if `stored` yields it, that is, if it is in the store. New files are readable by their
-    owner only, since findings quote reports; the mode of a replaced file is kept.
-    """
-
-    def __init__(self, output: Path | None, source: Path, stored: Callable[[], Iterable[PairResult]]) -> None:
-        self.output = output
-        if output is None:
-            return
-        check_writable(output)
-        self.output = output = output.resolve()  # a link is kept, and its target is written
-        if output.exists() and source.exists() and output.samefile(source):
-            raise InputError(
-                f"output {output} is the file of the reports, which would be overwritten. Give another path."
-            )
-        self.partial = output.with_name(output.name + ".partial")
-        try:
-            self.file = opened_private(self.partial)
-        except OSError as error:
-            raise InputError(f"{self.partial} cannot be written: {error.strerror}. Give another path.") from None
-        if not _locked(self.file, self.partial):
-            self.file.close()
-            raise InputError(f"{self.partial} is being written by another run. Wait for it, or give another path.")
-        if not _is_in_store(self.partial.read_text(encoding="utf-8", errors="replace"), stored):
-            self.file.close()
-            raise InputError(
-                f"{self.partial} contains the results of an interrupted run. Move it away or delete it, then run again."
-            )
-        self.file.truncate(0)
-        self.n_written = 0
-
-    def __enter__(self) -> "_Output":
-        return self
-
-    def write(self, result: PairResult) -> None:
-        """Add one pair."""
-        if self.output:
-            with self._writing():
-                self.file.write(_json_line(result) + "\n")  # at once, so that no interrupt cuts the line
-                self.file.flush()
-            self.n_written += 1
-
-    def catch_up(self, n_done: int, last: PairResult) -> None:
-        """Write the last of `n_done` pairs, if an interrupt left it unwritten."""
-        if not self.output:
-            return
-        with self._writing():
-            self.file.flush()  # in case the interrupt came before
-            with self.partial.open(encoding="utf-8") as lines:
-                self.n_written = sum(1 for _ in lines)
-        if self.n_written < n_done:
-            self.write(last)
-
-    def finish(self, results: list[PairResult] | None, signature: str) -> None:
-        """Give the file its final name: with these results in the format of its ending, or, for None, as it was written."""
-        if not self.output:
-            return
-        with self._writing():
-            if results is not None:
-                write = _WRITERS.get(self.output.suffix.lower(), _write_lines)
-                with written_whole(self.output, binary=True, private=True) as file:
-                    write(results, signature, file)
-                self.partial.unlink()
-            else:
-                os.fsync(self.file.fileno())
-                if self.output.exists():
-                    shutil.copymode(self.output, self.partial)
-                os.replace(self.partial, self.output)
-
-    def __exit__(self, *_: object) -> None:
-        if not self.output:
-            return
-        with self._writing():
-            self.file.close()
-        if self.partial.exists():
-            if self.n_written:
-                print(f"The pairs that were judged are kept in {self.partial}.", file=sys.stderr)
-            else:
-                self.partial.unlink()
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise CrimsonError(f"output {self.output} cannot be written: {error.strerror}.") from None
-
-
-def _locked(file: IO[str], path: Path) -> bool:
-    """Lock a file for this process; False if another one has locked it, or has just renamed it."""
-    with suppress(ImportError):  # Windows has no such locks
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return os.path.samestat(os.fstat(file.fileno()), path.stat())
-        except OSError:
-            return False
-    return True
-
-
-def _is_in_store(lines: str, stored: Callable[[], Iterable[PairResult]]) -> bool:
-    """Whether everything in the lines of an earlier run is in the store."""
-    if not lines:
-        return True
-    whole, _, _ = lines.rpartition("\n")  # a kill may cut the last line, whose pair was stored before
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, which is short."""
+    came: list[int] = []
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is signal.default_int_handler:  # and not ignored
+        signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
     try:
-        records = [json.loads(line) for line in whole.split("\n")]
-        evaluations = {record["index"]: record["raw_evaluation"] for record in records}
-    except (ValueError, KeyError, TypeError):
-        return False  # no lines of ours
-    for result in stored():
-        if result.index in evaluations and evaluations[result.index] in (None, result.evaluation):
-            del evaluations[result.index]
-    return not evaluations
-
-
-def _write_parquet(results: list[PairResult], _: str, file: IO[bytes]) -> None:
-    write_parquet([result.as_dict() for result in results], file)
-
-
-def _write_lines(results: list[PairResult], _: str, file: IO[bytes]) -> None:
-    file.writelines((_json_line(result) + "\n").encode() for result in results)
-
-
-def _write_json(results: list[PairResult], _: str, file: IO[bytes]) -> None:
-    file.write(("[\n" + ",\n".join(map(_json_line, results)) + "\n]\n").encode())
-
-
-def _write_csv(results: list[PairResult], signature: str, file: IO[bytes]) -> None:
-    file.write(pairs_csv({"": results}, signature).encode())
-
-
-def _write_tsv(results: list[PairResult], signature: str, file: IO[bytes]) -> None:
-    file.write(pairs_csv({"": results}, signature, "\t").encode())
-
-
-# Formats of a finished file; other endings stay JSON lines.
-_WRITERS = {".parquet": _write_parquet, ".json": _write_json, ".csv": _write_csv, ".tsv": _write_tsv}
-_ENDINGS = ("", ".jsonl", *_WRITERS)
-
-
-def _json_line(result: PairResult) -> str:
-    return json.dumps(result.as_dict(), ensure_ascii=False)
+        yield
+    finally:
+        if usual is signal.default_int_handler:
+            signal.signal(signal.SIGINT, usual)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _print_results(
@@ -398,7 +261,7 @@ def _print_results(
     empty: str,
     out: Console,
 ) -> None:
-    table = Table("row", box=None, pad_edge=False, header_style="bold")
+    table = Grid("row", box=None, pad_edge=False, header_style="bold")
     table.add_column("id", no_wrap=True, overflow="ellipsis", max_width=40)
     for header in ("score", *_SHORT.values()):
         table.add_column(header, justify="right")

@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 from crimson_core.compare.leaderboard.run import Leaderboard
 from crimson_core.compare.section import Section
@@ -120,20 +120,23 @@ def pairs_csv(systems: Mapping[str, Sequence[PairResult]], signature: str, separ
         separator: Separator between cells.
     """
     out = io.StringIO()
+    write_pairs_csv(pair_records(systems, signature), signature, out, separator, named=any(systems))
+    return out.getvalue()
+
+
+def write_pairs_csv(
+    found: Iterable[Mapping[str, Any]], signature: str, out: IO[str], separator: str = ",", *, named: bool = False
+) -> None:
+    """Write records of results (`PairResult.as_dict`, with a `system` if `named`) as `pairs_csv` does."""
     writer = csv.writer(out, delimiter=separator, lineterminator="\n")
-    named = any(systems)
     head = ["row", "id", "crimson_score", *ERROR_COUNT_KEYS, "failure", "n_repairs", "n_suspicions", "signature"]
     writer.writerow((["system"] if named else []) + head)
-    for name, results in systems.items():
-        for result in results:
-            outcome = result.outcome
-            figures: list[Any] = [""] * (1 + len(ERROR_COUNT_KEYS))
-            if outcome is not None:
-                figures = [outcome.terms.score, *outcome.error_counts.values()]
-            cells = [result.index + 1, safe_cell(result.id or ""), *figures]
-            cells += [result.failure or "", len(result.repairs), len(result.suspicions), signature]
-            writer.writerow(([safe_cell(name)] if named else []) + cells)
-    return out.getvalue()
+    for record in found:
+        counts = record["error_counts"] or {}
+        cells = [record["index"] + 1, safe_cell(record["id"] or ""), record["crimson_score"]]
+        cells += [*(counts.get(key) for key in ERROR_COUNT_KEYS), record["failure"]]
+        cells += [len(record["repairs"]), len(record["suspicions"]), signature]
+        writer.writerow(([safe_cell(record["system"])] if named else []) + cells)
 
 
 def markdown(board: Leaderboard) -> str:

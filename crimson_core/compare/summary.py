@@ -31,6 +31,12 @@ _SEXES = {"f": "female", "female": "female", "woman": "female", "m": "male", "ma
 Count = tuple[float, float]  # what one pair adds to a numerator and to its denominator
 
 
+_NUMBERS = (
+    *("n_repaired", "n_suspect", "n_unrecognised", "n_urgent", "n_urgent_missed"),
+    *("n_read", "n_failures_read"),
+)
+
+
 class Summary:
     """Figures of results that are counted one by one, so that they need not all be in memory.
 
@@ -93,6 +99,19 @@ class Summary:
             self._counts.extend((result.crimson_score, 1.0))
             for figure in CLINICAL_FIGURES.values():
                 self._counts.extend(figure.count(outcome))
+
+    def merge(self, other: "Summary") -> None:
+        """Add what another one has counted of further results."""
+        self.scores.extend(other.scores)
+        self.failures.update(other.failures)
+        for name in _NUMBERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for kind, n in other.n_errors.items():
+            self.n_errors[kind] += n
+        for kind, levels in other.errors_by_significance.items():
+            self.errors_by_significance[kind].update(levels)
+        if self._counts is not None and other._counts is not None:
+            self._counts.extend(other._counts)
 
     @property
     def n_pairs(self) -> int:

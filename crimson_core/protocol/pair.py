@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import repeat
 from numbers import Real
 from typing import Any
 
@@ -160,24 +161,45 @@ def make_pairs(
     if not columns["predictions"]:
         raise InputError("predictions is empty: there is nothing to score. Give at least one report pair.")
 
+    contexts = columns.get("patient_contexts") or repeat(None)
+    own = columns.get("ids") or repeat(None)
     pairs = []
-    for row, (prediction, reference) in enumerate(zip(columns["predictions"], columns["references"], strict=True)):
-        candidate = check_report(prediction, where("predictions", row))
-        report, context = split_reference(reference, where("references", row))
-        if "patient_contexts" in columns:
-            beside = parse_context(columns["patient_contexts"][row], where("patient_contexts", row))
+    for row, (candidate, report, given, pair_id) in enumerate(
+        zip(columns["predictions"], columns["references"], contexts, own, strict=False)
+    ):
+        context = None
+        # What is fine is passed at once: for millions of pairs, even the name of a place takes long to write.
+        if not _is_text(candidate):
+            candidate = check_report(candidate, where("predictions", row))
+        if not _is_text(report):
+            report, context = split_reference(report, where("references", row))
+        if given is not None:
+            beside = parse_context(given, where("patient_contexts", row))
             if beside and context:
                 raise InputError(
                     f"{where('patient_contexts', row)} is given, and {where('references', row)} contains a context too. "
                     "Give it once."
                 )
             context = beside or context
-        pair_id = columns["ids"][row] if "ids" in columns else None
-        pair_id = None if is_missing(pair_id) else str(pair_id)
-        if pair_id is not None:
-            _check_unicode(pair_id, where("ids", row))
+        if not _is_text(pair_id):
+            pair_id = None if is_missing(pair_id) else str(pair_id)
+            if pair_id is not None:
+                _check_unicode(pair_id, where("ids", row))
         pairs.append(ReportPair(report, candidate, context, pair_id))
     return pairs
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a string of valid Unicode."""
+    if type(value) is not str:
+        return False
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _as_list(column: Any, name: str) -> list[Any]:

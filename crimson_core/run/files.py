@@ -67,8 +67,8 @@ def check_writable(output: Path) -> None:
         raise InputError(f"output {output} cannot be written: there is no permission. Give another path.")
 
 
-def opened_private(path: Path) -> IO[str]:
-    """Open a text file for reading and appending report text; a new file is readable by its owner only.
+def opened_private(path: Path) -> IO[bytes]:
+    """Open a file for reading and appending report text; a new file is readable by its owner only.
 
     Raises:
         OSError: The file cannot be opened, is a link, or belongs to another user, who could read what is written.
@@ -79,4 +79,4 @@ def opened_private(path: Path) -> IO[str]:
     if not stat.S_ISREG(about.st_mode) or (hasattr(os, "getuid") and about.st_uid != os.getuid()):
         os.close(descriptor)
         raise OSError(errno.EPERM, "it is not a regular file of yours", str(path))
-    return os.fdopen(descriptor, "a+", encoding="utf-8", newline="\n")
+    return os.fdopen(descriptor, "a+b")

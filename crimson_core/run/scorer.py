@@ -1,7 +1,6 @@
 """Report pairs -> judge -> scores: order kept, failures counted, nothing dropped."""
 
 import marshal
-import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -9,7 +8,7 @@ from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
-from typing import Any, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from crimson_core.errors import InputError, check_whole
 from crimson_core.judges import Judge, Judgement, load_judge
@@ -28,8 +27,10 @@ from crimson_core.version import __version__
 
 _REPORTS = ("reference", "candidate")
 _EMPTY: dict[str, Callable[[], Any]] = {"repairs": list, "suspicions": list, "unrecognised": list, "usage": dict}
-_TOGETHER = 250  # pairs that the offline judge takes at once
-_MANY = 5_000  # pairs for which it pays to start several processes
+_TOGETHER, _TEXT_TOGETHER = 250, 2**18  # pairs, and characters, that the offline judge takes at once
+_MANY = 5_000  # pairs for which it pays to start several processes; fewer if they are long
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -237,11 +238,32 @@ class CrimsonScorer:
         if isinstance(pairs, Sequence) or not self._is_offline:
             pairs = list(_checked(pairs))
             total = len(pairs)
-        rest = _checked(pairs)
-        first = next(rest, None)
-        if first is None:
-            raise InputError("pairs is empty: there is nothing to score. Give at least one report pair.")
-        return self._results(chain([first], rest), progress, total)
+        pairs = _not_empty(_checked(pairs))
+        answers = _one_by_one(self._in_turn(pairs)) if self._is_offline else self._judged(self._ask, 0, list(pairs))
+        return _closed(answers, _size_of_result if progress else None, total)
+
+    def stream_in_parts(
+        self,
+        pairs: Iterable[ReportPair],
+        each: Callable[[list[PairResult]], T],
+        *,
+        progress: bool = False,
+        total: int | None = None,
+    ) -> Iterator[T]:
+        """Like `stream`, but yield what `each` makes of some results at a time.
+
+        The offline judge's worker processes apply it to what they have judged, and send what it returns.
+
+        Args:
+            pairs: As for `stream`.
+            each: It is pickled.
+            progress: Show a progress bar on standard error.
+            total: How many pairs there are, for the bar, where `pairs` has no length.
+        """
+        if self._is_offline:
+            parts = self._in_turn(_not_empty(_checked(pairs)), each)
+            return (part.made for part in _closed(parts, _size_of_part if progress else None, total))
+        return (each([result]) for result in self.stream(pairs, progress=progress, total=total))
 
     def checked_together(self, pairs: Sequence[ReportPair], results: Sequence[PairResult]) -> list[PairResult]:
         """Sort what `stream` has yielded, and add the suspicions that need a comparison of results."""
@@ -258,13 +280,15 @@ class CrimsonScorer:
             for result in ordered
         ]
 
-    def stored(self, pairs: Sequence[ReportPair]) -> Iterator[PairResult]:
+    def stored(self, pairs: Iterable[ReportPair]) -> Iterator[PairResult]:
         """Yield the results of the stored pairs, in any order; nothing is judged."""
-        if self._stored is not None:
-            seen = self._as_seen(pairs)
-            read = reader()
-            for index, judgement in self._stored.stored([pair for pair, _ in seen]):
-                yield self._result(index, seen[index], judgement, read)
+        if self._stored is None:
+            return
+        read = reader()
+        for start, some in _grouped(pairs):
+            seen = self._as_seen(some)
+            for place, judgement in self._stored.stored([pair for pair, _ in seen]):
+                yield self._result(start + place, seen[place], judgement, read)
 
     @cached_property
     def _asks_a_model(self) -> bool:
@@ -272,10 +296,7 @@ class CrimsonScorer:
 
     def _as_seen(self, pairs: Sequence[ReportPair]) -> list[tuple[ReportPair, list[str]]]:
         """The pairs as the judge sees them, with what was left out: imitated answers, which mislead models only."""
-        seen = [defused(pair) for pair in pairs]
-        if any(left_out for _, left_out in seen) and not self._asks_a_model:
-            return [(pair, []) for pair in pairs]
-        return seen
+        return [defused(pair) if self._asks_a_model else (pair, []) for pair in pairs]
 
     @property
     def keeps_order(self) -> bool:
@@ -287,27 +308,20 @@ class CrimsonScorer:
         # itself, and not in workers of Ray's or with an encoder
         return isinstance(self.judge, OfflineJudge) and self.judge.signature()["judge"] == "offline"
 
-    def _results(self, pairs: Iterable[ReportPair], progress: bool, total: int | None) -> Iterator[PairResult]:
-        # Closing the judge's iterator stops its work at once, whatever stopped ours.
-        answers = self._in_turn(pairs) if self._is_offline else self._judged(self._ask, 0, list(pairs))
-        with closing(answers) as results:
-            yield from _counted(results, total) if progress else results
-
-    def _in_turn(self, pairs: Iterable[ReportPair]) -> Generator[PairResult, None, None]:
-        """The offline judge's results, in groups and in order."""
-        left = iter(pairs)
-        starts = range(0, sys.maxsize, _TOGETHER)
-        later = zip(starts, iter(lambda: list(islice(left, _TOGETHER)), []), strict=False)
-        first = list(islice(later, -(-_MANY // _TOGETHER)))
-        workers = self.workers or (cores() if sum(len(some) for _, some in first) >= _MANY else 1)
+    def _in_turn(
+        self, pairs: Iterable[ReportPair], each: Callable[[list[PairResult]], Any] | None = None
+    ) -> Generator[Any, None, None]:
+        """The offline judge's results, in groups and in order: each group, or a `_Part` with what `each` makes of it."""
+        later = _grouped(pairs)
+        first = list(islice(later, _MANY // _TOGETHER + 1))
+        workers = self.workers or (cores() if len(first) > _MANY // _TOGETHER else 1)
         tasks = chain(first, later)
-        work = _Offline(self)
+        work = _Offline(self, each)
         # The store stays open meanwhile: SQLite tidies up when the last one closes it, which takes longer than judging some pairs.
         with nullcontext() if self.store is None else Store(self.store):
-            chunks = in_processes(work.packed, tasks, workers) if workers > 1 else (work(task) for task in tasks)
-            with closing(chunks):
-                for chunk in chunks:
-                    yield from chunk
+            groups = in_processes(work.packed, tasks, workers) if workers > 1 else (work(task) for task in tasks)
+            with closing(groups):
+                yield from groups
 
     def _ask(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
         return self._stored.judge(pairs) if self._stored else judged(self.judge, pairs)
@@ -366,20 +380,32 @@ class CrimsonScorer:
         return replace(result, evaluation=None, failure=f"suspect: {'; '.join(result.suspicions)}")
 
 
+class _Part(NamedTuple):
+    """What was made of some results, and how many they are, those from a store, and the tokens of the others."""
+
+    made: Any
+    size: tuple[int, int, int]
+
+
 class _Offline:
     """The offline judge at work on a run, some pairs at a time: what it has read in one part it remembers in the next."""
 
-    def __init__(self, scorer: CrimsonScorer) -> None:
-        self._scorer = scorer
+    def __init__(self, scorer: CrimsonScorer, each: Callable[[list[PairResult]], Any] | None) -> None:
+        self._scorer, self._each = scorer, each
 
-    def __call__(self, task: tuple[int, list[ReportPair]]) -> Iterable[PairResult]:
-        results = self._scorer._judged(self._ask, *task)
-        # what is in the store comes first
-        return sorted(results, key=lambda result: result.index) if self._scorer.store else results
+    def __call__(self, task: tuple[int, list[ReportPair]]) -> "Iterable[PairResult] | _Part":
+        results: Iterable[PairResult] = self._scorer._judged(self._ask, *task)
+        if self._scorer.store:  # what is in it comes first
+            results = sorted(results, key=lambda result: result.index)
+        if self._each is None:
+            return results
+        done = list(results)
+        return _Part(self._each(done), (len(done), *_total(done)))
 
-    def packed(self, task: tuple[int, list[ReportPair]]) -> list[PairResult]:
+    def packed(self, task: tuple[int, list[ReportPair]]) -> "list[PairResult] | _Part":
         """The same, for another process."""
-        return [result.packed() for result in self(task)]
+        done = self(task)
+        return done if isinstance(done, _Part) else [result.packed() for result in done]
 
     @cached_property  # in the process that works
     def _ask(self) -> Callable[..., Generator[tuple[int, Judgement], None, None]]:
@@ -390,24 +416,72 @@ class _Offline:
         return StoredJudge(judge, scorer.store, retry_failures=scorer.retry_failures).judge
 
 
-def _counted(results: Iterable[PairResult], total: int | None) -> Iterator[PairResult]:
-    """The results, with a progress bar."""
+def _grouped(pairs: Iterable[ReportPair]) -> Iterator[tuple[int, list[ReportPair]]]:
+    """The pairs in groups that take a fraction of a second, each with the position of its first pair."""
+    start, characters, group = 0, 0, list[ReportPair]()
+    for place, pair in enumerate(pairs):
+        group.append(pair)
+        characters += len(pair.reference) + len(pair.candidate)
+        if len(group) == _TOGETHER or characters >= _TEXT_TOGETHER:
+            yield start, group
+            start, characters, group = place + 1, 0, []
+    if group:
+        yield start, group
+
+
+def _one_by_one(groups: Generator[Iterable[PairResult], None, None]) -> Generator[PairResult, None, None]:
+    with closing(groups):
+        for group in groups:
+            yield from group
+
+
+def _closed(
+    items: Generator[T, None, None], size: Callable[[T], tuple[int, int, int]] | None, total: int | None
+) -> Iterator[T]:
+    """The items; their work is stopped at once if ours is, whatever stopped it. With a `size`, a progress bar is shown."""
+    with closing(items):
+        yield from items if size is None else _counted(items, size, total)
+
+
+def _counted(items: Iterable[T], size: Callable[[T], tuple[int, int, int]], total: int | None) -> Iterator[T]:
     from tqdm.auto import tqdm  # here, since it takes longer to import than pairs to judge
 
     # miniters, smoothing: what is read comes much faster than what is judged, and the speed is that of judging
     with tqdm(total=total, desc="judging", unit="pair", miniters=1, smoothing=0) as bar:
         read, tokens, started = 0, 0, monotonic()
-        for result in results:
-            yield result
-            if result.from_store:
-                read += 1
-                bar.initial = read
-            else:
-                tokens += result.usage.get("completion_tokens", 0)
+        for item in items:
+            yield item
+            count, from_store, more = size(item)
+            read, tokens = read + from_store, tokens + more
+            bar.initial = read
             told = [f"{read} read from the store"] * bool(read)
             told += [f"{tokens / (monotonic() - started):.0f} tokens/s"] * bool(tokens)
             bar.set_postfix_str(", ".join(told), refresh=False)
-            bar.update()
+            bar.update(count)
+
+
+def _size_of_part(part: _Part) -> tuple[int, int, int]:
+    return part.size
+
+
+def _size_of_result(result: PairResult) -> tuple[int, int, int]:
+    return 1, *_total([result])
+
+
+def _total(results: Iterable[PairResult]) -> tuple[int, int]:
+    """How many results are from a store, and the tokens of the others."""
+    read = tokens = 0
+    for result in results:
+        read += result.from_store
+        tokens += 0 if result.from_store else result.usage.get("completion_tokens", 0)
+    return read, tokens
+
+
+def _not_empty(pairs: Iterator[ReportPair]) -> Iterator[ReportPair]:
+    first = next(pairs, None)
+    if first is None:
+        raise InputError("pairs is empty: there is nothing to score. Give at least one report pair.")
+    return chain([first], pairs)
 
 
 def _checked(pairs: Iterable[ReportPair]) -> Iterator[ReportPair]:

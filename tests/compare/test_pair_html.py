@@ -13,7 +13,8 @@ from crimson_core.compare.html.marking import locate, mark_reports, pieces
 from crimson_core.compare.html.pair import error_rows, pair_html
 from crimson_core.protocol.evaluation import Evaluation
 from crimson_core.protocol.scoring import read_outcome
-from crimson_core.run.tables import pairs_from_rows, read_rows
+from crimson_core.run.pairs import pairs_from_rows
+from crimson_core.run.tables import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 

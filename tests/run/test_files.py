@@ -10,8 +10,9 @@ import pytest
 
 from crimson_core import InputError
 from crimson_core.run.files import opened_private, written_whole
+from crimson_core.run.pairs import pairs_from_rows
 from crimson_core.run.parquet import Limits
-from crimson_core.run.tables import pairs_from_rows, read_rows
+from crimson_core.run.tables import read_rows
 
 
 def beside(path):

@@ -11,17 +11,8 @@ from crimson_core.compare.leaderboard.config import Columns, Config, Source, Sys
 from crimson_core.compare.section import Systems
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair, is_missing
-from crimson_core.run.tables import (
-    READABLE,
-    Rows,
-    align_systems,
-    column_names,
-    match_columns,
-    pairs_from_rows,
-    read_rows,
-    told_columns,
-    without_blank_rows,
-)
+from crimson_core.run.pairs import align_systems, pairs_from_rows, without_blank_rows
+from crimson_core.run.tables import READABLE, Rows, column_names, match_columns, read_rows, told_columns
 
 # Subgroups that are made from the patient context; all others are columns.
 _FROM_CONTEXT = {"age_band": ("age", summary.age_band), "sex": ("sex", summary.sex)}

@@ -1,0 +1,37 @@
+"""What a run makes of some of its results where they are judged, so that no other process has to read the evaluations."""
+
+import json
+from typing import NamedTuple
+
+from crimson_core.compare.summary import Summary
+from crimson_core.run.scorer import PairResult
+
+
+class Part(NamedTuple):
+    """Some results of a run.
+
+    Attributes:
+        lines: A line of JSON per result.
+        summary: What they add to that of the run.
+        kept: The results that were to be kept.
+    """
+
+    lines: bytes
+    summary: Summary
+    kept: list[PairResult]
+
+
+def part_of(results: list[PairResult], keep: int | None = None) -> Part:
+    """Make a part of results.
+
+    Args:
+        results: In the order of the lines.
+        keep: Keep the results only of the first pairs of the run, so many; None keeps all.
+    """
+    kept = [result.packed() for result in results if keep is None or result.index < keep]
+    return Part("".join(map(json_line, results)).encode(errors="backslashreplace"), Summary(results), kept)
+
+
+def json_line(result: PairResult) -> str:
+    """A result as a line of JSON."""
+    return json.dumps(result.as_dict(), ensure_ascii=False) + "\n"
