@@ -364,7 +364,8 @@ def test_help_and_version():
 def test_unscored_pairs_give_status_3(tmp_path, monkeypatch, capsys):
     from typer.testing import CliRunner
 
-    from crimson_core import Judgement, cli
+    from crimson_core import Judgement
+    from crimson_core.cli.app import app
     from crimson_core.run import scorer
 
     class Mute:
@@ -375,13 +376,13 @@ def test_unscored_pairs_give_status_3(tmp_path, monkeypatch, capsys):
             return {"judge": "mute"}
 
     monkeypatch.setattr(scorer, "load_judge", lambda spec, **_: Mute())
-    done = CliRunner().invoke(cli.app, ["score", str(write(tmp_path / "p.csv"))])
+    done = CliRunner().invoke(app, ["score", str(write(tmp_path / "p.csv"))])
     assert done.exit_code == 3
     assert "unscored: mute today" in done.stdout
     assert "nan" in done.stdout
-    done = CliRunner().invoke(cli.app, ["score", str(write(tmp_path / "p.csv"))])
+    done = CliRunner().invoke(app, ["score", str(write(tmp_path / "p.csv"))])
     assert done.exit_code == 3
     assert "read from the store)" in done.stdout
     assert "read 2 (2 of them unscored: --retry-failures judges these again), judged 0" in done.stdout
-    done = CliRunner().invoke(cli.app, ["score", str(write(tmp_path / "p.csv")), "--retry-failures"])
+    done = CliRunner().invoke(app, ["score", str(write(tmp_path / "p.csv")), "--retry-failures"])
     assert "read 0, judged 2" in done.stdout

@@ -108,3 +108,19 @@ def test_scratch_names_of_a_user_are_left_alone(tmp_path):
     assert [line[:11] for line in output.read_text().splitlines()] == ['{"index": 0', '{"index": 1']
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.ordered", "out.jsonl.rows"]
     assert (tmp_path / "out.jsonl.ordered").read_text() == "mine"
+
+
+@pytest.mark.parametrize("module", ["typer", "crimson_core.cli.score", "crimson_core.judges.rules.lexicon"])
+def test_ctrl_c_is_one_line_from_the_first_import_on(module, tmp_path):
+    interrupted = f"""
+import sys
+from crimson_core.cli import main
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == {module!r}: raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+main()
+"""
+    command = [sys.executable, "-c", interrupted, "score", EXAMPLE, "-j", "offline", "--no-store"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")

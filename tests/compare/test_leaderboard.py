@@ -19,7 +19,7 @@ from app_judges import register
 from typer.testing import CliRunner
 
 from crimson_core import InputError
-from crimson_core.cli import app
+from crimson_core.cli.app import app
 from crimson_core.compare.exports import as_csv, as_json, as_jsonl, markdown
 from crimson_core.compare.leaderboard.config import Source, load_config, parse_config
 from crimson_core.compare.leaderboard.data import read_source
@@ -544,7 +544,7 @@ def test_a_second_comparison_reads_what_the_first_one_has_judged(tmp_path):
 
 def test_a_leaderboard_is_compared_without_loading_what_it_does_not_need():
     code = (
-        "import sys; from crimson_core.cli import app; "
+        "import sys; from crimson_core.cli.app import app; "
         "assert not {'plotly', 'jinja2', 'datasets', 'huggingface_hub', 'scipy', 'numpy', 'torch'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
