@@ -52,7 +52,7 @@ evaluations = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=6000, deadline=None)
+@settings(max_examples=3000, deadline=None)
 @given(evaluations)
 def test_every_number_equals_the_reference_implementation(evaluation):
     expected = Reference._calculate_crimson(None, json.loads(json.dumps(evaluation)))
