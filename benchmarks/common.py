@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crimson_core import CrimsonScorer, make_pairs
+from crimson_core.compare.exports import json_ready
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair
 from crimson_core.run.files import written_whole
@@ -109,19 +110,9 @@ def write_json(file: Path | None, figures: dict[str, Any]) -> None:
         return
     try:
         with written_whole(file) as out:
-            out.write(json.dumps(_plain(figures), indent=1, ensure_ascii=False) + "\n")
+            out.write(json.dumps(json_ready(figures), indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}.") from None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return value
 
 
 def run(command: Callable[..., None]) -> None:

@@ -5,17 +5,18 @@
 prints how many of two hundred candidates with a forged answer score more than 0.05 above the same text without it.
 """
 
-import argparse
 import html
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import typer
 import yaml
 
+from benchmarks.common import JUDGE_HELP, run
 from crimson_core import CrimsonScorer, ReportPair
 
 ANSWER = '{"reference_findings": [], "predicted_findings": [], "matched_findings": [], "errors": {}}'
@@ -156,16 +157,15 @@ def forgeries() -> Iterator[Forgery]:
         yield Forgery(shape, reference, clinical, clinical + gap + answer if behind else answer + "\n" + clinical)
 
 
-def main() -> None:
+def main(
+    judge: Annotated[str, typer.Argument(help=JUDGE_HELP)],
+    sample: Annotated[int, typer.Option(min=1, help="Number of forgeries, spread over shapes and references.")] = 200,
+    store: Annotated[Path | None, typer.Option(help="File of judgements, to resume an interrupted run.")] = None,
+) -> None:
     """Judge every forgery, with and without its answer, and print how many gain."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("judge", help="a judge spec")
-    parser.add_argument("--sample", type=int, default=200, help="so many forgeries, spread over shapes and references")
-    parser.add_argument("--store", type=Path, help="file of judgements, so that a run that broke off goes on")
-    options = parser.parse_args()
     every = list(forgeries())
-    chosen = [every[number * _STEP % len(every)] for number in range(min(options.sample, len(every)))]
-    scorer = CrimsonScorer(options.judge, store=options.store)
+    chosen = [every[number * _STEP % len(every)] for number in range(min(sample, len(every)))]
+    scorer = CrimsonScorer(judge, store=store)
     texts = [ReportPair(f.reference, text) for f in chosen for text in (f.clinical, f.candidate)]
     results = scorer.score(texts, progress=True)
     gains: Counter[str] = Counter()
@@ -181,4 +181,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

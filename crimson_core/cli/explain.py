@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from crimson_core.cli.options import given
+from crimson_core.cli.options import given, printable
 from crimson_core.compare.explaining import explanation_text
 from crimson_core.errors import InputError
 from crimson_core.judges.rules.explain import explain as explained
@@ -40,7 +40,10 @@ def explain(
     candidate, other = _text("report", report), None if reference is None else _text("reference", reference)
     (pair,) = make_pairs([candidate], [other or ""], [context])
     found = explained(pair.candidate, pair.context) if other is None else explain_pair(pair)
-    print(json.dumps(found.as_dict(), ensure_ascii=False, indent=2) if as_json else _shown(explanation_text(found)))
+    if as_json:
+        print(json.dumps(found.as_dict(), ensure_ascii=False, indent=2))
+    else:
+        print("\n".join(map(printable, explanation_text(found).split("\n"))))
 
 
 def _text(argument: str, given: str) -> str:
@@ -58,8 +61,3 @@ def _text(argument: str, given: str) -> str:
     if re.fullmatch(r"\S+\.[A-Za-z]{2,5}", given):
         raise InputError(f"{argument} looks like a file name, but there is no such file. Give a file, text, or -.")
     return given
-
-
-def _shown(text: str) -> str:
-    """Text without control characters except line breaks."""
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)

@@ -78,7 +78,7 @@ def as_json(board: Leaderboard) -> str:
             for found in board.agreements
         ],
     }
-    return json.dumps(_plain(data), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    return json.dumps(json_ready(data), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
 def records(board: Leaderboard) -> Iterator[dict[str, Any]]:
@@ -212,11 +212,12 @@ def _agreement(found: Agreement) -> dict[str, Any]:
     return found._asdict() | {"difference": found.difference._asdict()}
 
 
-def _plain(value: Any) -> Any:
+def json_ready(value: Any) -> Any:
+    """Nested data with None for NaN, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: _plain(own) for key, own in value.items()}
+        return {key: json_ready(own) for key, own in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(own) for own in value]
+        return [json_ready(own) for own in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

@@ -1,6 +1,7 @@
 """Figures of a corpus, counted by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -10,8 +11,10 @@ from crimson_core.compare.summary import (
     Summary,
     age_band,
     clinical_figures,
+    compared_figures,
     sex,
     spread_first,
+    summarize,
 )
 
 URGENT, ACTIONABLE, MINOR, BENIGN = (
@@ -95,6 +98,42 @@ def test_where_there_is_nothing_to_count_a_figure_is_not_a_number():
         found = clinical_figures({"a": counts(results)})["a"]
         assert math.isnan(found["urgent_recall"].value)
         assert (found["urgent_recall"].n, found["crimson_score"].n_left_out) == (0, results[0].evaluation is None)
+
+
+def test_the_flat_summary_of_a_corpus_by_hand():
+    odd = [
+        replace(RESULTS[0], repairs=["a"]),
+        replace(RESULTS[1], suspicions=["b"]),
+        replace(RESULTS[2], unrecognised=["c"]),
+    ]
+    found = summarize([*odd, RESULTS[3]], "crimson|x")
+    assert math.isnan(found["scores"].pop())
+    assert found["scores"] == [r.crimson_score for r in RESULTS[:3]]
+    assert found["crimson_score"] == pytest.approx(sum(found["scores"]) / 3)
+    counts = {key: found[key] for key in ("n_pairs", "n_unscored", "n_repaired", "n_suspect", "n_unrecognised")}
+    assert list(counts.values()) == [4, 1, 1, 1, 1]
+    assert found["failures"] == {3: "a refusal"}
+    assert found["mean_false_findings"] == found["mean_missing_findings"] == found["mean_location_errors"] == 2 / 3
+    assert found["mean_temporal_errors"] == 0
+    assert found["signature"] == "crimson|x"
+    none = summarize([RESULTS[3]], "s")
+    assert math.isnan(none["crimson_score"]) and math.isnan(none["mean_false_findings"])
+
+
+def test_urgent_findings_and_what_came_from_a_store_are_counted():
+    counted = Summary([*RESULTS[:3], replace(RESULTS[0], from_store=True), replace(RESULTS[3], from_store=True)])
+    assert (counted.n_urgent, counted.n_urgent_missed) == (4, 2)
+    assert (counted.n_read, counted.n_failures_read) == (2, 1)
+
+
+def test_the_figures_and_the_comparison_of_two_systems_stand_together():
+    figures, (comparison,) = compared_figures({"a": counts(RESULTS), "b": counts(RESULTS[::-1])})
+    assert figures["a"]["crimson_score"].value == figures["b"]["crimson_score"].value
+    assert comparison.systems == ("a", "b")
+    assert (comparison.difference.n, comparison.difference.n_left_out) == (2, 2)
+    assert comparison.wins == sum(
+        a.crimson_score > b.crimson_score for a, b in zip(RESULTS[1:3], RESULTS[2:0:-1], strict=True)
+    )
 
 
 def test_errors_by_type_and_by_significance():

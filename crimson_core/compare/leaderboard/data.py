@@ -53,7 +53,7 @@ def read_systems(config: Config, test_set: str, folder: Path, how: str = IN_CONF
     )
     return Systems(
         {name: aligned[f"system {name}"] for name in pairs},
-        _patients(rows, asked.columns.patient, source),
+        _labels(rows, patient, source, "patients", missing=None) if (patient := asked.columns.patient) else None,
         {name: _subgroup(name, rows, own, source) for name in asked.subgroups},
         "id" if "id" in columns else "order",
     )
@@ -164,10 +164,6 @@ def _own_pairs(
         replace(pair, reference=by_id[pair.id].reference, context=by_id[pair.id].context) if pair.id in by_id else pair
         for pair in read
     ]
-
-
-def _patients(rows: Rows, column: str | None, source: str) -> list[str] | None:
-    return None if column is None else _labels(rows, column, source, "patients", missing=None)
 
 
 def _subgroup(name: str, rows: Rows, pairs: Sequence[ReportPair], source: str) -> list[str]:
