@@ -15,8 +15,10 @@ class Breaking:
     def __init__(self, *bad, backwards=False, error=ValueError):
         self.bad, self.backwards, self.error = bad, backwards, error
         self.asked = 0
+        self.calls = []
 
     def judge(self, pairs):
+        self.calls.append(len(pairs))
         order = range(len(pairs))
         for index in reversed(order) if self.backwards else order:
             self.asked += 1
@@ -44,6 +46,17 @@ def test_pairs_are_not_asked_about_again_without_need():
     judge = Breaking(7, 20)
     assert len(list(judged(judge, PAIRS))) == len(PAIRS)
     assert judge.asked == len(PAIRS) + 2
+    assert judge.calls == [60, 1, 52, 1, 39], "the pair that broke alone, the others together"
+
+
+@pytest.mark.parametrize("places", [(0, 0), (0, 60), (0, -1)])
+def test_a_judge_that_answers_for_a_pair_twice_or_for_none_is_refused(places):
+    class Confused(Breaking):
+        def judge(self, pairs):
+            yield from ((place, Judgement(Evaluation())) for place in places)
+
+    with pytest.raises(JudgeError, match=f"gave pair {places[1]} twice, or there is no such pair"):
+        list(judged(Confused(), PAIRS))
 
 
 def test_a_judge_that_is_broken_stops_the_run_and_leaves_no_failures():
