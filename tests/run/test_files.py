@@ -140,6 +140,18 @@ def test_tens_of_thousands_of_columns_are_checked_at_once(tmp_path):
     assert time.process_time() - started < 2
 
 
+def test_a_cell_may_be_long_and_a_quotation_mark_left_open_names_the_row(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text(f"reference,prediction\n{'x' * 200_000},y\n")
+    assert len(read_rows(path)[0]["reference"]) == 200_000
+    path.write_text('reference,prediction\na,b\n"c,d\n')
+    with pytest.raises(InputError, match=r"cannot be read beyond row 1: .*Check the quotation marks"):
+        read_rows(path)
+    path.write_text('"reference,prediction\na,b\n')
+    with pytest.raises(InputError, match="cannot be read from its first rows on"):
+        read_rows(path)
+
+
 ROW = "Large right pneumothorax.,SECRET effusion,Normal study\n"
 
 
