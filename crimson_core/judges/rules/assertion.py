@@ -9,12 +9,18 @@ from crimson_core.judges.rules.lexicon import Tag, lexicon
 
 _DENYING = frozenset(("negated_before",))
 _NOT_DENIED = ("not_actionable_not_urgent", "benign_expected")  # what reports tell where it is, and not that it is not
+_PREFERRING = frozenset(("favor", "favored", "favoring", "preferred", "likely", "probable"))
+_PERHAPS = frozenset(("may", "might", "could", "can", "possibly", "perhap", "question", "query"))
 _DECIDING = frozenset(("normal", "elsewhere", "harmless"))
 
 
 def decide_presence(found: list[Mention], clause: Clause) -> None:
     """Set `presence`, and `uncertain` among the attributes, of the mentions of a clause."""
+    missing = [tag for tag in clause.by_kind.get("states", ()) if tag.value == "absent"]
+    named = {tag.start for mention in found for tag in mention.named_by if tag in missing} if missing else ()
     for cue in clause.cues("negated_before"):
+        if cue.start in named:  # "absent breast shadow" is a name
+            continue
         for mention in _denied_by(cue, found, clause):
             _decide(mention, "absent", cue)
     if len(found) > 1:
@@ -26,6 +32,8 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
         _decide_by_statements(found, clause)
     if others:
         _hedge_by_cues(found, clause)
+    for tag in clause.by_kind.get("likewise", ()):
+        _decide_alike(found, tag)
 
 
 def _decide_beside(found: list[Mention], clause: Clause) -> None:
@@ -55,9 +63,14 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
             if mention.start < cue.end:
                 _hedge(mention, cue)
     for cue in clause.cues("outweighed"):  # "favor edema over infection"
-        favored = (c for c in clause.cues("uncertain_before") if clause.words[c.start].startswith("favor"))
-        if any(c.end <= cue.start for c in favored):
+        hedges = (*clause.cues("uncertain_before"), *clause.cues("uncertain_after"))
+        if any(c.end <= cue.start and not _PREFERRING.isdisjoint(clause.words[c.start : cue.start]) for c in hedges):
             for mention in _list_after(found, cue, clause):
+                _decide(mention, "unsaid", cue)
+    symptoms = clause.by_kind.get("symptom", ())
+    for cue in clause.cues("uncertain_before") if symptoms else ():  # "SOB ?PE" is what somebody asks
+        for mention in found:
+            if symptoms[0].end <= cue.start and cue.end <= mention.start:
                 _decide(mention, "unsaid", cue)
     for value in ("hypothetical", "history"):
         for cue in clause.cues(value):
@@ -66,10 +79,36 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
                     _decide(mention, "unsaid", cue)
     for value, presence in (("negated_after", "absent"), ("unassessed_after", "unsaid")):
         for cue in clause.cues(value):
+            if _leads_on(cue, found, clause):
+                continue
             for mention in _list_before(found, cue, clause):
+                if (
+                    "removal" in clause.words[cue.start : cue.end]
+                    and not lexicon().concepts[mention.concepts[0]].device
+                ):
+                    continue
                 # "the tube ends below the diaphragm, its tip is not seen" tells of the tip
                 if not _of_its_tip(clause, mention.end, cue.start):
                     _decide(mention, presence, cue)
+
+
+def _decide_alike(found: list[Mention], tag: Tag) -> None:
+    """What is there, and how it has changed, as with what stands before: "the effusion has resolved, as has the edema"."""
+    before = [mention for mention in found if mention.end <= tag.start]
+    for mention in found if before else ():
+        if mention.start >= tag.end:
+            told = before[-1].attributes.temporal
+            mention.attributes = mention.attributes._replace(temporal=mention.attributes.temporal or told)
+            if before[-1].presence != mention.presence:
+                _decide(mention, before[-1].presence, tag)
+
+
+def _leads_on(cue: Tag, found: list[Mention], clause: Clause) -> bool:
+    """Whether a denial is about what follows it: "opacity, less likely mass"."""
+    hedges = any(other.start == cue.start and other.end == cue.end for other in clause.cues("uncertain_before"))
+    return hedges and any(
+        _first_word(mention, cue.end, clause) == cue.end for mention in found if mention.start >= cue.end
+    )
 
 
 def _decide_by_statements(found: list[Mention], clause: Clause) -> None:
@@ -96,11 +135,16 @@ def _decide_by_statements(found: list[Mention], clause: Clause) -> None:
     for harmless in clause.of("harmless"):
         for mention in found:
             if mention.end <= harmless.start and _is_all_it_is(mention, harmless, clause):
-                _decide(mention, "absent", harmless)
+                if _PERHAPS.isdisjoint(clause.words[mention.end : harmless.start]):
+                    _decide(mention, "absent", harmless)
+                else:
+                    _hedge(mention, harmless)
 
 
 def _hedge_by_cues(found: list[Mention], clause: Clause) -> None:
     for cue in clause.cues("uncertain_after"):
+        if any(cue.end <= m.start and clause.one_list(cue.end, m.start) for m in found):
+            continue  # "the opacity is likely pneumonia"
         for mention in _list_before(found, cue, clause):
             _hedge(mention, cue)
     for cue in clause.cues("not_excluded_after"):
@@ -156,6 +200,8 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
     after = [m for m in found if cue.end <= max(m.end, m.state[1])]
     removed = "removal" in clause.words[cue.start : cue.end]
     for position, mention in enumerate(after):
+        if removed and not lexicon().concepts[mention.concepts[0]].device:
+            return  # "after removal of the drain a small pneumothorax is seen"
         if clause.of("negation_end", cue.end, mention.start):
             return
         firm = [t for t in clause.of("link", cue.end, mention.start) if t.value == "firm"]
@@ -214,10 +260,18 @@ def _list_before(found: list[Mention], cue: Tag, clause: Clause) -> list[Mention
     before = [m for m in found if m.end <= cue.start]
     enumerated = before[-1:]
     for left, right in pairwise(before[::-1]):
-        if not clause.one_list(right.end, left.start):
+        if not clause.one_list(right.end, _first_word(left, right.end, clause)):
             break
         enumerated.append(right)
     return enumerated
+
+
+def _first_word(mention: Mention, start: int, clause: Clause) -> int:
+    """Where the words before a name begin, known or not: "tunnelled" in "a drain and tunnelled line"."""
+    position = mention.start
+    while position > start and not clause.is_joint(position - 1):
+        position -= 1
+    return position
 
 
 def _list_after(found: list[Mention], cue: Tag, clause: Clause) -> list[Mention]:
@@ -227,7 +281,8 @@ def _list_after(found: list[Mention], cue: Tag, clause: Clause) -> list[Mention]
     for left, right in pairwise(after):
         # "likely atelectasis, and a small effusion": what has a degree of its own is plainly there
         own = clause.of("severity", left.end, right.start) and not clause.of("alternative", left.end, right.start)
-        if own or not clause.one_list(left.end, right.start):
+        devices = [lexicon().concepts[m.concepts[0]].device for m in (left, right)]
+        if own or devices[0] != devices[1] or not clause.one_list(left.end, right.start):
             break
         enumerated.append(right)
     return enumerated

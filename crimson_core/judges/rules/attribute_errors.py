@@ -10,6 +10,9 @@ from crimson_core.judges.rules.lexicon import lexicon, rules
 from crimson_core.judges.rules.matching import compares_sides, concept_steps, interchangeable, other_diagnosis, zone_gap
 from crimson_core.protocol.evaluation import ErrorType
 
+_ORGANS = frozenset(
+    ("trachea", "bronchus", "right_main_bronchus", "left_main_bronchus", "esophagus", "stomach", "duodenum")
+)
 _SEVERITY_WORDS = {1: "trace", 2: "small or mild", 3: "moderate", 4: "large or severe", 5: "massive"}
 
 
@@ -80,12 +83,11 @@ def _place(
             what = f"The reference says {_listed(one.zones)} zone, the candidate {_listed(other.zones)}"
             yield _error("location", rule["far_zone" if gap > 1 else "near_zone"], what)
     if one.sites and other.sites and not lexicon().concepts[references[0].concepts[0]].device:
-        ours, theirs = (
-            frozenset(site for site in place.sites if site.endswith("mediastinum")) for place in (one, other)
-        )
-        if ours and theirs and ours.isdisjoint(theirs):
-            what = f"The reference says {_listed(ours)}, the candidate {_listed(theirs)}"
-            yield _error("location", rule["other_compartment"], what)
+        for named, within in (("other_compartment", _is_compartment), ("other_organ", _is_organ)):
+            ours, theirs = (frozenset(filter(within, place.sites)) for place in (one, other))
+            if ours and theirs and ours.isdisjoint(theirs):
+                what = f"The reference says {_listed(ours)}, the candidate {_listed(theirs)}"
+                yield _error("location", rule[named], what)
         yield from _level(one.sites, other.sites, rule)
 
 
@@ -146,6 +148,14 @@ def _level(one: frozenset[str], other: frozenset[str], rule: dict[str, Any]) -> 
     yield _error("location", rule["near_level" if near else "far_level"], what)
 
 
+def _is_compartment(site: str) -> bool:
+    return site.endswith("mediastinum")
+
+
+def _is_organ(site: str) -> bool:
+    return site in _ORGANS
+
+
 def _is_level(site: str) -> bool:
     return site[-1].isdecimal()
 
@@ -162,8 +172,7 @@ def _severity(reference: ReportFinding, prediction: ReportFinding, rule: dict[st
     one, other = reference.attributes.severity, prediction.attributes.severity
     if one is None or other is None or one == other:
         return
-    decisive = max(one, other) >= rule["decisive_rank"]
-    grade = "significant" if decisive or abs(one - other) >= rule["steps_for_significant"] else "negligible"
+    grade = "significant" if abs(one - other) >= rule["steps_for_significant"] else "negligible"
     what = f"The reference says {_SEVERITY_WORDS[one]}, the candidate {_SEVERITY_WORDS[other]}"
     yield _error("severity", rule[grade], what)
 

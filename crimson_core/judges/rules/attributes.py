@@ -82,6 +82,7 @@ def _last_none(value: float | None) -> tuple[bool, float]:
 
 
 NOTHING = Attributes()
+SUSPECTED = Attributes(uncertain=True)
 
 
 @dataclass(slots=True, eq=False)

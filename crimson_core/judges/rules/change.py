@@ -3,11 +3,14 @@
 "slightly larger" is a change and its degree, "has not increased" none, "partly resolved" an improvement, "resolved" an absence.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from crimson_core.judges.rules.lexicon import Tag
 
-_TEMPORAL = {"up": "worse", "down": "better", "raised": "increased"}
+CHANGING = frozenset(("change", "prior"))  # the kinds of tags that tell of a change
+_YEAR = re.compile(r"(?:19|20)\d\d")
+_TEMPORAL = {"up": "worse", "again": "new", "down": "better", "raised": "increased"}
 _PLAINLY_DENIED = frozenset(("no", "without"))
 _NAMING = ("concept", "states", "change", "temporal", "conjunction", "clause_end")
 _COMPLETE = 5  # rank of severity
@@ -16,15 +19,20 @@ _TAGS = 30  # that may stand within this reach
 _REACH = 5  # words between a denial and the change that it denies
 
 
-def with_changes(tags: Sequence[Tag], words: Sequence[str], composites: Mapping[tuple[str, str], str]) -> list[Tag]:
+def with_years(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
+    """The tags of a sentence with its years, which name an earlier radiograph: "not present in 2019"."""
+    years = [Tag(place, place + 1, "prior", None) for place, word in enumerate(words) if _YEAR.fullmatch(word)]
+    return sorted([*tags, *years], key=lambda tag: tag.start) if years else tags
+
+
+def with_changes(tags: list[Tag], words: Sequence[str], composites: Mapping[tuple[str, str], str]) -> list[Tag]:
     """The tags of a sentence, those of change replaced by what they come to.
 
     Args:
-        tags: Of the sentence.
+        tags: Of the sentence, some of a kind in `CHANGING`.
         words: Of the sentence.
         composites: Of the lexicon: which words of change may be the state of which structure.
     """
-    tags = list(tags)
     kinds = [tag.kind for tag in tags]
     if "prior" in kinds:
         tags = [_new(tag, tags[place + 1 : place + 1 + _TAGS]) for place, tag in enumerate(tags)]
@@ -70,6 +78,8 @@ class _Told:
         denial = self._denial(change, start)
         if denial is not None:
             self.used.add(denial)
+            if value == "again":  # what has not come back is not there
+                return [Tag(denial.start, end, "assertion", "negated_before" if noun else "negated_after")]
             return [Tag(denial.start, end, "temporal", "stable")]
         if value == "any":  # "minimal change" is none to speak of
             return [Tag(start, end, "temporal", "stable")] if partial == "little" else []
@@ -113,7 +123,7 @@ class _Told:
     def _is_state(self, change: Tag) -> bool:
         """Whether a word of change tells the state of a structure before it."""
         states = [tag.value for tag in self._by_place.get(change.end - 1, ()) if tag.kind == "states"]
-        if not states:
+        if not states or self.words[change.end - 1].endswith("er"):  # "larger" is large, and has changed
             return False
         for place in range(change.start - 1, -1, -1):
             here = self._by_place.get(place, ())

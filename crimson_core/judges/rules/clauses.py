@@ -5,8 +5,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from crimson_core.judges.rules.change import with_changes
-from crimson_core.judges.rules.forms import with_answers
+from crimson_core.judges.rules.change import CHANGING, with_changes, with_years
+from crimson_core.judges.rules.forms import may_answer, with_answers
 from crimson_core.judges.rules.lexicon import Lexicon, Tag, report_words
 from crimson_core.judges.rules.ratios import with_ratios
 
@@ -170,10 +170,17 @@ class Clause:
 def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
     """The clauses of a sentence that hold any phrase of the lexicon."""
     words, spans = report_words(sentence)
-    tags = with_ratios(lexicon.tags(words), words, lexicon.cardiothoracic_ratio)
-    tags = with_answers(with_changes(tags, words, lexicon.composites), sentence, spans)
+    tags = lexicon.tags(words)
     numbers = _DIGIT.search(sentence) is not None
-    if len(words) <= _LONGEST and "clause_end" not in [tag.kind for tag in tags]:
+    if numbers:
+        tags = with_years(with_ratios(tags, words, lexicon.cardiothoracic_ratio), words)
+    kinds = {tag.kind for tag in tags}
+    if not kinds.isdisjoint(CHANGING):
+        tags = with_changes(tags, words, lexicon.composites)
+    if may_answer(sentence, "side" in kinds):
+        tags = with_answers(tags, sentence, spans)
+        kinds.update(tag.kind for tag in tags)
+    if len(words) <= _LONGEST and "clause_end" not in kinds:
         if tags:
             yield Clause(words, spans, 0, len(words), tags, None, numbers)
         return

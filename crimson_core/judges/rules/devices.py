@@ -20,6 +20,9 @@ def position(finding: ReportFinding) -> str | None:
     if told.above_carina_mm is not None and concept.tip_above_carina_mm:
         low, high = concept.tip_above_carina_mm
         return "good" if low <= told.above_carina_mm <= high else "bad"
+    levels = {site for site in told.sites if site[-1].isdecimal()} if concept.tip_levels else None
+    if levels:
+        return "good" if levels & concept.tip_levels else "bad"
     if told.sites & concept.tip_normal:
         return "good"
     if told.sites & concept.tip_misplaced:

@@ -5,7 +5,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from crimson_core.judges.rules.attributes import Attributes, Mention
+from crimson_core.judges.rules.attributes import SUSPECTED, Attributes, Mention
 from crimson_core.judges.rules.clauses import Clause, clauses
 from crimson_core.judges.rules.lexicon import Lexicon, interchangeable_pairs, lexicon
 from crimson_core.judges.rules.mentions import (
@@ -88,6 +88,7 @@ class Told(NamedTuple):
         findings: What it says to be present or absent; places are characters of its sentence.
         names: Whether it names a finding at all.
         tentative: Whether it explains the finding before it, and tentatively; see `explanation`.
+        implied: It does so only if it names a kind of that finding: "Patchy opacity. Pneumonia is suspected."
         more: What it says about a finding before it that is no device, and about a device, where it names none.
         exception: It takes back a denial: "no effusion except for a trace on the left".
         phrases: How many phrases of the lexicon it holds.
@@ -99,6 +100,7 @@ class Told(NamedTuple):
     findings: tuple[ReportFinding, ...]
     names: bool
     tentative: bool | None
+    implied: bool
     more: tuple[Attributes | None, Attributes | None] | None
     exception: bool
     phrases: int
@@ -225,10 +227,14 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
         ]
     )
     kept = detailed or "anaphor" in clause.by_kind
+    tentative = explanation(clause) if told else None
+    hedged = tentative is None and bool(told) and told[0].attributes.uncertain
+    implied = hedged and all(f.present and f.attributes == SUSPECTED for f in told)
     return Told(
         told,
         bool(named),
-        explanation(clause) if told else None,
+        implied or tentative,
+        implied,
         continuation(clause) if not named else None,
         clause.lead == "exception",
         len(clause.tags),
@@ -263,9 +269,10 @@ def _read(
             role = None
             meant = None
             if told.tentative is not None and last:
-                meant = next((i for i in range(len(found) - 1, recent - 1, -1) if found[i].present), None)
-            if told.tentative is not None and meant is not None and _explains(told.findings, found[meant], words):
+                meant = _meant(told, found, recent, words)
+            if told.tentative is not None and meant is not None:
                 found[meant] = _explained(found[meant], _moved(told.findings, start), told.tentative)
+                found[recent:] = _with_signs(found, recent, meant, told.tentative, words)
                 role = "explains"
             elif not told.names and last:
                 more = told.more and told.more[words.concepts[last.concepts[0]].device]
@@ -280,7 +287,7 @@ def _read(
                 steps.append(ClauseRead(start, told.clause, told.named, role))
     # A word of another language may name a finding ("Kein Pneumothorax"), so that much of the rest has to be known too.
     known = phrases >= _LEAST_PHRASES * length
-    recognised = (known or length < _SHORT) if found else (known and states) or not report.strip()
+    recognised = (known or length < _SHORT) and bool(found or states) or not report.strip()
     return Reading(report, found, recognised, section_end)
 
 
@@ -313,6 +320,37 @@ def _moved(findings: Sequence[ReportFinding], by: int) -> list[ReportFinding]:
         )
         for concepts, attributes, start, end, appearance, present, taken_up, signs, _ in findings
     ]
+
+
+def _meant(told: Told, found: Sequence[ReportFinding], recent: int, words: Lexicon) -> int | None:
+    """Which finding of the sentence before a clause explains: the last that it can, at the side that it names."""
+    diagnoses = told.findings
+    for place in range(len(found) - 1, recent - 1, -1):
+        there = _meet(diagnoses[0].attributes.sides, found[place].attributes.sides)
+        near = not told.implied or words.akin(diagnoses[0].concepts, found[place].concepts)
+        if found[place].present and there and near and _explains(diagnoses, found[place], words):
+            return place
+    return None
+
+
+def _with_signs(
+    found: Sequence[ReportFinding], recent: int, meant: int, tentative: bool, words: Lexicon
+) -> list[ReportFinding]:
+    """The findings of the sentence before, less the other signs of what a definite diagnosis explains."""
+    diagnosis = found[meant]
+    if tentative:
+        return list(found[recent:])
+    signs = [
+        place
+        for place in range(recent, len(found))
+        if place != meant
+        and found[place].present
+        and words.related(diagnosis.concepts, found[place].concepts)
+        and _meet(diagnosis.attributes.sides, found[place].attributes.sides)
+    ]
+    concepts = tuple(concept for place in signs for concept in found[place].concepts)
+    whole = diagnosis._replace(signs=(*diagnosis.signs, *concepts)) if signs else diagnosis
+    return [whole if place == meant else found[place] for place in range(recent, len(found)) if place not in signs]
 
 
 def _explains(diagnoses: Sequence[ReportFinding], last: ReportFinding, words: Lexicon) -> bool:
@@ -396,10 +434,15 @@ def _same_finding(earlier: ReportFinding, later: ReportFinding, words: Lexicon) 
             and _meet(one.zones, other.zones)
             and _meet(one.sites, other.sites)
         )
-    if not words.related(earlier.concepts, later.concepts):
+    if not words.related(earlier.diagnoses, later.diagnoses):
         return False
     # The impression names the disease ("pneumonia") that the findings describe ("airspace opacity"), at the same place.
-    return bool(one.sides) and one.sides == other.sides and (one.zones == other.zones or bool(one.zones & other.zones))
+    if not one.sides or one.sides != other.sides:
+        return False
+    # "Opacity at the right base. Right pneumonia."
+    pairs = ((a, b) for a in earlier.concepts for b in later.concepts)
+    loose = not (one.zones and other.zones) and not interchangeable_pairs().isdisjoint(pairs)
+    return loose or one.zones == other.zones or bool(one.zones & other.zones)
 
 
 def _meet(one: frozenset[str], other: frozenset[str], within: bool = False) -> bool:

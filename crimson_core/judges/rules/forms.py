@@ -33,6 +33,14 @@ _MAY_ANSWER = re.compile(
     r"[-–—:=?|(\[☐.·_,](?:(?<=[:=?|(\[☐])|(?<=[.·_])[.·_]{2}|(?<=\s[-–—])\s|(?<=,)\s?(?:[01]|no|yes|true|false)\s*$)",
     re.IGNORECASE,
 )
+_TICK, _BLANK = r"(?:\[\s?[xX✓✔]\s?\]|\(\s?[xX]\s?\)|☑|☒|✅)", r"(?:\[\s{0,3}\]|\(\s{0,3}\)|☐)"
+# Both answers with a box each: "Effusion: [x] yes [ ] no".
+_TICKED = re.compile(
+    rf"\s?[:=]?\s?(?:(?P<present>{_TICK}\s?yes\s{{0,3}}{_BLANK}\s?no|{_BLANK}\s?no\s{{0,3}}{_TICK}\s?yes)"
+    rf"|(?P<absent>{_BLANK}\s?yes\s{{0,3}}{_TICK}\s?no|{_TICK}\s?no\s{{0,3}}{_BLANK}\s?yes))\b",
+    re.IGNORECASE,
+)
+_BOX = re.compile(r"[\[(☐]\s{0,3}[\])]?\s?(?:yes|no)\b", re.IGNORECASE)
 _SIGNS = {"+": "present", "1": "present"}
 _LEADING_SIGN = re.compile(r"\s?[(\[]\s?(?P<sign>[-–−+])\s?[)\]]")
 _EMPTY_BOX = re.compile(r"^\s{0,40}(?:[-*•]\s?)?(?:\[\s?\]|\(\s?\)|☐)")
@@ -48,6 +56,11 @@ _BEGINS = re.compile(r"(?:[:;,|(\[–—-]|\b(?:and|but))\s*\Z", re.IGNORECASE)
 _OTHER_SIDE = {"right": re.compile(r"\b(?:left|lt?)\b", re.I), "left": re.compile(r"\b(?:right|rt?)\b", re.I)}
 _LETTER = re.compile(r"[A-Za-z]")
 _CUES = {"absent": "answered_no", "unsaid": "answered_nothing", "hedged": "answered_perhaps"}
+
+
+def may_answer(sentence: str, sided: bool) -> bool:
+    """Whether a sentence may hold an answer; `sided` tells whether it names a side."""
+    return _MAY_ANSWER.search(sentence) is not None or (sided and _SIDE_ANSWERED.search(sentence) is not None)
 
 
 def with_answers(tags: Sequence[Tag], sentence: str, spans: Sequence[tuple[int, int]]) -> list[Tag]:
@@ -115,7 +128,10 @@ def _with_leading_signs(tags: Sequence[Tag], sentence: str, spans: Sequence[tupl
 def _answers(sentence: str) -> Iterator[tuple[int, int, int, str]]:
     """Where the name begins that is asked about, where its answer begins and ends, and the answer."""
     label = 0
-    for match in _ANSWER.finditer(sentence):
+    for match in _TICKED.finditer(sentence) if _BOX.search(sentence) else ():
+        yield label, match.start(), match.end(), str(match.lastgroup)
+        label = match.end()
+    for match in _ANSWER.finditer(sentence, label):
         answer = str(match.lastgroup)
         if answer == "sign":
             if match["sign"] in "01" and not match["asks"] and match[0][0] != ",":

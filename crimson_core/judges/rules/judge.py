@@ -1,5 +1,6 @@
 """The offline judge: findings of both reports, their significance, their matches, and what is wrong."""
 
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from copy import copy
 from functools import lru_cache, partial
@@ -102,8 +103,10 @@ def discrepancies(
     parts = in_parts(references, predictions)
     found: list[tuple[int, int, Discrepancy]] = []
     placed: set[int] = set()  # references whose location has been compared
+    refs_matched, preds_matched = Counter(r for r, _ in matches), Counter(p for _, p in matches)
     for r, p in matches:
-        if is_sign(predictions[p], references[r]) or is_sign(references[r], predictions[p]):
+        joined = refs_matched[r] > 1 or preds_matched[p] > 1
+        if joined and (is_sign(predictions[p], references[r]) or is_sign(references[r], predictions[p])):
             continue
         here = compare(references[r], predictions[p], urgent[r], (r, p) in parts)
         if r not in placed:

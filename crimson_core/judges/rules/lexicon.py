@@ -3,10 +3,11 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from importlib.resources import files
+from itertools import chain, product
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,8 @@ _LISTS = (
     "earlier",
     "general",
     "beside",
+    "likewise",
+    "symptom",
     "anaphor",
     "definite",
     "pronoun",
@@ -62,6 +65,8 @@ class Concept:
     belongs_to: frozenset[str]
     tip_normal: frozenset[str]
     tip_misplaced: frozenset[str]
+    once_old: str | None
+    tip_levels: frozenset[str]
     tip_above_carina_mm: tuple[float, float] | None
 
 
@@ -90,6 +95,7 @@ class Lexicon:
         composites: (structure, state) -> concept.
         depths: Concept -> minus the number of concepts broader than it.
         near: Concept -> the concepts that are broader or narrower, and itself.
+        broader: Concept -> all concepts that are broader, and itself.
         phrases: All phrases, but for those of `statements`.
         statements: The same of the statements that rule a concept out; apart, since they hold other phrases.
     """
@@ -100,6 +106,7 @@ class Lexicon:
     composites: dict[tuple[str, str], str]
     depths: dict[str, int]
     near: dict[str, frozenset[str]]
+    broader: dict[str, frozenset[str]]
     phrases: Phrases
     statements: Phrases
     skipped_sections: frozenset[str]
@@ -115,6 +122,10 @@ class Lexicon:
     def related(self, some: Iterable[str], others: Iterable[str]) -> bool:
         """Whether a concept of `some` is the same as one of `others`, broader or narrower."""
         return any(b in self.near[a] for a in some for b in others)
+
+    def akin(self, some: Iterable[str], others: Iterable[str]) -> bool:
+        """Whether a concept of `some` and one of `others` are the same, or kinds of the same."""
+        return any(not self.broader[a].isdisjoint(self.broader[b]) for a in some for b in others)
 
     def tags(self, words: list[str]) -> list[Tag]:
         """The longest phrase at each place of a sentence, from left to right, once per meaning."""
@@ -178,6 +189,13 @@ def interchangeable_pairs() -> frozenset[tuple[str, str]]:
 
 
 @cache
+def extents() -> tuple[frozenset[tuple[str, str]], int]:
+    """Pairs of a concept and one whose great extent it tells of, and from which rank that is great."""
+    told = rules()["attribute_errors"]["specificity"]["told_by_extent"]
+    return frozenset(map(tuple, told["pairs"])), told["from_rank"]
+
+
+@cache
 def lexicon() -> Lexicon:
     """The content of `concepts/` and `language.yaml`."""
     parts = _built()
@@ -199,6 +217,10 @@ def _build() -> Lexicon:
     statements: Phrases = {}
 
     def add(phrase: str, kind: str, value: Any, tree: Phrases = phrases) -> None:
+        for way in _ways(phrase) if "(" in phrase else (phrase,):
+            add_way(way, kind, value, tree)
+
+    def add_way(phrase: str, kind: str, value: Any, tree: Phrases) -> None:
         *first, last = words_of(phrase)
         for word, _, _ in first:
             node = tree.setdefault(word, [(), None])
@@ -213,12 +235,14 @@ def _build() -> Lexicon:
         for value, terms in data[kind].items():
             for term in terms:
                 add(term, kind, value)
+    for term in data["link"]["tentative"]:
+        add(term, "assertion", "uncertain_before")
     for kind in _LISTS:
         for term in data[kind]:
             add(term, kind, None)
     for value, forms in data["change"].items():
         for form, terms in forms.items():
-            for term in terms:
+            for term in chain.from_iterable(map(_ways, terms)):
                 verb = term.startswith(("has ", "have "))  # "the heart has enlarged", but not "which increased from"
                 states = [tag for tag in _tags(phrases, _words(term)) if tag.kind == "states" and verb]
                 add(term, "change", (value, form == "nouns"))
@@ -231,6 +255,9 @@ def _build() -> Lexicon:
                 f"{side} > {other}",
                 f"{more} on the {side}",
                 f"{more} on {side}",
+                f"{side} being {more}",
+                f"{side} being the {more}",
+                f"{more} {side} than {other}",
             ):
                 add(phrase, "dominant", side)
     for kind, values in data["modifiers"].items():
@@ -246,8 +273,11 @@ def _build() -> Lexicon:
                     for term in synonyms:
                         add(term, "descriptor", (value, word))
             else:
-                for term in terms:
-                    add(term, kind, value)
+                for term in chain.from_iterable(map(_ways, terms)):
+                    # lung volumes "are low" as well as tubes
+                    held = _tags(phrases, _words(term)) if kind == "position" else ()
+                    for told in [(kind, value), *[(tag.kind, tag.value) for tag in held if tag.kind == "states"]]:
+                        add(term, *told)
                     if kind == "zone" and "lob" in term or "lingul" in term:
                         add(term, "by_lobe", None)
 
@@ -278,7 +308,9 @@ def _build() -> Lexicon:
 
     distances = _distances(concepts)
     near: dict[str, set[str]] = {key: {key} for key in concepts}
+    above: dict[str, set[str]] = {key: {key} for key in concepts}
     for narrow, broad in distances:
+        above[narrow].add(broad)
         near[narrow].add(broad)
         near[broad].add(narrow)
     skipped = frozenset(data["skipped_sections"])
@@ -289,6 +321,7 @@ def _build() -> Lexicon:
         composites=composites,
         depths={key: -count for key, count in Counter(narrow for narrow, _ in distances).items()},
         near={key: frozenset(others) for key, others in near.items()},
+        broader={key: frozenset(others) for key, others in above.items()},
         phrases=phrases,
         statements=statements,
         skipped_sections=skipped,
@@ -301,6 +334,12 @@ def _build() -> Lexicon:
         cardiothoracic_ratio=data["cardiothoracic_ratio"],
         neutral_statements=data["neutral_statements"],
     )
+
+
+def _ways(phrase: str) -> Iterator[str]:
+    """All that a phrase with alternatives stands for: of "(should|must) be (considered|)" there are four."""
+    parts = [part.split("|") for part in re.split(r"[()]", phrase)]
+    yield from map("".join, product(*parts))
 
 
 def _words(term: str) -> tuple[str, ...]:
@@ -509,6 +548,8 @@ def _concept(key: str, entry: dict[str, Any]) -> Concept:
         reported=entry.get("reported", True),
         tip_normal=frozenset(entry.get("tip_normal", ())),
         tip_misplaced=frozenset(entry.get("tip_misplaced", ())),
+        once_old=entry.get("once_old"),
+        tip_levels=frozenset(entry.get("tip_levels", ())),
         tip_above_carina_mm=tuple(entry["tip_above_carina_mm"]) if "tip_above_carina_mm" in entry else None,
     )
 

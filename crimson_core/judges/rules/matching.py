@@ -1,12 +1,13 @@
 """Which findings of two reports are the same observation."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from crimson_core.judges.rules.assignment import best_assignment
 from crimson_core.judges.rules.attributes import Attributes
 from crimson_core.judges.rules.devices import position
 from crimson_core.judges.rules.extraction import ReportFinding
-from crimson_core.judges.rules.lexicon import interchangeable_pairs, lexicon, rules
+from crimson_core.judges.rules.lexicon import extents, interchangeable_pairs, lexicon, rules
 
 _DETAILS = ("sides", "zones", "sites", "sizes_mm", "temporal", "uncertain")
 _ZONE_ORDER = {"upper": 0, "mid": 1, "lower": 2}
@@ -81,7 +82,9 @@ def is_sign(finding: ReportFinding, explained: ReportFinding) -> bool:
     if not explained.signs:
         return False
     one, other = finding.attributes.sides, explained.attributes.sides
-    return set(finding.concepts) <= set(explained.signs) and (not one or not other or bool(one & other))
+    pairs = interchangeable_pairs()
+    named = all(c in explained.signs or any((c, sign) in pairs for sign in explained.signs) for c in finding.concepts)
+    return named and (not one or not other or bool(one & other))
 
 
 def _assign(scores: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
@@ -106,6 +109,8 @@ def similarity(reference: ReportFinding, prediction: ReportFinding) -> float:
         score -= weights["other_position"]
     if other_diagnosis(reference, prediction):
         score -= weights["other_diagnosis"]
+    if _of_other_age(reference, prediction, weights["other_age"]):
+        score -= weights["other_age"]["loses"]
     one, other = reference.attributes, prediction.attributes
     if compares_sides(reference, prediction):
         if one.sides and other.sides and not one.sides & other.sides:
@@ -122,6 +127,14 @@ def similarity(reference: ReportFinding, prediction: ReportFinding) -> float:
     return score - weights["severity_step"] * abs((one.severity or 2) - (other.severity or 2))
 
 
+def _of_other_age(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> bool:
+    """Whether one of two injuries is fresh and the other one is not."""
+    ages = {reference.attributes.temporal, prediction.attributes.temporal}
+    if ages.isdisjoint(rule["past"]) or ages.isdisjoint(rule["fresh"]):
+        return False
+    return any((one, of) in lexicon().distances for one in reference.concepts for of in rule["concepts"])
+
+
 def concept_steps(reference: ReportFinding, prediction: ReportFinding) -> int | None:
     """How many steps narrower (positive) or broader (negative) the prediction's concept is; None if unrelated.
 
@@ -135,7 +148,7 @@ def concept_steps(reference: ReportFinding, prediction: ReportFinding) -> int | 
                 steps = distances[p, r]
             elif (r, p) in distances:
                 steps = -distances[r, p]
-            elif (r, p) in pairs:
+            elif (r, p) in pairs or _told_by_extent(r, p, reference, prediction):
                 steps = 1
             else:
                 continue
@@ -147,7 +160,18 @@ def concept_steps(reference: ReportFinding, prediction: ReportFinding) -> int | 
 def interchangeable(reference: ReportFinding, prediction: ReportFinding) -> bool:
     """Whether radiologists use a concept of one finding for one of the other."""
     pairs = interchangeable_pairs()
-    return any((r, p) in pairs for r in reference.concepts for p in prediction.concepts)
+    return any(
+        (r, p) in pairs or _told_by_extent(r, p, reference, prediction)
+        for r in reference.concepts
+        for p in prediction.concepts
+    )
+
+
+def _told_by_extent(one: str, other: str, reference: ReportFinding, prediction: ReportFinding) -> bool:
+    """Whether one of two concepts is the other one seen from far: a side that is white, of a massive effusion."""
+    pairs, from_rank = extents()
+    ranks = {(one, other): prediction, (other, one): reference}
+    return any((ranks[pair].attributes.severity or 0) >= from_rank for pair in ranks if pair in pairs)
 
 
 def other_diagnosis(reference: ReportFinding, prediction: ReportFinding) -> bool:

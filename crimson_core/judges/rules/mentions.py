@@ -7,15 +7,18 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from crimson_core.judges.rules.assertion import decide_presence
-from crimson_core.judges.rules.attributes import NOTHING, Attributes, Mention, attributes_of, sizes_in
-from crimson_core.judges.rules.clauses import COPULAS, Clause
-from crimson_core.judges.rules.lexicon import Lexicon, Tag
+from crimson_core.judges.rules.attributes import NOTHING, SUSPECTED, Attributes, Mention, attributes_of, sizes_in
+from crimson_core.judges.rules.clauses import COPULAS, MODIFIERS, Clause
+from crimson_core.judges.rules.lexicon import Lexicon, Tag, lexicon
 
 _NAMING = ("concept", "normal_of", "states", "anaphor")
 _PLACE = attrgetter("start", "end")
 _BESIDE = frozenset(("anatomy", "states"))
 _EXPLAINING = frozenset(("similar", "link", "appearance", "pronoun"))
 _IS_A = {(verb, article) for verb in ("is", "was") for article in ("a", "an")}
+_WITHIN = (["within"], ["in"], ["inside"])
+_BETWEEN_SIGNS = ("conjunction", "alternative", "anatomy", "definite", "glue", "joint", *MODIFIERS)
+_TOWARD = frozenset(("to", "toward", "away"))
 _FARTHEST_STATE = 10  # words between a structure and its state
 
 
@@ -131,17 +134,25 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
         told_before = not COPULAS.isdisjoint(clause.words[max(clause.start, state.start - 3) : state.start])
         upto = state.start if told_before else clause.end
         near = [t for t in structures if t.start < upto and (t.value, state.value) in lexicon.composites]
+        if not near:
+            continue
+        # a "dense left lower lobe nodule" is a nodule
+        near = [t for t in near if state.start > t.start or t.end not in found or not clause.of("zone", t.start, t.end)]
+        if state.end in found:  # "fluid in the fissures and prominent markings"
+            near = [t for t in near if not clause.of("conjunction", t.end, state.start)]
         near.sort(key=lambda t: abs(t.start - state.start))
         structure = next((t for t in near if _of_one(t, state, clause)), None)
         if structure is None:
             continue
         concept = lexicon.composites[structure.value, state.value]
+        if structure in used and (state.end in found or clause.words[state.end - 1].endswith("er")):
+            continue  # "soft tissue prominence from a prominent osteophyte", "the enlarged heart is bigger"
         between = _between(structure, state)
-        if state.start in found:
+        if state.start in found and found[state.start].end == state.end:
             if found[state.start].concepts[0] in lexicon.concepts[concept].broader:
                 found[state.start].concepts = (concept,)  # "fracture of the left ribs" names more than a fracture
                 found[state.start].named_by += (structure,)
-            elif found[state.start].concepts != (concept,) and clause.enumerated(structure, state):
+            elif _is_another_kind(found[state.start], concept, lexicon) and clause.enumerated(structure, state):
                 # "left rib and clavicle fractures"
                 listed = Mention((concept,), structure.start, structure.end, named_by=(structure, state))
                 found.setdefault(structure.start, listed)
@@ -164,10 +175,21 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
         for other in near:  # "fractures of the left clavicle and the third rib", "left rib and clavicle fractures"
             more = lexicon.composites[other.value, state.value]
             apart = clause.of("temporal", *sorted((structure.end, other.start)))  # "enlarged heart, stable mediastinum"
-            if more != concept and not apart and clause.enumerated(other, structure) and other.start not in found:
+            shared = state.start not in _between(other, structure)
+            if (
+                more != concept
+                and shared
+                and not apart
+                and clause.enumerated(other, structure)
+                and other.start not in found
+            ):
                 found[other.start] = Mention(
                     (more,), other.start, other.end, state=(state.start, state.end), named_by=(other, state)
                 )
+
+
+def _is_another_kind(mention: Mention, concept: str, lexicon: Lexicon) -> bool:
+    return mention.concepts != (concept,) and lexicon.akin(mention.concepts, (concept,))
 
 
 def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[Tag]:
@@ -188,8 +210,12 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
         near = [t for t in beside if (t.value, named) in lexicon.composites]
         for tag in sorted(near, key=lambda t: abs(t.start - at)):
             if _joined_to(mention, tag, clause):
-                mention.concepts = (lexicon.composites[tag.value, named],)
-                mention.named_by += (tag,)
+                made = lexicon.composites[tag.value, named]
+                mention.concepts, mention.named_by = (made,), (*mention.named_by, tag)
+                if (made, named) not in lexicon.distances:
+                    mention.signs = (
+                        named,
+                    )  # of a cavitating consolidation the other report may list the consolidation apart
                 spent.add(tag)
                 if tag.start in damage and tag.start in found:
                     del found[tag.start]
@@ -229,14 +255,40 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
     for mention, (start, end) in zip(found, pairwise(borders), strict=True):
         concept = lexicon.concepts[mention.concepts[0]]
         tags = [t for t in clause.modifiers(start, end) if _belongs(t, mention, concept.device, clause, start, end)]
+        if concept.directed:
+            tags = _directions(tags, clause)
+        elif concept.device:
+            tags = _without_sides_of_veins(tags, mention, clause)
         told = attributes_of(tags, clause, start, end, mention.end, concept.device, concept.percent)
         mention.attributes, mention.told_by = told, tuple(tags)
+        if told.temporal == "old" and concept.once_old:
+            mention.concepts = (concept.once_old,)
         first, last = mention.start, mention.end
         for tag in tags:
             first, last = min(first, tag.start), max(last, tag.end)
         for _, number, behind in sizes_in(clause, start, end, mention.end) if told.sizes_mm else ():
             first, last = min(first, number), max(last, behind)
         mention.first, mention.last = first, last
+
+
+def _without_sides_of_veins(tags: list[Tag], mention: Mention, clause: Clause) -> list[Tag]:
+    """The modifiers of a line, without the side of a vein that it ends in: "left subclavian line in the right brachiocephalic vein"."""
+    if sum(t.kind == "side" for t in tags) < 2:
+        return tags
+    own = any(t.kind == "side" and t.start < mention.end for t in tags)
+    veins = {t.start for t in clause.of("sites", mention.end)} if own else ()
+    return [t for t in tags if t.kind != "side" or t.end not in veins]
+
+
+def _directions(tags: list[Tag], clause: Clause) -> list[Tag]:
+    """The modifiers of a shift, of the sides only those that tell where it goes, if any does: "left opacity with shift to the right"."""
+    pointing = [t for t in tags if t.kind == "side" and _points(t, clause)]
+    return [t for t in tags if t.kind != "side" or t in pointing] if pointing else tags
+
+
+def _points(side: Tag, clause: Clause) -> bool:
+    word = clause.words[side.start]
+    return word.endswith("ward") or not _TOWARD.isdisjoint(clause.words[max(clause.start, side.start - 2) : side.start])
 
 
 def _border(left: Mention, right: Mention, clause: Clause) -> int:
@@ -316,6 +368,8 @@ def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
     if all(mention.attributes is NOTHING for mention in found):
         return
     for left, right in pairwise(found):
+        if clause.words[left.end : left.end + 1] in _WITHIN and _placed(right) and not _placed(left):
+            left.attributes = left.attributes._replace(sides=right.attributes.sides, zones=right.attributes.zones)
         if left.start == right.start or not clause.one_list(left.end, right.start):
             continue
         bare = not clause.modifiers(left.end, right.start)
@@ -328,6 +382,8 @@ def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
         one, other = left.attributes, right.attributes
         if one.sides and left.first < left.start and not other.sides and (bare or other.zones):
             right.attributes = other._replace(sides=one.sides, zones=other.zones or one.zones)
+        elif one.sides and not other.sides and not other.zones and "with" in clause.words[left.end : right.start]:
+            right.attributes = other._replace(sides=one.sides)
         elif _placed(right) and right.last > right.end and not _placed(left):
             left.attributes = one._replace(sides=other.sides, zones=other.zones)
     change = place = None  # told after the list, so of all that stands in it
@@ -339,8 +395,9 @@ def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
         change = told.temporal if clause.of("temporal", later.end, later.last) else change
         place = told.position if clause.of("position", later.end, later.last) else place
         own = earlier.attributes
-        if (change and not own.temporal) or (place and not own.position):
-            earlier.attributes = own._replace(temporal=own.temporal or change, position=own.position or place)
+        where = place if lexicon.concepts[earlier.concepts[0]].device else None
+        if (change and not own.temporal) or (where and not own.position):
+            earlier.attributes = own._replace(temporal=own.temporal or change, position=own.position or where)
 
 
 def _placed(mention: Mention) -> bool:
@@ -386,10 +443,10 @@ def _joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[
             pair = _Pair(last, mention, link, listed, joined, found, clause, lexicon)
             join = next((join for holds, join in _WAYS if holds(pair)), None)
             if join is None:
-                joined.append(mention)
+                joined.append(_at_the_place_of(last, mention, link, clause))
             else:
                 join(pair)
-                listed = _begins_a_list(pair) if join is _explain else listed
+                listed = join is _list_what_it_may_be or (_begins_a_list(pair) if join is _explain else listed)
         else:
             joined.append(mention)
     return joined
@@ -433,9 +490,65 @@ def _begins_a_list(pair: _Pair) -> bool:
     return pair.tentative and (pair.link == "differential" or _ends_in_or(pair.mention, pair.found, pair.clause))
 
 
+def _shows(pair: _Pair) -> bool:
+    """As in "Aspiration with patchy opacities", of which the first is what matters."""
+    last, mention = pair.last, pair.mention
+    vague = [pair.lexicon.concepts[one.concepts[0]].vague for one in (last, mention)]
+    told = pair.link == "direct" or "with" in pair.clause.words[last.end : mention.start]
+    if vague != [False, True] or mention.attributes.temporal or not told:
+        return False
+    one, other = last.attributes.zones, mention.attributes.zones
+    alike = not _placed(last) or not other or one == other
+    return alike and pair.lexicon.related(last.concepts, mention.concepts)
+
+
+def _add_sign(pair: _Pair) -> None:
+    last, mention = pair.last, pair.mention
+    merged = _merged(last, mention, last.concepts, False)
+    told = last.attributes
+    if not _placed(last) and pair.lexicon.concepts[last.concepts[0]].sided:
+        where = mention.attributes
+        told = told._replace(sides=where.sides, zones=where.zones, places=where.places, by_lobe=where.by_lobe)
+    signs = (*merged.signs, *mention.concepts)
+    pair.joined[-1] = replace(merged, attributes=told, appearance=last.appearance, signs=signs)
+
+
+def _shows_more(pair: _Pair) -> bool:
+    """As in "Opacity in the right lower zone with air bronchograms", which are told of no other place."""
+    last, mention = pair.last, pair.mention
+    if "with" not in pair.clause.words[last.end : mention.start] or _placed(mention) or mention.attributes.severity:
+        return False
+    if last.appearance or not pair.lexicon.concepts[last.concepts[0]].vague:
+        return False
+    return any((a, b) in pair.lexicon.distances for a in mention.concepts for b in last.concepts if a != b)
+
+
+def _specify(pair: _Pair) -> None:
+    pair.joined[-1] = _explained(pair.last, pair.mention, False)
+
+
 def _goes_on(pair: _Pair) -> bool:
     """As in "May represent atelectasis, aspiration or pneumonia"."""
     return pair.listed and bool(pair.last.appearance) and _bare(pair.last, pair.mention, pair.clause)
+
+
+def _is_differential(pair: _Pair) -> bool:
+    """As in "Opacity at the left base, atelectasis or pneumonia"."""
+    last, mention, clause = pair.last, pair.mention, pair.clause
+    if "," not in clause.words[last.end : mention.start] or last.appearance or not _bare(last, mention, clause):
+        return False
+    return explains(mention.concepts, last.concepts, pair.lexicon) and _ends_in_or(mention, pair.found, clause)
+
+
+def _is_suspected(pair: _Pair) -> bool:
+    """As in "The aortic knob is enlarged, aneurysm suspected"."""
+    last, mention = pair.last, pair.mention
+    narrower = any((a, b) in pair.lexicon.distances for a in mention.concepts for b in last.concepts if a != b)
+    return narrower and mention.attributes == SUSPECTED and not last.attributes.uncertain and not last.appearance
+
+
+def _list_what_it_may_be(pair: _Pair) -> None:
+    pair.joined[-1] = _explained(pair.last, pair.mention, True)
 
 
 def _is_alternative(pair: _Pair) -> bool:
@@ -463,11 +576,32 @@ def _rename(pair: _Pair) -> None:
 # How a mention may belong to the one before it, and what then becomes of both; the first that holds.
 _WAYS: tuple[tuple[Callable[[_Pair], bool], Callable[[_Pair], None]], ...] = (
     (_is_reason, _add_reason),
+    (_shows, _add_sign),
     (_is_explanation, _explain),
+    (_is_differential, _list_what_it_may_be),
+    (_is_suspected, _list_what_it_may_be),
+    (_shows_more, _specify),
     (_goes_on, _add_alternative),
     (_names_again, _rename),
     (_is_alternative, _add_alternative),
 )
+
+
+def _at_the_place_of(last: Mention, mention: Mention, link: str | None, clause: Clause) -> Mention:
+    """A diagnosis beside another one, at the place of the appearance that both explain: "density at the left base, likely A and B"."""
+    beside = (last.appearance or last.signs) and _bare(last, mention, clause)
+    if _placed(mention) or not (beside or link in ("firm", "tentative", "differential")):
+        return mention
+    if lexicon().concepts[last.concepts[0]].directed:
+        return mention
+    told = last.attributes
+    placed = mention.attributes._replace(
+        sides=told.sides,
+        zones=told.zones,
+        places=told.places,
+        uncertain=mention.attributes.uncertain or bool(last.appearance),
+    )
+    return replace(mention, attributes=placed)
 
 
 def _may_be_at_one_place(left: Mention, right: Mention) -> bool:
@@ -515,34 +649,37 @@ def _damages(mention: Mention, device: Mention, clause: Clause, lexicon: Lexicon
 
 def _link(left: Mention, right: Mention, clause: Clause, lexicon: Lexicon) -> str | None:
     """What makes the right mention an explanation of the left one: a value of `link`; None if nothing does."""
-    if clause.of("conjunction", left.end, right.start) and not clause.of("link", left.end, right.start):
-        return None
     links = clause.of("link", left.end, right.start)
     told = {t.value for t in links} - {"direct"}
     if told:
         return next(value for value in ("differential", "reversed", "tentative", "firm") if value in told)
+    if clause.of("conjunction", left.end, right.start):
+        return None
     named = clause.words[left.end : right.start]
     if lexicon.concepts[left.concepts[0]].vague and tuple(named[-2:]) in _IS_A:
         return "firm"  # "the opacity behind the heart is a hiatal hernia"
     said = clause.words_between(left.end, right.start) if left.end < right.start else 0
-    between = said & ~clause.places("side", "zone", "severity", "descriptor", "glue", "temporal")
-    if links and between == clause.bits(links) & ~clause.places("glue"):
+    between = said & ~clause.places("side", "zone", "severity", "descriptor", "glue", "temporal", "prior", "earlier")
+    if links and between == clause.bits(links) & ~clause.places("glue", "prior", "earlier"):
         return "direct"
     # "ground-glass right upper lobe nodule": an appearance that stands as an adjective
-    return "direct" if left.end < right.start and not between else None
+    leads = left.end < right.start and not between and not clause.has(left.end, right.start, "joint")
+    return "direct" if leads else None
 
 
 def _same_appearance(earlier: Mention, last: Mention, clause: Clause, lexicon: Lexicon) -> bool:
     """Whether two appearances before one explanation are one: "opacities with air bronchograms consistent with pneumonia"."""
     vague = all(lexicon.concepts[m.concepts[0]].vague for m in (earlier, last))
-    return vague and earlier.presence == "present" and clause.one_list(earlier.end, last.start)
+    return vague and earlier.presence == "present" and clause.only(earlier.end, last.start, *_BETWEEN_SIGNS)
 
 
 def _explained(appearance: Mention, diagnosis: Mention, tentative: bool) -> Mention:
     concepts = (*appearance.concepts, *diagnosis.concepts) if tentative else diagnosis.concepts
+    if not tentative and any((a, b) in lexicon().distances for a in appearance.concepts for b in diagnosis.concepts):
+        concepts = appearance.concepts  # "wedge deformity of T8, in keeping with fracture"
     signs_left = appearance.appearance or appearance.concepts  # "opacity, likely edema, less likely infection"
     left = tuple(c for c in signs_left if c not in diagnosis.concepts) if tentative else ()
-    signs = () if tentative else appearance.concepts
+    signs = () if tentative else diagnosis.concepts if concepts == appearance.concepts else appearance.concepts
     merged = _merged(appearance, diagnosis, concepts, tentative)
     return replace(merged, appearance=left + diagnosis.appearance, signs=(*merged.signs, *signs))
 

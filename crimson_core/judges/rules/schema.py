@@ -66,6 +66,8 @@ class ConceptEntry(TypedDict):
     device: NotRequired[bool]
     tip_normal: NotRequired[Ids]
     tip_misplaced: NotRequired[Ids]
+    once_old: NotRequired[str]
+    tip_levels: NotRequired[list[Annotated[str, Field(pattern="^[CTL][0-9]{1,2}$")]]]
     tip_above_carina_mm: NotRequired[
         Annotated[
             list[Annotated[float, Field(ge=-100, le=300)]], Field(min_length=2, max_length=2), AfterValidator(_in_order)
@@ -127,11 +129,13 @@ class LanguageFile(TypedDict):
     clause_end: dict[Literal["contrast", "stop", "concession", "exception"], Phrases]
     negation_end: Phrases
     conjunction: Phrases
-    change: dict[Literal["up", "raised", "down", "gone", "any"], _ChangeForms]
+    change: dict[Literal["up", "again", "raised", "down", "gone", "any"], _ChangeForms]
     extent: dict[Literal["partial", "little", "plain"], Phrases]
     modifiers: _Modifiers
     general: Phrases
     beside: Phrases
+    likewise: Phrases
+    symptom: Phrases
     anaphor: Phrases
     definite: Phrases
     pronoun: Phrases
@@ -161,12 +165,21 @@ class _Graded(TypedDict):
 
 
 @with_config(_EXACT)
+class _OtherAge(TypedDict):
+    concepts: Ids
+    fresh: list[Change]
+    past: list[Change]
+    loses: Share
+
+
+@with_config(_EXACT)
 class _Matching(TypedDict):
     concept_steps: dict[Annotated[int, Field(ge=0)], Share]
     far_concept: Share
     interchangeable: Share
     other_diagnosis: Share
     other_position: Share
+    other_age: _OtherAge
     wrong_side: Share
     one_side_of_two: Share
     zone_gap: dict[Literal[0, 1, 2], Share]
@@ -179,7 +192,6 @@ class _Matching(TypedDict):
 @with_config(_EXACT)
 class _Severity(TypedDict):
     steps_for_significant: Annotated[int, Field(ge=1, le=5)]
-    decisive_rank: Rank
     significant: _Graded
     negligible: _Graded
 
@@ -218,6 +230,15 @@ class _Temporal(TypedDict):
     device: _Graded
 
 
+Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
+@with_config(_EXACT)
+class _ToldByExtent(TypedDict):
+    from_rank: Rank
+    pairs: list[Pair]
+
+
 @with_config(_EXACT)
 class _Specificity(TypedDict):
     too_many_alternatives: Annotated[int, Field(ge=1)]
@@ -225,7 +246,8 @@ class _Specificity(TypedDict):
     other_diagnosis: _Graded
     significant: _Graded
     negligible: _Graded
-    interchangeable: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+    told_by_extent: _ToldByExtent
+    interchangeable: list[Pair]
 
 
 @with_config(_EXACT)
@@ -240,6 +262,7 @@ class _AttributeErrors(TypedDict):
             "near_zone",
             "near_level",
             "other_compartment",
+            "other_organ",
             "far_level",
             "device_tip",
             "other_misplacement",
@@ -442,6 +465,8 @@ def _unknown(files: Files) -> Iterator[str]:
             yield from (
                 f"{name}: {key}.{field}: {one} is not known" for one in entry.get(field, ()) if one not in known
             )
+        if (past := entry.get("once_old", key)) not in ids:
+            yield f"{name}: {key}.once_old: {past} is no concept"
         for composite in entry.get("composites", ()):
             of, what = composite.split()
             if of not in structures | states:
@@ -458,9 +483,19 @@ def _unknown(files: Files) -> Iterator[str]:
                 for one in rule.get(field, ())
                 if one not in known
             )
-    for pair in rules["attribute_errors"]["specificity"]["interchangeable"]:
+    yield from (
+        f"{RULES}: matching.other_age.concepts: {one} is no concept"
+        for one in rules["matching"]["other_age"]["concepts"]
+        if one not in ids
+    )
+    specificity = rules["attribute_errors"]["specificity"]
+    for field, pairs in (
+        ("interchangeable", specificity["interchangeable"]),
+        ("told_by_extent", specificity["told_by_extent"]["pairs"]),
+    ):
         yield from (
-            f"{RULES}: attribute_errors.specificity.interchangeable: {one} is no concept"
+            f"{RULES}: attribute_errors.specificity.{field}: {one} is no concept"
+            for pair in pairs
             for one in pair
             if one not in ids
         )

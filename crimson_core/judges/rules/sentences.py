@@ -27,6 +27,8 @@ _SECTION_END = {"paragraph": _EMPTY_LINE, "line": re.compile(r"[^\S\n]*\n"), "se
 _LINE_START = re.compile(
     r"[^\S\n]*(?P<item>\d{1,2}[.)]\s|[-*•+‣◦▪–—]\s|[|\[☐☑☒✓✔✗✘✅❌#>]|[\"']?[A-Za-z][\w /-]{0,40}[\"']?\s*[:=]\s)?(?P<word>\S*)"
 )
+_TITLE = re.compile(r"(?:^|\n)[^\S\n]*[A-Z][\w/-]*(?:[^\S\n]+[A-Z][\w/-]*){0,2}\Z")
+_HEADING_GOES_ON = re.compile(r"\s+[A-Z][\w/-]*(?:[^\S\n]+[A-Z][\w/-]*){0,2}\s?:")
 _DANGLING = re.compile(r"(?:,|\b(?:and|or|of|with|the|an?|in|to|is|are|for|by|at))\s*$", re.IGNORECASE)
 _INNER_STOP = re.compile(r"[A-Za-z]{2}[.;]\s+[A-Za-z]")
 _FIELD = re.compile(r"\s{1,40}[\"']?\w[\w ]{0,40}[\"']?\s?:\s?\S|\s{0,40}\}")
@@ -113,6 +115,10 @@ def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
         if sign != "\n":
             if not sign.isspace():
                 yield match.end()
+            elif _HEADING_GOES_ON.match(report, match.start()) and _TITLE.search(
+                report[: match.start()][-_LONGEST_HEADING:]
+            ):
+                continue  # "Cardiac Silhouette: enlarged"
             elif not _DANGLING.search(report[max(0, match.start() - 12) : match.start()]):
                 yield match.start()
             continue
