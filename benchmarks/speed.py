@@ -39,7 +39,7 @@ from crimson_core.run.processes import cores
 
 _STORED = 1_000  # pairs
 _LONGEST = 60.0  # seconds; a kind of text that took this long is not tried any longer
-_SENTENCES = (
+SENTENCES = (
     "There is a {} mm nodule in the right upper lobe.",
     "Small left pleural effusion, measuring {} cm in depth.",
     "The heart is mildly enlarged with a cardiothoracic ratio of {} %.",
@@ -178,7 +178,7 @@ def _files(judge: str, pairs: Sequence[ReportPair], sizes: Sequence[int]) -> lis
             )
             for n in workers:
                 started = time.perf_counter()
-                peak = _command(
+                peak = measured_command(
                     "score", str(file), "-j", judge, "-o", str(file.with_suffix(".jsonl")), "--workers", str(n)
                 )
                 rows.append({"pairs": size, "workers": n, "seconds": time.perf_counter() - started, "peak_mb": peak})
@@ -205,7 +205,7 @@ def _comparison(judge: str, pairs: Sequence[ReportPair], studies: int) -> dict[s
         _write_table(file, rows)
         started = time.perf_counter()
         systems = [word for name in "abcde" for word in ("--prediction-column", name)]
-        peak = _command("compare", str(file), "-j", judge, *systems)
+        peak = measured_command("compare", str(file), "-j", judge, *systems)
         seconds = time.perf_counter() - started
     console.print(f"crimson compare, five systems on {studies:,} studies: {seconds:.1f} s, peak {peak:.0f} MB\n")
     return {"studies": studies, "seconds": seconds, "peak_mb": peak}
@@ -218,7 +218,7 @@ def _write_table(file: Path, rows: Sequence[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
-def _command(*arguments: str) -> float:
+def measured_command(*arguments: str) -> float:
     """Peak memory of a command, in MB."""
     return float(_python("-c", _COMMAND, *arguments, "--no-store", "--no-progress").splitlines()[-1])
 
@@ -345,16 +345,16 @@ def _debris(rng: random.Random) -> Iterator[str]:
 
 
 def _unpunctuated(rng: random.Random) -> Iterator[str]:
-    return (re.sub(r"[^\w\s]", "", sentence) + " and" for sentence in _varied(_SENTENCES, rng))
+    return (re.sub(r"[^\w\s]", "", sentence) + " and" for sentence in _varied(SENTENCES, rng))
 
 
 def _blanks(rng: random.Random) -> Iterator[str]:
-    return (piece for sentence in _varied(_SENTENCES, rng) for piece in (sentence, *repeat("", 500)))
+    return (piece for sentence in _varied(SENTENCES, rng) for piece in (sentence, *repeat("", 500)))
 
 
 _TEXTS: dict[str, Callable[[random.Random], Iterator[str]]] = {
-    "report sentences, numbers vary": lambda rng: _varied(_SENTENCES, rng),
-    "one sentence over and over": lambda rng: repeat(_SENTENCES[0].format(8)),
+    "report sentences, numbers vary": lambda rng: _varied(SENTENCES, rng),
+    "one sentence over and over": lambda rng: repeat(SENTENCES[0].format(8)),
     "random binary debris": _debris,
     "another script": lambda rng: _varied(_OTHER_SCRIPT, rng),
     "one sentence without an end": _unpunctuated,

@@ -2,7 +2,7 @@
 
 import marshal
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain, islice
@@ -316,9 +316,8 @@ class CrimsonScorer:
         first = list(islice(later, _MANY // _TOGETHER + 1))
         workers = self.workers or (cores() if len(first) > _MANY // _TOGETHER else 1)
         tasks = chain(first, later)
-        work = _Offline(self, each)
-        # The store stays open meanwhile: SQLite tidies up when the last one closes it, which takes longer than judging some pairs.
-        with nullcontext() if self.store is None else Store(self.store):
+        # The store stays open here, too: SQLite tidies up when the last one closes it, which no process has the time to do that is ended.
+        with nullcontext() if self.store is None else Store(self.store), closing(_Offline(self, each)) as work:
             groups = in_processes(work.packed, tasks, workers) if workers > 1 else (work(task) for task in tasks)
             with closing(groups):
                 yield from groups
@@ -392,6 +391,11 @@ class _Offline:
 
     def __init__(self, scorer: CrimsonScorer, each: Callable[[list[PairResult]], Any] | None) -> None:
         self._scorer, self._each = scorer, each
+        self._open = ExitStack()
+
+    def close(self) -> None:
+        """Close the store, if it has been opened here."""
+        self._open.close()
 
     def __call__(self, task: tuple[int, list[ReportPair]]) -> "Iterable[PairResult] | _Part":
         results: Iterable[PairResult] = self._scorer._judged(self._ask, *task)
@@ -413,7 +417,9 @@ class _Offline:
         judge = cast(OfflineJudge, scorer.judge).remembering()
         if scorer.store is None:
             return partial(judged, judge)
-        return StoredJudge(judge, scorer.store, retry_failures=scorer.retry_failures).judge
+        stored = StoredJudge(judge, scorer.store, retry_failures=scorer.retry_failures)
+        self._open.enter_context(stored.kept_open())
+        return stored.judge
 
 
 def _grouped(pairs: Iterable[ReportPair]) -> Iterator[tuple[int, list[ReportPair]]]:

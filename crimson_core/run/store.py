@@ -16,10 +16,11 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,6 +92,24 @@ class StoredJudgement(NamedTuple):
     judgement: Judgement
     signature: dict[str, str]
     judged_at: str
+
+
+class Made(NamedTuple):
+    """A judgement to be written.
+
+    Attributes:
+        key: `judgement_key` of the pair.
+        pair: The report pair.
+        judgement: The judgement.
+        answered: The judge's signature after it.
+        seconds: How long it took.
+    """
+
+    key: bytes
+    pair: ReportPair
+    judgement: Judgement
+    answered: Mapping[str, str]
+    seconds: float
 
 
 class JudgeStats(NamedTuple):
@@ -271,65 +290,55 @@ class Store:
                 except (ValueError, TypeError):  # the message may contain report text
                     raise self._damaged(f"a judgement ({key.hex()[:12]}…)") from None
 
-    def add(
-        self,
-        asked: Mapping[str, str],
-        answered: Mapping[str, str],
-        pair: ReportPair,
-        judgement: Judgement,
-        seconds: float,
-    ) -> bool:
-        """Write a judgement, in a transaction of its own or in the open one (`together`).
+    def add(self, asked: Mapping[str, str], made: Sequence[Made]) -> list[bool]:
+        """Write judgements in one transaction.
 
         A stored failure is replaced, and its usage is added. A stored evaluation is kept: another process was faster.
 
         Args:
             asked: The judge's signature before any answer.
-            answered: The judge's signature now.
-            pair: The report pair.
-            judgement: The judgement.
-            seconds: How long it took.
+            made: The judgements, each with another key.
 
         Returns:
-            Whether the judgement was written.
+            Whether each was written.
         """
-        evaluation, raw_output = judgement.evaluation, judgement.raw_output
-        row = {
-            "key": judgement_key(asked, pair),
-            "reference": pair.reference,
-            "candidate": pair.candidate,
-            "context": _json(_context(pair)),
-            "evaluation": None if evaluation is None else evaluation.model_dump_json(),
-            "failure": judgement.failure,
-            "repairs": _json(judgement.repairs),
-            # UTF-8 cannot encode a lone surrogate
-            "raw_output": raw_output and raw_output.encode(errors="replace").decode(),
-            "cost": judgement.cost,
-            "seconds": seconds,
-            "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        with self._translated():
-            usage = Counter(judgement.usage)
-            for before, cost in self._db.execute("SELECT usage, cost FROM judgement WHERE key = ?", (row["key"],)):
-                usage.update(json.loads(before))
-                row["cost"] = row["cost"] if cost is None else cost + (row["cost"] or 0.0)
-            row["usage"] = _json(usage)
-            row["judge"] = self._judge(_json(asked), _json(answered))
-            return self._write(_INSERT, row).rowcount > 0
+        rows = [_row(own) for own in made]  # before the lock
+        with self._translated(), self._transaction():
+            judge = lru_cache(1)(lambda answered: self._judge(_json(asked), _json(dict(answered))))
+            before: dict[bytes, tuple[str, float | None]] = {}
+            for start in range(0, len(rows), _AT_ONCE):
+                keys = [own.key for own in made[start : start + _AT_ONCE]]
+                marks = ", ".join("?" * len(keys))
+                found = self._db.execute(f"SELECT key, usage, cost FROM judgement WHERE key IN ({marks})", keys)
+                before.update((key, (usage, cost)) for key, usage, cost in found)
+            for own, row in zip(made, rows, strict=True):
+                row["judge"] = judge(tuple(own.answered.items()))
+                if own.key in before:
+                    usage, cost = before[own.key]
+                    used = Counter(own.judgement.usage)
+                    used.update(self._usage(usage))
+                    row["usage"] = _json(used)
+                    row["cost"] = row["cost"] if cost is None else cost + (row["cost"] or 0.0)
+            self._db.executemany(_INSERT, (row for row in rows if row["key"] not in before))
+            return [row["key"] not in before or self._db.execute(_INSERT, row).rowcount > 0 for row in rows]
+
+    def _usage(self, text: str) -> dict[str, int]:
+        try:
+            return dict(json.loads(text))
+        except (ValueError, TypeError):
+            raise self._damaged("a judgement") from None
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """One transaction for all writes in the block, which is much faster than one each."""
-        with self._translated():
-            self._write("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._judges.clear()  # a new judge may have been rolled back
-                with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
-                    self._db.execute("ROLLBACK")
-                raise
+    def _transaction(self) -> Iterator[None]:
+        self._write("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._judges.clear()  # a new judge may have been rolled back
+            with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+                self._db.execute("ROLLBACK")
+            raise
 
     def entries(self, selection: Selection = EVERYTHING) -> Iterator[dict[str, Any]]:
         """Yield the selected judgements as records, in the order in which they were made.
@@ -551,6 +560,26 @@ class Store:
 
     def _error(self, what: str, remedy: str) -> StoreError:
         return StoreError(f"The store {self.path} {what}. {remedy[0].upper()}{remedy[1:]}.")
+
+
+def _row(made: Made) -> dict[str, Any]:
+    """The columns of a judgement, except for its judge."""
+    judgement, pair, raw_output = made.judgement, made.pair, made.judgement.raw_output
+    return {
+        "key": made.key,
+        "reference": pair.reference,
+        "candidate": pair.candidate,
+        "context": _json(_context(pair)),
+        "evaluation": None if judgement.evaluation is None else judgement.evaluation.model_dump_json(),
+        "failure": judgement.failure,
+        "repairs": _json(judgement.repairs),
+        # UTF-8 cannot encode a lone surrogate
+        "raw_output": raw_output and raw_output.encode(errors="replace").decode(),
+        "usage": _json(judgement.usage),
+        "cost": judgement.cost,
+        "seconds": made.seconds,
+        "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _entry(row: dict[str, Any]) -> dict[str, Any]:

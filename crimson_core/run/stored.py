@@ -1,29 +1,18 @@
 """`StoredJudge`: a judge with a store, which judges only pairs that have not been judged before."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
 
 from crimson_core.errors import InputError
 from crimson_core.judges.base import IN_MEMORY, Judge, Judgement, repeated
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.run.guarded import judged
-from crimson_core.run.store import Store, StoredJudgement, judgement_key
+from crimson_core.run.store import Made, Store, StoredJudgement, judgement_key
 
 _TOGETHER, _LONGEST = 500, 0.5  # judgements of rules in one transaction, and seconds of judging
-
-
-class _Unwritten(NamedTuple):
-    """A judgement to be written, with its key and the positions of its pairs."""
-
-    key: bytes
-    places: list[int]
-    judgement: Judgement
-    answered: dict[str, str]
-    seconds: float
 
 
 class StoredJudge:
@@ -50,6 +39,7 @@ class StoredJudge:
             )
         self._judge, self._path, self._retry_failures = judge, path, retry_failures
         self._signatures: list[Mapping[str, str]] = []
+        self._store: Store | None = None
 
     def judge(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
         """Yield (position in `pairs`, judgement), stored ones first; see `crimson_core.judges.Judge`.
@@ -59,14 +49,27 @@ class StoredJudge:
         """
         asked = _asked(self._judge)
         self._signatures = []
-        with Store(self._path) as store:
-            store.check_writable()
+        with self.kept_open() as store:
             places = _places(asked, pairs)
             for key, stored in store.read(list(places), failures=not self._retry_failures):
                 self._note(stored.signature)
                 yield from ((place, _told(stored)) for place in places.pop(key))
             if places:
                 yield from self._judge_rest(store, asked, pairs, places)
+
+    @contextmanager
+    def kept_open(self) -> Iterator[Store]:
+        """The store, checked to be writable; `judge` does not open it anew meanwhile."""
+        if self._store is not None:
+            yield self._store
+            return
+        with Store(self._path) as store:
+            store.check_writable()
+            self._store = store
+            try:
+                yield store
+            finally:
+                self._store = None
 
     def stored(self, pairs: Sequence[ReportPair]) -> Iterator[tuple[int, Judgement]]:
         """Yield (position in `pairs`, judgement) of the stored pairs; nothing is judged."""
@@ -95,7 +98,7 @@ class StoredJudge:
         # A model's judgement took seconds or cost money, so it is written at once. A judgement by rules takes no longer
         # than a transaction.
         most = _TOGETHER if asked.get("judge", "").startswith("offline") else 1
-        unwritten: list[_Unwritten] = []
+        unwritten: list[tuple[list[int], Made]] = []
         with closing(judged(self._judge, [pairs[first] for first, *_ in places.values()])) as judgements:
             try:
                 started = written = perf_counter()
@@ -104,33 +107,32 @@ class StoredJudge:
                     if index not in waiting:
                         raise repeated(index)
                     key, at = waiting.pop(index)
-                    unwritten.append(_Unwritten(key, at, judgement, self._judge.signature(), now - started))
+                    made = Made(key, pairs[at[0]], judgement, self._judge.signature(), now - started)
+                    unwritten.append((at, made))
                     if len(unwritten) >= most or now - written >= _LONGEST:
-                        yield from self._write(store, asked, pairs, unwritten)
+                        yield from self._write(store, asked, unwritten)
                         written = perf_counter()
                     started = perf_counter()
             finally:  # also if the run is interrupted, when nobody takes the results
-                done = self._write(store, asked, pairs, unwritten)
+                done = self._write(store, asked, unwritten)
             yield from done
 
     def _write(
-        self, store: Store, asked: Mapping[str, str], pairs: Sequence[ReportPair], unwritten: "list[_Unwritten]"
+        self, store: Store, asked: Mapping[str, str], unwritten: list[tuple[list[int], Made]]
     ) -> list[tuple[int, Judgement]]:
         """Write the unwritten judgements, and return (position, judgement) as they are in the store now."""
         new, unwritten[:] = list(unwritten), []
         if not new:
             return []
-        with store.together():
-            added = [store.add(asked, own.answered, pairs[own.places[0]], own.judgement, own.seconds) for own in new]
         done = []
-        for own, is_ours in zip(new, added, strict=True):
-            copies = own.places
+        added = store.add(asked, [made for _, made in new])
+        for (copies, made), is_ours in zip(new, added, strict=True):
             if is_ours:
-                self._note(own.answered)
-                done.append((copies[0], own.judgement))
+                self._note(made.answered)
+                done.append((copies[0], made.judgement))
                 copies = copies[1:]
             if copies:  # as stored: if another run was faster, both give the same
-                ((_, stored),) = store.read([own.key])
+                ((_, stored),) = store.read([made.key])
                 self._note(stored.signature)
                 done += [(place, _told(stored)) for place in copies]
         return done

@@ -27,7 +27,7 @@ from crimson_core import (
     StoreError,
 )
 from crimson_core.protocol.evaluation import Evaluation
-from crimson_core.run.store import Selection, default_path, judgement_key
+from crimson_core.run.store import Made, Selection, default_path, judgement_key
 
 RUNS = Path(__file__).with_name("store_runs.py")
 
@@ -127,7 +127,8 @@ def test_what_failures_have_used_counts_when_they_are_tried_again(tmp_path):
         failed = Judgement(failure="no answer", usage={"prompt_tokens": 7, "completion_tokens": 0}, cost=0.5)
         judged = Judgement(Evaluation(), usage={"prompt_tokens": 5, "batch_prompt_tokens": 2}, cost=0.25)
         for pair, judgement in ((PAIRS[0], failed), (PAIRS[0], judged), (PAIRS[1], judged)):
-            store.add({"judge": "a"}, {"judge": "a"}, pair, judgement, 1.0)
+            key, signature = judgement_key({"judge": "a"}, pair), {"judge": "a"}
+            assert store.add(signature, [Made(key, pair, judgement, signature, 1.0)]) == [True]
         assert store.usage() == {"prompt_tokens": 17, "completion_tokens": 0, "batch_prompt_tokens": 4}
         assert store.stats()[0].cost == 1.0
 
