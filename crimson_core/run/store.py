@@ -302,7 +302,8 @@ class Store:
         Returns:
             Whether each was written.
         """
-        rows = [_row(own) for own in made]  # before the lock
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        rows = [_row(own, now) for own in made]  # before the lock
         with self._translated(), self._transaction():
             judge = lru_cache(1)(lambda answered: self._judge(_json(asked), _json(dict(answered))))
             before: dict[bytes, tuple[str, float | None]] = {}
@@ -562,23 +563,23 @@ class Store:
         return StoreError(f"The store {self.path} {what}. {remedy[0].upper()}{remedy[1:]}.")
 
 
-def _row(made: Made) -> dict[str, Any]:
+def _row(made: Made, judged_at: str) -> dict[str, Any]:
     """The columns of a judgement, except for its judge."""
     judgement, pair, raw_output = made.judgement, made.pair, made.judgement.raw_output
     return {
         "key": made.key,
         "reference": pair.reference,
         "candidate": pair.candidate,
-        "context": _json(_context(pair)),
+        "context": _json(_context(pair)) if pair.context else "[]",
         "evaluation": None if judgement.evaluation is None else judgement.evaluation.model_dump_json(),
         "failure": judgement.failure,
-        "repairs": _json(judgement.repairs),
+        "repairs": _json(judgement.repairs) if judgement.repairs else "[]",
         # UTF-8 cannot encode a lone surrogate
         "raw_output": raw_output and raw_output.encode(errors="replace").decode(),
-        "usage": _json(judgement.usage),
+        "usage": _json(judgement.usage) if judgement.usage else "{}",
         "cost": judgement.cost,
         "seconds": made.seconds,
-        "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "judged_at": judged_at,
     }
 
 
