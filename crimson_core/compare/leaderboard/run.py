@@ -108,6 +108,7 @@ def run_leaderboard(
             except KeyboardInterrupt:
                 interrupted = True
             results = systems.results(scorer.checked_together(pairs, found))
+            del found, pairs  # which take more memory than the figures
             if any(results.values()):
                 sections.append(make_section(name, judge.label, scorer.signature, systems, results, config.seed))
             if interrupted:
