@@ -38,7 +38,7 @@ def explain(
         raise InputError("Only one report can come from standard input. Give the other as a file or as text.")
     context = given(age=age, sex=sex, indication=indication)
     candidate, other = _text("report", report), None if reference is None else _text("reference", reference)
-    (pair,) = make_pairs([candidate], [other or ""], [context])
+    (pair,) = make_pairs([candidate], [other or ""], [context], where=lambda argument, _: argument.rstrip("s"))
     found = explained(pair.candidate, pair.context) if other is None else explain_pair(pair)
     if as_json:
         print(json.dumps(found.as_dict(), ensure_ascii=False, indent=2))

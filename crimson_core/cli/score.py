@@ -44,9 +44,10 @@ from crimson_core.cli.options import (
 )
 from crimson_core.cli.results import ENDINGS, Output
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption, store_line, store_path
+from crimson_core.compare.formats import count
 from crimson_core.compare.parts import json_line, part_of
 from crimson_core.compare.summary import Summary
-from crimson_core.errors import InputError
+from crimson_core.errors import CrimsonError, InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair
 from crimson_core.run.accelerate import AccelerateJudge, launched
 from crimson_core.run.pairs import TablePairs
@@ -61,6 +62,7 @@ from crimson_core.run.tables import (
 )
 
 _STANDARD = "-"  # the file that is standard input or output
+_IN_STORE = "What was judged is in the store: run the same command again to go on."
 _MOST_ROWS = 50  # of the table; -o has them all
 _SHORT = {"false_findings": "false", "missing_findings": "missing", "attribute_errors": "attribute"}
 
@@ -190,6 +192,10 @@ def score(
                     shown += part.kept
         except KeyboardInterrupt:
             interrupted = True
+        except CrimsonError:
+            if scorer.store and summary.n_pairs:
+                print(_IN_STORE, file=sys.stderr)
+            raise
         if not streaming:
             results = scorer.checked_together(cast(Sequence[ReportPair], pairs), shown)
             summary, shown = Summary(results), results[:_MOST_ROWS]
@@ -213,7 +219,7 @@ def score(
     if interrupted:
         print(f"Interrupted: {summary.n_pairs} of {len(pairs)} pairs were judged.", file=sys.stderr)
         if scorer.store:
-            print("They are in the store: run the same command again to go on.", file=sys.stderr)
+            print(_IN_STORE, file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     if summary.failures:
         raise typer.Exit(UNSCORED)
@@ -273,14 +279,14 @@ def _print_results(
         out.print(f"… and {summary.n_pairs - len(first)} more pairs; -o writes them all")
 
     out.print()
-    out.print(f"CRIMSON score  {_number(summary.crimson_score)}  mean of {summary.n_scored} pairs")
+    out.print(f"CRIMSON score  {_number(summary.crimson_score)}  mean of {count(summary.n_scored, 'pair')}")
     means = "  ".join(f"{name} {_number(summary.mean_errors[kind], 2)}" for kind, name in _SHORT.items())
     out.print(f"Errors a pair  {means}")
     suspect = f"   suspect {summary.n_suspect}" if summary.n_suspect else ""
     out.print(f"Unscored       {summary.n_unscored}   repaired {summary.n_repaired}{suspect}")
     if summary.n_unrecognised:
         out.print(
-            f"Unrecognised   {summary.n_unrecognised} pairs: a report holds nothing that this judge knows, and counts as normal"
+            f"Unrecognised   {count(summary.n_unrecognised, 'pair')}: a report holds nothing that this judge knows, and counts as normal"
         )
     if empty:
         out.print(f"No words       {empty}")

@@ -79,7 +79,9 @@ def open_table(
         InputError: The file is missing, empty, unreadable, in another format or beyond the limits.
     """
     if path.suffix.lower() not in READABLE:
-        raise InputError(f"{path} has an unknown ending. Give a file that ends in {', '.join(READABLE)}.")
+        raise InputError(
+            f"{path} has an unknown ending. Give a file that ends in {', '.join(READABLE)}; save a spreadsheet as CSV."
+        )
     if not path.is_file():
         raise InputError(f"{path} is not a file. Check the path.")
     return _table(_opener(path), path.suffix.lower(), str(path), separator, encoding, tell, limits)
@@ -218,9 +220,14 @@ def column_names(rows: Rows) -> list[str]:
 def told_columns(have: Sequence[str]) -> str:
     """The columns of a table for errors. Without a header the names are the first row's cells, which may be reports."""
     if not any(map(is_usual, have)):
-        return f"It has {len(have)}, none with a usual name. Check that its first row, or its keys, are the names."
+        also = " Check the separator, too." * (len(have) == 1)
+        return (
+            f"It has {len(have)}, none with a usual name. Check that its first row, or its keys, are the names.{also}"
+        )
     shown = [name for name in map(str, have) if len(name) <= _LONG][:_MOST_NAMES]
     left = len(have) - len(shown)
+    if not shown:
+        return f"It has {left:,}, whose names are long. Check its first row and the separator."
     return f"It has: {', '.join(map(repr, shown))}{f' and {left:,} more' if left else ''}."
 
 

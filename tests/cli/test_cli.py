@@ -245,7 +245,7 @@ def test_a_run_that_was_killed_goes_on_with_the_same_command(tmp_path):
         ended, err = run_until(writes_anew(partial, size), command, stop)
         assert ended == status, err
         if stop == signal.SIGINT:
-            assert "They are in the store: run the same command again to go on." in err
+            assert "What was judged is in the store: run the same command again to go on." in err
     assert not out.exists()
     done = crimson(*command, "--progress")
     assert done.returncode == 0, done.stderr

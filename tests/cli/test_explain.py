@@ -37,7 +37,7 @@ def test_a_report_that_cannot_be_read_is_counted(tmp_path):
         done = crimson("score", tmp_path / "reports.json", "-j", "offline", "--store", tmp_path / "s", "--no-progress")
         assert done.returncode == 0, done.stderr
         assert "unrecognised: candidate" in done.stdout
-        assert "Unrecognised   1 pairs" in done.stdout
+        assert "Unrecognised   1 pair:" in done.stdout
     (tmp_path / "reports.json").write_text(json.dumps(records[1:]))
     done = crimson("score", tmp_path / "reports.json", "-j", "offline", "--no-store", "--no-progress")
     assert "nrecognised" not in done.stdout

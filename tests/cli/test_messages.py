@@ -1,5 +1,6 @@
 """Messages where there were tracebacks, and no report text in them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -124,3 +125,39 @@ main()
     command = [sys.executable, "-c", interrupted, "score", EXAMPLE, "-j", "offline", "--no-store"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
+
+
+def test_what_ends_a_run_says_where_its_results_are(tmp_path):
+    rows = [{"reference": "Edema.", "prediction": f"Edema {n}."} for n in range(700)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    full = """
+import resource
+from crimson_core.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+main()
+"""
+    command = [
+        sys.executable,
+        "-c",
+        full,
+        "score",
+        "p.jsonl",
+        "-j",
+        "offline",
+        "--store",
+        "s.sqlite",
+        "-o",
+        "out.jsonl",
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 2, done.stderr
+    assert "What was judged is in the store" in done.stderr and "out.jsonl.partial" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["reference, as the radiologist wrote it in 2024", "a"])
+def test_a_wrong_separator_is_suggested(tmp_path, name):
+    (tmp_path / "p.csv").write_text(f"{name};prediction\nEdema.;Edema.\n")
+    done = crimson("score", "p.csv", "-j", "offline", "--separator", "|", cwd=tmp_path)
+    assert done.returncode == 2 and b"separator" in done.stderr and b"It has:  and" not in done.stderr

@@ -86,11 +86,13 @@ def azure_server(endpoint: str | None = None, api_key: str | None = None, api_ve
     version = api_version or os.environ.get("OPENAI_API_VERSION")
     url = endpoint or os.environ.get("AZURE_OPENAI_ENDPOINT")
     if not url:
-        raise JudgeError("There is no endpoint. Set the environment variable AZURE_OPENAI_ENDPOINT, or pass endpoint.")
+        raise JudgeError(
+            "There is no endpoint. Set the environment variable AZURE_OPENAI_ENDPOINT, or pass endpoint in Python."
+        )
     if not version:
         raise JudgeError(
             "There is no API version. Set the environment variable OPENAI_API_VERSION (2024-10-21, say), "
-            "or pass api_version."
+            "or pass api_version in Python."
         )
     return Server(
         name="azure",
@@ -129,7 +131,7 @@ def _key(given: str | None, variable: str, needed: bool) -> SecretStr:
     if not key:
         if not needed:
             return SecretStr("none")  # the client requires one
-        raise JudgeError(f"There is no API key. Set the environment variable {variable}, or pass api_key.")
+        raise JudgeError(f"There is no API key. Set the environment variable {variable}, or pass api_key in Python.")
     if not re.fullmatch(r"[!-~]+", key):  # the HTTP client's error would show it
         raise JudgeError(f"The API key contains a blank or a non-ASCII character. Check {variable} or api_key.")
     return SecretStr(key)
