@@ -70,6 +70,7 @@ def test_broken_json_is_mended_and_that_is_said(broken):
         "{}",
         "[1, 2]",
         "{" * 20_000,
+        "{'a':" * 3000 + "1" + "}" * 3000,
         *(json.dumps(WHOLE)[:n] for n in range(20, len(json.dumps(WHOLE)), 25)),  # cut: what was to come is unknown
         json.dumps(WHOLE | {"matched_findings": [["R1", "P1"]]}),
         json.dumps(WHOLE | {"reference_findings": ["effusion"]}),
