@@ -30,7 +30,7 @@ def found_encoding(opened: Opened, source: str, encoding: str | None, tell: Call
     named = encoding or ("utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8")
     try:
         name = codecs.lookup(named).name
-        b"".decode(name)  # not all codecs are of text
+        io.TextIOWrapper(io.BytesIO(), encoding=name)  # refuses codecs that are not of text
     except LookupError:
         raise InputError(
             f"encoding is {encoding!r}, which is unknown. Give utf-8, cp1252 or utf-16, for example."

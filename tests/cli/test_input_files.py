@@ -90,7 +90,9 @@ def test_two_columns_that_could_be_meant_are_refused(tmp_path):
     assert status == 2 and "'Reference' and 'REFERENCE' could both be 'reference'" in err
 
 
-@pytest.mark.parametrize("option", [["--separator", "::"], ["--encoding", "klingon"]])
+@pytest.mark.parametrize(
+    "option", [["--separator", "::"], *(["--encoding", name] for name in ("klingon", "rot13", "zlib", "hex"))]
+)
 def test_separators_and_encodings_that_are_none(tmp_path, option):
     status, _, err = score(LINES, tmp_path, *option)
     assert status == 2 and option[0][2:] in err and option[1] in err
