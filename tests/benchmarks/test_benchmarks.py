@@ -287,6 +287,15 @@ def test_speed(radpref):
     assert "1,000 words" in done.stdout
 
 
+def test_many(tmp_path):
+    figures = tmp_path / "figures.json"
+    for ending, output in (("csv", "jsonl"), ("jsonl", "parquet"), ("parquet", "csv")):
+        done = run("benchmarks.many", "--pairs", 40, "--input", ending, "--output", output, "--json", figures)
+        assert done.returncode == 0, done.stderr
+        (row,) = json.loads(figures.read_text())["rows"]
+        assert row["pairs"] == 40 and row["peak_mb"] > 10 and row["output_mb"] > 0.004
+
+
 def test_rewards(radpref, tmp_path):
     figures = tmp_path / "figures.json"
     done = run("benchmarks.rewards", radpref, "--rounds", 2, "--json", figures)
