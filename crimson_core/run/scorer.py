@@ -316,8 +316,9 @@ class CrimsonScorer:
         first = list(islice(later, _MANY // _TOGETHER + 1))
         workers = self.workers or (cores() if len(first) > _MANY // _TOGETHER else 1)
         tasks = chain(first, later)
-        # The store stays open here, too: SQLite tidies up when the last one closes it, which no process has the time to do that is ended.
-        with nullcontext() if self.store is None else Store(self.store), closing(_Offline(self, each)) as work:
+        # SQLite tidies up when the last one closes a store, for which a process that is ended has no time: this one keeps it open.
+        kept = Store(self.store) if self.store and workers > 1 else nullcontext()
+        with kept, closing(_Offline(self, each)) as work:
             groups = in_processes(work.packed, tasks, workers) if workers > 1 else (work(task) for task in tasks)
             with closing(groups):
                 yield from groups
