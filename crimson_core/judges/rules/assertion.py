@@ -67,7 +67,7 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
         if any(c.end <= cue.start and not _PREFERRING.isdisjoint(clause.words[c.start : cue.start]) for c in hedges):
             for mention in _list_after(found, cue, clause):
                 _decide(mention, "unsaid", cue)
-    symptoms = clause.by_kind.get("symptom", ())
+    symptoms = clause.by_kind.get("symptom", [])
     for cue in clause.cues("uncertain_before") if symptoms else ():  # "SOB ?PE" is what somebody asks
         for mention in found:
             if symptoms[0].end <= cue.start and cue.end <= mention.start:

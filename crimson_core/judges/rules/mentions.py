@@ -1,6 +1,6 @@
 """A clause -> the findings it mentions: what each is called, what is said about it, and whether it is there."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from operator import attrgetter
@@ -209,7 +209,7 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
         named, at = mention.concepts[0], mention.start
         near = [t for t in beside if (t.value, named) in lexicon.composites]
         for tag in sorted(near, key=lambda t: abs(t.start - at)):
-            if _joined_to(mention, tag, clause):
+            if _joined_to(mention, tag, clause, lexicon.composites):
                 made = lexicon.composites[tag.value, named]
                 mention.concepts, mention.named_by = (made,), (*mention.named_by, tag)
                 if (made, named) not in lexicon.distances:
@@ -224,14 +224,17 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
     return spent
 
 
-def _joined_to(name: Mention, tag: Tag, clause: Clause) -> bool:
+def _joined_to(name: Mention, tag: Tag, clause: Clause, composites: Mapping[tuple[str, str], str]) -> bool:
     """Whether a structure or state is said of what is named: only words that part nothing stand between them."""
     between = _between(name, tag)
     start, end = between.start, between.stop
     if end - start > _FARTHEST_STATE or not clause.joined(start, end):
         return False
     if tag.end <= name.start and clause.has(start, end, "anatomy"):
-        return not clause.has(start, end, "concept")  # "calcified mediastinal and hilar nodes"
+        # "calcified mediastinal and hilar nodes", but not "calcified aorta and left nodule"
+        made = composites[tag.value, name.concepts[0]]
+        own = {composites.get((t.value, tag.value), made) for t in clause.of("anatomy", start, end)}
+        return own == {made} and not clause.has(start, end, "concept")
     return not clause.has(start, end, "conjunction", "alternative", "concept")
 
 
