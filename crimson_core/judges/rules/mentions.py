@@ -131,7 +131,10 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
         if state in spent:
             continue
         # "the heart is enlarged, the hilum normal"
-        told_before = not COPULAS.isdisjoint(clause.words[max(clause.start, state.start - 3) : state.start])
+        before = max(clause.start, state.start - 3)  # but not "the heart is enlarged with unfolding of the aorta"
+        told_before = not COPULAS.isdisjoint(clause.words[before : state.start]) and not clause.of(
+            "states", before, state.start
+        )
         upto = state.start if told_before else clause.end
         near = [t for t in structures if t.start < upto and (t.value, state.value) in lexicon.composites]
         if not near:
@@ -497,7 +500,11 @@ def _shows(pair: _Pair) -> bool:
     """As in "Aspiration with patchy opacities", of which the first is what matters."""
     last, mention = pair.last, pair.mention
     vague = [pair.lexicon.concepts[one.concepts[0]].vague for one in (last, mention)]
-    told = pair.link == "direct" or "with" in pair.clause.words[last.end : mention.start]
+    words = pair.clause.words
+    told = pair.link == "direct" or "with" in words[last.end : mention.start]
+    hidden = words[mention.start].endswith("ing") and not pair.clause.of("conjunction", last.end, mention.start)
+    if vague == [False, True] and hidden and mention.state[0] == mention.start:
+        return True  # "effusion obscuring the hemidiaphragm"
     if vague != [False, True] or mention.attributes.temporal or not told:
         return False
     one, other = last.attributes.zones, mention.attributes.zones
