@@ -237,7 +237,7 @@ def _joined_to(name: Mention, tag: Tag, clause: Clause, composites: Mapping[tupl
         # "calcified mediastinal and hilar nodes", but not "calcified aorta and left nodule"
         made = composites[tag.value, name.concepts[0]]
         own = {composites.get((t.value, tag.value), made) for t in clause.of("anatomy", start, end)}
-        return own == {made} and not clause.has(start, end, "concept")
+        return own == {made} and not clause.has(start, end, "concept", "joint")
     return not clause.has(start, end, "conjunction", "alternative", "concept")
 
 
@@ -505,6 +505,8 @@ def _shows(pair: _Pair) -> bool:
     hidden = words[mention.start].endswith("ing") and not pair.clause.of("conjunction", last.end, mention.start)
     if vague == [False, True] and hidden and mention.state[0] == mention.start:
         return True  # "effusion obscuring the hemidiaphragm"
+    if last.signs and pair.clause.one_list(last.end, mention.start):
+        told = True  # "and the costophrenic angle"
     if vague != [False, True] or mention.attributes.temporal or not told:
         return False
     one, other = last.attributes.zones, mention.attributes.zones
