@@ -17,6 +17,7 @@ _GRAVEST_POSITION = ("bad", "coiled", "good")
 _INTO = frozenset(("in", "into", "within"))
 _ABOVE = frozenset(("above", "from", "superior", "proximal"))
 _NOW = frozenset(("now", "currently", "today", "presently"))
+_NEAR = 2  # words
 _SAME_SIZE = 0.1  # share by which a size may differ and still be the same
 _SPINE = {"c": "C", "t": "T", "l": "L"}
 
@@ -275,8 +276,10 @@ def _above_carina(clause: Clause, start: int, end: int) -> float | None:
     sign = -1.0 if {"below", "beyond"} & set(before) else 1.0 if _ABOVE & set(before) else 0.0
     if not sign:
         return None
-    sizes = [size for size, _, _ in sizes_in(clause, start, end, end)]
-    return sign * sizes[0] if sizes else (-1.0 if sign < 0 else None)
+    told = sizes_in(clause, start, end, end)
+    # "3 cm above the carina", "above the carina by 3 cm", but not "above the carina, withdraw by 3 cm"
+    near = [size for size, number, _ in told if number < carina.start or number <= carina.end + _NEAR]
+    return sign * near[0] if near else (-1.0 if sign < 0 else None)
 
 
 def _well_above(clause: Clause, start: int, end: int) -> bool:

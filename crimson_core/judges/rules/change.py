@@ -86,8 +86,13 @@ class _Told:
         if value == "gone":
             if partial:
                 return [Tag(start, end, "temporal", "better")]
-            return [Tag(start, end, "assertion", "negated_before" if noun else "negated_after")]
+            leads = noun or (change.end == change.start + 1 and not self._names_before(start))
+            return [Tag(start, end, "assertion", "negated_before" if leads else "negated_after")]
         return [Tag(start, end, "temporal", _TEMPORAL[value])]
+
+    def _names_before(self, end: int) -> bool:
+        """Whether anything is named before a place: a "resolved left effusion" is not."""
+        return any(tag.kind in ("concept", "states") for place in range(end) for tag in self._by_place.get(place, ()))
 
     def _with_its_degree(self, change: Tag, noun: bool) -> tuple[int, int, str | None]:
         """Where a change begins and ends with the words that say how much of it there is, and whether they do.

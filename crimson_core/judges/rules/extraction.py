@@ -227,9 +227,10 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
         ]
     )
     kept = detailed or "anaphor" in clause.by_kind
-    tentative = explanation(clause) if told else None
-    hedged = tentative is None and bool(told) and told[0].attributes.uncertain
-    implied = hedged and all(f.present and f.attributes == SUSPECTED for f in told)
+    explains_it = bool(told) and all([f.present for f in told])  # what is denied explains nothing
+    tentative = explanation(clause) if explains_it else None
+    hedged = explains_it and tentative is None and told[0].attributes.uncertain
+    implied = hedged and all(f.attributes == SUSPECTED for f in told)
     return Told(
         told,
         bool(named),

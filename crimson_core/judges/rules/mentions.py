@@ -503,7 +503,7 @@ def _shows(pair: _Pair) -> bool:
     words = pair.clause.words
     told = pair.link == "direct" or "with" in words[last.end : mention.start]
     hidden = words[mention.start].endswith("ing") and not pair.clause.of("conjunction", last.end, mention.start)
-    if vague == [False, True] and hidden and mention.state[0] == mention.start:
+    if vague[1] and hidden and mention.state[0] == mention.start:
         return True  # "effusion obscuring the hemidiaphragm"
     if last.signs and pair.clause.one_list(last.end, mention.start):
         told = True  # "and the costophrenic angle"
