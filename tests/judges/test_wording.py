@@ -1,4 +1,4 @@
-"""The offline judge on small inputs of many kinds, written by people who have not read its lexicon: `wording_cases.json`.
+"""The offline judge on small inputs of many kinds, most of them by people who have not read its lexicon: `wording_cases.json`.
 
 What is expected bounds a candidate's score or ranks two of them; `benchmarks/wording.py` says how it is written.
 """

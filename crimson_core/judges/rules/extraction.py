@@ -227,7 +227,7 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
         ]
     )
     kept = detailed or "anaphor" in clause.by_kind
-    explains_it = bool(told) and all([f.present for f in told])  # what is denied explains nothing
+    explains_it = bool(told) and all(f.present for f in told)  # what is denied explains nothing
     tentative = explanation(clause) if explains_it else None
     hedged = explains_it and tentative is None and told[0].attributes.uncertain
     implied = hedged and all(f.attributes == SUSPECTED for f in told)
