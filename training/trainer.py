@@ -16,6 +16,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from crimson_core.errors import CrimsonError
 from crimson_core.judges import Judge
 from crimson_core.run.scorer import CrimsonScorer
 from training.agreement import agreement
@@ -24,6 +25,7 @@ from training.records import Record
 
 METRICS_FILE = "metrics.jsonl"
 STATE_FILE = TRAINER_STATE_NAME  # of a checkpoint
+_MOST_SKIPPED = 10  # steps in a row
 
 
 class JudgeTrainer(Trainer):
@@ -31,10 +33,18 @@ class JudgeTrainer(Trainer):
 
     A checkpoint is written before the evaluation of its step, so that nothing that happens there costs a step, and its state
     again after it. A run that goes on from a checkpoint without that (`was_evaluated`) wants `eval_on_start`.
+
+    A step whose gradient is not finite would make every weight NaN, while `transformers` logs a loss of 0 from then on. Such
+    a step is skipped, counted and logged.
+
+    Raises:
+        CrimsonError: In `train`, after ten such steps in a row.
     """
 
     judge: Judge | None = None
     generated: Sequence[Record] = ()
+    skipped_steps = 0  # since this start of the run
+    _in_a_row = 0
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As ever, but in training the loss also gets the tokens' weights, which the model does not take."""
@@ -50,6 +60,25 @@ class JudgeTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroups((train_dataset or self.train_dataset).lengths, step, self.args.data_seed)
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+        norm = super()._clip_grad_norm(model)
+        if math.isfinite(norm):
+            self._in_a_row = 0
+            return norm
+        model.zero_grad(set_to_none=True)  # the optimizer leaves a weight without a gradient as it is
+        self.skipped_steps, self._in_a_row = self.skipped_steps + 1, self._in_a_row + 1
+        if self._in_a_row == _MOST_SKIPPED:
+            raise CrimsonError(
+                f"The gradients of {_MOST_SKIPPED} steps in a row, up to step {self.state.global_step + 1}, are not finite. "
+                "They were skipped, and no weight was changed by them. Try a lower learning_rate or dtype=float32, with "
+                "another output."
+            )
+        return norm
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As ever, and how many steps were skipped, where some were."""
+        super().log(logs | {"skipped_steps": self.skipped_steps} if self.skipped_steps else logs, *args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # From the last checkpoint on, `transformers` would take a step more.

@@ -1,5 +1,6 @@
 """LoRA fine-tuning on tiny random models: loss on the answer, resumable, over processes, and the adapter is a judge."""
 
+import itertools
 import json
 import math
 import os
@@ -21,12 +22,13 @@ from safetensors.torch import load_file
 from torch._inductor import config as inductor_config
 from transformers import AutoModelForCausalLM
 
-from crimson_core.errors import InputError, JudgeError
+from crimson_core.errors import CrimsonError, InputError, JudgeError
 from crimson_core.judges.engines.hf import hf_judge
 from crimson_core.protocol.evaluation import parse_evaluation
 from crimson_core.protocol.prompt import Prompt
 from crimson_core.protocol.scoring import score_evaluation
 from crimson_core.run.scorer import PairResult
+from training import finetune as finetuning
 from training.agreement import agreement
 from training.encoding import IGNORED, Examples, RecordEncoder, answer_loss, collate, encode
 from training.estimate import Estimate, check_fits
@@ -299,6 +301,35 @@ def test_a_run_learns_and_its_adapter_is_a_judge(settings, tiny_folder, data, ca
     assert judge.prompt == Prompt("compact", guidelines=False)
     pair = Record.model_validate_json((data / "train.jsonl").read_text().splitlines()[0]).pair
     assert [index for index, _ in judge.judge([pair])] == [0]
+
+
+def broken_at(steps, monkeypatch):
+    """Let the loss of the first batch of some steps be no number."""
+    loss, calls = finetuning.answer_loss, itertools.count()
+
+    def broken(outputs, labels, num_items_in_batch=None, weights=None, **options):
+        found = loss(outputs, labels, num_items_in_batch, weights, **options)
+        return found * torch.nan if weights is not None and next(calls) in {2 * step - 2 for step in steps} else found
+
+    monkeypatch.setattr(finetuning, "answer_loss", broken)
+
+
+def test_a_step_without_a_finite_gradient_is_skipped_and_counted(settings, monkeypatch):
+    broken_at([2, 5], monkeypatch)
+    adapter = train(settings)
+    assert all(w.isfinite().all() for w in load_file(adapter / "adapter_model.safetensors").values())
+    logged = [m for m in read_metrics(Path(settings["output"]) / "metrics.jsonl") if "loss" in m]
+    assert [m.get("skipped_steps", 0) for m in logged] == [0, 1, 1, 1, 2, 2]
+    assert [math.isnan(m["grad_norm"]) for m in logged] == [False, True, False, False, True, False]
+
+
+def test_a_run_whose_gradients_stay_infinite_stops(settings, monkeypatch):
+    settings |= {"max_steps": 30, "log_steps": 5}
+    broken_at(range(4, 31), monkeypatch)
+    with pytest.raises(CrimsonError, match=r"10 steps in a row, up to step 13, .* learning_rate"):
+        train(settings)
+    newest = sorted((Path(settings["output"]) / "checkpoints").glob("*/adapter_model.safetensors"))[-1]
+    assert all(w.isfinite().all() for w in load_file(newest).values())
 
 
 def test_a_run_with_a_sampled_output_layer(settings):
