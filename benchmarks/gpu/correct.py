@@ -125,14 +125,14 @@ def _in_packed_passes(packed: PackedModel, cache: Cache, texts: Sequence[Sequenc
 
 
 class Judges(NamedTuple):
-    """The same checkpoint twice: with `generate`, and as it is by default. Layers of the second may be compiled."""
+    """The same checkpoint twice: with `generate`, and with drafts. Layers of the second may be compiled."""
 
     plain: ModelJudge
     drafts: ModelJudge
 
 
 def _judges(judge: str, dtype: str, options: dict[str, Any]) -> Judges:
-    drafts = load_judge(judge, dtype=dtype, **options)
+    drafts = load_judge(judge, dtype=dtype, decoding="drafts", **options)
     if not isinstance(getattr(drafts, "engine", None), HFEngine):
         raise InputError(f"--judge {judge}: only hf judges decode here. Give hf:<Hub id or folder>.")
     other = load_judge(judge, dtype=dtype, constrained=False, decoding="plain", **options)

@@ -36,7 +36,7 @@ _SCRIPTED = ("crimson-score", "generate", "drafts", "profile")  # those that wri
 _PROMPT = Prompt(guidelines=False)
 _PROMPTS = 64  # of the prompt pass
 _CHUNK, _DRAFT, _TIMES = 512, 7, 5  # tokens of a row in a pass: of a prompt, of an output; repetitions
-_LONG = 1000  # characters of a text, which surprises make longer
+_LONG = 2000  # characters of a text, which surprises make longer
 Targets = dict[tuple[int, ...], list[int]]
 
 

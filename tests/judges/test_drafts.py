@@ -18,7 +18,7 @@ from crimson_core.judges.engines.hf import hf_judge, judge_in_memory
 from crimson_core.judges.engines.hf.cache import Arena, Cache, RowCache
 from crimson_core.judges.engines.hf.decoding import CPU_PACE, CUDA_PACE, Row
 from crimson_core.judges.engines.hf.drafts import Drafter, Drafts, Text, find
-from crimson_core.judges.engines.hf.packed import PackedModel, Span, _Pass, why_not_packed
+from crimson_core.judges.engines.hf.packed import PackedModel, Span, _Pass, is_trusted, why_not_packed
 from crimson_core.protocol.prompt import Prompt
 
 TIGHT = {"max_findings": 2, "max_text": 12, "max_new_tokens": 300}
@@ -468,6 +468,14 @@ def test_what_cannot_be_packed_is_decoded_plainly_and_says_so():
         judge_of(model, "fast")
     dynamic = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
     assert "rotary" in why_not_packed(model_of("llama", rope_parameters=dynamic))
+
+
+def test_drafts_are_no_default_where_they_were_not_proved(monkeypatch):
+    model = model_of("gemma")
+    assert is_trusted(model) and not is_trusted(model_of("gemma").to("meta"))
+    monkeypatch.setattr(hf.judge, "is_trusted", lambda _: False)
+    assert judge_of(model, None).signature()["decoding"].endswith(",plain")
+    assert not judge_of(model, "drafts").signature()["decoding"].endswith(",plain")
 
 
 def test_endings_are_found_where_most_of_them_stands():

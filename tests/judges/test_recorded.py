@@ -72,7 +72,7 @@ def graphs(monkeypatch):
     monkeypatch.setattr(recorded, "_record", record)
     monkeypatch.setattr(hf.decoding, "CPU_PACE", CUDA_PACE._replace(tokens=256, chunk=64))
     monkeypatch.setattr(packed, "_attend_at_once", kernel)
-    monkeypatch.setattr(packed.PackedModel, "_has_kernel", lambda _: True)
+    monkeypatch.setattr(packed, "_has_kernel", lambda _: True)
     return made
 
 

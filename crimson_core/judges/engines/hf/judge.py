@@ -14,7 +14,7 @@ from crimson_core.judges.base import IN_MEMORY
 from crimson_core.judges.engines.hf.crews import DraftEngine
 from crimson_core.judges.engines.hf.device import chosen_device
 from crimson_core.judges.engines.hf.grammar import compile_grammar
-from crimson_core.judges.engines.hf.packed import PackedModel, why_not_compiled, why_not_packed
+from crimson_core.judges.engines.hf.packed import PackedModel, is_trusted, why_not_compiled, why_not_packed
 from crimson_core.judges.engines.hf.plain import PlainEngine
 from crimson_core.judges.engines.hf.weights import load_model
 from crimson_core.judges.engines.local.checkpoint import base_of, find_checkpoint, load_tokenizer, origin_of, prompt_of
@@ -68,9 +68,10 @@ def hf_judge(
         max_text: Longest finding text or explanation in a constrained output, in characters; each of at most eight
             escaped characters in it, such as a quotation mark, allows as many again.
         decoding: `drafts` guesses tokens ahead and lets the model check them, which is several times as fast and writes
-            the same: equal in float32 but for tokens that tie within rounding. `plain` is `generate` of Transformers,
-            one token at a time. None takes drafts where the model's architecture is known to allow it (Gemma 3, Llama,
-            Mistral, Qwen 2 and 3, on one device), else plain, which then stands in the signature.
+            the same: equal in float32 on a CPU but for tokens that tie within rounding. `plain` is `generate` of
+            Transformers, one token at a time. None takes drafts where the model's architecture is known to allow it
+            (Gemma 3, Llama, Mistral, Qwen 2 and 3, on one device) and the device too (a CPU; an NVIDIA GPU in half
+            precision), else plain, which then stands in the signature.
         compile: Let torch compile the model's layers, which takes some seconds before the first pair and makes passes on a
             GPU about twice as fast. None does so on a CUDA device in half precision, where a C compiler is there. It
             stands in the signature.
@@ -161,7 +162,8 @@ def _engine(
     obstacle = why_not_packed(model)
     if obstacle and decoding == "drafts":
         raise JudgeError(f"{name} cannot be decoded with drafts: {obstacle} is not known here. Leave decoding out.")
-    packed = None if obstacle or decoding == "plain" else PackedModel(model)
+    plain = obstacle or decoding == "plain" or (decoding is None and not is_trusted(model))
+    packed = None if plain else PackedModel(model)
     compiled = _compile(model, packed, name, compile)
     grammar = limits.grammar()
     if grammar:
