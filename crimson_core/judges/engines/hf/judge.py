@@ -16,6 +16,7 @@ from crimson_core.judges.engines.hf.device import chosen_device
 from crimson_core.judges.engines.hf.grammar import compile_grammar
 from crimson_core.judges.engines.hf.packed import PackedModel, is_trusted, why_not_compiled, why_not_packed
 from crimson_core.judges.engines.hf.plain import PlainEngine
+from crimson_core.judges.engines.hf.proof import LEAST, Proof, needs_proof
 from crimson_core.judges.engines.hf.weights import load_model
 from crimson_core.judges.engines.local.checkpoint import base_of, find_checkpoint, load_tokenizer, origin_of, prompt_of
 from crimson_core.judges.engines.local.codec import MAX_FINDINGS, MAX_TEXT, Codec, Limits, chat_encoder
@@ -71,7 +72,8 @@ def hf_judge(
             the same: equal in float32 on a CPU but for tokens that tie within rounding. `plain` is `generate` of
             Transformers, one token at a time. None takes drafts where the model's architecture is known to allow it
             (Gemma 3, Llama, Mistral, Qwen 2 and 3, on one device) and the device too (a CPU; an NVIDIA GPU in half
-            precision), else plain, which then stands in the signature.
+            precision), else plain, which then stands in the signature. On a GPU a few rows are tried first; where they do
+            not agree with the model's own passes, a warning says so and decoding is plain.
         compile: Let torch compile the model's layers, which takes some seconds before the first pair and makes passes on a
             GPU about twice as fast. None does so on a CUDA device in half precision, where a C compiler is there. It
             stands in the signature.
@@ -92,7 +94,9 @@ def hf_judge(
     # Before the weights, which take long.
     encoder = chat_encoder(load_tokenizer(checkpoint, found), checkpoint.name, prompt)
     loaded = load_model(checkpoint, found, _DTYPES[dtype], where)
-    engine = _engine(loaded, encoder, origin_of(checkpoint, found), limits, batch_size, decoding, compile)
+    loaded.eval()
+    prove = needs_proof(loaded)
+    engine = _engine(loaded, encoder, origin_of(checkpoint, found), limits, batch_size, decoding, compile, prove)
     # Nobody else uses this model, so threads that share the judge need not see its config come and go.
     engine.model.generation_config = GenerationConfig()
     return ModelJudge(engine, prompt)
@@ -153,6 +157,7 @@ def _engine(
     batch_size: int | None,
     decoding: str | None,
     compile: bool | None,
+    prove: bool = False,
 ) -> DraftEngine | PlainEngine:
     said, name = model.generation_config, encoder.name
     # LoRA works inside of the model that peft wraps; the wrapper's generate() writes its config into that model.
@@ -164,7 +169,10 @@ def _engine(
         raise JudgeError(f"{name} cannot be decoded with drafts: {obstacle} is not known here. Leave decoding out.")
     plain = obstacle or decoding == "plain" or (decoding is None and not is_trusted(model))
     packed = None if plain else PackedModel(model)
+    proof = Proof(model, packed) if packed and prove else None
     compiled = _compile(model, packed, name, compile)
+    if packed and proof and not _holds(proof, packed, name, decoding):
+        packed, compiled = None, False
     grammar = limits.grammar()
     if grammar:
         xgrammar = needed("xgrammar", "hf")
@@ -182,6 +190,27 @@ def _engine(
     }
     common = model, codec, grammar, batch_size or usual, fields
     return DraftEngine(*common, packed) if packed else PlainEngine(*common)
+
+
+def _holds(proof: Proof, packed: PackedModel, name: str, decoding: str | None) -> bool:
+    """Whether packed passes say what the model's own passes say; where they do not, the layers are as they were."""
+    try:
+        share = proof.agreement(packed)
+        found = f"{share:.0%} of the likeliest tokens are the same"
+    except RuntimeError as error:
+        share, found = 0.0, first_line(error)
+    packed.forget()  # what was recorded of the few rows
+    if share >= LEAST:
+        return True
+    packed.uncompile()
+    told = f"On this device, packed passes of {name} do not say what the model's own passes say ({found})."
+    if decoding == "drafts":
+        raise JudgeError(f"{told} Leave decoding out.")
+    warnings.warn(
+        f"{told} It is decoded plainly, which is much slower. Please report this with the versions of the signature.",
+        stacklevel=4,
+    )
+    return False
 
 
 def _compile(model: PreTrainedModel, packed: PackedModel | None, name: str, wanted: bool | None) -> bool:

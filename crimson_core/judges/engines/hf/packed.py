@@ -337,10 +337,15 @@ class PackedModel:
             with self.attention():
                 self.hidden_states(cache, [Span(cache.open(_FEW), [0] * _FEW)])
         except Exception:
-            for layer in self._model.model.layers:
-                layer._compiled_call_impl = None
+            self.uncompile()
             raise
         self.record()
+
+    def uncompile(self) -> None:
+        """Leave the layers as they were, and record nothing."""
+        for layer in self._model.model.layers:
+            layer._compiled_call_impl = None
+        self._recorder = None
 
     def record(self) -> None:
         """Let passes whose shape comes back be recorded as CUDA graphs, where attention is one kernel."""
