@@ -16,6 +16,7 @@ _GRAVEST_CHANGE = ("new", "worse", "acute", "increased", "better", "old", "stabl
 _GRAVEST_POSITION = ("bad", "coiled", "good")
 _INTO = frozenset(("in", "into", "within"))
 _ABOVE = frozenset(("above", "from", "superior", "proximal"))
+_TIMES = frozenset({"x", "by"})
 _NOW = frozenset(("now", "currently", "today", "presently"))
 _NEAR = 2  # words
 _SAME_SIZE = 0.1  # share by which a size may differ and still be the same
@@ -255,15 +256,18 @@ def sizes_in(clause: Clause, start: int, end: int, named: int) -> Iterator[tuple
             continue
         number = unit - 1
         before = clause.of("earlier", named, unit)
+        first = number  # of "4.5 x 3 cm"
+        while first > start and clause.words[first - 1] in _TIMES:
+            first -= 2
         # "from 3.0 to 4.5 cm", "previously 2 cm, now 3 cm"
         again = before and (
-            clause.words[number - 1] == "to" or not _NOW.isdisjoint(clause.words[before[-1].end : number])
+            clause.words[first - 1] == "to" or not _NOW.isdisjoint(clause.words[before[-1].end : first])
         )
         if before and not again:
             continue
         while number >= start and clause.words[number][0].isdecimal():
             yield float(clause.words[number]) * _UNITS[clause.words[unit]], number, unit + 1
-            number -= 2 if number > start and clause.words[number - 1] in ("x", "by") else number + 1
+            number -= 2 if number > start and clause.words[number - 1] in _TIMES else number + 1
 
 
 def _above_carina(clause: Clause, start: int, end: int) -> float | None:

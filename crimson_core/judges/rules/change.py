@@ -35,7 +35,7 @@ def with_changes(tags: list[Tag], words: Sequence[str], composites: Mapping[tupl
     """
     kinds = [tag.kind for tag in tags]
     if "prior" in kinds:
-        tags = [_new(tag, tags[place + 1 : place + 1 + _TAGS]) for place, tag in enumerate(tags)]
+        tags = [_new(tag, tags[place + 1 : place + 1 + _TAGS], words) for place, tag in enumerate(tags)]
     if "change" not in kinds:
         return tags
     changes = [tag for tag in tags if tag.kind == "change"]
@@ -45,15 +45,19 @@ def with_changes(tags: list[Tag], words: Sequence[str], composites: Mapping[tupl
     return sorted([*kept, *made], key=lambda tag: tag.start)
 
 
-def _new(denial: Tag, behind: Iterable[Tag]) -> Tag:
-    """What was "not seen on the previous study" is new: a denial that an earlier radiograph follows, and nothing named between."""
+def _new(denial: Tag, behind: Iterable[Tag], words: Sequence[str]) -> Tag:
+    """What was "not seen on the previous study" is new: a denial that an earlier radiograph follows, and nothing named between.
+
+    What "has been removed since the previous study" is gone.
+    """
     if denial.kind != "assertion" or denial.value not in _DENIALS:
         return denial
     for tag in behind:
         if tag.start > denial.end + _REACH or (tag.start >= denial.end and tag.kind in _NAMING):
             return denial
         if tag.kind == "prior":
-            return Tag(denial.start, tag.end, "temporal", "new")
+            gone = "since" in words[denial.end : tag.start]
+            return denial if gone else Tag(denial.start, tag.end, "temporal", "new")
     return denial
 
 

@@ -147,6 +147,8 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
         structure = next((t for t in near if _of_one(t, state, clause)), None)
         if structure is None:
             continue
+        if any(clause.words[t.start].endswith("ing") for t in clause.of("states", state.end, structure.start)):
+            continue  # "large, displacing the mediastinum": of what displaces it
         concept = lexicon.composites[structure.value, state.value]
         if structure in used and (state.end in found or clause.words[state.end - 1].endswith("er")):
             continue  # "soft tissue prominence from a prominent osteophyte", "the enlarged heart is bigger"
