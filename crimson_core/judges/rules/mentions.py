@@ -55,12 +55,13 @@ def mention_of(clause: Clause, concept: str | None, lexicon: Lexicon) -> list[Me
 
 
 def continuation(clause: Clause) -> tuple[Attributes | None, Attributes | None] | None:
-    """What a clause that names no finding says about the one named before: "It measures 8 mm", "Its tip is in the SVC".
+    """What a clause that names no finding says about the one named before: "It measures 8 mm", "Withdraw by 2 cm".
 
     Returns:
         What it says if that is no device, and if it is one; None if the clause says nothing about it.
     """
-    if clause.lead != "exception" and not any(t.start <= clause.start + 1 for t in clause.of("pronoun")):
+    opening = (*clause.of("pronoun"), *clause.of("position"))
+    if clause.lead != "exception" and not any(t.start <= clause.start + 1 for t in opening):
         return None
     start, end = clause.start, clause.end
     tags = clause.modifiers(start, end)
