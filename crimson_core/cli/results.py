@@ -36,6 +36,8 @@ class Output:
         self.output = output
         if output is None:
             return
+        if output.name.endswith(".partial.jsonl"):
+            raise InputError(f"output {output} has the name of a run that is not complete. Give another name.")
         check_writable(output)
         self.output = output = output.resolve()  # a link is kept, and its target is written
         if output.exists() and source.exists() and output.samefile(source):

@@ -191,6 +191,13 @@ def test_an_interrupted_run_keeps_what_is_done(tmp_path):
     assert f"{len(lines)} of 200000" in err
 
 
+def test_an_output_is_not_named_like_one_that_is_not_complete(tmp_path):
+    output = tmp_path / "out.csv.partial.jsonl"
+    done = crimson("score", write(tmp_path / "p.csv"), "-j", "offline", "-o", output)
+    assert done.returncode == 2 and "partial.jsonl has the name of a run that is not complete" in done.stderr
+    assert not output.exists()
+
+
 def test_results_of_an_interrupted_run_are_not_overwritten(tmp_path):
     (tmp_path / "out.partial").write_text("precious")
     done = crimson("score", write(tmp_path / "p.csv"), "-j", "offline", "-o", tmp_path / "out")
