@@ -10,7 +10,7 @@ import gradio as gr
 
 from crimson_core import CrimsonError, InputError, PairResult, ReportPair, make_pairs, summarize
 from crimson_core.protocol.pair import CONTEXT_FIELDS
-from crimson_core.run.tables import READABLE, parse_rows
+from crimson_core.run.tables import READABLE, parse_table
 from space.judging import judge_in_turns, scorer_for
 from space.settings import Settings
 from space.uploads import UploadedTable, check_lengths, checked_pairs, guess_columns
@@ -73,7 +73,7 @@ def _read(text: str, ending: str, settings: Settings) -> UploadedTable:
     data = text.encode(errors="replace")
     if len(data) > settings.max_bytes:
         raise InputError(f"The table is larger than {settings.max_megabytes} MB. Send a part of it.")
-    rows = parse_rows(data, ending, "the table", tell=gr.Warning)
+    rows = parse_table(data, ending, "the table", tell=gr.Warning).rows
     if len(rows) > settings.max_rows:
         raise InputError(f"The table has {len(rows):,} rows; at most {settings.max_rows:,} are accepted.")
     return UploadedTable("the table", rows)

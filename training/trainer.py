@@ -44,7 +44,7 @@ class JudgeTrainer(Trainer):
     judge: Judge | None = None
     generated: Sequence[Record] = ()
     skipped_steps = 0  # since this start of the run
-    _in_a_row = 0
+    _skipped_in_a_row = 0
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As ever, but in training the loss also gets the tokens' weights, which the model does not take."""
@@ -64,11 +64,11 @@ class JudgeTrainer(Trainer):
     def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
         norm = super()._clip_grad_norm(model)
         if math.isfinite(norm):
-            self._in_a_row = 0
+            self._skipped_in_a_row = 0
             return norm
         model.zero_grad(set_to_none=True)  # the optimizer leaves a weight without a gradient as it is
-        self.skipped_steps, self._in_a_row = self.skipped_steps + 1, self._in_a_row + 1
-        if self._in_a_row == _MOST_SKIPPED:
+        self.skipped_steps, self._skipped_in_a_row = self.skipped_steps + 1, self._skipped_in_a_row + 1
+        if self._skipped_in_a_row == _MOST_SKIPPED:
             raise CrimsonError(
                 f"The gradients of {_MOST_SKIPPED} steps in a row, up to step {self.state.global_step + 1}, are not finite. "
                 "They were skipped, and no weight was changed by them. Try a lower learning_rate or dtype=float32, with "

@@ -111,19 +111,6 @@ def read_rows(
     return open_table(path, separator, encoding, tell, limits).rows
 
 
-def parse_rows(
-    data: bytes,
-    ending: str,
-    source: str,
-    separator: str | None = None,
-    encoding: str | None = None,
-    tell: Callable[[str], None] = warn,
-    limits: Limits = MOST,
-) -> Rows:
-    """The rows in a file's content; see `parse_table`."""
-    return parse_table(data, ending, source, separator, encoding, tell, limits).rows
-
-
 def table_of(rows: Rows, source: str) -> Table:
     """The table of rows that are in memory."""
     return Table(source, column_names(rows), lambda: iter([rows]))

@@ -164,9 +164,8 @@ class Drafts:
     def least_chance(self, rows: int) -> float:
         """The chance from which on a guess is worth its way through the layers, in a pass of so many rows.
 
-        A row's turn costs its share of a pass, what the row itself costs, and each token that goes through the layers. A guess is
-        worth it if it brings more tokens for its cost than turns do on average, which is where most come for all that
-        is spent.
+        A row's turn costs its share of a pass, the row itself, and each token that goes through the layers. A guess is worth its
+        cost if it brings more tokens for it than turns do on average.
         """
         turn = self._pass / rows + self._row + 1
         return self._written / (turn * self._turns + self._guessed)

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from crimson_core.judges.engines.hf.cache import Cache, RowCache
 from crimson_core.judges.engines.hf.packed import PackedModel, Span
 
-# In bfloat16 a tenth of the likeliest tokens behind random text differ, since many are about as likely; with positions that are
-# mixed up, or see too much, it is four fifths or more (`tests/judges/test_proof.py`).
+# In bfloat16 some of the likeliest tokens behind random text differ, since many are about as likely. Where positions are mixed up
+# or see too much, most differ (`tests/judges/test_proof.py` has such faults).
 LEAST = 0.6
 _CHUNK = 256  # tokens that a row reads in a pass
 _WRITTEN, _STEP = 64, 4  # the last tokens of the longer text, and how many of them a pass takes
