@@ -74,7 +74,8 @@ def in_parts(references: Sequence[ReportFinding], predictions: Sequence[ReportFi
 
 def _at(finding: ReportFinding, concept: str, whole: ReportFinding) -> bool:
     one, other = finding.attributes.sides, whole.attributes.sides
-    return finding.concepts == (concept,) and (not one or not other or bool(one & other))
+    named = all(told == concept or (told, concept) in interchangeable_pairs() for told in finding.concepts)
+    return named and (not one or not other or bool(one & other))
 
 
 def is_sign(finding: ReportFinding, explained: ReportFinding) -> bool:
