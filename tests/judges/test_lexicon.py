@@ -34,6 +34,18 @@ def test_the_lexicon_has_no_faults():
     assert len(lexicon.concept_entries()) >= 200
 
 
+def test_explanations_call_a_finding_by_its_usual_name():
+    def stems(text):
+        return {word[:4] for word in text.lower().replace("_", " ").split()}
+
+    odd = {
+        key: entry["terms"][0]
+        for key, entry in lexicon.concept_entries().items()
+        if "|" in entry["terms"][0] or stems(key).isdisjoint(stems(entry["terms"][0]))
+    }
+    assert odd == {"dish": "diffuse idiopathic skeletal hyperostosis"}
+
+
 def rule(**changed):
     return {"why": "so it is", "concepts": ["opacity"], "set": "urgent"} | changed
 
