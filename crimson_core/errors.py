@@ -7,7 +7,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from crimson_core.install import INSTALL_PROMPT, install_command
+from crimson_core.install import INSTALL_PROMPT, WITHOUT_PROMPT, install_command
 
 
 class CrimsonError(Exception):
@@ -53,9 +53,8 @@ def needed(module: str, extra: str, what: str | None = None) -> ModuleType:
 
 def missing(error: ImportError, extra: str, what: str | None = None) -> JudgeError:
     """The error for a package that is not installed; for the arguments see `needed`."""
-    run = f"Run: {install_command(extra)}"
-    if extra == "vllm":
-        run = f"Run, in an environment of its own: {install_command(extra)} && {INSTALL_PROMPT}"
+    apart = ", in an environment of its own" * (extra == "vllm")
+    run = f"Run{apart}: {install_command(extra)}" + f" && {INSTALL_PROMPT}" * (extra in WITHOUT_PROMPT)
     return JudgeError(f"{what or f'The {extra} judge'} needs {error.name or error}, which is not installed. {run}")
 
 

@@ -10,12 +10,13 @@ import gradio as gr
 
 from crimson_core import CrimsonError, InputError, PairResult, ReportPair, make_pairs, summarize
 from crimson_core.protocol.pair import CONTEXT_FIELDS
-from crimson_core.run.tables import READABLE, parse_table
+from crimson_core.run.tables import READABLE, guess_ending, parse_table
 from space.judging import judge_in_turns, scorer_for
 from space.settings import Settings
 from space.uploads import UploadedTable, check_lengths, checked_pairs, guess_columns
 
 _TEXT = tuple(ending for ending in READABLE if ending != ".parquet")
+_DELIMITED = (".csv", ".tsv")
 
 
 def add(settings: Settings) -> None:
@@ -49,7 +50,7 @@ def add(settings: Settings) -> None:
 
 
 def _texts(given: Any, needed: Sequence[str], possible: Sequence[str]) -> dict[str, str]:
-    if not isinstance(given, Mapping) or not all(isinstance(value, str) for value in given.values()):
+    if not isinstance(given, Mapping):
         raise InputError(f"Give one object of texts with the keys {', '.join((*needed, *possible))}.")
     for key in needed:
         if key not in given:
@@ -57,12 +58,19 @@ def _texts(given: Any, needed: Sequence[str], possible: Sequence[str]) -> dict[s
     for key in given:
         if key not in (*needed, *possible):
             raise InputError(f"The key {key[:40]!r} is unknown. The keys are {', '.join((*needed, *possible))}.")
+    for key, value in given.items():
+        if not isinstance(value, str):
+            unknown = ", or leave it out" * (key in possible)
+            raise InputError(f"{key!r} is of type {type(value).__name__}. Give a text{unknown}.")
     return dict(given)
 
 
 def _pairs(given: Mapping[str, str], settings: Settings) -> list[ReportPair]:
     context = {field: given.get(field) for field in CONTEXT_FIELDS}
-    pairs = make_pairs([given["candidate"]], [given["reference"]], [context])
+    try:
+        pairs = make_pairs([given["candidate"]], [given["reference"]], [context], where=lambda argument, row: argument)
+    except InputError as error:
+        raise InputError(str(error).replace("patient_contexts['age']", "'age'")) from None
     check_lengths(pairs, settings, lambda row: "The pair")
     return pairs
 
@@ -73,6 +81,8 @@ def _read(text: str, ending: str, settings: Settings) -> UploadedTable:
     data = text.encode(errors="replace")
     if len(data) > settings.max_bytes:
         raise InputError(f"The table is larger than {settings.max_megabytes} MB. Send a part of it.")
+    if ending in _DELIMITED and guess_ending(data) not in _DELIMITED:
+        raise InputError(f"The table looks like JSON, and ending is {ending!r}. Give '.json' or '.jsonl' as ending.")
     rows = parse_table(data, ending, "the table", tell=gr.Warning).rows
     if len(rows) > settings.max_rows:
         raise InputError(f"The table has {len(rows):,} rows; at most {settings.max_rows:,} are accepted.")

@@ -1,6 +1,7 @@
 """What tests of pages share: texts that want to be more than text, and what a browser makes of HTML."""
 
 import re
+import unicodedata
 from html.parser import HTMLParser
 
 HOSTILE = [
@@ -11,6 +12,19 @@ HOSTILE = [
     "Cardiomegaly \u202eegral\u202c. Épanchement \U0001fa7b \u0627\u0644\u0642\u0644\u0628 effusion. \x00\x07",
     '"\' onmouseover="window.hacked = 1" Right pneumothorax. &lt;b&gt; &amp;',
 ]
+
+
+def as_shown(text):
+    """A report's text as a page shows it: what controls, or turns the direction of what is behind it, is a sign."""
+    turns = ("ALM", "LRM", "RLM", "LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")
+    return "".join(
+        "\ufffd"
+        if c not in "\t\n\r"
+        and (unicodedata.category(c) == "Cc" or unicodedata.bidirectional(c) in turns)
+        or c in "\u200e\u200f\u061c"
+        else c
+        for c in text
+    )
 
 
 class Shown(HTMLParser):

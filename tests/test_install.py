@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from test_readme import with_any_digest
 
-from crimson_core.install import HOMEPAGE, SOURCE, install_command
+from crimson_core.errors import missing
+from crimson_core.install import HOMEPAGE, INSTALL_PROMPT, SOURCE, WITHOUT_PROMPT, install_command
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -53,6 +54,23 @@ def test_there_is_one_way_to_install():
             assert set((found[1] or "[]")[1:-1].split(",")) <= {*PROJECT["optional-dependencies"], ""}, path
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert all(install_command(extra) in readme for extra in ("hf", "openai", "report"))
+
+
+def test_an_api_judge_needs_no_torch():
+    extras = PROJECT["optional-dependencies"]
+    for extra in WITHOUT_PROMPT:
+        assert not re.search(r"crimson-score|torch|transformers", " ".join(extras[extra]))
+        assert f"{install_command(extra)} && {INSTALL_PROMPT}" in str(missing(ImportError(name="openai"), extra))
+    assert INSTALL_PROMPT in (ROOT / "README.md").read_text(encoding="utf-8")
+    alone = """
+import sys
+sys.modules |= dict.fromkeys(["torch", "transformers", "accelerate", "peft", "pandas", "sklearn", "sentence_transformers"])
+from crimson_core import CrimsonScorer, ReportPair
+from crimson_core.protocol.prompt import Prompt
+print("prompt:reference-delimited,crimson-score" in CrimsonScorer("openai:some", api_key="x").signature)
+print("mild edema" in str(Prompt().messages(ReportPair("mild edema", "Clear."))))
+"""
+    assert run(sys.executable, "-c", alone, cwd=ROOT).stdout == "True\nTrue\n"
 
 
 def test_versions_and_licences_agree():

@@ -114,6 +114,8 @@ def compare(
         base_url=base_url,
         concurrency=concurrency,
     )
+    if Path("-") in files:
+        raise InputError("Standard input (-) cannot be compared. Give files, or the file with a column per system.")
     paths = [str(file.resolve()) for file in files]
     config: dict[str, Any] = {
         "title": "Comparison of " + ", ".join(systems),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from crimson_core.cli.options import given, printable
+from crimson_core.cli.options import given
 from crimson_core.compare.explaining import explanation_text
 from crimson_core.errors import InputError
 from crimson_core.judges.rules.explain import explain as explained
@@ -38,12 +38,15 @@ def explain(
         raise InputError("Only one report can come from standard input. Give the other as a file or as text.")
     context = given(age=age, sex=sex, indication=indication)
     candidate, other = _text("report", report), None if reference is None else _text("reference", reference)
-    (pair,) = make_pairs([candidate], [other or ""], [context], where=lambda argument, _: argument.rstrip("s"))
+    try:
+        (pair,) = make_pairs([candidate], [other or ""], [context], where=lambda argument, _: argument.rstrip("s"))
+    except InputError as error:
+        raise InputError(str(error).replace("patient_context['age']", "--age")) from None
     found = explained(pair.candidate, pair.context) if other is None else explain_pair(pair)
     if as_json:
         print(json.dumps(found.as_dict(), ensure_ascii=False, indent=2))
     else:
-        print("\n".join(map(printable, explanation_text(found).split("\n"))))
+        print(explanation_text(found))
 
 
 def _text(argument: str, given: str) -> str:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from crimson_core.cli.options import console, printable
+from crimson_core.cli.options import console
+from crimson_core.compare.formats import printable
 from crimson_core.errors import InputError
 from crimson_core.judges.rules.lexicon import lexicon_faults
 

@@ -131,8 +131,3 @@ def console(stderr: bool = False) -> Console:
     if not made.is_terminal:
         made.width = 120
     return made
-
-
-def printable(text: str) -> str:
-    """Text without control characters, which could control the terminal."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)

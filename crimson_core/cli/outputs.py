@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from crimson_core.cli.options import INTERRUPTED, UNSCORED, console, printable, told_once_and_short
+from crimson_core.cli.options import INTERRUPTED, UNSCORED, console, told_once_and_short
 from crimson_core.cli.store import store_line, store_path
 from crimson_core.compare import exports, tables
+from crimson_core.compare.formats import printable
 from crimson_core.compare.leaderboard.config import Config
 from crimson_core.compare.leaderboard.data import IN_CONFIG
 from crimson_core.compare.leaderboard.run import Leaderboard, read_test_sets, run_leaderboard

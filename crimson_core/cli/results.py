@@ -20,6 +20,7 @@ from crimson_core.run.tables import write_parquet
 Records = Iterable[dict[str, Any]]
 _START = b'{"index": '  # of a line
 _NOTHING = 0  # instead of a hash
+_REMEDY = "Move it away or delete it, then run again."
 
 
 class Output:
@@ -53,11 +54,10 @@ class Output:
         if not _locked(self.file, self.partial):
             self.file.close()
             raise InputError(f"{self.partial} is being written by another run. Wait for it, or give another path.")
-        if not _is_in_store(self.file, stored, n_pairs):
+        remedy = _is_in_the_way(self.file, stored, n_pairs)
+        if remedy:
             self.file.close()
-            raise InputError(
-                f"{self.partial} contains the results of an interrupted run. Move it away or delete it, then run again."
-            )
+            raise InputError(f"{self.partial} contains the results of an interrupted run. {remedy}")
         self.file.truncate(0)
 
     def __enter__(self) -> "Output":
@@ -119,8 +119,8 @@ def _locked(file: IO[bytes], path: Path) -> bool:
     return True
 
 
-def _is_in_store(lines: IO[bytes], stored: Callable[[], Iterable[PairResult]], n_pairs: int) -> bool:
-    """Whether everything in the lines of an earlier run is in the store."""
+def _is_in_the_way(lines: IO[bytes], stored: Callable[[], Iterable[PairResult]], n_pairs: int) -> str | None:
+    """What to do about the lines of an earlier run; None if everything in them is in the store."""
     lines.seek(0)
     found = array("q", [_NOTHING]) * n_pairs  # hashes of the evaluations, which may not fit into the memory
     left = 0
@@ -128,24 +128,26 @@ def _is_in_store(lines: IO[bytes], stored: Callable[[], Iterable[PairResult]], n
         for line in lines:
             if not line.endswith(b"\n"):
                 if not line.startswith(_START[: len(line)]):
-                    return False
+                    return _REMEDY
                 break  # a kill has cut the last line, whose pair was stored before
             record = json.loads(line)
             evaluation, index = record["raw_evaluation"], record["index"]
-            if not 0 <= index < n_pairs or found[index] != _NOTHING:
-                return False
+            if index >= n_pairs:
+                return f"They are of more than the {n_pairs:,} pairs of this run. To go on, give its --limit, or none. Else: {_REMEDY}"
+            if index < 0 or found[index] != _NOTHING:
+                return _REMEDY
             if evaluation is not None:
                 found[index] = _hash(evaluation)
                 left += 1
     except (ValueError, KeyError, TypeError):
-        return False  # no lines of ours
+        return _REMEDY  # no lines of ours
     if left:
         for result in stored():
             evaluation = result.evaluation
             if evaluation is not None and found[result.index] == _hash(evaluation):
                 found[result.index] = _NOTHING
                 left -= 1
-    return not left
+    return _REMEDY if left else None
 
 
 def _hash(evaluation: Any) -> int:

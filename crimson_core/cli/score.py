@@ -38,13 +38,12 @@ from crimson_core.cli.options import (
     columns_by_role,
     console,
     given,
-    printable,
     told_once_and_short,
     wanted,
 )
 from crimson_core.cli.results import ENDINGS, Output
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption, store_line, store_path
-from crimson_core.compare.formats import count
+from crimson_core.compare.formats import count, printable
 from crimson_core.compare.parts import json_line, part_of
 from crimson_core.compare.summary import Summary
 from crimson_core.errors import CrimsonError, InputError
@@ -286,7 +285,7 @@ def _print_results(
     out.print(f"Unscored       {summary.n_unscored}   repaired {summary.n_repaired}{suspect}")
     if summary.n_unrecognised:
         out.print(
-            f"Unrecognised   {count(summary.n_unrecognised, 'pair')}: a report holds nothing that this judge knows, and counts as normal"
+            f"Unrecognised   {count(summary.n_unrecognised, 'pair')}: of a report this judge knows hardly a word, so that findings may be missing"
         )
     if empty:
         out.print(f"No words       {empty}")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from crimson_core.compare.formats import printable
 from crimson_core.judges.rules.explain import (
     ExplainedClause,
     ExplainedFinding,
@@ -13,17 +14,20 @@ from crimson_core.judges.rules.explain import (
 
 
 def explanation_text(explained: Explanation | PairExplanation) -> str:
-    """List what was read sentence by sentence, then the findings and, for a pair, the matches."""
+    """List what was read sentence by sentence, then the findings and, for a pair, the matches; without control characters."""
     if isinstance(explained, Explanation):
-        return "\n".join(_report(explained))
-    parts = (("REFERENCE", explained.reference), ("CANDIDATE", explained.candidate))
-    lines = [line for name, report in parts for line in (name, "", *_report(report), "")]
-    return "\n".join([*lines, *_matches(explained)])
+        lines = list(_report(explained))
+    else:
+        parts = (("REFERENCE", explained.reference), ("CANDIDATE", explained.candidate))
+        lines = [line for name, report in parts for line in (name, "", *_report(report), "")]
+        lines += _matches(explained)
+    return "\n".join(map(printable, lines))
 
 
 def _report(report: Explanation) -> Iterator[str]:
     if not report.recognised:
-        yield "Unrecognised: hardly a word of this report is known, so that its findings may be missing."
+        more = "further findings" if report.findings else "its findings"
+        yield f"Unrecognised: hardly a word of this report is known, so that {more} may be missing."
     for sentence in report.sentences:
         yield f"“{' '.join(sentence.text.split())}”" + (f"  {sentence.left_out}" if sentence.left_out else "")
         for clause in sentence.clauses:

@@ -69,5 +69,10 @@ def shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
+def printable(text: str) -> str:
+    """Text without control characters, which could control a terminal or turn the direction of what follows them."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
 def _minus(text: str) -> str:
     return text.replace("-", "−")

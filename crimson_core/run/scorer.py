@@ -45,8 +45,8 @@ class PairResult:
         repairs: One line per text that was removed from a report before a model saw it, and per repair of the judge's
             output.
         suspicions: One line per piece of evidence against a model's evaluation; see `crimson_core.run.suspicion`.
-        unrecognised: The non-empty reports (reference, candidate) in which an offline judge recognises nothing: text in
-            another language, say, or about another part of the body. They count as reports without findings.
+        unrecognised: The non-empty reports (reference, candidate) of which an offline judge knows hardly a word, so that their
+            findings may be missing: text in another language, say, or about another part of the body.
         usage: Token counts, as far as the judge knows them.
         raw_output: The model's text, if there is one.
         from_store: Whether the judgement was read from the store instead of made now.

@@ -161,3 +161,39 @@ def test_a_wrong_separator_is_suggested(tmp_path, name):
     (tmp_path / "p.csv").write_text(f"{name};prediction\nEdema.;Edema.\n")
     done = crimson("score", "p.csv", "-j", "offline", "--separator", "|", cwd=tmp_path)
     assert done.returncode == 2 and b"separator" in done.stderr and b"It has:  and" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["explain", "Edema.", "--age", "many"], b"crimson: --age can't be read."),
+        (["compare", "-", "p.csv", "-j", "offline"], b"crimson: Standard input (-) cannot be compared."),
+        (["compare", "p.xlsx", "p.csv", "-j", "offline"], b"p.xlsx' is a spreadsheet. Save it as CSV."),
+    ],
+)
+def test_a_message_names_what_can_be_changed(tmp_path, arguments, said):
+    for name in ("p.csv", "p.xlsx"):
+        (tmp_path / name).write_text("reference,prediction\nEdema.,Edema.\n")
+    done = crimson(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, b"") and said in done.stderr
+
+
+def test_what_is_left_of_a_longer_run_says_how_to_go_on(tmp_path):
+    rows = [{"reference": "Edema.", "prediction": f"Edema {n}."} for n in range(4)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["score", "p.jsonl", "-j", "offline", "--store", "s.sqlite", "-o"]
+    assert crimson(*command, "whole", cwd=tmp_path).returncode == 0
+    (tmp_path / "out.partial").write_bytes((tmp_path / "whole").read_bytes())
+    done = crimson(*command, "out", "--limit", "3", cwd=tmp_path)
+    assert done.returncode == 2 and b"more than the 3 pairs of this run. To go on, give its --limit" in done.stderr
+    assert crimson(*command, "out", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "out").read_bytes().count(b"\n") == 4 and not (tmp_path / "out.partial").exists()
+
+
+def test_a_hub_out_of_reach_is_asked_once(tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "title: x\njudges: [offline]\ntest_sets: {a: {data: me/reports}}\nsystems: {s: {column: a}, t: {column: b}}\n"
+    )
+    done = crimson("leaderboard", "c.yaml", cwd=tmp_path, HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1 and b"the Hub cannot be reached, and its cache lacks it" in done.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pages import HOSTILE, OUR_ATTRIBUTES, OUR_TAGS, Shown
+from pages import HOSTILE, OUR_ATTRIBUTES, OUR_TAGS, Shown, as_shown
 
 from crimson_core import CrimsonScorer, PairResult, ReportPair, make_pairs
 from crimson_core.compare.html.marking import locate, mark_reports, pieces
@@ -101,7 +101,7 @@ def shown_pair(reference, candidate, judge="offline", **context):
 def test_what_a_report_holds_is_text(text):
     for reference, candidate in ((text, "Cardiomegaly."), ("Cardiomegaly.", text), (text, text)):
         _, shown = shown_pair(reference, candidate, indication=text)
-        assert shown.reports == [reference, candidate]
+        assert shown.reports == [as_shown(reference), as_shown(candidate)]
         assert shown.tags <= OUR_TAGS
         assert shown.attributes <= OUR_ATTRIBUTES
 
@@ -110,7 +110,7 @@ def test_what_a_report_holds_is_text(text):
 @settings(max_examples=25, deadline=None)
 def test_any_reports_are_shown_to_the_character(reference, candidate):
     _, shown = shown_pair(reference + " Cardiomegaly.", candidate + "\nSmall effusion")
-    assert shown.reports == [reference + " Cardiomegaly.", candidate + "\nSmall effusion"]
+    assert shown.reports == [as_shown(reference) + " Cardiomegaly.", as_shown(candidate) + "\nSmall effusion"]
     assert shown.tags <= OUR_TAGS
 
 

@@ -36,6 +36,17 @@ def test_the_cue_that_decides_is_told(report, concept, presence, cue, effect, en
     assert (cue, effect, entry) in [(phrase.text, phrase.effect, phrase.entry) for phrase in mention.decided_by]
 
 
+def test_an_unrecognised_report_may_have_findings():
+    first = "Unrecognised: hardly a word of this report is known, so that {} may be missing."
+    told = explanation_text(explain("Pleural plaques consistent with asbestos exposure."))
+    assert told.startswith(first.format("further findings")) and "P1" in told
+    assert explanation_text(explain("Gallia est omnis divisa in partes tres.")).startswith(first.format("its findings"))
+
+
+def test_nothing_in_an_explanation_turns_the_text_around():
+    assert "\u202e" not in explanation_text(explain("Cardiomegaly \u202eegral\u202c."))
+
+
 def test_names_and_modifiers_are_told():
     (mention,) = mentions("The heart is mildly enlarged.")
     assert entries(mention.named_by) == [

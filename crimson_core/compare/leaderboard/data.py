@@ -1,6 +1,7 @@
 """The report pairs of a test set, in the same order for all systems."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,8 @@ from crimson_core.run.tables import READABLE, Rows, column_names, match_columns,
 
 # Subgroups that are made from the patient context; all others are columns.
 _FROM_CONTEXT = {"age_band": ("age", summary.age_band), "sex": ("sex", summary.sex)}
+_SPREADSHEETS = (".xlsx", ".xls", ".ods")
+_LONGEST_WAIT = 10  # seconds, for the Hub's first answer
 # The advice in errors about a missing column.
 IN_CONFIG = "Name the right one in the config: the columns of a test set under columns, of a system under column."
 
@@ -82,6 +85,8 @@ def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
             raise InputError(
                 f"{source.path!r} is a file or folder of this disk, and so has no {option} {value!r}. Leave it out, or give a Hub id."
             )
+    if path.is_file() and path.suffix.lower() in _SPREADSHEETS:
+        raise InputError(f"{source.path!r} is a spreadsheet. Save it as CSV.")
     if ours:
         return match_columns(read_rows(path), filter(None, wanted), path.name)
     if not path.exists() and (
@@ -90,6 +95,7 @@ def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
         raise InputError(f"{path} is no file or folder, and {source.path!r} no Hub id. Check the path.")
     import datasets
 
+    reached = True
     with TemporaryDirectory() as cache:
         try:
             if saved:
@@ -99,10 +105,12 @@ def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
             elif path.exists():
                 found = datasets.load_dataset(str(path), source.name, cache_dir=cache)
             else:
-                found = datasets.load_dataset(source.path, source.name, revision=source.revision)
+                with _hub_asked_once() as reached:
+                    found = datasets.load_dataset(source.path, source.name, revision=source.revision)
         except Exception as error:  # of many kinds; their text may hold cells
+            why = type(error).__name__ if reached else "the Hub cannot be reached, and its cache lacks it"
             raise InputError(
-                f"{source.path!r} cannot be read ({type(error).__name__}). Give a file, a folder or the Hub id of a data set."
+                f"{source.path!r} cannot be read ({why}). Give a file, a folder or the Hub id of a data set."
             ) from None
         if isinstance(found, datasets.DatasetDict):
             split = source.split or (next(iter(found)) if len(found) == 1 else None)
@@ -114,6 +122,28 @@ def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
     if not rows:
         raise InputError(f"{source.path!r} has no rows: there is nothing to score.")
     return rows
+
+
+@contextmanager
+def _hub_asked_once() -> Iterator[bool]:
+    """Whether the Hub can be reached; if not, its client uses its cache alone meanwhile.
+
+    Otherwise the client would repeat each of its many requests for half a minute, and tell of every repetition.
+    """
+    from huggingface_hub import constants, get_session
+
+    offline = constants.HF_HUB_OFFLINE
+    reached = not offline
+    if reached:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=_LONGEST_WAIT)
+        except Exception:  # of httpx, httpx2 or requests, depending on the client's version
+            reached = False
+    constants.HF_HUB_OFFLINE = not reached
+    try:
+        yield reached
+    finally:
+        constants.HF_HUB_OFFLINE = offline
 
 
 def _wanted(asked: TestSet) -> list[str]:
