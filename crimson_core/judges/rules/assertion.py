@@ -9,8 +9,9 @@ from crimson_core.judges.rules.lexicon import Tag, lexicon
 
 _DENYING = frozenset(("negated_before",))
 _NOT_DENIED = ("not_actionable_not_urgent", "benign_expected")  # what reports tell where it is, and not that it is not
-_PREFERRING = frozenset(("favor", "favored", "favoring", "preferred", "likely", "probable"))
+_PREFERRING = frozenset(("favor", "favored", "favoring", "preferred", "likely", "probable", "probably"))
 _PERHAPS = frozenset(("may", "might", "could", "can", "possibly", "perhap", "question", "query"))
+_OF_ITS_OWN = ("side", "zone", "severity", "descriptor", "temporal", "glue", "definite")
 _DECIDING = frozenset(("normal", "elsewhere", "harmless"))
 
 
@@ -77,6 +78,11 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
             for mention in found:
                 if cue.end <= mention.start:
                     _decide(mention, "unsaid", cue)
+    for cue in clause.cues("past"):  # "Three months after covid pneumonia, residual opacities"
+        for mention in found:
+            operation = (mention.concepts[0], "postsurgical_change") in lexicon().distances
+            if cue.end <= mention.start and not operation and clause.only(cue.end, mention.start, *_OF_ITS_OWN):
+                _decide(mention, "unsaid", cue)
     for value, presence in (("negated_after", "absent"), ("unassessed_after", "unsaid")):
         for cue in clause.cues(value):
             if _leads_on(cue, found, clause):

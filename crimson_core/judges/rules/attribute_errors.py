@@ -47,6 +47,12 @@ def compare(
     ]
 
 
+def contradictions(reference: ReportFinding, prediction: ReportFinding) -> list[Discrepancy]:
+    """Where a finding and a sign of it are said to change in different directions."""
+    rule = rules()["attribute_errors"]["temporal"]
+    return [found for found in _temporal(reference, prediction, rule) if found.rule is rule["contradicted"]]
+
+
 def compare_location(references: Sequence[ReportFinding], predictions: Sequence[ReportFinding]) -> list[Discrepancy]:
     """The location errors of a group of findings that match each other: mostly one of each.
 
@@ -239,6 +245,8 @@ def _specificity(reference: ReportFinding, prediction: ReportFinding, rule: dict
         what = f"The candidate leaves open which of {left_open} it is, the reference {open_in_reference}"
         yield _error("unspecific", rule["alternatives"], what)
         return
+    if _sign_of_each_other(reference, prediction):
+        return
     if other_diagnosis(reference, prediction):
         what = f"The reference says {_names(reference)}, the candidate {_names(prediction)}"
         yield _error("overinterpretation", rule["other_diagnosis"], what)
@@ -249,6 +257,15 @@ def _specificity(reference: ReportFinding, prediction: ReportFinding, rule: dict
     grade = "negligible" if interchangeable(reference, prediction) else "significant"
     what = f"The reference says {_names(reference)}, the candidate {_names(prediction)}"
     yield _error("overinterpretation" if steps > 0 else "unspecific", rule[grade], what)
+
+
+def _sign_of_each_other(one: ReportFinding, other: ReportFinding) -> bool:
+    """Whether both tell a disease with its sign: "fibrosis with honeycombing", "honeycombing from fibrosis"."""
+    return (
+        one.concepts != other.concepts
+        and set(one.concepts) <= set(other.signs)
+        and set(other.concepts) <= set(one.signs)
+    )
 
 
 def _temporal(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:

@@ -112,7 +112,7 @@ class Clause:
         """Whether what stands between two word positions parts no structure from its state."""
         if self._transparent is None:
             cues = self.bits(tag for value in ("negated_before", "uncertain_before") for tag in self.cues(value))
-            self._transparent = cues | self.places(*_TRANSPARENT) | self._numbers()
+            self._transparent = cues | self.places(*_TRANSPARENT) | self._numbers() | self._adverbs()
         return self._all(self._transparent, start, end)
 
     def has(self, start: int, end: int, *kinds: str) -> bool:
@@ -160,6 +160,10 @@ class Clause:
 
     def _all(self, among: int, start: int, end: int) -> bool:
         return end <= start or not self.words_between(start, end) & ~among
+
+    def _adverbs(self) -> int:
+        """Words such as "heavily", which say how a state is."""
+        return sum(1 << place for place, word in enumerate(self.words[self.start : self.end]) if word.endswith("ly"))
 
     def _numbers(self) -> int:
         if not self.has_numbers:

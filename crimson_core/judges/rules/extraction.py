@@ -14,6 +14,7 @@ from crimson_core.judges.rules.mentions import (
     explanation,
     mention_of,
     mentions,
+    of_several,
     tells_something,
 )
 from crimson_core.judges.rules.sentences import has_findings_section, sentences
@@ -90,6 +91,7 @@ class Told(NamedTuple):
         tentative: Whether it explains the finding before it, and tentatively; see `explanation`.
         implied: It does so only if it names a kind of that finding: "Patchy opacity. Pneumonia is suspected."
         more: What it says about a finding before it that is no device, and about a device, where it names none.
+        several: It says that of all that the sentence before names.
         exception: It takes back a denial: "no effusion except for a trace on the left".
         phrases: How many phrases of the lexicon it holds.
         states: Whether it says something that may stand without a finding.
@@ -102,6 +104,7 @@ class Told(NamedTuple):
     tentative: bool | None
     implied: bool
     more: tuple[Attributes | None, Attributes | None] | None
+    several: bool
     exception: bool
     phrases: int
     states: bool
@@ -237,6 +240,7 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
         implied or tentative,
         implied,
         continuation(clause) if not named else None,
+        not named and of_several(clause),
         clause.lead == "exception",
         len(clause.tags),
         "elsewhere" not in clause.by_kind and not _STATEMENTS.isdisjoint(clause.by_kind),
@@ -279,6 +283,8 @@ def _read(
                 more = told.more and told.more[words.concepts[last.concepts[0]].device]
                 if more and (told.exception or last.present):
                     role = "continues"
+                    if told.several and not told.exception:
+                        found[recent:-1] = [_changed_alike(finding, more) for finding in found[recent:-1]]
                     found[-1] = last._replace(attributes=last.attributes.with_those_of(more), present=True)
             else:
                 found += _moved(told.findings, start)
@@ -303,6 +309,12 @@ def _finding(mention: Mention, start: int, end: int) -> ReportFinding:
         mention.taken_up,
         mention.signs,
     )
+
+
+def _changed_alike(finding: ReportFinding, told: Attributes) -> ReportFinding:
+    """A finding with a change that is told of several; its own one holds."""
+    change = finding.attributes.temporal or told.temporal
+    return finding._replace(attributes=finding.attributes._replace(temporal=change)) if finding.present else finding
 
 
 def _moved(findings: Sequence[ReportFinding], by: int) -> list[ReportFinding]:
@@ -388,8 +400,10 @@ def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportF
             kept.append(finding)
         else:
             first, other = sorted((kept[same], finding), key=lambda f: f.start)
+            names = _narrower(kept[same].concepts, finding.concepts, words)
             kept[same] = first._replace(
-                concepts=_narrower(kept[same].concepts, finding.concepts, words),
+                concepts=names,
+                signs=(*first.signs, *other.signs, *(c for f in (first, other) for c in f.concepts if c not in names)),
                 attributes=first.attributes.with_those_of(other.attributes),
                 appearance=first.appearance + other.appearance,
                 told_at=first.told_at + other.told_at,

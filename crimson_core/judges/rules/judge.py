@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 from crimson_core.judges.base import Judgement
-from crimson_core.judges.rules.attribute_errors import Discrepancy, compare, compare_location
+from crimson_core.judges.rules.attribute_errors import Discrepancy, compare, compare_location, contradictions
 from crimson_core.judges.rules.extraction import NameOf, ReadSentence, ReportFinding, no_name, read_sentence, reading_of
 from crimson_core.judges.rules.legible import legible
 from crimson_core.judges.rules.lexicon import lexicon, reading_digest, rules
@@ -107,6 +107,7 @@ def discrepancies(
     for r, p in matches:
         joined = refs_matched[r] > 1 or preds_matched[p] > 1
         if joined and (is_sign(predictions[p], references[r]) or is_sign(references[r], predictions[p])):
+            found += [(r, p, what) for what in contradictions(references[r], predictions[p])]
             continue
         here = compare(references[r], predictions[p], urgent[r], (r, p) in parts)
         if r not in placed:

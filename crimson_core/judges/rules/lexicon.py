@@ -31,6 +31,7 @@ _LISTS = (
     "earlier",
     "general",
     "beside",
+    "nearby",
     "likewise",
     "symptom",
     "anaphor",
@@ -66,6 +67,8 @@ class Concept:
     tip_normal: frozenset[str]
     tip_misplaced: frozenset[str]
     once_old: str | None
+    one_sided: str | None
+    signs: tuple[str, ...]
     tip_levels: frozenset[str]
     tip_above_carina_mm: tuple[float, float] | None
 
@@ -122,6 +125,14 @@ class Lexicon:
     def related(self, some: Iterable[str], others: Iterable[str]) -> bool:
         """Whether a concept of `some` is the same as one of `others`, broader or narrower."""
         return any(b in self.near[a] for a in some for b in others)
+
+    def shows_by(self, diagnosis: Sequence[str], appearance: Sequence[str]) -> bool:
+        """Whether a concept of `appearance` is a sign of one of `diagnosis`, or the two are related."""
+        return self.related(diagnosis, appearance) or not self.signs_of(diagnosis).isdisjoint(appearance)
+
+    def signs_of(self, diagnosis: Sequence[str]) -> frozenset[str]:
+        """What the concepts of `diagnosis` show by, beside what is broader."""
+        return frozenset(sign for concept in diagnosis for sign in self.concepts[concept].signs)
 
     def akin(self, some: Iterable[str], others: Iterable[str]) -> bool:
         """Whether a concept of `some` and one of `others` are the same, or kinds of the same."""
@@ -549,6 +560,8 @@ def _concept(key: str, entry: dict[str, Any]) -> Concept:
         tip_normal=frozenset(entry.get("tip_normal", ())),
         tip_misplaced=frozenset(entry.get("tip_misplaced", ())),
         once_old=entry.get("once_old"),
+        one_sided=entry.get("one_sided"),
+        signs=tuple(entry.get("signs", ())),
         tip_levels=frozenset(entry.get("tip_levels", ())),
         tip_above_carina_mm=tuple(entry["tip_above_carina_mm"]) if "tip_above_carina_mm" in entry else None,
     )

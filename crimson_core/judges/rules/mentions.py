@@ -18,6 +18,8 @@ _EXPLAINING = frozenset(("similar", "link", "appearance", "pronoun"))
 _IS_A = {(verb, article) for verb in ("is", "was") for article in ("a", "an")}
 _WITHIN = (["within"], ["in"], ["inside"])
 _BETWEEN_SIGNS = ("conjunction", "alternative", "anatomy", "definite", "glue", "joint", *MODIFIERS)
+_HOLDING = frozenset(("with", "containing", "harboring"))  # conjunctions before what is in something, or its state
+_ALL_OF_THEM = frozenset(("these", "they"))
 _TOWARD = frozenset(("to", "toward", "away"))
 _FARTHEST_STATE = 10  # words between a structure and its state
 
@@ -66,6 +68,11 @@ def continuation(clause: Clause) -> tuple[Attributes | None, Attributes | None] 
     start, end = clause.start, clause.end
     tags = clause.modifiers(start, end)
     return attributes_of(tags, clause, start, end, start, False), attributes_of(tags, clause, start, end, start, True)
+
+
+def of_several(clause: Clause) -> bool:
+    """Whether a clause that goes on speaks of all that was named before: "These are unchanged"."""
+    return any(clause.words[t.start] in _ALL_OF_THEM for t in clause.of("pronoun", clause.start, clause.start + 2))
 
 
 def explanation(clause: Clause) -> bool | None:
@@ -241,7 +248,8 @@ def _joined_to(name: Mention, tag: Tag, clause: Clause, composites: Mapping[tupl
         made = composites[tag.value, name.concepts[0]]
         own = {composites.get((t.value, tag.value), made) for t in clause.of("anatomy", start, end)}
         return own == {made} and not clause.has(start, end, "concept", "joint")
-    return not clause.has(start, end, "conjunction", "alternative", "concept")
+    parted = any(clause.words[t.start] not in _HOLDING for t in clause.of("conjunction", start, end))
+    return not parted and not clause.has(start, end, "alternative", "concept")
 
 
 def _between(structure: Tag | Mention, state: Tag) -> range:
@@ -272,6 +280,8 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
         mention.attributes, mention.told_by = told, tuple(tags)
         if told.temporal == "old" and concept.once_old:
             mention.concepts = (concept.once_old,)
+        elif concept.one_sided and len(told.sides) == 1:
+            mention.concepts = (concept.one_sided,)
         first, last = mention.start, mention.end
         for tag in tags:
             first, last = min(first, tag.start), max(last, tag.end)
@@ -379,14 +389,22 @@ def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
     for left, right in pairwise(found):
         if clause.words[left.end : left.end + 1] in _WITHIN and _placed(right) and not _placed(left):
             left.attributes = left.attributes._replace(sides=right.attributes.sides, zones=right.attributes.zones)
-        if left.start == right.start or not clause.one_list(left.end, right.start):
+        if left.start == right.start:
+            continue
+        if (
+            _lies_there(left, right, clause)
+            and left.attributes.sides
+            and not _placed(right)
+            and _placed_alike(left, right)
+        ):
+            right.attributes = right.attributes._replace(sides=left.attributes.sides)
+        if not clause.one_list(left.end, right.start):
             continue
         bare = not clause.modifiers(left.end, right.start)
         change = left.attributes.temporal
         if bare and change and not right.attributes.temporal and clause.of("temporal", left.first, left.start):
             right.attributes = right.attributes._replace(temporal=change)
-        concepts = [lexicon.concepts[m.concepts[0]] for m in (left, right)]
-        if not all(concept.sided and not concept.directed for concept in concepts):
+        if not _placed_alike(left, right):
             continue
         one, other = left.attributes, right.attributes
         if one.sides and left.first < left.start and not other.sides and (bare or other.zones):
@@ -407,6 +425,18 @@ def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
         where = place if lexicon.concepts[earlier.concepts[0]].device else None
         if (change and not own.temporal) or (where and not own.position):
             earlier.attributes = own._replace(temporal=own.temporal or change, position=own.position or where)
+
+
+def _lies_there(left: Mention, right: Mention, clause: Clause) -> bool:
+    """Whether a finding is said to be where the one before it is: "RUL consolidation containing a cavity"."""
+    inside = any(clause.words[t.start] in _HOLDING - {"with"} for t in clause.of("conjunction", left.end, right.start))
+    return inside or clause.has(left.end, right.start, "nearby")
+
+
+def _placed_alike(left: Mention, right: Mention) -> bool:
+    """Whether sides mean the same for two findings."""
+    concepts = [lexicon().concepts[m.concepts[0]] for m in (left, right)]
+    return all(concept.sided and not concept.directed for concept in concepts)
 
 
 def _placed(mention: Mention) -> bool:
@@ -488,7 +518,7 @@ def _explain(pair: _Pair) -> None:
     joined, last, related = pair.joined, pair.last, pair.lexicon.related
     joined[-1] = _explained(last, pair.mention, pair.tentative)
     sign = related(last.concepts, pair.mention.concepts)
-    while len(joined) > 1 and pair.link != "direct" and _same_appearance(joined[-2], last, pair.clause, pair.lexicon):
+    while len(joined) > 1 and pair.link != "direct" and _same_appearance(joined[-2], last, pair):
         if sign and not related(joined[-2].concepts, pair.mention.concepts):
             return  # "consolidation, and a blunted angle suggestive of an effusion"
         last = joined.pop(-2)
@@ -504,17 +534,20 @@ def _shows(pair: _Pair) -> bool:
     last, mention = pair.last, pair.mention
     vague = [pair.lexicon.concepts[one.concepts[0]].vague for one in (last, mention)]
     words = pair.clause.words
-    told = pair.link == "direct" or "with" in words[last.end : mention.start]
+    apart = _set_off(last, mention, pair.clause)
+    told = apart or pair.link == "direct" or "with" in words[last.end : mention.start]
     hidden = words[mention.start].endswith("ing") and not pair.clause.of("conjunction", last.end, mention.start)
     if vague[1] and hidden and mention.state[0] == mention.start:
         return True  # "effusion obscuring the hemidiaphragm"
     if last.signs and pair.clause.one_list(last.end, mention.start):
         told = True  # "and the costophrenic angle"
-    if vague != [False, True] or mention.attributes.temporal or not told:
+    sign = vague[1] or not pair.lexicon.signs_of(last.concepts).isdisjoint(mention.concepts)
+    broader = any((a, b) in pair.lexicon.distances for a in last.concepts for b in mention.concepts)
+    if vague[0] or not (sign or apart and broader) or mention.attributes.temporal or not told:
         return False
     one, other = last.attributes.zones, mention.attributes.zones
     alike = not _placed(last) or not other or one == other
-    return alike and pair.lexicon.related(last.concepts, mention.concepts)
+    return alike and pair.lexicon.shows_by(last.concepts, mention.concepts)
 
 
 def _add_sign(pair: _Pair) -> None:
@@ -553,6 +586,16 @@ def _is_differential(pair: _Pair) -> bool:
     if "," not in clause.words[last.end : mention.start] or last.appearance or not _bare(last, mention, clause):
         return False
     return explains(mention.concepts, last.concepts, pair.lexicon) and _ends_in_or(mention, pair.found, clause)
+
+
+def _is_named(pair: _Pair) -> bool:
+    """As in "Opacity at the right base, pneumonia"."""
+    last, mention, clause = pair.last, pair.mention, pair.clause
+    if last.appearance or not pair.lexicon.concepts[last.concepts[0]].vague or _placed(mention):
+        return False
+    if mention.attributes.temporal or clause.words[mention.first - 1] != "," or mention.first < last.end:
+        return False
+    return any((a, b) in pair.lexicon.distances for a in mention.concepts for b in last.concepts if a != b)
 
 
 def _is_suspected(pair: _Pair) -> bool:
@@ -595,11 +638,19 @@ _WAYS: tuple[tuple[Callable[[_Pair], bool], Callable[[_Pair], None]], ...] = (
     (_is_explanation, _explain),
     (_is_differential, _list_what_it_may_be),
     (_is_suspected, _list_what_it_may_be),
+    (_is_named, _specify),
     (_shows_more, _specify),
     (_goes_on, _add_alternative),
     (_names_again, _rename),
     (_is_alternative, _add_alternative),
 )
+
+
+def _set_off(left: Mention, right: Mention, clause: Clause) -> bool:
+    """Whether a colon, dash or bracket and no word but modifiers stands between: "Pancoast tumor: mass at the apex"."""
+    if right.first < left.last or right.first > left.last:
+        return False
+    return clause.spans[right.first][0] - clause.spans[left.last - 1][1] > 1
 
 
 def _at_the_place_of(last: Mention, mention: Mention, link: str | None, clause: Clause) -> Mention:
@@ -682,10 +733,13 @@ def _link(left: Mention, right: Mention, clause: Clause, lexicon: Lexicon) -> st
     return "direct" if leads else None
 
 
-def _same_appearance(earlier: Mention, last: Mention, clause: Clause, lexicon: Lexicon) -> bool:
+def _same_appearance(earlier: Mention, last: Mention, pair: _Pair) -> bool:
     """Whether two appearances before one explanation are one: "opacities with air bronchograms consistent with pneumonia"."""
-    vague = all(lexicon.concepts[m.concepts[0]].vague for m in (earlier, last))
-    return vague and earlier.presence == "present" and clause.only(earlier.end, last.start, *_BETWEEN_SIGNS)
+    lexicon, diagnosis = pair.lexicon, pair.mention.concepts
+    signs = all(
+        lexicon.concepts[m.concepts[0]].vague or lexicon.shows_by(diagnosis, m.concepts) for m in (earlier, last)
+    )
+    return signs and earlier.presence == "present" and pair.clause.only(earlier.end, last.start, *_BETWEEN_SIGNS)
 
 
 def _explained(appearance: Mention, diagnosis: Mention, tentative: bool) -> Mention:
@@ -701,7 +755,7 @@ def _explained(appearance: Mention, diagnosis: Mention, tentative: bool) -> Ment
 
 def explains(diagnosis: Iterable[str], appearance: Sequence[str], lexicon: Lexicon) -> bool:
     """Whether a diagnosis after "consistent with" and the like is about the appearance before it."""
-    return lexicon.concepts[appearance[0]].vague or lexicon.related(appearance, diagnosis)
+    return lexicon.concepts[appearance[0]].vague or lexicon.shows_by(tuple(diagnosis), appearance)
 
 
 def _merged(left: Mention, right: Mention, concepts: tuple[str, ...], uncertain: bool) -> Mention:

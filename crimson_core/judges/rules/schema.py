@@ -67,6 +67,8 @@ class ConceptEntry(TypedDict):
     tip_normal: NotRequired[Ids]
     tip_misplaced: NotRequired[Ids]
     once_old: NotRequired[str]
+    one_sided: NotRequired[str]
+    signs: NotRequired[Ids]
     tip_levels: NotRequired[list[Annotated[str, Field(pattern="^[CTL][0-9]{1,2}$")]]]
     tip_above_carina_mm: NotRequired[
         Annotated[
@@ -115,6 +117,7 @@ class LanguageFile(TypedDict):
             "negated_after",
             "hypothetical",
             "history",
+            "past",
             "unassessed_after",
             "uncertain_before",
             "uncertain_after",
@@ -134,6 +137,7 @@ class LanguageFile(TypedDict):
     modifiers: _Modifiers
     general: Phrases
     beside: Phrases
+    nearby: Phrases
     likewise: Phrases
     symptom: Phrases
     anaphor: Phrases
@@ -458,6 +462,7 @@ def _unknown(files: Files) -> Iterator[str]:
         for field, known in (
             ("broader", ids),
             ("parts", ids),
+            ("signs", ids),
             ("belongs_to", ids),
             ("tip_normal", sites),
             ("tip_misplaced", sites),
@@ -465,8 +470,9 @@ def _unknown(files: Files) -> Iterator[str]:
             yield from (
                 f"{name}: {key}.{field}: {one} is not known" for one in entry.get(field, ()) if one not in known
             )
-        if (past := entry.get("once_old", key)) not in ids:
-            yield f"{name}: {key}.once_old: {past} is no concept"
+        for field in ("once_old", "one_sided"):
+            if (other := entry.get(field, key)) not in ids:
+                yield f"{name}: {key}.{field}: {other} is no concept"
         for composite in entry.get("composites", ()):
             of, what = composite.split()
             if of not in structures | states:
