@@ -21,6 +21,7 @@ _BETWEEN_SIGNS = ("conjunction", "alternative", "anatomy", "definite", "glue", "
 _HOLDING = frozenset(("with", "containing", "harboring"))  # conjunctions before what is in something, or its state
 _ALL_OF_THEM = frozenset(("these", "they"))
 _TOWARD = frozenset(("to", "toward", "away"))
+_NEAR = 3  # words between "with" and a state
 _FARTHEST_STATE = 10  # words between a structure and its state
 
 
@@ -216,6 +217,14 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
     # the fracture of a lead is one of the lead
     damage = {
         t.start: m for t in clause.of("states") if (m := found.get(t.start)) and m.concepts[0] in lexicon.device_damage
+    }
+    # of "nodule with cavitation" the cavitation is no finding beside the nodule
+    damage |= {
+        t.start: m
+        for t in clause.of("states")
+        if (m := found.get(t.start))
+        and "with" in clause.words[max(0, t.start - _NEAR) : t.start]
+        and any(lexicon.composites.get((t.value, other.concepts[0])) == m.concepts[0] for other in found.values())
     }
     beside = [t for kind in ("anatomy", "states") for t in clause.of(kind) if t.start not in taken or t.start in damage]
     for mention in list(found.values()) if beside else ():
@@ -535,7 +544,8 @@ def _shows(pair: _Pair) -> bool:
     vague = [pair.lexicon.concepts[one.concepts[0]].vague for one in (last, mention)]
     words = pair.clause.words
     apart = _set_off(last, mention, pair.clause)
-    told = apart or pair.link == "direct" or "with" in words[last.end : mention.start]
+    joints = [words[t.start] for t in pair.clause.of("conjunction", last.end, mention.start)]
+    told = apart or pair.link == "direct" or joints[-1:] == ["with"]
     hidden = words[mention.start].endswith("ing") and not pair.clause.of("conjunction", last.end, mention.start)
     if vague[1] and hidden and mention.state[0] == mention.start:
         return True  # "effusion obscuring the hemidiaphragm"
@@ -543,10 +553,12 @@ def _shows(pair: _Pair) -> bool:
         told = True  # "and the costophrenic angle"
     sign = vague[1] or not pair.lexicon.signs_of(last.concepts).isdisjoint(mention.concepts)
     broader = any((a, b) in pair.lexicon.distances for a in last.concepts for b in mention.concepts)
-    if vague[0] or not (sign or apart and broader) or mention.attributes.temporal or not told:
+    if vague[0] and not (vague[1] and broader) or not (sign or apart and broader):
+        return False
+    if mention.attributes.temporal or not told:
         return False
     one, other = last.attributes.zones, mention.attributes.zones
-    alike = not _placed(last) or not other or one == other
+    alike = (not _placed(last) or not other or one == other) and _may_be_at_one_place(last, mention)
     return alike and pair.lexicon.shows_by(last.concepts, mention.concepts)
 
 
@@ -601,7 +613,7 @@ def _is_named(pair: _Pair) -> bool:
 def _is_suspected(pair: _Pair) -> bool:
     """As in "The aortic knob is enlarged, aneurysm suspected"."""
     last, mention = pair.last, pair.mention
-    narrower = any((a, b) in pair.lexicon.distances for a in mention.concepts for b in last.concepts if a != b)
+    narrower = mention.concepts != last.concepts and pair.lexicon.shows_by(mention.concepts, last.concepts)
     return narrower and mention.attributes == SUSPECTED and not last.attributes.uncertain and not last.appearance
 
 
@@ -628,7 +640,9 @@ def _names_again(pair: _Pair) -> bool:
 def _rename(pair: _Pair) -> None:
     place = _earlier(pair.mention, pair.joined, pair.lexicon)
     if place is not None:
-        pair.joined[place] = _explained(pair.joined[place], pair.mention, False)
+        named = _explained(pair.joined[place], pair.mention, False)
+        other = pair.tentative and pair.mention.concepts != pair.joined[place].concepts
+        pair.joined[place] = replace(named, attributes=named.attributes._replace(uncertain=other))
 
 
 # How a mention may belong to the one before it, and what then becomes of both; the first that holds.
@@ -739,7 +753,8 @@ def _same_appearance(earlier: Mention, last: Mention, pair: _Pair) -> bool:
     signs = all(
         lexicon.concepts[m.concepts[0]].vague or lexicon.shows_by(diagnosis, m.concepts) for m in (earlier, last)
     )
-    return signs and earlier.presence == "present" and pair.clause.only(earlier.end, last.start, *_BETWEEN_SIGNS)
+    here = earlier.presence == "present" and _may_be_at_one_place(earlier, last)
+    return signs and here and pair.clause.only(earlier.end, last.start, *_BETWEEN_SIGNS)
 
 
 def _explained(appearance: Mention, diagnosis: Mention, tentative: bool) -> Mention:
