@@ -80,11 +80,13 @@ def _at(finding: ReportFinding, concept: str, whole: ReportFinding) -> bool:
 
 def is_sign(finding: ReportFinding, explained: ReportFinding) -> bool:
     """Whether one report lists apart what the other one names as the sign of a finding: "edema with Kerley lines"."""
-    if not explained.signs:
+    known = lexicon().signs_of(explained.concepts)
+    if not explained.signs and not known:
         return False
     one, other = finding.attributes.sides, explained.attributes.sides
     pairs = interchangeable_pairs()
-    named = all(c in explained.signs or any((c, sign) in pairs for sign in explained.signs) for c in finding.concepts)
+    signs = known.union(explained.signs)
+    named = all(c in signs or any((c, sign) in pairs for sign in explained.signs) for c in finding.concepts)
     return named and (not one or not other or bool(one & other))
 
 

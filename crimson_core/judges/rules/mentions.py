@@ -286,6 +286,8 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
         elif concept.device:
             tags = _without_sides_of_veins(tags, mention, clause)
         told = attributes_of(tags, clause, start, end, mention.end, concept.device, concept.percent)
+        if mention.state[0] and clause.words[mention.state[0] - 1] == "now" and not told.temporal:
+            told = told._replace(temporal="new")  # "now filled with mucus"
         mention.attributes, mention.told_by = told, tuple(tags)
         if told.temporal == "old" and concept.once_old:
             mention.concepts = (concept.once_old,)
