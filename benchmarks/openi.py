@@ -2,7 +2,8 @@
 
 The table has the columns uid, MeSH, indication, findings and impression. *Labels*: does the judge read what was indexed
 (`openi.yaml` maps index terms to concepts)? *Alarms*: in how many reports indexed as normal does it list a finding above benign?
-*Silence*: in how many others does it list nothing? *Rewriting*: does a report score 1 against itself in another layout?
+*Silence*: in how many others does it list nothing? *Rewriting*: does a report score 1 against itself in another layout? *Edits*: is it noticed
+that a sentence tells another side, zone, degree or direction of change?
 
 Indexers omit some findings (devices, old fractures, degeneration), even in reports that they call normal, so no judge can reach a
 precision of 1, or no alarms.
@@ -11,10 +12,11 @@ precision of 1, or no alarms.
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
@@ -75,6 +77,7 @@ def main(
         "labels": compare_labels(indexed, examples),
         "alarms": count_alarms(indexed, listed, examples),
         "rewriting": score_rewritten(studies, examples),
+        "edits": score_edited(studies, examples),
         "signature": signature,
     }
     console.print(f"Signature  {signature}", soft_wrap=True)
@@ -281,6 +284,51 @@ def score_rewritten(studies: list[Study], examples: Examples) -> dict[str, dict[
         examples[f"other than 1, {name}"] = other
         figures[name] = {"other_than_1": len(other), "share": ratio(len(other), len(studies))}
         shown.add_row(name, str(len(studies)), str(len(other)), number(figures[name]["share"], 3))
+    console.print(shown)
+    console.print()
+    return figures
+
+
+def edits() -> dict[str, Callable[[str], str]]:
+    """What changes the meaning of a sentence, by name, as `openi.yaml` tells."""
+    return {name: partial(_replaced, words=_words(**entry)) for name, entry in _TABLES["edits"].items()}
+
+
+def _words(swap: Iterable[tuple[str, str]] = (), replace: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    return dict(replace) | {a: b for one, other in swap for a, b in ((one, other), (other, one))}
+
+
+def _replaced(text: str, words: Mapping[str, str]) -> str:
+    def other(match: re.Match[str]) -> str:
+        word = words[match[0].lower()]
+        return word.capitalize() if match[0][0].isupper() else word
+
+    return re.sub(rf"\b(?:{'|'.join(words)})\b", other, text, flags=re.IGNORECASE)
+
+
+def score_edited(studies: list[Study], examples: Examples) -> dict[str, dict[str, float]]:
+    """The share of edited sentences in which the judge sees no error against what they were.
+
+    Sentences without a finding above benign are left out.
+    """
+    told = [(study.uid, sentence) for study in studies for sentence in _sentences(study.text)]
+    figures = {}
+    shown = table("Sentences against themselves, edited", ("edit", "sentences", "not noticed", "share"))
+    for name, edit in edits().items():
+        edited = [(uid, sentence, changed) for uid, sentence in told if (changed := edit(sentence)) != sentence]
+        pairs = [ReportPair(sentence, changed) for _, sentence, changed in edited]
+        results = score_with(JUDGE, pairs)[0] if pairs else []
+        weighed = unnoticed = 0
+        for (uid, _, _), result in zip(edited, results, strict=True):
+            said = result.outcome
+            if all(finding.level == _BENIGN for finding in said.references.values()):
+                continue
+            weighed += 1
+            if not (said.false or said.missing or said.errors):
+                unnoticed += 1
+                examples[f"not noticed, {name}"].append(uid)
+        figures[name] = {"sentences": weighed, "not_noticed": unnoticed, "share": ratio(unnoticed, weighed)}
+        shown.add_row(name, str(weighed), str(unnoticed), number(figures[name]["share"], 3))
     console.print(shown)
     console.print()
     return figures

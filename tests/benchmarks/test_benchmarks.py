@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from benchmarks.expectations import holds
-from benchmarks.openi import form, labels_meant
+from benchmarks.openi import edits, form, labels_meant
 from crimson_core.errors import InputError
 from crimson_core.judges.rules.lexicon import concept_entries
 
@@ -205,6 +205,8 @@ def test_openi(tmp_path):
     }
     assert {rewriting["share"] for rewriting in found["rewriting"].values()} <= {0, 1 / 6, 2 / 6}
     assert found["rewriting"]["as it is"]["other_than_1"] == 0
+    assert found["edits"]["other side"] == {"sentences": 2, "not_noticed": 0, "share": 0}
+    assert found["edits"]["other degree"]["sentences"] == 1
     assert "something above benign in a normal report (1): 2" in done.stdout
     assert "nothing in an abnormal report (1): 4" in done.stdout
     assert "pneumothorax." not in done.stdout
@@ -232,6 +234,12 @@ def test_openi_index_terms():
     }  # the entry that says more
     assert labels_meant(("Hydropneumothorax",)) == {"pneumothorax", "pleural effusion or blunting"}
     assert labels_meant(("Opacity", "ribs")) == set()
+
+
+def test_openi_edits():
+    edited = edits()
+    assert edited["other side"]("Left effusion, right apex; leftover.") == "Right effusion, left apex; leftover."
+    assert edited["other degree"]("Mild edema, large mass.") == "Severe edema, large mass."
 
 
 @pytest.mark.parametrize(

@@ -196,10 +196,11 @@ def compares_sides(reference: ReportFinding, prediction: ReportFinding) -> bool:
 
 
 def zone_gap(one: Attributes, other: Attributes) -> int:
-    """Zones between two places: 0 if they meet or one is unknown or diffuse, 1 if they touch, 2 if not."""
-    if not one.zones or not other.zones or one.zones & other.zones or "diffuse" in one.zones | other.zones:
+    """Zones between what each of two places has and the other one lacks: 0 if that is nothing or diffuse, 1 if they touch, 2 if not."""
+    ours, theirs = one.zones - other.zones, other.zones - one.zones
+    if not ours or not theirs or "diffuse" in ours | theirs:
         return 0
-    gap = min(abs(_ZONE_ORDER[a] - _ZONE_ORDER[b]) for a in one.zones for b in other.zones)
+    gap = min(abs(_ZONE_ORDER[a] - _ZONE_ORDER[b]) for a in ours for b in theirs)
     left_lobes = one.by_lobe and other.by_lobe and one.sides == other.sides == {"left"}
     return min(gap, 1) if left_lobes else gap  # the left lung has no middle lobe
 
