@@ -199,21 +199,16 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
             yield Clause(words, spans, start, end, inside, lead, numbers)
 
 
+_PLACE = frozenset(("side", "zone", "by_lobe", "joint", "glue", "conjunction", "anatomy", "definite", "extent", "sites"))
+
+
 def _only_a_place(tags: list[Tag], start: int, end: int) -> bool:
-    """Whether a place and nothing else is told between two word positions: "On the left, there is"."""
-    kinds = {t.kind for t in tags if t.start >= start and t.end <= end}
-    return bool(kinds & {"side", "zone"}) and kinds <= {
-        "side",
-        "zone",
-        "by_lobe",
-        "joint",
-        "glue",
-        "conjunction",
-        "anatomy",
-        "definite",
-        "extent",
-        "sites",
-    }
+    """Whether a place and nothing else is told between two word positions: "On the left, there is", "In the fissure there is"."""
+    inside = [t for t in tags if t.start >= start and t.end <= end]
+    kinds = {t.kind for t in inside}
+    begun = any(t.kind == "joint" and t.start == start for t in inside)
+    named = {"side", "zone", "anatomy", "sites"} if begun else {"side", "zone"}
+    return bool(kinds & named) and kinds <= _PLACE
 
 
 def _borders(tags: list[Tag], length: int) -> Iterator[tuple[int, int, str | None]]:

@@ -141,8 +141,10 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
             continue
         # "the heart is enlarged, the hilum normal"
         before = max(clause.start, state.start - 3)  # but not "the heart is enlarged with unfolding of the aorta"
-        told_before = not COPULAS.isdisjoint(clause.words[before : state.start]) and not clause.of(
-            "states", before, state.start
+        told_before = (
+            not COPULAS.isdisjoint(clause.words[before : state.start])
+            and not clause.of("states", before, state.start)
+            and any(t.start < state.start for t in structures)  # but not "also seen is prominence of the hilum"
         )
         upto = state.start if told_before else clause.end
         near = [t for t in structures if t.start < upto and (t.value, state.value) in lexicon.composites]
