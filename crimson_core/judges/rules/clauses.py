@@ -199,7 +199,9 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
             yield Clause(words, spans, start, end, inside, lead, numbers)
 
 
-_PLACE = frozenset(("side", "zone", "by_lobe", "joint", "glue", "conjunction", "anatomy", "definite", "extent", "sites"))
+_PLACE = frozenset(
+    ("side", "zone", "by_lobe", "joint", "glue", "conjunction", "anatomy", "definite", "extent", "sites")
+)
 
 
 def _only_a_place(tags: list[Tag], start: int, end: int) -> bool:

@@ -154,7 +154,8 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
         near = [t for t in near if state.start > t.start or t.end not in found or not clause.of("zone", t.start, t.end)]
         if state.end in found:  # "fluid in the fissures and prominent markings"
             near = [t for t in near if not clause.of("conjunction", t.end, state.start)]
-        near.sort(key=lambda t: abs(t.start - state.start))
+        of = "of" in clause.words[state.end : state.end + 1]  # "a calcified hilum and calcification of the aorta"
+        near.sort(key=lambda t: (of and t.start < state.start, abs(t.start - state.start)))
         structure = next((t for t in near if _of_one(t, state, clause)), None)
         if structure is None:
             continue
