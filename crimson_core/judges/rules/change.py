@@ -16,6 +16,8 @@ _NAMING = ("concept", "states", "change", "temporal", "conjunction", "clause_end
 _COMPLETE = 5  # rank of severity
 _DENIALS = ("negated_before", "negated_after")
 _TAGS = 30  # that may stand within this reach
+_MORE = {"more": "up", "less": "down", "fewer": "down"}
+_LONGEST = 12  # words between "more" and "than"
 _REACH = 5  # words between a denial and the change that it denies
 
 
@@ -33,6 +35,7 @@ def with_changes(tags: list[Tag], words: Sequence[str], composites: Mapping[tupl
         words: Of the sentence.
         composites: Of the lexicon: which words of change may be the state of which structure.
     """
+    tags = _with_comparison(tags, words)
     kinds = [tag.kind for tag in tags]
     if "prior" in kinds:
         tags = [_new(tag, tags[place + 1 : place + 1 + _TAGS], words) for place, tag in enumerate(tags)]
@@ -43,6 +46,18 @@ def with_changes(tags: list[Tag], words: Sequence[str], composites: Mapping[tupl
     made = [tag for change in changes for tag in told.resolved(change)]
     kept = [tag for tag in tags if tag.kind != "change" and tag not in told.used]
     return sorted([*kept, *made], key=lambda tag: tag.start)
+
+
+def _with_comparison(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
+    """With the change that "more fluid on the right than before" tells."""
+    if "than" not in words:
+        return tags
+    than = words.index("than")
+    if not any(tag.kind == "prior" and than < tag.start <= than + _REACH for tag in tags):
+        return tags
+    free = set(range(max(0, than - _LONGEST), than)).difference(*(range(tag.start, tag.end) for tag in tags))
+    made = [Tag(place, place + 1, "change", (_MORE[words[place]], True)) for place in free if words[place] in _MORE]
+    return sorted([*tags, *made], key=lambda tag: tag.start)
 
 
 def _new(denial: Tag, behind: Iterable[Tag], words: Sequence[str]) -> Tag:
@@ -85,10 +100,12 @@ class _Told:
             if value == "again":  # what has not come back is not there
                 return [Tag(denial.start, end, "assertion", "negated_before" if noun else "negated_after")]
             return [Tag(denial.start, end, "temporal", "stable")]
+        if value == "down" and partial == "complete":
+            value = "gone"  # "complete regression"
         if value == "any":  # "minimal change" is none to speak of
             return [Tag(start, end, "temporal", "stable")] if partial == "little" else []
         if value == "gone":
-            if partial:
+            if partial and partial != "complete":
                 return [Tag(start, end, "temporal", "better")]
             leads = noun or (change.end == change.start + 1 and not self._names_before(start))
             return [Tag(start, end, "assertion", "negated_before" if leads else "negated_after")]
@@ -121,9 +138,9 @@ class _Told:
     def _degree(self, tag: Tag) -> str | None:
         self.used.add(tag)
         if tag.kind == "extent":
-            return tag.value if tag.value in ("partial", "little") else None
+            return None if tag.value == "plain" else tag.value
         if tag.value == _COMPLETE:
-            return None
+            return "complete"
         return "little" if tag.value <= 1 else "partial"
 
     def _is_adverb(self, place: int) -> bool:

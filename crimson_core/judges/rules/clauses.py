@@ -100,9 +100,12 @@ class Clause:
         """Whether a form of "to be" or the like is all that stands between two word positions."""
         return start < end and COPULAS.issuperset(self.words[start:end])
 
-    def one_list(self, start: int, end: int) -> bool:
-        """Whether only commas, conjunctions and modifiers stand between two word positions."""
-        return self._all(self.listing, start, end)
+    def one_list(self, start: int, end: int, articles: bool = False) -> bool:
+        """Whether only commas, conjunctions and modifiers stand between two word positions, or these and articles."""
+        among = self.listing
+        if articles:
+            among |= sum(1 << at - self.start for at in range(start, end) if self.words[at] in ("a", "an"))
+        return self._all(among, start, end)
 
     def only(self, start: int, end: int, *kinds: str) -> bool:
         """Whether nothing but phrases of some kinds stands between two word positions."""

@@ -20,6 +20,19 @@ _WITHIN = (["within"], ["in"], ["inside"])
 _BETWEEN_SIGNS = ("conjunction", "alternative", "anatomy", "definite", "glue", "joint", *MODIFIERS)
 _HOLDING = frozenset(("with", "containing", "harboring"))  # conjunctions before what is in something, or its state
 _ALL_OF_THEM = frozenset(("these", "they"))
+_AROUND = (
+    "side",
+    "zone",
+    "severity",
+    "descriptor",
+    "glue",
+    "temporal",
+    "prior",
+    "earlier",
+    "anatomy",
+    "joint",
+    "definite",
+)
 _TOWARD = frozenset(("to", "toward", "away"))
 _NEAR = 3  # words between "with" and a state
 _FARTHEST_STATE = 10  # words between a structure and its state
@@ -150,8 +163,10 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
         near = [t for t in structures if t.start < upto and (t.value, state.value) in lexicon.composites]
         if not near:
             continue
-        # a "dense left lower lobe nodule" is a nodule
-        near = [t for t in near if state.start > t.start or t.end not in found or not clause.of("zone", t.start, t.end)]
+        # a "dense left lower lobe nodule" is a nodule, "bulky mediastinal adenopathy" one of nodes
+        near = [t for t in near if state.start > t.start or t.end not in found or not _is_adjective(t, clause)]
+        if state.end in found:  # "Mediastinum: bulky adenopathy"
+            near = [t for t in near if t.end > state.start or not _apart(t.end, clause)]
         if state.end in found:  # "fluid in the fissures and prominent markings"
             near = [t for t in near if not clause.of("conjunction", t.end, state.start)]
         of = "of" in clause.words[state.end : state.end + 1]  # "a calcified hilum and calcification of the aorta"
@@ -205,6 +220,13 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
                 )
 
 
+def _is_adjective(structure: Tag, clause: Clause) -> bool:
+    """Whether a structure only says where what follows is: a lobe, or "mediastinal"."""
+    return bool(clause.of("zone", structure.start, structure.end)) or clause.words[structure.end - 1].endswith(
+        ("al", "ar")
+    )
+
+
 def _is_another_kind(mention: Mention, concept: str, lexicon: Lexicon) -> bool:
     return mention.concepts != (concept,) and lexicon.akin(mention.concepts, (concept,))
 
@@ -231,22 +253,25 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
     }
     beside = [t for kind in ("anatomy", "states") for t in clause.of(kind) if t.start not in taken or t.start in damage]
     for mention in list(found.values()) if beside else ():
-        named, at = mention.concepts[0], mention.start
-        near = [t for t in beside if (t.value, named) in lexicon.composites]
-        for tag in sorted(near, key=lambda t: abs(t.start - at)):
-            if _joined_to(mention, tag, clause, lexicon.composites):
-                made = lexicon.composites[tag.value, named]
-                mention.concepts, mention.named_by = (made,), (*mention.named_by, tag)
-                if (made, named) not in lexicon.distances:
-                    mention.signs = (
-                        named,
-                    )  # of a cavitating consolidation the other report may list the consolidation apart
-                spent.add(tag)
-                if tag.start in damage and tag.start in found:
-                    del found[tag.start]
-                    mention.start, mention.end = min(mention.start, tag.start), max(mention.end, tag.end)
-                break
+        while tag := _narrowing(mention, [t for t in beside if t not in mention.named_by], clause, lexicon):
+            named = mention.concepts[0]
+            made = lexicon.composites[tag.value, named]
+            mention.concepts, mention.named_by = (made,), (*mention.named_by, tag)
+            if (made, named) not in lexicon.distances:
+                # of a cavitating consolidation the other report may list the consolidation apart
+                mention.signs = (named,)
+            spent.add(tag)
+            if tag.start in damage and tag.start in found:
+                del found[tag.start]
+                mention.start, mention.end = min(mention.start, tag.start), max(mention.end, tag.end)
     return spent
+
+
+def _narrowing(mention: Mention, beside: Sequence[Tag], clause: Clause, lexicon: Lexicon) -> Tag | None:
+    """The nearest structure or state that makes another name of a finding's."""
+    near = [t for t in beside if (t.value, mention.concepts[0]) in lexicon.composites]
+    near.sort(key=lambda t: abs(t.start - mention.start))
+    return next((t for t in near if _joined_to(mention, t, clause, lexicon.composites)), None)
 
 
 def _joined_to(name: Mention, tag: Tag, clause: Clause, composites: Mapping[tuple[str, str], str]) -> bool:
@@ -260,8 +285,18 @@ def _joined_to(name: Mention, tag: Tag, clause: Clause, composites: Mapping[tupl
         made = composites[tag.value, name.concepts[0]]
         own = {composites.get((t.value, tag.value), made) for t in clause.of("anatomy", start, end)}
         return own == {made} and not clause.has(start, end, "concept", "joint")
-    parted = any(clause.words[t.start] not in _HOLDING for t in clause.of("conjunction", start, end))
-    return not parted and not clause.has(start, end, "alternative", "concept")
+    parting = [t for t in clause.of("conjunction", start, end) if clause.words[t.start] not in _HOLDING]
+    if len(parting) == 1 and _stands_alone(parting[0], tag, clause):
+        parting = []
+    return not parting and not clause.has(start, end, "alternative", "concept")
+
+
+def _stands_alone(comma: Tag, state: Tag, clause: Clause) -> bool:
+    """Whether a state is all that stands behind a comma: "masses in both lungs, likely metastatic"."""
+    ends = clause.words[state.end : state.end + 1] in ([], [","]) or state.end >= clause.end
+    hedges = clause.bits(clause.cues("uncertain_before")) | clause.places("link", "severity", "glue")
+    said = clause.words_between(comma.end, state.start) if comma.end <= state.start else 0
+    return clause.words[comma.start] == "," and state.kind == "states" and ends and not said & ~hedges
 
 
 def _between(structure: Tag | Mention, state: Tag) -> range:
@@ -629,7 +664,7 @@ def _list_what_it_may_be(pair: _Pair) -> None:
 def _is_alternative(pair: _Pair) -> bool:
     """As in "Atelectasis or pneumonia"."""
     start, end = pair.last.end, pair.mention.start
-    return bool(pair.clause.of("alternative", start, end)) and pair.clause.one_list(start, end)
+    return bool(pair.clause.of("alternative", start, end)) and pair.clause.one_list(start, end, articles=True)
 
 
 def _add_alternative(pair: _Pair) -> None:
@@ -669,7 +704,12 @@ def _set_off(left: Mention, right: Mention, clause: Clause) -> bool:
     """Whether a colon, dash or bracket and no word but modifiers stands between: "Pancoast tumor: mass at the apex"."""
     if right.first < left.last or right.first > left.last:
         return False
-    return clause.spans[right.first][0] - clause.spans[left.last - 1][1] > 1
+    return _apart(right.first, clause)
+
+
+def _apart(position: int, clause: Clause) -> bool:
+    """Whether a sign that is no word, or several, stand before a word."""
+    return clause.spans[position][0] - clause.spans[position - 1][1] > 1
 
 
 def _at_the_place_of(last: Mention, mention: Mention, link: str | None, clause: Clause) -> Mention:
@@ -744,8 +784,8 @@ def _link(left: Mention, right: Mention, clause: Clause, lexicon: Lexicon) -> st
     if lexicon.concepts[left.concepts[0]].vague and tuple(named[-2:]) in _IS_A:
         return "firm"  # "the opacity behind the heart is a hiatal hernia"
     said = clause.words_between(left.end, right.start) if left.end < right.start else 0
-    between = said & ~clause.places("side", "zone", "severity", "descriptor", "glue", "temporal", "prior", "earlier")
-    if links and between == clause.bits(links) & ~clause.places("glue", "prior", "earlier"):
+    between = said & ~clause.places(*_AROUND)
+    if links and between == clause.bits(links) & ~clause.places("glue", "prior", "earlier", "joint"):
         return "direct"
     # "ground-glass right upper lobe nodule": an appearance that stands as an adjective
     leads = left.end < right.start and not between and not clause.has(left.end, right.start, "joint")
@@ -763,6 +803,9 @@ def _same_appearance(earlier: Mention, last: Mention, pair: _Pair) -> bool:
 
 
 def _explained(appearance: Mention, diagnosis: Mention, tentative: bool) -> Mention:
+    # "lytic lesion of a rib, likely metastasis" is one of bone
+    made = {b: m for a in appearance.concepts for b in diagnosis.concepts if (m := lexicon().composites.get((a, b)))}
+    diagnosis = replace(diagnosis, concepts=tuple(made.get(concept, concept) for concept in diagnosis.concepts))
     concepts = (*appearance.concepts, *diagnosis.concepts) if tentative else diagnosis.concepts
     if not tentative and any((a, b) in lexicon().distances for a in appearance.concepts for b in diagnosis.concepts):
         concepts = appearance.concepts  # "wedge deformity of T8, in keeping with fracture"

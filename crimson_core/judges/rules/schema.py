@@ -133,7 +133,7 @@ class LanguageFile(TypedDict):
     negation_end: Phrases
     conjunction: Phrases
     change: dict[Literal["up", "again", "raised", "down", "gone", "any"], _ChangeForms]
-    extent: dict[Literal["partial", "little", "plain"], Phrases]
+    extent: dict[Literal["partial", "little", "complete", "plain"], Phrases]
     modifiers: _Modifiers
     general: Phrases
     beside: Phrases
@@ -475,8 +475,8 @@ def _unknown(files: Files) -> Iterator[str]:
                 yield f"{name}: {key}.{field}: {other} is no concept"
         for composite in entry.get("composites", ()):
             of, what = composite.split()
-            if of not in structures | states:
-                yield f"{name}: {key}.composites: {of} is no structure and no state of {LANGUAGE}"
+            if of not in structures | states | ids:
+                yield f"{name}: {key}.composites: {of} is no structure and no state of {LANGUAGE}, and no concept"
             if what not in states | ids:
                 yield f"{name}: {key}.composites: {what} is no state of {LANGUAGE} and no concept"
     yield from (
