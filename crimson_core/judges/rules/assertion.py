@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from itertools import pairwise
 
-from crimson_core.judges.rules.attributes import Mention
-from crimson_core.judges.rules.clauses import Clause
+from crimson_core.judges.rules.attributes import NOTHING, Mention
+from crimson_core.judges.rules.clauses import COPULAS, Clause
 from crimson_core.judges.rules.lexicon import Tag, lexicon
 
+_VERB = 3  # words up to a comma: "is identified,"
+_SEEN = ("ed", "seen", "present", "evident", "visible", "apparent")
 _DENYING = frozenset(("negated_before",))
 _NOT_DENIED = ("not_actionable_not_urgent", "benign_expected")  # what reports tell where it is, and not that it is not
 _PREFERRING = frozenset(("favor", "favored", "favoring", "preferred", "likely", "probable", "probably"))
@@ -216,7 +218,7 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
         if not position and firm and "," in clause.words[cue.end : firm[0].start]:
             return  # "lucency without lung markings, diagnostic of a pneumothorax"
         inside = mention.start < cue.start  # "the heart is not enlarged", also of a second subject
-        if position and not inside and not removed and not clause.of("alternative", after[position - 1].end):
+        if position and not inside and not removed and not _goes_on(after[position - 1].end, clause):
             own = clause.modifiers(mention.first, mention.start)
             linked = clause.of("link", after[position - 1].end, mention.start)  # "no line to suggest a large effusion"
             if mention.predicate or not linked and any(t.kind in ("severity", "side", "temporal") for t in own):
@@ -226,23 +228,35 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
         yield mention
 
 
+def _goes_on(start: int, clause: Clause) -> bool:
+    """Whether a list goes on to an "or"; "ectasia/tortuosity" is one item."""
+    return any(clause.words[t.start] != "/" for t in clause.of("alternative", start))
+
+
 def _ends_generally(cue: Tag, mention: Mention, clause: Clause) -> bool:
     """Whether what a cue denies is a process or an abnormality in general, and something of its own stands behind a comma."""
     general = clause.of("general", cue.end, mention.start)
-    if not general or clause.words[general[-1].end : general[-1].end + 1] != [","]:
+    if not general or "," not in clause.words[general[-1].end : general[-1].end + _VERB]:
         return False
     return _of_its_own(mention) and not clause.of("alternative", mention.end)
 
 
 def _plainly_there(mention: Mention, before: list[Mention], cue: Tag, clause: Clause) -> bool:
     """Whether an item behind a denied list begins something else."""
-    if "," not in clause.words[before[-1].end : mention.start]:
+    between = clause.words[before[-1].end : mention.start]
+    if "," not in between:
         return mention.first == before[-1].end and _is_never_denied(mention)
-    if clause.of("alternative", cue.end, before[-1].start):
-        return True
+    verb = between[: between.index(",")]
+    if not COPULAS.isdisjoint(verb) or (verb and verb[-1].endswith(_SEEN)):
+        return True  # "no fracture is seen, degenerative changes of the spine"
     told = mention.attributes
+    bare = told == NOTHING and len(before) > 1  # "no pneumonia, tuberculosis, granuloma"
+    if clause.of("alternative", cue.end, before[-1].start) or (_is_never_denied(mention) and not bare):
+        return True
+    lacking = any(t.start >= mention.end and clause.words[t.start] == "without" for t in clause.cues("negated_before"))
     return bool(
-        lexicon().concepts[mention.concepts[0]].device
+        lacking  # "no effusion, cardiomegaly without edema"
+        or lexicon().concepts[mention.concepts[0]].device
         or told.sizes_mm
         or (told.sides and told.zones)
         or told.temporal == "old"
