@@ -466,14 +466,11 @@ def _meet(one: frozenset[str], other: frozenset[str], within: bool = False) -> b
 
 
 def _can_mean(later: ReportFinding, earlier: ReportFinding, words: Lexicon) -> bool:
-    """Whether a finding that takes up an earlier one names it again, by a loose name ("the opacity", "the tube", "the fracture")."""
-    concept = words.concepts[later.concepts[0]]
-    pairs = [(a, b) for a in earlier.concepts for b in later.concepts]
-    loose = concept.vague or concept.device or not interchangeable_pairs().isdisjoint(pairs)
-    broader = any(pair in words.distances for pair in pairs)
+    """Whether a finding that takes up an earlier one names it again, by a looser name ("the opacity", "the nodules", "the tube")."""
+    broader = any((a, b) in words.distances for a in earlier.concepts for b in later.concepts)
     told, place = later.attributes, earlier.attributes
-    again = (told.sides and told.sides == place.sides and told.zones <= place.zones) or not (told.sides or told.zones)
-    return loose and broader and bool(again)
+    here = told.sides and told.sides == place.sides and told.zones <= place.zones
+    return broader and bool(here or not (told.sides or told.zones) or not (place.sides or place.zones))
 
 
 def _narrower(some: tuple[str, ...], others: tuple[str, ...], words: Lexicon) -> tuple[str, ...]:

@@ -297,12 +297,12 @@ def _build() -> Lexicon:
     }
     derived = _composites(entries, phrases)
     composites = {parts: key for parts, key in derived.items() if parts not in composites} | composites
-    named = {_words(term): key for key, entry in entries.items() for term in entry["terms"]}
+    named = {_words(term): key for key, entry in entries.items() for term in _terms(entry)}
     # Last, since a term may hold modifiers ("apical scarring"), and what these say must not get lost with the longer phrase.
     for key, entry in entries.items():
         for statement in entry.get("normal", ()):
             add(statement, "normal_of", key, statements)
-        for term in entry["terms"]:
+        for term in _terms(entry):
             within = list(_words(term))
             if _parts(within, phrases) in derived and (within[-1],) not in named:
                 continue  # read as a structure and its state, in whatever order they stand
@@ -353,6 +353,11 @@ def _ways(phrase: str) -> Iterator[str]:
     yield from map("".join, product(*parts))
 
 
+def _terms(entry: dict[str, Any]) -> Iterator[str]:
+    """The names in an entry of `concepts/`, with all that those with alternatives stand for."""
+    return chain.from_iterable(map(_ways, entry["terms"]))
+
+
 def _words(term: str) -> tuple[str, ...]:
     return tuple(word for word, _, _ in words_of(term))
 
@@ -379,10 +384,10 @@ def _composites(entries: dict[str, dict[str, Any]], phrases: Phrases) -> dict[tu
     And of places of what has a broader name: a "mediastinal mass" is a mass in the mediastinum.
     """
     found: dict[tuple[str, str], set[str]] = {}
-    named = {_words(term): key for key, entry in entries.items() for term in entry["terms"]}
+    named = {_words(term): key for key, entry in entries.items() for term in _terms(entry)}
     own: set[tuple[str, str]] = set()  # a "lung opacity" is an opacity
     for key, entry in entries.items():
-        for term in entry["terms"]:
+        for term in _terms(entry):
             words = list(_words(term))
             if parts := _parts(words, phrases):
                 found.setdefault(parts, set()).add(key)

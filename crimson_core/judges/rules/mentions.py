@@ -76,7 +76,7 @@ def continuation(clause: Clause) -> tuple[Attributes | None, Attributes | None] 
     Returns:
         What it says if that is no device, and if it is one; None if the clause says nothing about it.
     """
-    opening = (*clause.of("pronoun"), *clause.of("position"))
+    opening = (*clause.of("pronoun"), *clause.of("position"), *_overall(clause))
     if clause.lead != "exception" and not any(t.start <= clause.start + 1 for t in opening):
         return None
     start, end = clause.start, clause.end
@@ -86,7 +86,14 @@ def continuation(clause: Clause) -> tuple[Attributes | None, Attributes | None] 
 
 def of_several(clause: Clause) -> bool:
     """Whether a clause that goes on speaks of all that was named before: "These are unchanged"."""
-    return any(clause.words[t.start] in _ALL_OF_THEM for t in clause.of("pronoun", clause.start, clause.start + 2))
+    pronouns = clause.of("pronoun", clause.start, clause.start + 2)
+    return bool(_overall(clause)) or any(clause.words[t.start] in _ALL_OF_THEM for t in pronouns)
+
+
+def _overall(clause: Clause) -> list[Tag]:
+    """The opening of "The findings have worsened"."""
+    changed = clause.by_kind.keys() & {"temporal"}
+    return [t for t in clause.of("appearance") if t.start <= clause.start + 1] if changed else []
 
 
 def explanation(clause: Clause) -> bool | None:
@@ -169,7 +176,8 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
             near = [t for t in near if t.end > state.start or not _apart(t.end, clause)]
         if state.end in found:  # "fluid in the fissures and prominent markings"
             near = [t for t in near if not clause.of("conjunction", t.end, state.start)]
-        of = "of" in clause.words[state.end : state.end + 1]  # "a calcified hilum and calcification of the aorta"
+        # "a calcified hilum and calcification of the aorta", "mediastinal mass shifting the trachea"
+        of = "of" in clause.words[state.end : state.end + 1] or _acts_on(state, structures, clause)
         near.sort(key=lambda t: (of and t.start < state.start, abs(t.start - state.start)))
         structure = next((t for t in near if _of_one(t, state, clause)), None)
         if structure is None:
@@ -218,6 +226,11 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
                 found[other.start] = Mention(
                     (more,), other.start, other.end, state=(state.start, state.end), named_by=(other, state)
                 )
+
+
+def _acts_on(state: Tag, structures: Sequence[Tag], clause: Clause) -> bool:
+    """Whether a state is what is done to the structure that follows it."""
+    return clause.words[state.end - 1].endswith("ing") and any(0 <= t.start - state.end <= 1 for t in structures)
 
 
 def _is_adjective(structure: Tag, clause: Clause) -> bool:
@@ -285,7 +298,12 @@ def _joined_to(name: Mention, tag: Tag, clause: Clause, composites: Mapping[tupl
         made = composites[tag.value, name.concepts[0]]
         own = {composites.get((t.value, tag.value), made) for t in clause.of("anatomy", start, end)}
         return own == {made} and not clause.has(start, end, "concept", "joint")
-    parting = [t for t in clause.of("conjunction", start, end) if clause.words[t.start] not in _HOLDING]
+    leads = {kind for kind in ("anatomy", "concept") if any(t.start == tag.end for t in clause.of(kind, tag.end))}
+    if tag.kind == "anatomy" and "concept" in leads and tag.start >= name.end:
+        return False  # "mass and hilar adenopathy"
+    # "nodule with calcification", but not "nodules with calcified hilar nodes"
+    held = _HOLDING if tag.kind == "states" and not leads else frozenset[str]()
+    parting = [t for t in clause.of("conjunction", start, end) if clause.words[t.start] not in held]
     if len(parting) == 1 and _stands_alone(parting[0], tag, clause):
         parting = []
     return not parting and not clause.has(start, end, "alternative", "concept")
@@ -558,8 +576,11 @@ def _is_explanation(pair: _Pair) -> bool:
     """As in "Opacity consistent with pneumonia"."""
     if not pair.link:
         return False
-    return explains(pair.mention.concepts, pair.last.concepts, pair.lexicon) or _is_said_to_be(
-        pair.link, pair.last, pair.lexicon
+    if explains(pair.mention.concepts, pair.last.concepts, pair.lexicon):
+        return True
+    # "nodules and calcified nodes, consistent with silicosis" tells what the nodules are
+    return (
+        _is_said_to_be(pair.link, pair.last, pair.lexicon) and _earlier(pair.mention, pair.joined, pair.lexicon) is None
     )
 
 
@@ -595,7 +616,7 @@ def _shows(pair: _Pair) -> bool:
     broader = any((a, b) in pair.lexicon.distances for a in last.concepts for b in mention.concepts)
     if vague[0] and not (vague[1] and broader) or not (sign or apart and broader):
         return False
-    if mention.attributes.temporal or not told:
+    if mention.attributes.temporal not in (None, last.attributes.temporal) or not told:
         return False
     one, other = last.attributes.zones, mention.attributes.zones
     alike = (not _placed(last) or not other or one == other) and _may_be_at_one_place(last, mention)
@@ -674,14 +695,17 @@ def _add_alternative(pair: _Pair) -> None:
 
 def _names_again(pair: _Pair) -> bool:
     """As in "Pneumothorax with mediastinal shift, concerning for tension pneumothorax"."""
-    return pair.link in ("tentative", "firm") and _earlier(pair.mention, pair.joined, pair.lexicon) is not None
+    told = pair.link in ("tentative", "firm") or pair.mention.attributes == SUSPECTED
+    return told and _earlier(pair.mention, pair.joined, pair.lexicon) is not None
 
 
 def _rename(pair: _Pair) -> None:
     place = _earlier(pair.mention, pair.joined, pair.lexicon)
     if place is not None:
         named = _explained(pair.joined[place], pair.mention, False)
-        other = pair.tentative and pair.mention.concepts != pair.joined[place].concepts
+        other = (pair.tentative or pair.mention.attributes == SUSPECTED) and pair.mention.concepts != pair.joined[
+            place
+        ].concepts
         pair.joined[place] = replace(named, attributes=named.attributes._replace(uncertain=other))
 
 
