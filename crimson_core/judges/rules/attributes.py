@@ -298,7 +298,7 @@ def _levels(clause: Clause, start: int, end: int) -> set[str]:
     """Ribs and vertebrae by number: "left 5th and 6th ribs", "the seventh rib", "T8"."""
     found: set[str] = set()
     words = clause.words
-    if not clause.has_numbers and "rib" not in words:
+    if not clause.has_numbers and "rib" not in words[start:end]:
         return found
     ribs = [position for position in range(start, end) if words[position] == "rib"]
     for position in ribs:

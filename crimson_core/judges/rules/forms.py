@@ -1,7 +1,7 @@
 """Answers of forms, tables, JSON and check boxes: "Effusion: no", `"edema": false`, "Nodule (-)", "Fracture? No.", "[ ] Mass"."""
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 from crimson_core.judges.rules.lexicon import Tag
@@ -86,19 +86,26 @@ def with_answers(tags: Sequence[Tag], sentence: str, spans: Sequence[tuple[int, 
     if not found and not box:
         return list(tags)
     starts = [start for start, _ in spans]
-    kept, made = list(tags), []
+    gaps, made = [], []
     if box:
         place = bisect_left(starts, box.end())
         made.append(Tag(place, place, "assertion", "negated_before"))
     for label, start, end, answer in found:
         first, last = bisect_left(starts, start), bisect_left(starts, end)
-        kept = [tag for tag in kept if tag.end <= first or tag.start >= last]
+        gaps.append((first, last))
         item = bisect_left(starts, label)
         if item:
             made.append(Tag(item, item, "clause_end", "stop"))
         if answer in _CUES:
             cue = Tag(min(first, last - 1), last, "assertion", _CUES[answer])  # a sign is no word: the one before it
             made += [cue, Tag(last, last, "clause_end", "stop")]
+    ends = [last for _, last in gaps]  # in the order of the text, as the gaps are
+
+    def is_answer(tag: Tag) -> bool:
+        number = bisect_right(ends, tag.start)
+        return number < len(gaps) and gaps[number][0] < tag.end
+
+    kept = [tag for tag in tags if not is_answer(tag)]
     return sorted([*kept, *made], key=lambda tag: (tag.start, tag.end))
 
 
