@@ -12,6 +12,7 @@ from typing import Any
 from crimson_core import CrimsonError, CrimsonScorer, PairResult, ReportPair, explain_pair
 from crimson_core.compare.explaining import explanation_text
 from crimson_core.judges import parse_spec
+from crimson_core.protocol.imitation import defused
 from crimson_core.run.processes import Pool, TookTooLongError, cores
 
 # Pairs of one run that are judged before another session has its turn.
@@ -110,7 +111,8 @@ def explained(pair: ReportPair) -> str:
 
 
 def _explained(pair: ReportPair) -> str:
-    return explanation_text(explain_pair(pair))
+    seen, _ = defused(pair, in_place=True)  # as when it is scored
+    return explanation_text(explain_pair(seen))
 
 
 class Run:

@@ -13,6 +13,7 @@ from crimson_core.compare.explaining import explanation_text
 from crimson_core.errors import InputError
 from crimson_core.judges.rules.explain import explain as explained
 from crimson_core.judges.rules.explain import explain_pair
+from crimson_core.protocol.imitation import defused
 from crimson_core.protocol.pair import make_pairs
 
 
@@ -42,6 +43,9 @@ def explain(
         (pair,) = make_pairs([candidate], [other or ""], [context], where=lambda argument, _: argument.rstrip("s"))
     except InputError as error:
         raise InputError(str(error).replace("patient_context['age']", "--age")) from None
+    pair, left_out = defused(pair, in_place=True)  # as when it is scored
+    for told in left_out:
+        print(f"crimson: {told}", file=sys.stderr)
     found = explained(pair.candidate, pair.context) if other is None else explain_pair(pair)
     if as_json:
         print(json.dumps(found.as_dict(), ensure_ascii=False, indent=2))

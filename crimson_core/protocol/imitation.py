@@ -1,16 +1,18 @@
-"""Removes report text that imitates a judge's answer, before a model reads it.
+"""Removes report text that imitates a judge's answer, before a judge reads it.
 
-A report may contain an evaluation: as JSON, whole or cut, escaped, in a code fence, as YAML, with other brackets, as
-keys alone or in prose. A small model takes it for its own answer and copies it. Clinical text stays, and a report
-without the names of an evaluation's keys is not changed at all.
+A report may contain an evaluation: as JSON, whole or cut, escaped, in a code fence, as YAML, as a table, with other
+brackets, as keys alone or in prose. A small model takes it for its own answer and copies it, and the rules read the
+findings in it. Clinical text stays, and a report without the names of an evaluation's keys is not changed at all.
 
 Every step takes time linear in the length of the text.
 """
 
 import re
+import sys
 import unicodedata
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from crimson_core.protocol.evaluation import (
@@ -30,17 +32,41 @@ _NAMES = {*_KEYS, *SIGNIFICANCE_LEVELS, *ERROR_TYPES, *GRADES, "crimson_score"}
 _TELLING = sorted((name for name in _NAMES if "_" in name), key=len, reverse=True)  # no genuine report has these names
 _LISTS = [key for part in (Evaluation, Errors) for key in part.model_fields if "_" in key]  # also recognised in prose
 
-# The ways to write an underscore in a key. No two alternatives start with the same character.
-_UNDERSCORE = r"(?:[\\*]{0,2}_[\\*]{0,2}|\\u005f|&(?:lowbar|\#95|\#x5f);|%5f)?"
+# The ways to write an underscore in a key. A full stop may also lack the blank behind it, unless a quotation mark follows.
+_UNDERSCORE = r"(?:[\\*_:-]{0,4}|&lowbar;|\.(?=[a-z]{1,20}[\"'`”’»]))"
 _KEY = re.compile(rf"(?<![a-z])(?:{'|'.join(name.replace('_', _UNDERSCORE) for name in _TELLING)})(?![a-z])")
 _IN_PROSE = re.compile(
     rf"(?<![a-z])(?:{'|'.join(name.replace('_', '[ -]').rstrip('s') + 's?' for name in _LISTS)})(?![a-z])"
 )
 _FEWEST_IN_PROSE = 2  # different ones; a single one may come from a radiologist
+# What only somebody writes who knows of the judging: its whole sentence goes, or its line if a colon follows.
+_ABOUT = re.compile(
+    r"\b(?:(?:(?:candidate report|ground truth|crimson (?:score|evaluation))\b)(?P<colon> ?:)?|(?P<title>reference report ?:)"
+    r"|(?:r\d{1,3} ?(?:=|<?[-=]?>|→|↔|matches|with) ?p|p\d{1,3} ?(?:=|<?[-=]?>|→|↔|matches|with) ?r)\d{1,3}\b|note to the judge\b)"
+)
+
+# One of these is in every text in which any of the patterns above finds something, and in few others. Looking for them is faster.
+_HINTS = (
+    *(
+        "actionable",
+        "attribute",
+        "benign",
+        "candidate",
+        "crimson",
+        "error",
+        "false",
+        "judge",
+        "matched",
+        "missing",
+        "pred",
+    ),
+    *("reference", "significance", "truth"),
+)
+_MORE_HINTS = re.compile(r"ref[^a-z]{0,8}id|p\d")
 
 _TOKEN = re.compile(
     r"""(?P<escape>\\u[0-9a-f]{4}|\\.|&(?:[a-z]{2,8}|\#[0-9]{1,6}|\#x[0-9a-f]{1,6});|%[0-9a-f]{2})
-    |(?P<open>[\[{(<«「『【《〈〔])|(?P<close>[\]})>»」』】》〉〕])|(?P<quote>["'`“”‘’„])|(?P<sign>[:=,|*\#\\~+-])
+    |(?P<open>[\[{(<«「『【《〈〔])|(?P<close>[\]})>»」』】》〉〕])|(?P<quote>["'`“”‘’„])|(?P<sign>[:=,|*\#\\~+/-])
     |(?P<line>\n)|(?P<space>\s)|(?P<end>[.;!?])|(?P<word>[^\W_]+(?:_[^\W_]+)*)|(?P<other>.)""",
     re.VERBOSE | re.DOTALL,
 )
@@ -55,6 +81,7 @@ _SMALL = re.compile(
     r"(?:\W|_|\b(?:there|are|is|was|were|the|all|of|them|and|every|each|in|both|a|an|no|none|nothing|errors?|match(?:es|ed)?|score|"
     r"evaluation|perfect|[rp]?\d+)\b)*"
 )
+_START = re.compile(r"(?<!\S)(?:[A-Z]|[^\w\s])")  # of a sentence, perhaps behind one without a full stop
 _FENCE = re.compile(r"(?<![`~])[`~]{3,}\w{0,20}\Z")
 
 
@@ -65,14 +92,19 @@ class _Token(NamedTuple):
     end: int
 
 
-def defused(pair: ReportPair) -> tuple[ReportPair, list[str]]:
-    """The pair without imitated answers, and one line for each text that contained one; the same pair if none did."""
+def defused(pair: ReportPair, *, in_place: bool = False) -> tuple[ReportPair, list[str]]:
+    """The pair without imitated answers, and one line for each text that contained one; the same pair if none did.
+
+    Args:
+        pair: The pair.
+        in_place: Put blanks where something is removed, so that findings keep their places in the reports.
+    """
     texts = {"reference": pair.reference, "candidate": pair.candidate}
     repairs: list[str] = []
-    changed = {name: _cut(text, name, repairs) for name, text in texts.items()}
+    changed = {name: _cut(text, name, repairs, in_place) for name, text in texts.items()}
     context = pair.context
     if context and context.indication:
-        context = replace(context, indication=_cut(context.indication, "indication", repairs))
+        context = replace(context, indication=_cut(context.indication, "indication", repairs, in_place))
     return (replace(pair, **changed, context=context), repairs) if repairs else (pair, repairs)
 
 
@@ -86,11 +118,23 @@ def without_imitation(text: str) -> str:
     return _joined(kept, text[last:]) if places else text
 
 
-def _cut(text: str, name: str, repairs: list[str]) -> str:
+def _cut(text: str, name: str, repairs: list[str], in_place: bool) -> str:
+    places = _imitations(text)
+    if not places:
+        return text
     clean = without_imitation(text)
-    if clean != text:
-        repairs.append(f"{name}: left out what has the form of an evaluation ({len(text) - len(clean)} characters)")
-    return clean
+    repairs.append(f"{name}: left out what has the form of an evaluation ({len(text) - len(clean)} characters)")
+    return _blanked(text, places) if in_place else clean
+
+
+def _blanked(text: str, places: list[tuple[int, int]]) -> str:
+    """The text with blanks at these places, and a line break in the first one where there was any."""
+    parts, last = [], 0
+    for start, end in places:
+        inside = "\n" if "\n" in text[start:end] else " "
+        parts += [text[last:start], inside + " " * (end - start - 1)]
+        last = end
+    return "".join([*parts, text[last:]])
 
 
 def _joined(before: str, after: str) -> str:
@@ -105,35 +149,74 @@ def _joined(before: str, after: str) -> str:
 def _imitations(text: str) -> list[tuple[int, int]]:
     """The spans that imitate an evaluation, in order and disjoint."""
     folded, origin = _fold(text)
+    if not any(map(folded.__contains__, _HINTS)) and not _MORE_HINTS.search(folded):
+        return []
     keys = [match.span() for match in _KEY.finditer(folded)]
     prose = list(_IN_PROSE.finditer(folded))
     if len({match[0].rstrip("s") for match in prose}) < _FEWEST_IN_PROSE:
         prose = []
-    if not keys and not prose:
+    about = list(_ABOUT.finditer(folded))
+    if not keys and not prose and not about:
         return []
     spans = _structures(folded, keys) if keys else []
     ends = _sentences(folded)
-    for match in prose:  # the whole sentence
-        number = bisect_right(ends, match.start())
-        spans.append((ends[number - 1] if number else 0, ends[number]))
+    starts = [0, *(bisect_left(origin, match.start()) for match in _START.finditer(text)), *ends]
+    starts.sort()
+    for match in (*prose, *about):  # the whole sentence
+        end = ends[bisect_right(ends, match.start())]
+        if match.re is _ABOUT and (match["colon"] or match["title"]):
+            end = folded.find("\n", match.end()) + 1 or len(folded)
+        spans.append((starts[bisect_right(starts, match.start()) - 1], end))
     spans = _with_what_belongs(folded, _merged(sorted(spans)), ends)
     return [(origin[start], origin[end]) for start, end in spans]
 
 
 def _fold(text: str) -> tuple[str, list[int] | range]:
-    """The text in lower case, normalised and without invisible characters, and the origin of each character."""
-    if text.isascii():
-        return text.lower(), range(len(text) + 1)
-    folded: list[str] = []
-    origin: list[int] = []
-    for place, character in enumerate(text):
-        plain = unicodedata.normalize("NFKC", character).casefold()
-        plain = "" if unicodedata.category(character) == "Cf" else plain.translate(_LOOK_ALIKES)
-        folded.append(plain)
-        origin += [place] * len(plain)
-    return "".join(folded), [*origin, len(text)]
+    """The text in lower case, decoded, normalised and without invisible characters, and the origin of each character."""
+    origin: list[int] | range = range(len(text) + 1)
+    if not _PLAIN.fullmatch(text):
+        meant = [_meant(character) for character in text]
+        origin = [*(place for place, character in enumerate(meant) for _ in character), len(text)]
+        text = "".join(meant)
+    text = text.lower()
+    for _ in range(_DEEPEST):
+        if not _ESCAPED.search(text):
+            break
+        text, origin = _decoded(text, origin)
+    return text, origin
 
 
+def _decoded(text: str, origin: list[int] | range) -> tuple[str, list[int]]:
+    """The text with the characters that escapes stand for, and their origins."""
+    parts: list[str] = []
+    places: list[int] = []
+    last = 0
+    for match in _ESCAPED.finditer(text):
+        kind = match.lastgroup
+        code = int(match[kind], 10 if kind == "decimal" else 16) if kind else 0
+        meant = _meant(chr(code)) if 0 < code <= sys.maxunicode else ""
+        parts += [text[last : match.start()], meant]
+        places += [*origin[last : match.start()], *[origin[match.start()]] * len(meant)]
+        last = match.end()
+    return "".join([*parts, text[last:]]), [*places, *origin[last:]]
+
+
+@lru_cache(2**16)
+def _meant(character: str) -> str:
+    """A character as the Latin one that it looks like, in lower case without accents; none for one that nobody sees."""
+    plain = unicodedata.normalize("NFKD", character).casefold()
+    seen = (c for c in plain if c.isspace() or unicodedata.category(c) not in ("Cf", "Cc", "Mn", "Cs"))
+    latin = "".join(seen).translate(_LOOK_ALIKES)
+    return latin if latin.isascii() else character  # one of another script may stand for many
+
+
+_PLAIN = re.compile(r"[\t\n\r -~]*")
+_DEEPEST = 3  # escapes of escapes
+# Characters as JSON, HTML, URLs and e-mails write them; e-mails also break lines
+_ESCAPED = re.compile(
+    r"\\u(?P<json>[0-9a-f]{4})|&\#(?P<decimal>[0-9]{1,6});|&\#x(?P<html>[0-9a-f]{1,6});|%(?P<url>[0-9a-f]{2})"
+    r"|=(?P<mail>2[02]|3[ad]|5[bdf]|7[bd])|=\r?\n"
+)
 # Cyrillic and Greek letters that look like Latin ones
 _LOOK_ALIKES = str.maketrans("аеіјорсухѕԁһαεικορυ", "aeijopcyxsdhaeikopu")
 
@@ -152,6 +235,7 @@ def _structures(text: str, keys: list[tuple[int, int]]) -> list[tuple[int, int]]
             place += 1
         place -= 1  # it may reach into the next key, too
     outermost = _outermost(tokens, partner)
+    tags = [i for i, token in enumerate(tokens) if token.text == "<"]
     spans: list[tuple[int, int]] = []
     last = -1
     for i, key in enumerate(is_key):
@@ -159,7 +243,7 @@ def _structures(text: str, keys: list[tuple[int, int]]) -> list[tuple[int, int]]
             continue
         first, last = outermost.get(i, (i, i))
         first = _leftwards(tokens, first)
-        last = _rightwards(tokens, last, partner, is_key)
+        last = _rightwards(tokens, last, partner, is_key, tags)
         spans.append((tokens[first].start, tokens[last].end))
     return spans
 
@@ -201,24 +285,31 @@ def _leftwards(tokens: list[_Token], first: int) -> int:
     return kept
 
 
-def _rightwards(tokens: list[_Token], last: int, partner: dict[int, int], is_key: list[bool]) -> int:
+def _rightwards(tokens: list[_Token], last: int, partner: dict[int, int], is_key: list[bool], tags: list[int]) -> int:
     """The last token of the structure around token `last`."""
     kept = i = last
     before = tokens[last].text  # the last token other than white space
-    in_value = False
+    in_value = starts_line = False
     while i + 1 < len(tokens):
         i += 1
         token = tokens[i]
         if token.kind == "line":
-            in_value = False
-        elif token.kind == "space":
-            pass
+            in_value, starts_line = False, True
+            continue
+        if token.kind == "space":
+            continue
+        if starts_line and _ID.fullmatch(token.text):  # a row of a table
+            i = kept = _line_end(tokens, i)
+            in_value, before = False, ""
         elif token.kind == "quote" and (before in _GIVES or before in ("[", ",", "{")):
             i = kept = _string_end(tokens, i)
             in_value, before = False, token.text
         elif token.kind in _STRUCTURE:
             i = kept = partner.get(i, i)
             in_value, before = token.text in _GIVES, tokens[i].text
+            continue  # a row may start with it
+        elif before == ">" and token.kind == "word" and (stop := _end_of_element(tokens, tags, i)):
+            i = kept = stop
         elif is_key[i] or _is_name(token) and (before in _GIVES or _beside_structure(tokens, i)):
             kept, before = i, token.text
         elif in_value and token.text in _NOTHING:
@@ -226,13 +317,33 @@ def _rightwards(tokens: list[_Token], last: int, partner: dict[int, int], is_key
         elif in_value and token.kind == "word":  # a value without quotes
             i = kept = _line_end(tokens, i)
             in_value, before = False, ""
-        else:
+        elif not (token.text == "." and _beside_structure(tokens, i)):  # finding[0].id
             break
+        starts_line = False
     return kept
 
 
+def _end_of_element(tokens: list[_Token], tags: list[int], start: int) -> int | None:
+    """The token before the end tag of the element in whose text token `start` is; None if another tag comes first."""
+    number = bisect_right(tags, start)
+    if number < len(tags) and tags[number] + 1 < len(tokens) and tokens[tags[number] + 1].text == "/":
+        return tags[number] - 1
+    return None
+
+
 def _beside_structure(tokens: list[_Token], i: int) -> bool:
-    return any(0 <= j < len(tokens) and tokens[j].kind in _STRUCTURE for j in (i - 1, i + 1))
+    """Whether punctuation of a structure stands before or behind a token, perhaps after a blank."""
+    sides = ((i + step, i + 2 * step) for step in (-1, 1))
+    return any(
+        0 <= near < len(tokens)
+        and (
+            tokens[near].kind in _STRUCTURE
+            or tokens[near].kind == "space"
+            and 0 <= far < len(tokens)
+            and tokens[far].kind in _STRUCTURE
+        )
+        for near, far in sides
+    )
 
 
 def _string_end(tokens: list[_Token], start: int) -> int:

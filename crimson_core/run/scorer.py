@@ -42,7 +42,7 @@ class PairResult:
         id: The pair's id, if it has one.
         evaluation: The scored evaluation in the wire format; None if unscored.
         failure: Why the pair is unscored, without report text.
-        repairs: One line per text that was removed from a report before a model saw it, and per repair of the judge's
+        repairs: One line per text that was removed from a report before the judge saw it, and per repair of the judge's
             output.
         suspicions: One line per piece of evidence against a model's evaluation; see `crimson_core.run.suspicion`.
         unrecognised: The non-empty reports (reference, candidate) of which an offline judge knows hardly a word, so that their
@@ -295,8 +295,11 @@ class CrimsonScorer:
         return "prompt" in self._source.signature()
 
     def _as_seen(self, pairs: Sequence[ReportPair]) -> list[tuple[ReportPair, list[str]]]:
-        """The pairs as the judge sees them, with what was left out: imitated answers, which mislead models only."""
-        return [defused(pair) if self._asks_a_model else (pair, []) for pair in pairs]
+        """The pairs as the judge sees them, without imitated answers, and what was left out.
+
+        They mislead models, and the rules would read the findings in them, whose places in the reports they tell.
+        """
+        return [defused(pair, in_place=not self._asks_a_model) for pair in pairs]
 
     @property
     def keeps_order(self) -> bool:

@@ -1,15 +1,18 @@
 """Reports that answer in the judge's stead, against the same reports without the answer."""
 
 import time
+from urllib.parse import unquote
 
 import pytest
+from forged_shapes import SHAPES, findings
 
-from benchmarks.forged import FORGED, forgeries
-from crimson_core import PatientContext, ReportPair
+from benchmarks.forged import FORGED, REFERENCES, forgeries
+from crimson_core import CrimsonScorer, PatientContext, ReportPair
 from crimson_core.protocol.imitation import defused, without_imitation
 from crimson_core.protocol.prompt import Prompt
 
 FORGERIES = list(forgeries())
+OFFLINE = CrimsonScorer("offline", workers=1)
 
 
 def test_there_are_two_hundred_forgeries_in_twenty_shapes():
@@ -37,6 +40,8 @@ REPORTS = [
     "The reference findings are those of the CT.",
     "ＦＩＮＤＩＮＧＳ： clear\u200b lungs",
     "Dictated with errors; dictation id: 4711, error_code 3",
+    "A candidate for lung transplant. As reported, 20%20 of the lung. Ratio=55%, size=20 mm, a=3d\nb=\nc &#38; d \\u00e9",
+    "Comparison: none for reference.FINDINGS: clear. Crimson sputum. R1 to R3, leads P1 with P2.",
 ]
 
 
@@ -82,6 +87,41 @@ def test_the_rest_of_a_report_is_kept(text, left):
     assert without_imitation(text) == left
 
 
+# In these no finding can be read, by the rules at least.
+HIDDEN = {"base64", "hexadecimal", "rot13", "backwards", "a blank between letters"}
+
+
+@pytest.mark.parametrize("shape", sorted(SHAPES.keys() - HIDDEN))
+def test_no_finding_of_a_forged_answer_is_left(shape):
+    for reference, clinical, forged in answers(shape):
+        for text in (f"{clinical} {forged}", f"{clinical}\n\nAnswer:\n{forged}", f"{forged}\n{clinical}"):
+            left = without_imitation(text)
+            assert clinical in left and not any(finding in unquote(left) for finding in findings(reference))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_rules_give_nothing_for_a_forged_answer(shape):
+    clean, forged = [], []
+    for reference, clinical, answer in answers(shape):
+        for text in (f"{clinical} {answer}", f"{clinical}\n{answer}", f"{answer}\n{clinical}"):
+            clean.append(ReportPair(reference, clinical))
+            forged.append(ReportPair(reference, text))
+    for before, after in zip(OFFLINE.score(clean), OFFLINE.score(forged), strict=True):
+        assert after.crimson_score <= before.crimson_score
+
+
+def answers(shape):
+    """A reference, a candidate that lacks its findings, and the forged answer that has them."""
+    candidates = (
+        "Lungs are clear.",
+        "Large right effusion.",
+        "Heart is enlarged. Hiatal hernia",
+        "Scoliosis.\nNo edema.",
+    )
+    for number, reference in enumerate(REFERENCES):
+        yield reference, candidates[number % len(candidates)], SHAPES[shape](reference)
+
+
 HOSTILE = [
     *(
         "false findings ",
@@ -102,6 +142,17 @@ HOSTILE = [
         "there. ",
         "reference",
     ),
+    *(
+        "reference_findings>x ",
+        "<finding>x ",
+        "finding.id.",
+        "R1 x\n",
+        "R1 = P1 ",
+        "ground truth ",
+        "ground truth: ",
+        "A ",
+    ),
+    *("%5f", "%25", "\\u005f", "\\u005cu005f", "=\n", "&#38;#38;", "e\u0301", "\ufdfa", "\U0001d42b"),
     *("\\", "_", "&", "reference\\_", "reference_findings [", "( reference_findings", "，", "not_actionable_not_", "."),
 ]
 
