@@ -78,7 +78,8 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
     for value in ("hypothetical", "history"):
         for cue in clause.cues(value):
             for mention in found:
-                if cue.end <= mention.start:
+                # "evaluation of the heart reveals mild enlargement"
+                if cue.end <= mention.start and not clause.of("showing", cue.end, mention.end):
                     _decide(mention, "unsaid", cue)
     for cue in clause.cues("past"):  # "Three months after covid pneumonia, residual opacities"
         for mention in found:
@@ -96,7 +97,7 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
                 ):
                     continue
                 # "the tube ends below the diaphragm, its tip is not seen" tells of the tip
-                if not _of_its_tip(clause, mention.end, cue.start):
+                if not _of_its_tip(clause, mention.end, cue.start) and not _is_moved(mention, cue, found, clause):
                     _decide(mention, presence, cue)
 
 
@@ -183,6 +184,14 @@ def _is_all_it_is(mention: Mention, harmless: Tag, clause: Clause) -> bool:
 
 def _of_its_tip(clause: Clause, start: int, end: int) -> bool:
     return bool(clause.of("course", start, end)) or "tip" in clause.words[start:end]
+
+
+def _is_moved(device: Mention, cue: Tag, found: list[Mention], clause: Clause) -> bool:
+    """Whether a device has been drawn back and not out: "has been withdrawn and now terminates above the carina"."""
+    if not lexicon().concepts[device.concepts[0]].device:
+        return False
+    behind = min((m.start for m in found if m.start >= cue.end), default=clause.end)
+    return bool(clause.of("course", cue.end, behind))
 
 
 def _decide(mention: Mention, presence: str, cue: Tag) -> None:

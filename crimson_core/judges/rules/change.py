@@ -45,7 +45,7 @@ def with_changes(tags: list[Tag], words: Sequence[str], composites: Mapping[tupl
     told = _Told(tags, words, composites)
     made = [tag for change in changes for tag in told.resolved(change)]
     kept = [tag for tag in tags if tag.kind != "change" and tag not in told.used]
-    return sorted([*kept, *made], key=lambda tag: tag.start)
+    return sorted([*kept, *made, *told.listed], key=lambda tag: tag.start)
 
 
 def _with_comparison(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
@@ -77,12 +77,17 @@ def _new(denial: Tag, behind: Iterable[Tag], words: Sequence[str]) -> Tag:
 
 
 class _Told:
-    """What stands beside the changes of a sentence; `used` are the tags that say no more than how a change is meant."""
+    """What stands beside the changes of a sentence.
+
+    `used` are the tags that say no more than how a change is meant, `listed` those that join
+    what a change is about.
+    """
 
     def __init__(self, tags: Sequence[Tag], words: Sequence[str], composites: Mapping[tuple[str, str], str]) -> None:
         self._composites = composites
         self.words = words
         self.used: set[Tag] = set()
+        self.listed: list[Tag] = []
         self._by_place: dict[int, list[Tag]] = {}
         for tag in tags:
             for place in range(tag.start, tag.end):
@@ -93,10 +98,14 @@ class _Told:
         value, noun = change.value
         if self._is_state(change):
             return []  # "heart size is severely increased"
+        if value == "down" and noun and self._leads_to(change):
+            return [Tag(change.start, change.end, "states", "decreased")]
         start, end, partial = self._with_its_degree(change, noun)
         denial = self._denial(change, start)
         if denial is not None:
             self.used.add(denial)
+            if noun:  # "no change in the effusion or the edema" tells of both
+                self._list_behind(change)
             if value == "again":  # what has not come back is not there
                 return [Tag(denial.start, end, "assertion", "negated_before" if noun else "negated_after")]
             return [Tag(denial.start, end, "temporal", "stable")]
@@ -155,10 +164,37 @@ class _Told:
             here = self._by_place.get(place, ())
             if any(tag.kind == "concept" or (tag.kind == "states" and tag.value in states) for tag in here):
                 return False  # named already: "the heart is enlarged, increased in size from the last study"
-            if any(
-                tag.kind == "anatomy" and (tag.value, state) in self._composites for tag in here for state in states
-            ):
+            for tag in here:
+                if tag.kind == "anatomy" and any((tag.value, state) in self._composites for state in states):
+                    return not self._has_a_state(tag)
+        return False
+
+    def _has_a_state(self, structure: Tag) -> bool:
+        """Whether a structure stands behind a state of its own: "enlargement of the heart, increased since last week"."""
+        return any(
+            tag.kind == "states" and (structure.value, tag.value) in self._composites
+            for place in range(max(0, structure.start - _REACH), structure.start)
+            for tag in self._by_place.get(place, ())
+        )
+
+    def _list_behind(self, change: Tag) -> None:
+        """Take the "or" of a list behind a change that is denied for an "and"."""
+        for place in range(change.end, len(self.words)):
+            if self._at(place, "clause_end"):
+                return
+            alternative = self._at(place, "alternative")
+            if alternative is not None and alternative.start == place:
+                self.used.add(alternative)
+                self.listed.append(alternative._replace(kind="conjunction"))
+
+    def _leads_to(self, change: Tag) -> bool:
+        """Whether a structure follows of which to be decreased is a finding: "decrease in bone density"."""
+        for place in range(change.end, len(self.words)):
+            here = self._by_place.get(place, ())
+            if any(tag.kind == "anatomy" and (tag.value, "decreased") in self._composites for tag in here):
                 return True
+            if self._at(place, "glue") is None:
+                return False
         return False
 
     def _denial(self, change: Tag, start: int) -> Tag | None:

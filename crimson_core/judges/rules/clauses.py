@@ -16,7 +16,7 @@ COPULAS = frozenset(("is", "are", "appear", "appears", "remain", "remains", "was
 
 _MODIFIERS = frozenset(MODIFIERS)
 _LISTING = ("conjunction", "alternative", "anatomy", "definite", *MODIFIERS)
-_TRANSPARENT = ("glue", "anatomy", "states", "conjunction", *MODIFIERS)
+_TRANSPARENT = ("glue", "showing", "anatomy", "states", "conjunction", *MODIFIERS)
 _NAMING = frozenset(("concept", "states", "normal", "anaphor"))
 _DIGIT = re.compile(r"\d")
 
@@ -216,15 +216,27 @@ def _only_a_place(tags: list[Tag], start: int, end: int) -> bool:
     return bool(kinds & named) and kinds <= _PLACE
 
 
+def _any(places: Sequence[int], start: int, end: int) -> bool:
+    """Whether any of some places, in order, lies from one to another one."""
+    return bisect_left(places, start) != bisect_left(places, end)
+
+
 def _borders(tags: list[Tag], length: int) -> Iterator[tuple[int, int, str | None]]:
     start, lead = 0, None
     ends = [t for t in tags if t.kind == "clause_end"]
-    named = [t.start for t in tags if t.kind in _NAMING]
+    change = {t.end for t in tags if t.kind == "temporal"}
+    bare = [t.start for t in tags if t.kind == "states" and t.end in change]  # "larger" by itself is a change
+    structures = [t.start for t in tags if t.kind == "anatomy"] if bare else []
+    named = [t.start for t in tags if t.kind in _NAMING and not (t.kind == "states" and t.end in change)]
+
+    def names(start: int, end: int) -> bool:
+        return _any(named, start, end) or (_any(bare, start, end) and _any(structures, start, end))
+
     for position, tag in enumerate([*ends, Tag(length, length, "clause_end", None)]):
         upto = ends[position + 1].start if position + 1 < len(ends) else length
         # "enlarged but stable": what names nothing says more about what was named before
         goes_on = tag.value != "exception" and (tag.value != "stop" or upto - tag.end <= _SHORT)
-        if tag.start < length and goes_on and bisect_left(named, tag.end) == bisect_left(named, upto):
+        if tag.start < length and goes_on and not names(tag.end, upto):
             continue
         if tag.value == "contrast" and _only_a_place(tags, start, tag.start):
             continue

@@ -1,17 +1,19 @@
 """A report's text -> its findings, each with its attributes and its place in the text."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from crimson_core.judges.rules.attributes import SUSPECTED, Attributes, Mention
 from crimson_core.judges.rules.clauses import Clause, clauses
-from crimson_core.judges.rules.lexicon import Lexicon, interchangeable_pairs, lexicon
+from crimson_core.judges.rules.lexicon import Lexicon, Tag, interchangeable_pairs, lexicon
 from crimson_core.judges.rules.mentions import (
     continuation,
     explains,
     explanation,
+    made_of,
     mention_of,
     mentions,
     of_several,
@@ -25,6 +27,8 @@ _LEAST_PHRASES = 0.045
 _SHORT = 40  # characters; "Lymphangioleiomyomatosis." is one phrase and no other language
 # Kinds of phrases that say something where no finding is named: "Normal chest", "No acute disease", "Unchanged".
 _STATEMENTS = frozenset(("normal", "assertion", "temporal", "states", "appearance"))
+_OF_HEADINGS = frozenset(("anatomy", "sites", "zone", "conjunction", "alternative", "glue"))
+_LONGEST_HEADING = 4  # words
 NameOf = Callable[[str], str | None]
 
 
@@ -95,7 +99,9 @@ class Told(NamedTuple):
         exception: It takes back a denial: "no effusion except for a trace on the left".
         phrases: How many phrases of the lexicon it holds.
         states: Whether it says something that may stand without a finding.
-        clause: The clause, where it takes up what was named before, or somebody asks; else None.
+        clause: The clause, where it takes up what was named before or says the state of what is not named, or somebody asks;
+            else None.
+        heading: The structures that it names and nothing else, as a heading over a list does.
         named: The findings as `mentions` gives them, for whoever asks.
     """
 
@@ -110,6 +116,7 @@ class Told(NamedTuple):
     states: bool
     clause: Clause | None
     named: Sequence[Mention]
+    heading: tuple[str, ...]
 
 
 ReadSentence = Callable[[str], Sequence[Told]]
@@ -229,7 +236,7 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
             if m.presence != "unsaid" and words.concepts[m.concepts[0]].reported
         ]
     )
-    kept = detailed or "anaphor" in clause.by_kind
+    kept = detailed or "anaphor" in clause.by_kind or _wants_a_structure(clause, named)
     explains_it = bool(told) and all(f.present for f in told)  # what is denied explains nothing
     tentative = explanation(clause) if explains_it else None
     hedged = explains_it and tentative is None and told[0].attributes.uncertain
@@ -246,7 +253,26 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
         "elsewhere" not in clause.by_kind and not _STATEMENTS.isdisjoint(clause.by_kind),
         clause if kept else None,
         named if kept else (),
+        _heading(clause),
     )
+
+
+def _wants_a_structure(clause: Clause, named: Sequence[Mention]) -> bool:
+    return not named and "states" in clause.by_kind and "anatomy" not in clause.by_kind
+
+
+def _heading(clause: Clause) -> tuple[str, ...]:
+    """The structures of a line such as "Heart and mediastinum:" that says nothing of them."""
+    kinds = clause.by_kind.keys()
+    if "anatomy" not in kinds or not kinds <= _OF_HEADINGS or clause.end - clause.start > _LONGEST_HEADING:
+        return ()
+    return tuple(tag.value for tag in clause.of("anatomy"))
+
+
+def _under(heading: Sequence[str], clause: Clause) -> Clause:
+    """A clause with the structures of the heading above it before its first word: "Heart", and below it "- Enlarged"."""
+    structures = [Tag(clause.start, clause.start, "anatomy", structure) for structure in heading]
+    return replace(clause, tags=[*structures, *clause.tags])
 
 
 def _read(
@@ -257,6 +283,7 @@ def _read(
     states = False  # whether something is said that may stand without a finding
     found: list[ReportFinding] = []
     seen: set[str] = set()
+    heading: tuple[str, ...] = ()  # over the list in which we are
     recent = current = 0  # where the findings of the sentence before, and of this one, begin in `found`
     for start, end in sentences(report, words, section_end):
         sentence = report[start:end]
@@ -271,6 +298,9 @@ def _read(
             last = found[-1] if len(found) > recent else None
             if last and told.clause and "anaphor" in told.clause.by_kind:
                 told = _told(told.clause, bare, name_of, last.concepts, True)
+            elif heading and told.clause and _wants_a_structure(told.clause, told.named):
+                told = _told(_under(heading, told.clause), bare, name_of, (), True)
+            heading = told.heading or heading
             role = None
             meant = None
             if told.tentative is not None and last:
@@ -372,7 +402,7 @@ def _explains(diagnoses: Sequence[ReportFinding], last: ReportFinding, words: Le
 
 def _explained(last: ReportFinding, diagnoses: list[ReportFinding], tentative: bool) -> ReportFinding:
     """A finding with what a later clause takes it to be."""
-    concepts = tuple(dict.fromkeys(concept for d in diagnoses for concept in d.concepts))
+    concepts = made_of(last.concepts, tuple(dict.fromkeys(concept for d in diagnoses for concept in d.concepts)))
     return last._replace(
         concepts=tuple(dict.fromkeys((*last.concepts, *concepts))) if tentative else concepts,
         attributes=last.attributes._replace(uncertain=last.attributes.uncertain or tentative),

@@ -33,6 +33,7 @@ _LISTS = (
     "beside",
     "nearby",
     "likewise",
+    "showing",
     "symptom",
     "anaphor",
     "definite",

@@ -21,6 +21,7 @@ _BETWEEN_SIGNS = ("conjunction", "alternative", "anatomy", "definite", "glue", "
 _HOLDING = frozenset(("with", "containing", "harboring"))  # conjunctions before what is in something, or its state
 _ALL_OF_THEM = frozenset(("these", "they"))
 _AROUND = (
+    "anatomy",
     "side",
     "zone",
     "severity",
@@ -133,9 +134,12 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
         normal = Mention(
             (tag.value,), tag.start, tag.end, presence="absent", named_by=(tag,), decided_by=(("absent", tag),)
         )
+        for inside in range(tag.start + 1, tag.end):  # of a "normal thoracic kyphosis" the kyphosis is none
+            found.pop(inside, None)
         found.setdefault(tag.start, normal)
     if "states" in clause.by_kind and "anatomy" in clause.by_kind:
         _add_states(found, spent, clause, lexicon)
+        _add_alike(found, clause, lexicon)
     for tag in clause.of("anaphor") if before else ():
         # "a smaller one on the left", but not "one small nodule", "one of the ribs"
         stands_alone = tag.end >= clause.end or (
@@ -166,7 +170,8 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
             and not clause.of("states", before, state.start)
             and any(t.start < state.start for t in structures)  # but not "also seen is prominence of the hilum"
         )
-        upto = state.start if told_before else clause.end
+        # "again noted is enlargement of the heart" tells it behind
+        upto = state.start if told_before and any(t.end <= state.start for t in structures) else clause.end
         near = [t for t in structures if t.start < upto and (t.value, state.value) in lexicon.composites]
         if not near:
             continue
@@ -214,7 +219,9 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
         used.add(structure)
         for other in near:  # "fractures of the left clavicle and the third rib", "left rib and clavicle fractures"
             more = lexicon.composites[other.value, state.value]
-            apart = clause.of("temporal", *sorted((structure.end, other.start)))  # "enlarged heart, stable mediastinum"
+            # "enlarged heart, stable mediastinum", "enlargement of the spleen with displacement of the stomach"
+            middle = sorted((structure.end, other.start))
+            apart = clause.of("temporal", *middle) or clause.of("states", *middle)
             shared = state.start not in _between(other, structure)
             if (
                 more != concept
@@ -238,6 +245,17 @@ def _is_adjective(structure: Tag, clause: Clause) -> bool:
     return bool(clause.of("zone", structure.start, structure.end)) or clause.words[structure.end - 1].endswith(
         ("al", "ar")
     )
+
+
+def _add_alike(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> None:
+    """Add what is in the state of the structure before: "the scapula is fractured, as are the ribs"."""
+    for tag in clause.by_kind.get("likewise", ()):
+        states = clause.of("states", clause.start, tag.start)
+        for structure in clause.of("anatomy", tag.end) if states else ():
+            concept = lexicon.composites.get((structure.value, states[-1].value))
+            if concept and not clause.has(tag.end, structure.start, "states", "concept"):
+                named = Mention((concept,), structure.start, structure.end, named_by=(structure, states[-1]))
+                found.setdefault(structure.start, named)
 
 
 def _is_another_kind(mention: Mention, concept: str, lexicon: Lexicon) -> bool:
@@ -418,15 +436,16 @@ def _piece(position: int, clause: Clause, start: int, end: int) -> range:
 
 
 def _split_sides(mention: Mention, clause: Clause) -> Iterable[Mention]:
-    """Two findings of "large left and small right effusions", "stable right and new left effusion" and the like."""
-    for start, end in ((mention.first, mention.start), (mention.end, mention.last)):
+    """Two findings of "large left and small right effusions", "the right effusion is smaller and the left larger" and the like."""
+    for start, end in ((mention.first, mention.start), (mention.end, mention.last), (mention.first, mention.last)):
         told = [
             t for t in clause.modifiers(start, end) if t.kind in ("side", "severity", "temporal") and t.value != "both"
         ]
         sides = [t for t in told if t.kind == "side"]
         if len(sides) != 2 or sides[0].value == sides[1].value:
             continue
-        for joint in clause.of("conjunction", min(t.end for t in told), max(t.start for t in told)):
+        within = min(t.end for t in told), max(t.start for t in told)
+        for joint in (*clause.of("conjunction", *within), *clause.of("clause_end", *within)):
             halves = [[t for t in told if t.end <= joint.start], [t for t in told if t.start >= joint.end]]
             kinds = [sorted(t.kind for t in half) for half in halves]
             if all(k.count("side") == 1 and len(k) > 1 for k in kinds) and set(kinds[0]) & set(kinds[1]) - {"side"}:
@@ -827,9 +846,7 @@ def _same_appearance(earlier: Mention, last: Mention, pair: _Pair) -> bool:
 
 
 def _explained(appearance: Mention, diagnosis: Mention, tentative: bool) -> Mention:
-    # "lytic lesion of a rib, likely metastasis" is one of bone
-    made = {b: m for a in appearance.concepts for b in diagnosis.concepts if (m := lexicon().composites.get((a, b)))}
-    diagnosis = replace(diagnosis, concepts=tuple(made.get(concept, concept) for concept in diagnosis.concepts))
+    diagnosis = replace(diagnosis, concepts=made_of(appearance.concepts, diagnosis.concepts))
     concepts = (*appearance.concepts, *diagnosis.concepts) if tentative else diagnosis.concepts
     if not tentative and any((a, b) in lexicon().distances for a in appearance.concepts for b in diagnosis.concepts):
         concepts = appearance.concepts  # "wedge deformity of T8, in keeping with fracture"
@@ -838,6 +855,13 @@ def _explained(appearance: Mention, diagnosis: Mention, tentative: bool) -> Ment
     signs = () if tentative else diagnosis.concepts if concepts == appearance.concepts else appearance.concepts
     merged = _merged(appearance, diagnosis, concepts, tentative)
     return replace(merged, appearance=left + diagnosis.appearance, signs=(*merged.signs, *signs))
+
+
+def made_of(appearance: Sequence[str], diagnosis: Sequence[str]) -> tuple[str, ...]:
+    """What a diagnosis is of an appearance: of a "lytic lesion of a rib, likely metastasis" a metastasis of bone."""
+    composites = lexicon().composites
+    made = {b: composites[a, b] for a in appearance for b in diagnosis if (a, b) in composites}
+    return tuple(made.get(concept, concept) for concept in diagnosis)
 
 
 def explains(diagnosis: Iterable[str], appearance: Sequence[str], lexicon: Lexicon) -> bool:

@@ -139,6 +139,7 @@ class LanguageFile(TypedDict):
     beside: Phrases
     nearby: Phrases
     likewise: Phrases
+    showing: Phrases
     symptom: Phrases
     anaphor: Phrases
     definite: Phrases
