@@ -91,6 +91,8 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
             if _leads_on(cue, found, clause):
                 continue
             for mention in _list_before(found, cue, clause):
+                if any(tag.value == "absent" and cue.start <= tag.start < cue.end for tag in mention.named_by):
+                    continue  # "the breast shadow is absent" is a name
                 if (
                     "removal" in clause.words[cue.start : cue.end]
                     and not lexicon().concepts[mention.concepts[0]].device

@@ -190,11 +190,14 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
         if any(clause.words[t.start].endswith("ing") for t in clause.of("states", state.end, structure.start)):
             continue  # "large, displacing the mediastinum": of what displaces it
         concept = lexicon.composites[structure.value, state.value]
-        if structure in used and (state.end in found or clause.words[state.end - 1].endswith("er")):
+        again = state.end in found or clause.of("temporal", state.start, state.end)
+        if structure in used and (again or clause.words[state.end - 1].endswith("er")):
             continue  # "soft tissue prominence from a prominent osteophyte", "the enlarged heart is bigger"
         between = _between(structure, state)
         if state.start in found and found[state.start].end == state.end:
-            if found[state.start].concepts[0] in lexicon.concepts[concept].broader:
+            # "fluid in the fissure and effusions" tells of two
+            apart = structure.end <= state.start and clause.has(between.start, between.stop, "conjunction")
+            if found[state.start].concepts[0] in lexicon.concepts[concept].broader and not apart:
                 found[state.start].concepts = (concept,)  # "fracture of the left ribs" names more than a fracture
                 found[state.start].named_by += (structure,)
             elif _is_another_kind(found[state.start], concept, lexicon) and clause.enumerated(structure, state):
