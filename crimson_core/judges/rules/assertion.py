@@ -84,11 +84,15 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
     for cue in clause.cues("past"):  # "Three months after covid pneumonia, residual opacities"
         for mention in found:
             operation = (mention.concepts[0], "postsurgical_change") in lexicon().distances
-            if cue.end <= mention.start and not operation and clause.only(cue.end, mention.start, *_OF_ITS_OWN):
+            operation = operation or lexicon().concepts[mention.concepts[0]].device
+            if mention.start < cue.end or operation:
+                continue
+            said = cue.end + clause.words[cue.end].endswith("ed")  # "witnessed"
+            if clause.only(said, mention.start, *_OF_ITS_OWN):
                 _decide(mention, "unsaid", cue)
     for value, presence in (("negated_after", "absent"), ("unassessed_after", "unsaid")):
         for cue in clause.cues(value):
-            if _leads_on(cue, found, clause):
+            if _leads_on(cue, found, clause) or _is_of_another(cue, found, clause):
                 continue
             for mention in _list_before(found, cue, clause):
                 if any(tag.value == "absent" and cue.start <= tag.start < cue.end for tag in mention.named_by):
@@ -120,6 +124,13 @@ def _leads_on(cue: Tag, found: list[Mention], clause: Clause) -> bool:
     return hedges and any(
         _first_word(mention, cue.end, clause) == cue.end for mention in found if mention.start >= cue.end
     )
+
+
+def _is_of_another(cue: Tag, found: list[Mention], clause: Clause) -> bool:
+    """Whether what is denied stands behind a comma and is none of the findings: "pleural thickening, fluid has not recurred"."""
+    named = max((mention.last for mention in found if mention.end <= cue.start), default=cue.start)
+    commas = [at for at in range(named, cue.start) if clause.words[at] == ","]
+    return bool(commas) and clause.has(commas[-1], cue.start, "states")
 
 
 def _decide_by_statements(found: list[Mention], clause: Clause) -> None:

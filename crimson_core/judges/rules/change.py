@@ -160,6 +160,15 @@ class _Told:
         states = [tag.value for tag in self._by_place.get(change.end - 1, ()) if tag.kind == "states"]
         if not states or self.words[change.end - 1].endswith("er"):  # "larger" is large, and has changed
             return False
+        if self.words[change.end : change.end + 1] == ["of"]:
+            for place in range(change.end, min(len(self.words), change.end + _REACH)):
+                here = self._by_place.get(place, ())
+                if any(tag.kind == "concept" for tag in here):
+                    return False
+                if any(
+                    (tag.value, state) in self._composites for tag in here if tag.kind == "anatomy" for state in states
+                ):
+                    return True  # "shrinkage of the left upper lobe"
         for place in range(change.start - 1, -1, -1):
             here = self._by_place.get(place, ())
             if any(tag.kind == "concept" or (tag.kind == "states" and tag.value in states) for tag in here):

@@ -15,6 +15,7 @@ MODIFIERS = ("side", "dominant", "zone", "sites", "severity", "temporal", "descr
 COPULAS = frozenset(("is", "are", "appear", "appears", "remain", "remains", "was", "were"))
 
 _MODIFIERS = frozenset(MODIFIERS)
+_UNITS = frozenset(("mm", "cm"))
 _LISTING = ("conjunction", "alternative", "anatomy", "definite", *MODIFIERS)
 _TRANSPARENT = ("glue", "showing", "anatomy", "states", "conjunction", *MODIFIERS)
 _NAMING = frozenset(("concept", "states", "normal", "anaphor"))
@@ -171,7 +172,8 @@ class Clause:
     def _numbers(self) -> int:
         if not self.has_numbers:
             return 0
-        return sum(1 << place for place, word in enumerate(self.words[self.start : self.end]) if word[0].isdecimal())
+        words = self.words[self.start : self.end]
+        return sum(1 << place for place, word in enumerate(words) if word[0].isdecimal() or word in _UNITS)
 
 
 def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:

@@ -34,6 +34,8 @@ _AROUND = (
     "joint",
     "definite",
 )
+_OF_BOTH = frozenset(("has", "have", "is", "are"))
+_RELATED = frozenset(("related", "induced"))
 _TOWARD = frozenset(("to", "toward", "away"))
 _NEAR = 3  # words between "with" and a state
 _FARTHEST_STATE = 10  # words between a structure and its state
@@ -453,14 +455,23 @@ def _split_sides(mention: Mention, clause: Clause) -> Iterable[Mention]:
             kinds = [sorted(t.kind for t in half) for half in halves]
             if all(k.count("side") == 1 and len(k) > 1 for k in kinds) and set(kinds[0]) & set(kinds[1]) - {"side"}:
                 parts = [attributes_of(half, clause, mention.start, mention.end, mention.end, False) for half in halves]
-                return [replace(mention, attributes=_own(mention.attributes, part)) for part in parts]
+                # "both effusions have grown, moderate on the right and small on the left"
+                change = [t for half in halves for t in half if t.kind == "temporal"]
+                of_both = all(clause.words[t.start] in _OF_BOTH for t in change)
+                own = [_own(mention.attributes, part, of_both) for part in parts]
+                degrees = [told.severity or 0 for told in own]
+                if abs(degrees[0] - degrees[1]) == 1:  # too little for an error of the degree
+                    worse = own[degrees.index(max(degrees))]
+                    own = [told._replace(dominant=next(iter(worse.sides))) for told in own]
+                return [replace(mention, attributes=told) for told in own]
     return [mention]
 
 
-def _own(shared: Attributes, part: Attributes) -> Attributes:
+def _own(shared: Attributes, part: Attributes, change_of_both: bool) -> Attributes:
     """The attributes of one of two findings that are told together."""
     if part.severity or part.temporal:
-        shared = shared._replace(severity=part.severity, temporal=part.temporal)
+        change = shared.temporal if change_of_both else part.temporal
+        shared = shared._replace(severity=part.severity, temporal=change)
     return shared._replace(sides=part.sides)
 
 
@@ -628,7 +639,8 @@ def _shows(pair: _Pair) -> bool:
     words = pair.clause.words
     apart = _set_off(last, mention, pair.clause)
     joints = [words[t.start] for t in pair.clause.of("conjunction", last.end, mention.start)]
-    told = apart or pair.link == "direct" or joints[-1:] == ["with"]
+    caused = not _RELATED.isdisjoint(words[last.end : last.end + 1])
+    told = apart or caused or pair.link == "direct" or joints[-1:] == ["with"]
     hidden = words[mention.start].endswith("ing") and not pair.clause.of("conjunction", last.end, mention.start)
     if vague[1] and hidden and mention.state[0] == mention.start:
         return True  # "effusion obscuring the hemidiaphragm"
@@ -638,7 +650,7 @@ def _shows(pair: _Pair) -> bool:
     broader = any((a, b) in pair.lexicon.distances for a in last.concepts for b in mention.concepts)
     if vague[0] and not (vague[1] and broader) or not (sign or apart and broader):
         return False
-    if mention.attributes.temporal not in (None, last.attributes.temporal) or not told:
+    if not told or not caused and mention.attributes.temporal not in (None, last.attributes.temporal):
         return False
     one, other = last.attributes.zones, mention.attributes.zones
     alike = (not _placed(last) or not other or one == other) and _may_be_at_one_place(last, mention)
