@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from crimson_core.judges.rules.attributes import NOTHING, Mention
-from crimson_core.judges.rules.clauses import COPULAS, Clause
+from crimson_core.judges.rules.clauses import COPULAS, MODIFIERS, Clause
 from crimson_core.judges.rules.lexicon import Tag, lexicon
 
 _VERB = 3  # words up to a comma: "is identified,"
@@ -14,6 +14,9 @@ _NOT_DENIED = ("not_actionable_not_urgent", "benign_expected")  # what reports t
 _PREFERRING = frozenset(("favor", "favored", "favoring", "preferred", "likely", "probable", "probably"))
 _PERHAPS = frozenset(("may", "might", "could", "can", "possibly", "perhap", "question", "query"))
 _OF_ITS_OWN = ("side", "zone", "severity", "descriptor", "temporal", "glue", "definite")
+_SAID_OF_IT = ("glue", "definite", "pronoun", "anaphor", "appearance", "extent", "prior", *MODIFIERS)
+_LOOKING = frozenset(("evaluation", "assessment"))
+_SHOWING = frozenset(("reveal", "show", "demonstrate"))
 _DECIDING = frozenset(("normal", "elsewhere", "harmless"))
 
 
@@ -77,6 +80,8 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
                 _decide(mention, "unsaid", cue)
     for value in ("hypothetical", "history"):
         for cue in clause.cues(value):
+            if clause.words[cue.start] in _LOOKING and not _SHOWING.isdisjoint(clause.words[cue.end : clause.end]):
+                continue  # "assessment of the heart reveals enlargement"
             for mention in found:
                 # "evaluation of the heart reveals mild enlargement"
                 if cue.end <= mention.start and not clause.of("showing", cue.end, mention.end):
@@ -97,10 +102,11 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
             for mention in _list_before(found, cue, clause):
                 if any(tag.value == "absent" and cue.start <= tag.start < cue.end for tag in mention.named_by):
                     continue  # "the breast shadow is absent" is a name
-                if (
-                    "removal" in clause.words[cue.start : cue.end]
-                    and not lexicon().concepts[mention.concepts[0]].device
-                ):
+                words = clause.words[cue.start : cue.end]
+                of_device = "removal" in words or (words[-1] == "out" and "ruled" not in words)
+                if words == ["out"] and not (mention.end == cue.start and clause.ends(cue.end)):
+                    continue
+                if of_device and not lexicon().concepts[mention.concepts[0]].device:
                     continue
                 # "the tube ends below the diaphragm, its tip is not seen" tells of the tip
                 if not _of_its_tip(clause, mention.end, cue.start) and not _is_moved(mention, cue, found, clause):
@@ -153,7 +159,9 @@ def _decide_by_statements(found: list[Mention], clause: Clause) -> None:
                 _decide(mention, "absent", normal)
     for elsewhere in clause.of("elsewhere")[:1]:
         for mention in found:
-            _decide(mention, "unsaid", elsewhere)
+            leads = mention.end <= elsewhere.start and lexicon().concepts[mention.concepts[0]].device
+            if not leads:  # "the tip of the PICC points toward the elbow"
+                _decide(mention, "unsaid", elsewhere)
     for harmless in clause.of("harmless"):
         for mention in found:
             if mention.end <= harmless.start and _is_all_it_is(mention, harmless, clause):
@@ -168,7 +176,8 @@ def _hedge_by_cues(found: list[Mention], clause: Clause) -> None:
         if any(cue.end <= m.start and clause.one_list(cue.end, m.start) for m in found):
             continue  # "the opacity is likely pneumonia"
         for mention in _list_before(found, cue, clause):
-            _hedge(mention, cue)
+            if not _of_another(mention, cue, clause):
+                _hedge(mention, cue)
     for cue in clause.cues("not_excluded_after"):
         for mention in _list_before(found, cue, clause):
             _hedge(mention, cue)
@@ -182,6 +191,12 @@ def _hedge_by_cues(found: list[Mention], clause: Clause) -> None:
             _hedge(mention, cue)
         if hedged and hedged[0].first == cue.end:
             hedged[0].first = cue.start  # "possible left effusion" is quoted whole
+
+
+def _of_another(mention: Mention, cue: Tag, clause: Clause) -> bool:
+    """Whether a hedge is about what has no name here: "pneumothorax, dehiscence of the anastomosis is suspected"."""
+    commas = [place for place in range(mention.last, cue.start) if clause.words[place] == ","]
+    return bool(commas) and not clause.only(commas[-1] + 1, cue.start, *_SAID_OF_IT)
 
 
 def _is_all_it_is(mention: Mention, harmless: Tag, clause: Clause) -> bool:

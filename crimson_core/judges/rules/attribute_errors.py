@@ -73,7 +73,8 @@ def _device_tip(reference: ReportFinding, prediction: ReportFinding, rule: dict[
         yield _error("location", rule["device_position"], what)
     elif lexicon().concepts[reference.concepts[0]].device:
         ours, theirs = reference.attributes.sites, prediction.attributes.sites
-        if ours and theirs and not ours & theirs:
+        near = lexicon().near_sites
+        if ours and theirs and all(theirs.isdisjoint(near.get(site, {site})) for site in ours):
             what = f"The reference says {_listed(ours)}, the candidate {_listed(theirs)}"
             yield _error("location", rule["other_misplacement" if one == "bad" else "device_tip"], what)
 

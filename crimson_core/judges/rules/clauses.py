@@ -19,11 +19,15 @@ _UNITS = frozenset(("mm", "cm"))
 _LISTING = ("conjunction", "alternative", "anatomy", "definite", *MODIFIERS)
 _TRANSPARENT = ("glue", "showing", "anatomy", "states", "conjunction", *MODIFIERS)
 _NAMING = frozenset(("concept", "states", "normal", "anaphor"))
+_NAMES = frozenset(
+    ("concept", "definite", "glue", "side", "zone", "by_lobe", "sites", "anatomy", "conjunction", "descriptor")
+)
 _DIGIT = re.compile(r"\d")
 
 # No clause that a person writes is longer. Text without an end, as a looping generator writes it, is cut here, so that the
 # time for a report grows with its length and no faster.
 _LONGEST = 120  # words
+_LONGEST_NAME = 12  # words
 _SHORT = 3  # words: "small effusion; unchanged" is one clause
 
 
@@ -112,12 +116,12 @@ class Clause:
         """Whether nothing but phrases of some kinds stands between two word positions."""
         return self._all(self.places(*kinds), start, end)
 
-    def joined(self, start: int, end: int) -> bool:
-        """Whether what stands between two word positions parts no structure from its state."""
+    def joined(self, start: int, end: int, *kinds: str) -> bool:
+        """Whether what stands between two word positions parts no structure from its state; nor do phrases of some kinds."""
         if self._transparent is None:
             cues = self.bits(tag for value in ("negated_before", "uncertain_before") for tag in self.cues(value))
             self._transparent = cues | self.places(*_TRANSPARENT) | self._numbers() | self._adverbs()
-        return self._all(self._transparent, start, end)
+        return self._all(self._transparent | self.places(*kinds), start, end)
 
     def has(self, start: int, end: int, *kinds: str) -> bool:
         """Whether a word between two positions stands in a phrase of some kinds."""
@@ -129,6 +133,10 @@ class Clause:
         if self._listing is None:
             self._listing = self.places(*_LISTING)
         return self._listing
+
+    def ends(self, position: int) -> bool:
+        """Whether the clause, or a piece of it before a comma, ends at a word position."""
+        return position >= self.end or self.words[position] == ","
 
     def is_joint(self, position: int) -> bool:
         """Whether the words before a noun cannot start at a word: at a conjunction, a preposition or a verb."""
@@ -194,7 +202,7 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
             yield Clause(words, spans, 0, len(words), tags, None, numbers)
         return
     position = 0
-    for start, end, lead in _borders(tags, len(words)):
+    for start, end, lead in _borders(tags, words):
         inside = []
         while position < len(tags) and tags[position].start < end:
             if tags[position].start >= start:
@@ -223,7 +231,16 @@ def _any(places: Sequence[int], start: int, end: int) -> bool:
     return bisect_left(places, start) != bisect_left(places, end)
 
 
-def _borders(tags: list[Tag], length: int) -> Iterator[tuple[int, int, str | None]]:
+def _only_a_name(tags: list[Tag], words: list[str], start: int, end: int) -> bool:
+    """Whether names stand between two word positions and nothing is said of them: "The drain and the tube"."""
+    if end - start > _LONGEST_NAME:
+        return False
+    kinds = {t.kind for t in tags if t.start >= start and t.end <= end}
+    return "concept" in kinds and kinds <= _NAMES and COPULAS.isdisjoint(words[start:end])
+
+
+def _borders(tags: list[Tag], words: list[str]) -> Iterator[tuple[int, int, str | None]]:
+    length = len(words)
     start, lead = 0, None
     ends = [t for t in tags if t.kind == "clause_end"]
     change = {t.end for t in tags if t.kind == "temporal"}
@@ -241,6 +258,8 @@ def _borders(tags: list[Tag], length: int) -> Iterator[tuple[int, int, str | Non
         if tag.start < length and goes_on and not names(tag.end, upto):
             continue
         if tag.value == "contrast" and _only_a_place(tags, start, tag.start):
+            continue
+        if tag.value == "contrast" and _only_a_name(tags, words, start, tag.start):
             continue
         while tag.start - start > _LONGEST:
             yield start, start + _LONGEST, lead

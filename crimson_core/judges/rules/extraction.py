@@ -430,11 +430,17 @@ def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportF
             kept.append(finding)
         else:
             first, other = sorted((kept[same], finding), key=lambda f: f.start)
-            names = _narrower(kept[same].concepts, finding.concepts, words)
+            told = first.attributes.with_those_of(other.attributes)
+            unsure = next((f for f in (first, other) if f.appearance), None)
+            if unsure and any(set(f.concepts) <= set(unsure.appearance) for f in (first, other)):
+                # "cardiomegaly, perhaps a pericardial effusion", and in the impression "cardiomegaly"
+                names, told = unsure.concepts, told._replace(uncertain=unsure.attributes.uncertain)
+            else:
+                names = _narrower(kept[same].concepts, finding.concepts, words)
             kept[same] = first._replace(
                 concepts=names,
                 signs=(*first.signs, *other.signs, *(c for f in (first, other) for c in f.concepts if c not in names)),
-                attributes=first.attributes.with_those_of(other.attributes),
+                attributes=told,
                 appearance=first.appearance + other.appearance,
                 told_at=first.told_at + other.told_at,
             )

@@ -100,6 +100,7 @@ class Lexicon:
         depths: Concept -> minus the number of concepts broader than it.
         near: Concept -> the concepts that are broader or narrower, and itself.
         broader: Concept -> all concepts that are broader, and itself.
+        near_sites: Site -> those that are told for it of a device that does not lie there, and itself.
         phrases: All phrases, but for those of `statements`.
         statements: The same of the statements that rule a concept out; apart, since they hold other phrases.
     """
@@ -122,6 +123,7 @@ class Lexicon:
     percent: dict[int, int]
     cardiothoracic_ratio: int
     neutral_statements: list[str]
+    near_sites: dict[str, frozenset[str]]
 
     def related(self, some: Iterable[str], others: Iterable[str]) -> bool:
         """Whether a concept of `some` is the same as one of `others`, broader or narrower."""
@@ -286,9 +288,11 @@ def _build() -> Lexicon:
                         add(term, "descriptor", (value, word))
             else:
                 for term in chain.from_iterable(map(_ways, terms)):
-                    # lung volumes "are low" as well as tubes
+                    # lung volumes "are low" as well as tubes, and a hole lies "above the junction"
                     held = _tags(phrases, _words(term)) if kind == "position" else ()
-                    for told in [(kind, value), *[(tag.kind, tag.value) for tag in held if tag.kind == "states"]]:
+                    telling = ("states",) if any(tag.kind == "beside" for tag in held) else ("states", "sites")
+                    more = [(tag.kind, tag.value) for tag in held if tag.kind in telling]
+                    for told in [(kind, value), *more]:
                         add(term, *told)
                     if kind == "zone" and "lob" in term or "lingul" in term:
                         add(term, "by_lobe", None)
@@ -345,6 +349,10 @@ def _build() -> Lexicon:
         percent=data["percent"],
         cardiothoracic_ratio=data["cardiothoracic_ratio"],
         neutral_statements=data["neutral_statements"],
+        near_sites={
+            site: frozenset(chain([site], *(group for group in data["near_sites"] if site in group)))
+            for site in data["sites"]
+        },
     )
 
 

@@ -36,8 +36,8 @@ def match_findings(references: list[ReportFinding], predictions: list[ReportFind
         (r, p)
         for r, reference in enumerate(references)
         for p, prediction in enumerate(predictions)
-        if (r in matched_refs and p not in matched_preds and is_sign(prediction, reference))
-        or (p in matched_preds and r not in matched_refs and is_sign(reference, prediction))
+        if (r in matched_refs and p not in matched_preds and _goes_with(prediction, reference))
+        or (p in matched_preds and r not in matched_refs and _goes_with(reference, prediction))
     }
     scores |= {pair: threshold for pair in signs if pair not in scores}
     parts |= signs
@@ -88,6 +88,13 @@ def is_sign(finding: ReportFinding, explained: ReportFinding) -> bool:
     signs = known.union(explained.signs)
     named = all(c in signs or any((c, sign) in pairs for sign in explained.signs) for c in finding.concepts)
     return named and (not one or not other or bool(one & other))
+
+
+def _goes_with(finding: ReportFinding, whole: ReportFinding) -> bool:
+    """Whether a finding is a sign of another one, or a component of it that is in place."""
+    return is_sign(finding, whole) or (
+        _belongs_to(finding, whole) and "bad" not in (position(finding), position(whole))
+    )
 
 
 def _assign(scores: dict[tuple[int, int], float]) -> list[tuple[int, int]]:

@@ -37,6 +37,7 @@ _AROUND = (
 _OF_BOTH = frozenset(("has", "have", "is", "are"))
 _RELATED = frozenset(("related", "induced"))
 _TOWARD = frozenset(("to", "toward", "away"))
+_HUGE = 5  # rank of severity
 _NEAR = 3  # words between "with" and a state
 _FARTHEST_STATE = 10  # words between a structure and its state
 
@@ -84,7 +85,12 @@ def continuation(clause: Clause) -> tuple[Attributes | None, Attributes | None] 
         return None
     start, end = clause.start, clause.end
     tags = clause.modifiers(start, end)
-    return attributes_of(tags, clause, start, end, start, False), attributes_of(tags, clause, start, end, start, True)
+    # "Its tip runs up the right jugular vein": not the side where it was put in
+    of_device = [t for t in tags if t.kind != "side"] if clause.of("course") else tags
+    return (
+        attributes_of(tags, clause, start, end, start, False),
+        attributes_of(of_device, clause, start, end, start, True),
+    )
 
 
 def of_several(clause: Clause) -> bool:
@@ -204,8 +210,8 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
                 found[state.start].named_by += (structure,)
             elif _is_another_kind(found[state.start], concept, lexicon) and clause.enumerated(structure, state):
                 # "left rib and clavicle fractures"
-                listed = Mention((concept,), structure.start, structure.end, named_by=(structure, state))
-                found.setdefault(structure.start, listed)
+                item = Mention((concept,), structure.start, structure.end, named_by=(structure, state))
+                found.setdefault(structure.start, item)
                 continue
         elif not taken & set(range(state.start, state.end)) and not taken & set(between):
             # of "the aorta is tortuous and calcified" the second finding is the second state alone
@@ -314,7 +320,7 @@ def _joined_to(name: Mention, tag: Tag, clause: Clause, composites: Mapping[tupl
     """Whether a structure or state is said of what is named: only words that part nothing stand between them."""
     between = _between(name, tag)
     start, end = between.start, between.stop
-    if end - start > _FARTHEST_STATE or not clause.joined(start, end):
+    if end - start > _FARTHEST_STATE or not clause.joined(start, end, "course"):
         return False
     if tag.end <= name.start and clause.has(start, end, "anatomy"):
         # "calcified mediastinal and hilar nodes", but not "calcified aorta and left nodule"
@@ -363,7 +369,7 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
         if concept.directed:
             tags = _directions(tags, clause)
         elif concept.device:
-            tags = _without_sides_of_veins(tags, mention, clause)
+            tags = _without_numbers(_without_sides_of_veins(tags, mention, clause, end), clause)
         told = attributes_of(tags, clause, start, end, mention.end, concept.device, concept.percent)
         if mention.state[0] and clause.words[mention.state[0] - 1] == "now" and not told.temporal:
             told = told._replace(temporal="new")  # "now filled with mucus"
@@ -380,13 +386,23 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
         mention.first, mention.last = first, last
 
 
-def _without_sides_of_veins(tags: list[Tag], mention: Mention, clause: Clause) -> list[Tag]:
-    """The modifiers of a line, without the side of a vein that it ends in: "left subclavian line in the right brachiocephalic vein"."""
-    if sum(t.kind == "side" for t in tags) < 2:
-        return tags
-    own = any(t.kind == "side" and t.start < mention.end for t in tags)
-    veins = {t.start for t in clause.of("sites", mention.end)} if own else ()
-    return [t for t in tags if t.kind != "side" or t.end not in veins]
+def _without_sides_of_veins(tags: list[Tag], mention: Mention, clause: Clause, end: int) -> list[Tag]:
+    """The modifiers of a line, without the side of a vein that it ends in, which is the wrong vein if it is the other side's.
+
+    "Left subclavian line in the right brachiocephalic vein".
+    """
+    own = {t.value for t in tags if t.kind == "side" and t.start < mention.end}
+    veins = {t.start for t in clause.of("sites", mention.end, end) if t.value.endswith("_vein")} if own else set()
+    of_veins = [t for t in clause.of("side", mention.end, end) if t.end in veins] if veins else []
+    across = [t._replace(kind="position", value="bad") for t in of_veins if t.value not in own]
+    return sorted([*(t for t in tags if t not in of_veins), *across], key=_PLACE)
+
+
+def _without_numbers(tags: list[Tag], clause: Clause) -> list[Tag]:
+    """The modifiers of a device, without "both" where that counts them: "both drains on the right"."""
+    told = {t.value for t in tags if t.kind == "side"}
+    counted = len(told) == 2 and "both" in told
+    return [t for t in tags if not (counted and t.value == "both" and clause.words[t.start] == "both")]
 
 
 def _directions(tags: list[Tag], clause: Clause) -> list[Tag]:
@@ -410,14 +426,15 @@ def _border(left: Mention, right: Mention, clause: Clause) -> int:
 
 def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: int, end: int) -> bool:
     """Whether a modifier in a mention's words is about it."""
-    if mention.state[0] <= tag.start and tag.end <= mention.state[1] and tag.kind in ("severity", "temporal"):
-        return False  # "the heart is slightly large"
+    if mention.state[0] <= tag.start and tag.end <= mention.state[1] and tag.kind == "severity":
+        return bool(tag.value == _HUGE)  # "the heart is slightly large"
     if tag.value == "coiled" and mention.start <= tag.start and tag.end <= mention.end:
         return False  # "loop recorder", "embolization coil"
     if tag.kind == "severity" and clause.of("earlier", tag.start - 1, tag.start):
         return False  # "small effusion, previously large"
     if device and tag.kind in ("sites", "zone") and (tag.kind == "zone" or tag.start < mention.end):
-        return False  # before its name stands the way it was put in
+        # before its name stands the way it was put in, but "left mainstem intubation" is out of place there
+        return tag.kind == "sites" and bool(clause.of("position", tag.start, tag.end))
     if device and tag.kind not in ("position", "temporal", "sites"):
         # What follows the tip, the end or the course of a device tells where it lies, not where it was put in.
         return tag.start < mention.end or not clause.of("course", mention.end, tag.start)
@@ -743,8 +760,22 @@ def _rename(pair: _Pair) -> None:
         pair.joined[place] = replace(named, attributes=named.attributes._replace(uncertain=other))
 
 
+def _is_one_device(pair: _Pair) -> bool:
+    """As in "TEVAR stent", "mediport catheter": the kind of a device behind its name."""
+    last, mention = pair.last, pair.mention
+    concepts = pair.lexicon.concepts
+    if last.end != mention.start or not concepts[last.concepts[0]].device:
+        return False
+    return any((a, b) in pair.lexicon.distances for a in last.concepts for b in mention.concepts)
+
+
+def _add_kind(pair: _Pair) -> None:
+    pair.joined[-1] = _merged(pair.last, pair.mention, pair.last.concepts, False)
+
+
 # How a mention may belong to the one before it, and what then becomes of both; the first that holds.
 _WAYS: tuple[tuple[Callable[[_Pair], bool], Callable[[_Pair], None]], ...] = (
+    (_is_one_device, _add_kind),
     (_is_reason, _add_reason),
     (_shows, _add_sign),
     (_is_explanation, _explain),

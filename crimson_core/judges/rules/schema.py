@@ -154,6 +154,7 @@ class LanguageFile(TypedDict):
     ordinals: dict[Annotated[int, Field(ge=1, le=12)], Phrases]
     device_damage: Ids
     sites: dict[str, Phrases]
+    near_sites: list[Ids]
     glue: Phrases
     no_typing_errors: Phrases
     skipped_sections: Phrases
