@@ -487,13 +487,25 @@ def _same_finding(earlier: ReportFinding, later: ReportFinding, words: Lexicon) 
         )
     if not words.related(earlier.diagnoses, later.diagnoses):
         return False
-    # The impression names the disease ("pneumonia") that the findings describe ("airspace opacity"), at the same place.
+    # The impression names the disease ("pneumonia") that the findings describe ("airspace opacity"), at the same place or at none.
+    if _names_the_disease(later, earlier, words) or _names_the_disease(earlier, later, words):
+        return True
     if not one.sides or one.sides != other.sides:
         return False
     # "Opacity at the right base. Right pneumonia."
     pairs = ((a, b) for a in earlier.concepts for b in later.concepts)
     loose = not (one.zones and other.zones) and not interchangeable_pairs().isdisjoint(pairs)
     return loose or one.zones == other.zones or bool(one.zones & other.zones)
+
+
+def _names_the_disease(disease: ReportFinding, appearance: ReportFinding, words: Lexicon) -> bool:
+    """Whether one finding says without a place of its own what another one is: "Right basal opacity. Pneumonia."."""
+    told = disease.attributes
+    if told.sides or told.zones or told.sites or not appearance.attributes.sides:
+        return False
+    kind, vague = (words.concepts[finding.concepts[0]].vague for finding in (disease, appearance))
+    narrower = any((a, b) in words.distances for a in disease.concepts for b in appearance.concepts)
+    return narrower and not kind and (vague or told.uncertain)
 
 
 def _meet(one: frozenset[str], other: frozenset[str], within: bool = False) -> bool:
