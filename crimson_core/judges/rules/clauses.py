@@ -256,7 +256,9 @@ def _borders(tags: list[Tag], words: list[str]) -> Iterator[tuple[int, int, str 
         # "enlarged but stable": what names nothing says more about what was named before
         goes_on = tag.value != "exception" and (tag.value != "stop" or upto - tag.end <= _SHORT)
         # "no effusion on the right; on the left there is one"
-        leads = position + 1 < len(ends) and ends[position + 1].value == "contrast" and _only_a_place(tags, tag.end, upto)
+        leads = (
+            position + 1 < len(ends) and ends[position + 1].value == "contrast" and _only_a_place(tags, tag.end, upto)
+        )
         if tag.start < length and goes_on and not leads and not names(tag.end, upto):
             continue
         if tag.value == "contrast" and _only_a_place(tags, start, tag.start):
