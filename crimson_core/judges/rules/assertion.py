@@ -136,7 +136,7 @@ def _is_of_another(cue: Tag, found: list[Mention], clause: Clause) -> bool:
     """Whether what is denied stands behind a comma and is none of the findings: "pleural thickening, fluid has not recurred"."""
     named = max((mention.last for mention in found if mention.end <= cue.start), default=cue.start)
     commas = [at for at in range(named, cue.start) if clause.words[at] == ","]
-    return bool(commas) and clause.has(commas[-1], cue.start, "states")
+    return bool(commas) and clause.has(commas[-1], cue.start, "states", "anatomy")
 
 
 def _decide_by_statements(found: list[Mention], clause: Clause) -> None:

@@ -233,7 +233,8 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
             # "enlarged heart, stable mediastinum", "enlargement of the spleen with displacement of the stomach"
             middle = sorted((structure.end, other.start))
             apart = clause.of("temporal", *middle) or clause.of("states", *middle)
-            shared = state.start not in _between(other, structure)
+            between = _between(other, structure)  # not "enlarged nodes in both hila and beside the trachea"
+            shared = state.start not in between and not clause.has(between.start, between.stop, "joint")
             if (
                 more != concept
                 and shared
@@ -355,6 +356,10 @@ def _of_one(structure: Tag, state: Tag, clause: Clause) -> bool:
     if structure.start < state.end and state.start < structure.end:
         return False
     between = _between(structure, state)
+    if state.end <= structure.start and "," in clause.words[state.end : structure.start]:
+        comma = structure.start - clause.words[state.end : structure.start][::-1].index(",")
+        if not clause.of("states", comma, structure.start):
+            return False  # "left pneumothorax, large, mediastinum midline", but "enlarged, tortuous aorta"
     return len(between) <= _FARTHEST_STATE and clause.joined(between.start, between.stop)
 
 
@@ -877,7 +882,13 @@ def _link(left: Mention, right: Mention, clause: Clause, lexicon: Lexicon) -> st
     if links and between == clause.bits(links) & ~clause.places("glue", "prior", "earlier", "joint"):
         return "direct"
     # "ground-glass right upper lobe nodule": an appearance that stands as an adjective
-    leads = left.end < right.start and not between and not clause.has(left.end, right.start, "joint")
+    # but not "ground glass superimposed on fibrosis"
+    leads = (
+        left.end < right.start
+        and "superimposed" not in named
+        and not between
+        and not clause.has(left.end, right.start, "joint")
+    )
     return "direct" if leads else None
 
 
