@@ -159,7 +159,10 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
     if "definite" in clause.by_kind:
         definite = {t.end for t in clause.of("definite")}
         for mention in named:
-            mention.taken_up = not definite.isdisjoint(range(mention.start - 2, mention.start + 1))
+            near = range(max(0, mention.start - 2), mention.start)
+            mention.taken_up = not definite.isdisjoint([*near, mention.start]) and "other" not in map(
+                clause.words.__getitem__, near
+            )
     return named
 
 
@@ -712,15 +715,17 @@ def _goes_on(pair: _Pair) -> bool:
 def _is_differential(pair: _Pair) -> bool:
     """As in "Opacity at the left base, atelectasis or pneumonia"."""
     last, mention, clause = pair.last, pair.mention, pair.clause
-    if "," not in clause.words[last.end : mention.start] or last.appearance or not _bare(last, mention, clause):
+    set_off = "," in clause.words[last.end : mention.start] or _set_off(last, mention, clause)
+    if not set_off or last.appearance or not _bare(last, mention, clause):
         return False
     return explains(mention.concepts, last.concepts, pair.lexicon) and _ends_in_or(mention, pair.found, clause)
 
 
 def _is_named(pair: _Pair) -> bool:
-    """As in "Opacity at the right base, pneumonia"."""
+    """As in "Opacity at the right base, pneumonia", and at the end "Bilateral hilar adenopathy, sarcoidosis"."""
     last, mention, clause = pair.last, pair.mention, pair.clause
-    if last.appearance or not pair.lexicon.concepts[last.concepts[0]].vague or _placed(mention):
+    ends = mention is pair.found[-1] and not mention.attributes.severity
+    if last.appearance or _placed(mention) or not (ends or pair.lexicon.concepts[last.concepts[0]].vague):
         return False
     if mention.attributes.temporal or clause.words[mention.first - 1] != "," or mention.first < last.end:
         return False
