@@ -1,1 +1,1 @@
-"""From a report corpus to a fine-tuned CRIMSON judge: candidate pairs, labels, LoRA, merged checkpoint."""
+"""Turns a report corpus into a fine-tuned CRIMSON judge: candidate pairs, labels, LoRA, merged checkpoint."""

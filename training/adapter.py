@@ -1,4 +1,4 @@
-"""What a finished run leaves: the adapter, with all that the hf judge needs beside its base, its record and its card."""
+"""Writes the result of a finished run: the adapter as the hf judge loads it, the run's record and the model card."""
 
 import json
 import platform
@@ -33,38 +33,30 @@ def write_adapter(
     effective_batch: int,
     processes: int,
 ) -> None:
-    """The best adapter in bfloat16, with all that the hf judge needs beside its base, the run's record and its card."""
+    """Write the best adapter in bfloat16, with everything that the hf judge loads beside the base model."""
     target = config.output / "adapter"
+    record = run_record(config, trainer, train, validation, effective_batch, processes)
     if target.is_dir():  # of an earlier start
         shutil.rmtree(target)
     with whole_folder(target) as folder:
-        _fill(
-            folder,
-            config,
-            trainer,
-            tokenizer,
-            run_record(config, trainer, train, validation, effective_batch, processes),
-        )
+        adapted = trainer.accelerator.unwrap_model(trainer.model)
+        adapted.save_pretrained(folder)
+        adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        adapter["base_model_name_or_path"] = config.base_name or config.base
+        weights = folder / "adapter_model.safetensors"
+        halved = {name: weight.to(torch.bfloat16).contiguous() for name, weight in load_file(weights).items()}
+        save_file(halved, weights, {"format": "pt"})
+        adapted.get_base_model().generation_config.save_pretrained(folder)
+        texts = {
+            "adapter_config.json": json.dumps(adapter, indent=1, sort_keys=True) + "\n",
+            "chat_template.jinja": tokenizer.chat_template,
+            PROMPT_FILE: json.dumps(config.prompt.model_dump()) + "\n",
+            RECORD_FILE: json.dumps(record, indent=1) + "\n",
+            "README.md": model_card(record, name=config.output.name, merged=False),
+        }
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
     print(f"The adapter is in {target}.")
-
-
-def _fill(
-    folder: Path, config: FinetuneConfig, trainer: Trainer, tokenizer: PreTrainedTokenizerBase, record: dict[str, Any]
-) -> None:
-    adapted = trainer.accelerator.unwrap_model(trainer.model)
-    adapted.save_pretrained(folder)
-    adapter = folder / "adapter_config.json"
-    named = json.loads(adapter.read_text(encoding="utf-8")) | {
-        "base_model_name_or_path": config.base_name or config.base
-    }
-    adapter.write_text(json.dumps(named, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    weights = folder / "adapter_model.safetensors"
-    save_file({k: v.to(torch.bfloat16).contiguous() for k, v in load_file(weights).items()}, weights, {"format": "pt"})
-    (folder / "chat_template.jinja").write_text(tokenizer.chat_template, encoding="utf-8")
-    adapted.get_base_model().generation_config.save_pretrained(folder)
-    (folder / PROMPT_FILE).write_text(json.dumps(config.prompt.model_dump()) + "\n", encoding="utf-8")
-    (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(record, name=config.output.name, merged=False), encoding="utf-8")
 
 
 def run_record(
@@ -75,7 +67,7 @@ def run_record(
     effective_batch: int,
     processes: int,
 ) -> dict[str, Any]:
-    """What a model card tells of a run."""
+    """The record of a run, from which its model card is made."""
     metrics = read_metrics(config.output / METRICS_FILE)
     evaluations: dict[int, dict[str, float]] = {}
     for logged in metrics:
@@ -83,20 +75,8 @@ def run_record(
         if found:
             evaluations.setdefault(logged["step"], {"step": logged["step"]}).update(found)
     peft_config = trainer.accelerator.unwrap_model(trainer.model).peft_config["default"]
-    hyper = config.model_dump(
-        mode="json",
-        exclude={
-            "base",
-            "base_name",
-            "base_source",
-            "data",
-            "output",
-            "prompt",
-            "lora",
-            "evaluation",
-            "effective_batch",
-        },
-    )
+    elsewhere = "base base_name base_source data output prompt lora evaluation effective_batch".split()
+    hyper = config.model_dump(mode="json", exclude=set(elsewhere))
     hyper["accumulation"] = trainer.args.gradient_accumulation_steps
     hyper["effective_batch_size"] = effective_batch
     return {
@@ -135,14 +115,14 @@ def run_record(
 
 
 def _earlier(adapter: str) -> list[dict[str, Any]]:
-    """The runs that made an adapter which is trained further, the first one first."""
+    """The runs that made the adapter that is trained further, the first one first."""
     run = read_run(find_checkpoint(adapter).folder)
     told = {key: run.get("hyperparameters", {}).get(key) for key in ("learning_rate", "max_length")}
     return [*run.get("earlier", ()), {key: run.get(key) for key in ("steps", "records_seen", "seconds")} | told]
 
 
 def _dataset(folder: Path) -> dict[str, Any]:
-    """How the records were made, where `training.generate` has written it."""
+    """How the records were made, if `training.generate` has written it."""
     path = folder / DATASET_FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 

@@ -1,4 +1,4 @@
-"""How well a judge's evaluations agree with the labels of held-out records."""
+"""Agreement of a judge's evaluations with the labels of held-out records."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,21 +11,17 @@ from crimson_core.judges.rules.lexicon import words_of
 from crimson_core.run.scorer import PairResult
 from training.records import Record
 
-_SAME = 0.5  # least share of words that two texts of one finding have in common
+_SAME = 0.5  # minimum share of common words of two texts for the same finding
 
 
 def agreement(records: Sequence[Record], results: Sequence[PairResult]) -> dict[str, float]:
-    """Figures of a judge on labelled records.
+    """Figures of a judge on labelled records; `results` are the judge's for the records' pairs, in their order.
 
-    Errors agree where they are of one kind and about findings with mostly the same words; each counts once.
-
-    Args:
-        records: With labels.
-        results: Of the judge, for the pairs of the records, in their order.
+    Two errors agree if they are of one kind and about findings with mostly the same words; each counts once.
 
     Returns:
         `pairs`; `parsed`, the share of pairs with an evaluation; over those, `score_mae` and `score_tau` (Kendall's tau-b)
-        of the scores, and micro F1 of `false`, `missing` and `attribute` errors. NaN where nothing can be counted.
+        of the scores, and micro F1 of `false`, `missing` and `attribute` errors. NaN if there is nothing to count.
     """
     scored = [(record, result) for record, result in zip(records, results, strict=True) if result.evaluation]
     ours = [result.crimson_score for _, result in scored]
@@ -47,7 +43,7 @@ def agreement(records: Sequence[Record], results: Sequence[PairResult]) -> dict[
 
 
 def _errors(evaluation: dict[str, Any], kind: str) -> list[tuple[str, frozenset[str]]]:
-    """The errors of one kind: what tells them apart, and the words of the finding that they are about."""
+    """The errors of one kind: the exact type of each, and the words of its finding."""
     findings = [*evaluation["reference_findings"], *evaluation["predicted_findings"]]
     words = {f["id"]: frozenset(word for word, _, _ in words_of(f["finding"])) for f in findings}
     errors = evaluation["errors"]
@@ -61,7 +57,7 @@ def _errors(evaluation: dict[str, Any], kind: str) -> list[tuple[str, frozenset[
 
 
 def _common(some: list[tuple[str, frozenset[str]]], others: list[tuple[str, frozenset[str]]]) -> int:
-    """How many errors both lists hold, each matched once."""
+    """Number of errors that both lists contain, each matched once."""
     if not some or not others:
         return 0
     same = np.array([[a[0] == b[0] and _alike(a[1], b[1]) >= _SAME for b in others] for a in some])

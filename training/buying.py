@@ -1,4 +1,4 @@
-"""What records cost: estimated before they are bought, and counted as they are."""
+"""The price of records: estimated before they are bought, and counted as they are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from training.labels import Labels
 from training.plan import Slot
 from training.settings import BATCH_SHARE, Engine, GenerateConfig, Price
 
-FREE_REGIMES = (0, 1)  # whose candidate is the report of another study
+FREE_REGIMES = (0, 1)  # the candidate is the report of another study
 MOST_UNASKED = 10.0  # US dollars that are spent without --yes
-_CHARACTERS = 4  # of a token
-_INSTRUCTIONS = 700  # tokens of the writer's prompt beside the report
-_ANSWER = {"writer": 80, "judge": 500}  # tokens of an answer; the writer's holds the report too
-_SECONDS = 10.0  # of an answer
+_CHARACTERS = 4  # per token
+_INSTRUCTIONS = 700  # tokens of the writer's prompt without the report
+_ANSWER = {"writer": 80, "judge": 500}  # tokens of an answer; the writer's contains the report too
+_SECONDS = 10.0  # per answer
 _AT_ONCE = 256  # records that are written, then labelled
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of requests, or of one."""
+    """Numbers of requests and of their tokens."""
 
     requests: int = 0
     prompt: int = 0
@@ -35,24 +35,24 @@ class Tokens:
 
 
 def is_bought(engine: Engine) -> bool:
-    """Whether an engine is one that somebody may be paid for."""
+    """Whether an engine may cost money."""
     return engine.spec.partition(":")[0] in ("openai", "azure")
 
 
 class Purse:
-    """What has been paid, what will be, and what the budget allows."""
+    """Knows what has been paid, what the rest will cost, and what the budget allows."""
 
     def __init__(self, config: GenerateConfig, candidates: Journal, labels: Labels, batch: bool) -> None:
         self._config, self._candidates, self._labels = config, candidates, labels
         self._share = BATCH_SHARE if batch else 1.0
         self._at_once = None if batch else _AT_ONCE
         self._before = self.spent
-        self._expected = 0.0  # what the estimate gave for all that this start has bought
+        self._expected = 0.0  # the estimated price of everything that this start has bought
         self._instructions = _judge_instructions(config) if is_bought(config.judge) else 0
 
     @property
     def spent(self) -> float:
-        """US dollars, of all starts of this run together."""
+        """US dollars that all starts of this run have spent together."""
         return sum(
             price.of(asked.usage)
             for price, asked in (
@@ -63,14 +63,14 @@ class Purse:
         )
 
     def next(self, waiting: Sequence[Slot]) -> list[Slot]:
-        """The slots to be made next: as many as go together and as the budget pays for, labels and all."""
+        """The slots to make next: as many as fit together and as the budget pays for, with their labels."""
         some = list(waiting[: self._at_once])
         if self._config.budget is None:
             return some
         room = self._config.budget - self.spent
         if room <= 0:
             return []
-        # What has been bought shows how far the estimate is off; until then, little is bought.
+        # The first purchases show how wrong the estimate is, so they are small.
         paid = self.spent - self._before
         factor = paid / self._expected if paid and self._expected else 1.0
         if not paid and self._at_once:
@@ -85,11 +85,11 @@ class Purse:
         return list(takewhile(is_paid, some))
 
     def bought(self, slots: Sequence[Slot]) -> None:
-        """Note that these have been made."""
+        """Note that these slots have been made."""
         self._expected += sum(map(self.price, slots))
 
     def price(self, slot: Slot) -> float:
-        """What a slot costs, or would have cost, by estimate in US dollars."""
+        """The estimated price of a slot in US dollars, whether or not it was bought."""
         return sum(
             price.of({"prompt_tokens": tokens.prompt, "completion_tokens": tokens.answer}) * self._share
             for tokens, price in zip(
@@ -99,7 +99,7 @@ class Purse:
         )
 
     def _tokens(self, slot: Slot) -> tuple[Tokens, Tokens]:
-        """Of the writer's request and of the judge's, whether or not they have been asked."""
+        """The tokens of the writer's request and of the judge's."""
         if slot.study is None:
             return Tokens(), Tokens()
         words = len(slot.study.report) // _CHARACTERS
@@ -113,7 +113,7 @@ class Purse:
         )
 
     def estimate(self, waiting: Sequence[Slot], batch: bool) -> str:
-        """What is to be made and bought, in one line."""
+        """One line about the records to make and their price."""
         told = [f"{len(waiting):,} records to make"]
         sums = [sum(parts, Tokens()) for parts in zip(*map(self._tokens, waiting), strict=True)] if waiting else []
         hours = 0.0
@@ -140,10 +140,10 @@ class Purse:
         return list(dict.fromkeys(engine.spec for engine, price in priced if is_bought(engine) and price is None))
 
     def check(self, waiting: Sequence[Slot], yes: bool) -> None:
-        """Refuse to spend much, or nobody knows how much, without a yes.
+        """Refuse to spend much, or an unknown amount, without a yes.
 
         Raises:
-            CrimsonError: It is to be asked for.
+            CrimsonError: The user must agree first.
         """
         if yes or not any(tokens.requests for slot in waiting for tokens in self._tokens(slot)):
             return
@@ -164,7 +164,7 @@ class Purse:
 
 
 def _judge_instructions(config: GenerateConfig) -> int:
-    """Tokens of the judge's prompt beside the reports."""
+    """Tokens of the judge's prompt without the reports."""
     options: dict[str, Any] = {key: value for key, value in config.judge.options.items() if key != "batch"}
     prompt = load_judge(config.judge.spec, **options).prompt
     return sum(len(message["content"]) for message in prompt.messages(ReportPair("", ""))) // _CHARACTERS

@@ -1,4 +1,4 @@
-"""The model card of a trained judge, filled from the run's own record; what the record lacks is not printed."""
+"""The model card of a trained judge, made from the run's record; what the record lacks is left out."""
 
 import json
 import math
@@ -9,11 +9,11 @@ from typing import Any
 import jinja2
 
 from crimson_core.errors import InputError
-from training.journal import write_whole
+from training.journal import write_json, write_whole
 
 RECORD_FILE = "training_run.json"
 
-# The sections that every card has, in this order.
+# The sections of every card, in this order.
 SECTIONS = (
     "Model details",
     "Intended use",
@@ -44,7 +44,7 @@ _FIGURES = {  # key of an evaluation -> column
     "missing_f1": "missing findings, F1",
     "attribute_f1": "attribute errors, F1",
 }
-# Part of a base model's name -> the terms that its weights, and all that is made from them, come with.
+# Part of a base model's name -> the terms of its weights and of everything made from them.
 _TERMS = {
     "medgemma": (
         "Health AI Developer Foundations terms",
@@ -59,11 +59,11 @@ def model_card(run: dict[str, Any], *, name: str, merged: bool) -> str:
 
     Args:
         run: The run's record, as in `training_run.json`; every key may be missing.
-        name: Hub id or folder name of what the card stands in.
-        merged: Whether that is a whole model, not an adapter.
+        name: Hub id or folder name of the model.
+        merged: Whether it is a whole model and not an adapter.
 
     Raises:
-        InputError: The record holds something else than it should.
+        InputError: The record has wrong content.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -71,7 +71,8 @@ def model_card(run: dict[str, Any], *, name: str, merged: bool) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"cell": _cell, "quoted": _quoted}
+    # quoted: for YAML and Python
+    environment.filters |= {"cell": _cell, "quoted": lambda value: json.dumps(str(value), ensure_ascii=False)}
     base = str(run.get("base") or "")
     on_hub = bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", base))
     try:
@@ -98,11 +99,11 @@ def model_card(run: dict[str, Any], *, name: str, merged: bool) -> str:
 
 
 def enter_test(folder: Path, test: dict[str, Any]) -> None:
-    """Enter figures of `training.evaluate` into the record and the card of a model; those of the same records make way.
+    """Enter figures of `training.evaluate` into the record and the card of a model, instead of earlier ones on these records.
 
     Args:
-        folder: Of an adapter or a whole model, with its record.
-        test: What `training.evaluate --json` writes.
+        folder: Folder of an adapter or a whole model, with its record.
+        test: The figures that `training.evaluate --json` writes.
 
     Raises:
         InputError: The record cannot be read.
@@ -113,7 +114,7 @@ def enter_test(folder: Path, test: dict[str, Any]) -> None:
     kept = [earlier for earlier in run.get("tests") or () if any(earlier.get(key) != test[key] for key in same)]
     run["tests"] = [*kept, test]
     card = model_card(run, name=folder.resolve().name, merged=not (folder / "adapter_config.json").is_file())
-    write_whole(folder / RECORD_FILE, [json.dumps(run, indent=1) + "\n"])
+    write_json(folder / RECORD_FILE, run)
     write_whole(folder / "README.md", [card])
 
 
@@ -136,7 +137,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    """A value in a line of text or a cell of a table."""
+    """A value as text for a line or a table."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, bool):
@@ -148,11 +149,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_cell, value))
     return " ".join(str(value).split()).replace("|", "\\|")
-
-
-def _quoted(value: Any) -> str:
-    """A text for YAML or Python."""
-    return json.dumps(str(value), ensure_ascii=False)
 
 
 def _duration(seconds: Any) -> str | None:

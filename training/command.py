@@ -1,4 +1,4 @@
-"""How commands beside `crimson` itself run: what the user can mend is one line and exit status 2."""
+"""Runs the commands other than `crimson`: an error that the user can fix is one line and exit status 2."""
 
 import sys
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from crimson_core.errors import CrimsonError
 
 def run(command: Callable[..., None], name: str = "training") -> None:
     """Run a function as a command line; errors begin with `name`."""
-    # Tracebacks of typer print local variables, and these hold report text.
+    # typer's tracebacks print local variables, which contain report text
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(command)
     try:

@@ -4,46 +4,41 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crimson_core.errors import InputError
+from crimson_core.run.config_file import read_yaml
 
-Config = TypeVar("Config", bound=BaseModel)
+
+class Strict(BaseModel):
+    """Data whose keys are all known."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+Config = TypeVar("Config", bound=Strict)
 
 
 def load_config(path: Path, model: type[Config], overrides: list[str] | None = None) -> Config:
-    """The configuration in a YAML file, checked.
+    """The configuration in a YAML file.
 
     Args:
         path: The file.
-        model: What it must hold.
-        overrides: `key=value` with a YAML value; a dot goes into a section (`candidates.train=100`).
+        model: The keys and values that it may have.
+        overrides: `key=value` with a YAML value; a dot leads into a section (`candidates.train=100`).
 
     Raises:
-        InputError: The file cannot be read, has an unknown key or a value that is not possible; names the key.
+        InputError: The file cannot be read, or a key or a value is impossible; names the key.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"config {path} cannot be read: {getattr(error, 'strerror', None) or 'no UTF-8 text'}."
-        ) from None
-    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        # odd scalars, such as a thirteenth month, and depth
-        raise InputError(
-            f"config {path} cannot be read: {type(error).__name__}. Quote what is no number or date."
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise InputError(f"config {path} is not YAML{f' (line {mark.line + 1})' if mark else ''}.") from None
+    data = read_yaml(path)
     if not isinstance(data, dict):
-        raise InputError(f"config {path} must hold keys with values, one per line.")
+        raise InputError(f"{path} must hold keys with values, one per line.")
     for override in overrides or ():
         _override(data, override)
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"config {path}: {_first(error, model)}") from None
+        raise InputError(f"{path}: {_first(error, model)}") from None
 
 
 def _override(data: dict[str, Any], override: str) -> None:
@@ -57,21 +52,19 @@ def _override(data: dict[str, Any], override: str) -> None:
             raise InputError(f"--set {key!r}: {section!r} has no keys of its own.")
     try:
         data[last] = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError):
+    except Exception:  # odd scalars raise many kinds
         raise InputError(f"--set {key!r}: its value is not YAML.") from None
 
 
 def _first(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first complaint, with the keys that there are where one is unknown."""
+    """The first complaint; if a key is unknown, with the keys that exist there."""
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        fields = _fields_at(model, first["loc"][:-1])
-        return f"the key {place!r} is unknown. Keys there: {', '.join(fields)}."
+        return f"the key {place!r} is unknown. Keys there: {', '.join(_fields_at(model, first['loc'][:-1]))}."
     if first["type"] == "missing":
         return f"the key {place!r} is missing."
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{place + ': ' if place else ''}{message}."
+    return f"{place + ': ' if place else ''}{first['msg'].removeprefix('Value error, ')}."
 
 
 def _fields_at(model: type[BaseModel], place: tuple[Any, ...]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A report corpus -> studies, each with its report, its patient context and the split that it belongs to."""
+"""Reads a report corpus as studies, each with its report, its patient context and its split."""
 
 import hashlib
 import json
@@ -10,11 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, PatientContext, check_report, is_missing, parse_context
 from crimson_core.run.tables import Rows, column_names, read_rows, told_columns
+from training.config import Strict
 from training.patients import with_patient
 from training.readable import readable
 from training.sections import findings_only_text, findings_text, indication_text, parts, whole_sentences
@@ -28,7 +29,7 @@ _SPLIT_NAMES: dict[str, Split] = {
     **dict.fromkeys(("validation", "valid", "validate", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-# Where ReXGradient's metadata keeps what, in any letter case; the first that is there counts.
+# The columns of ReXGradient's metadata, in any letter case; the first one that exists counts.
 _REXGRADIENT_COLUMNS = {
     "id": ("id", "AccessionNumber", "StudyInstanceUid", "StudyInstanceUID"),
     "patient": ("PatientID",),
@@ -37,7 +38,7 @@ _REXGRADIENT_COLUMNS = {
     "indication": ("Indication",),
     "split": ("split",),
 }
-_UNREAD_AGE = "age that is none"  # counted beside the reasons to leave a study out
+_UNREAD_AGE = "unreadable age"  # counted like the reasons to leave a study out
 _REXGRADIENT_SECTIONS = ("Findings", "Impression")
 
 
@@ -47,10 +48,10 @@ class Study:
 
     Attributes:
         id: Unique in the corpus.
-        report: Its text, as it is to be judged.
+        report: The text to be judged.
         split: Studies of one patient, and reports with the same text, are in the same split.
-        patient: Whose it is, where the corpus says so.
-        context: All that the corpus knows of the patient; what a record includes of it is drawn later.
+        patient: The patient's id, if the corpus has one.
+        context: Everything that the corpus knows about the patient; the fields of a record are drawn from it later.
     """
 
     id: str
@@ -62,13 +63,13 @@ class Study:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Studies in the corpus' order.
+    """Studies in the order of the corpus.
 
     Attributes:
-        studies: At least two.
-        left_out: How many studies were left out, by reason; only reasons that occurred.
-        name: What to call the corpus in a data card.
-        unread_ages: How many studies have an age that is none ("90Y+", "ANON"); it counts as unknown.
+        studies: At least two studies.
+        left_out: Number of studies that were left out, by reason.
+        name: The name of the corpus in a data card.
+        unread_ages: Number of studies whose age cannot be read ("90Y+", "ANON") and counts as unknown.
     """
 
     studies: list[Study] = field(repr=False)
@@ -77,10 +78,8 @@ class Corpus:
     unread_ages: int = 0
 
 
-class Columns(BaseModel):
+class Columns(Strict):
     """Column names of a file. A column that is named must be there."""
-
-    model_config = ConfigDict(extra="forbid")
 
     report: str | list[str] = Field(
         "report", description="Column of the report, or several: sections, each under its column's name in capitals."
@@ -93,10 +92,8 @@ class Columns(BaseModel):
     split: str | None = Field(None, description="Column of the split: train, validation or test.")
 
 
-class Shares(BaseModel):
+class Shares(Strict):
     """Shares of the held-out splits; train is the rest."""
-
-    model_config = ConfigDict(extra="forbid")
 
     validation: float = Field(0.05, ge=0, lt=1, description="Share of the validation split.")
     test: float = Field(0.05, ge=0, lt=1, description="Share of the test split.")
@@ -108,10 +105,8 @@ class Shares(BaseModel):
         return self
 
 
-class CorpusConfig(BaseModel):
+class CorpusConfig(Strict):
     """Which reports, and how they are split."""
-
-    model_config = ConfigDict(extra="forbid")
 
     source: Literal["radlabels", "rexgradient", "file", "folder"] = Field(
         description="radlabels: the samples of the installed package. rexgradient: ReXGradient-160K, from the Hub or from its "
@@ -168,7 +163,7 @@ class CorpusConfig(BaseModel):
 
 @dataclass(frozen=True)
 class _Raw:
-    """A study as a source tells it, before any check; `where` names its place for an error."""
+    """A study as its source has it, before any check; `where` names its place in errors."""
 
     id: str
     report: str = field(repr=False)
@@ -180,14 +175,15 @@ class _Raw:
 
 
 def read_corpus(config: CorpusConfig) -> Corpus:
-    """The studies of a corpus, in its order, with a split each.
+    """The studies of a corpus, in its order, each with a split.
 
-    A split is the corpus' own if it has any, else a hash of seed and patient (or study) decides it, so that studies which
-    are added later move none. No patient of a held-out split is left in train, and no report text unless duplicates are kept.
+    The corpus' own splits count. Without any, a hash of the seed and the patient (or study) decides, so that later studies
+    do not move earlier ones. The train split shares no patient with a held-out split, and no report text unless duplicates
+    are kept.
 
     Raises:
-        InputError: The corpus cannot be had or read, lacks a column, holds two studies with one id,
-            or fewer than two studies. Names file, row and column; never holds report text.
+        InputError: The corpus cannot be found or read, lacks a column, has an id twice or fewer than two studies. The
+            message names file, row and column.
     """
     raws, name = _SOURCES[config.source](config)
     left_out: Counter[str] = Counter()
@@ -202,7 +198,7 @@ def read_corpus(config: CorpusConfig) -> Corpus:
 
 
 def radlabels_samples() -> Path:
-    """The samples of the installed `radlabels`, found without importing it (which would ask for packages of no use here).
+    """The samples of the installed `radlabels`, found without importing it (which needs packages that are useless here).
 
     Raises:
         InputError: It is not installed.
@@ -214,7 +210,7 @@ def radlabels_samples() -> Path:
 
 
 def same_text(report: str) -> str:
-    """What reports with the same text share: letter case and blanks do not count."""
+    """A key that is equal for reports with the same text; letter case and blanks do not count."""
     return " ".join(report.casefold().split())
 
 
@@ -271,7 +267,7 @@ def _drawn_split(key: str, config: CorpusConfig) -> Split:
 
 
 def _kept_apart(studies: Iterable[Study], config: CorpusConfig, left_out: Counter[str]) -> Iterator[Study]:
-    """The studies without duplicates, unless these are kept, and none in train that shares its patient with a held-out split."""
+    """Leave out duplicates, unless they are kept, and studies of train whose patient is in a held-out split."""
     studies = list(studies)
     texts = {study.id: hashlib.sha256(same_text(study.report).encode()).digest() for study in studies}
     held_out = [study for study in studies if study.split != "train"]
@@ -391,7 +387,7 @@ def _from_hub() -> Iterator[tuple[Split, Rows]]:
 
 
 def _metadata_rows(path: Path) -> Rows:
-    """Rows of a metadata file; its JSON may also be one object of studies by id."""
+    """The rows of a metadata file; a JSON file may also hold one object with the studies by id."""
     if path.suffix.lower() == ".json" and path.is_file():
         try:
             data = json.loads(path.read_bytes())
@@ -411,7 +407,7 @@ def _paths(config: CorpusConfig) -> list[tuple[Split | None, Path]]:
 def _from_rows(
     rows: Rows, columns: Columns, source: str, split: Split | None, setting: str | None = None
 ) -> Iterator[_Raw]:
-    """Studies from the rows of one file; `setting` is where the caller can name a column, if anywhere."""
+    """Studies from the rows of one file; `setting` is the place in the config where columns can be named, if there is one."""
     have = column_names(rows)
     sections = [columns.report] if isinstance(columns.report, str) else columns.report
     named = {role: getattr(columns, role) for role in ("id", "patient", *CONTEXT_FIELDS, "split")}
@@ -449,7 +445,7 @@ def _report(row: Mapping[str, Any], columns: list[str], where: str, titled: bool
 
 
 def _context(fields: Mapping[str, Any], where: str) -> tuple[PatientContext | None, bool]:
-    """A patient context, and whether its age was left out since it is none."""
+    """A patient context, and whether its age was left out because it cannot be read."""
     unread = False
     try:
         parse_context({name: value for name, value in fields.items() if name == "age"}, where)

@@ -303,7 +303,7 @@ def _body(
     studies = Counter(study.split for study in corpus.studies)
     yield _table(["", *SPLITS, "all"], [_row("studies", studies, SPLITS)])
     left_out = ", ".join(f"{reason} {count:,}" for reason, count in corpus.left_out.items())
-    ages = f" Ages that are none, and count as unknown: {corpus.unread_ages:,}." if corpus.unread_ages else ""
+    ages = f" Ages that cannot be read and count as unknown: {corpus.unread_ages:,}." if corpus.unread_ages else ""
     yield f"\nStudies left out: {left_out or 'none'}.{ages} Records of a split are made of its own studies only.\n"
     if failures:
         rows = [[reason.replace("|", "\\|"), f"{count:,}"] for reason, count in Counter(failures).most_common()]

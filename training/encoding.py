@@ -1,4 +1,4 @@
-"""Records as token ids: the prompt as the judge sends it, then the answer; the loss is on the answer."""
+"""Records as token ids: the prompt that the judge sends, then the answer, which alone has a loss."""
 
 import json
 import os
@@ -28,17 +28,17 @@ class RecordEncoder:
     """Turns records into token ids.
 
     Args:
-        tokenizer: Of the fast kind, with a chat template.
-        name: Of the model, for errors.
-        prompt: How a pair is put to the model.
-        style: Of the answers.
+        tokenizer: A fast tokenizer with a chat template.
+        name: The model's name in errors.
+        prompt: Turns a pair into messages.
+        style: The style of the answers.
 
     Attributes:
         end: The token that ends an answer.
 
     Raises:
         JudgeError: The tokenizer cannot be used.
-        InputError: Its chat template ends an answer with no control token.
+        InputError: Its chat template does not end answers with a control token.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class RecordEncoder:
         self.end = _end_of_answer(tokenizer, name)
 
     def encode(self, record: Record) -> tuple[list[int], list[int], int]:
-        """Token ids of the prompt and of the answer with its end, and how many of the last tell matches and errors.
+        """Token ids of the prompt and of the answer with its end, and the number of last tokens with matches and errors.
 
         Raises:
-            ValueError: The label is no evaluation that can be learnt, or the reports form control tokens.
+            ValueError: The label is not an evaluation that can be learnt, or the reports form control tokens.
         """
         prompt = self._chat.encode(self._prompt.messages(record.pair))
-        # A report may hold "<end_of_turn>", and so may a finding that quotes it: as plain text.
+        # A report may contain "<end_of_turn>", and so may a finding that quotes it: it is plain text.
         answer = answer_of(record.raw_evaluation, self._style)
         tokens = [*self._chat.encode_text(answer), self.end]
         findings = self._chat.encode_text(answer[: answer.index(_AFTER_FINDINGS)].rstrip(" ,"))
@@ -66,11 +66,11 @@ class Examples(Dataset):
     """Encoded records, in a few tensors that processes can share as a file.
 
     Attributes:
-        places: Which of the records that were encoded these are: those that are not too long.
-        left_out: How many were too long.
-        longest_answer: Of those that are not, in tokens.
-        regimes: How many of each regime they are.
-        sources: How many labels are of each source.
+        places: Positions of these records among those that were to be encoded; long ones are left out.
+        left_out: Number of records that were too long.
+        longest_answer: Tokens of the longest answer.
+        regimes: Number of records per regime.
+        sources: Number of records per label source.
     """
 
     def __init__(self, tensors: dict[str, torch.Tensor], told: dict[str, Any]) -> None:
@@ -96,7 +96,7 @@ class Examples(Dataset):
 
     @property
     def answer_tokens(self) -> int:
-        """Of all records together."""
+        """Number of tokens in all answers."""
         return int(self._tensors["answers"].sum())
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Examples(Dataset):
         return {"input_ids": tokens.tolist(), "answer_tokens": answer, "error_tokens": errors}
 
     def save(self, path: Path) -> None:
-        """Write them to a file, which is there whole or not at all.
+        """Write the file completely or not at all.
 
         Raises:
             InputError: It cannot be written.
@@ -121,14 +121,14 @@ class Examples(Dataset):
 
     @classmethod
     def load(cls, path: Path) -> "Examples":
-        """Those of a file; processes that load one file share its memory."""
+        """The records of a file; processes that load the same file share its memory."""
         with safe_open(path, "pt") as file:
             told = json.loads(file.metadata()["told"])
         return cls(load_file(path), told)
 
 
 def encode(records: Iterable[Record], encoder: RecordEncoder, max_length: int) -> Examples:
-    """Encode records, without those that have more than `max_length` tokens of prompt and answer.
+    """Encode the records that have at most `max_length` tokens of prompt and answer.
 
     Raises:
         InputError: A record cannot be learnt.
@@ -164,14 +164,14 @@ def collate(examples: Sequence[dict[str, Any]], pad: int, errors_weight: float =
     """A batch, padded on the left, so that all answers end in the last column.
 
     Args:
-        examples: Of `Examples`: `input_ids` with the answer at their end; `answer_tokens`, how many of them are the answer;
-            and `error_tokens`, how many of its last ones tell matches and errors.
-        pad: Token for the empty places.
-        errors_weight: What a token that tells matches and errors weighs; all others weigh 1.
+        examples: Items of `Examples`: `input_ids`, which end with the answer; `answer_tokens`, the length of the answer; and
+            `error_tokens`, the length of its end with matches and errors.
+        pad: The token for padding.
+        errors_weight: The weight of a token of matches and errors; all others weigh 1.
 
     Returns:
-        input_ids, attention_mask, position_ids, labels and weights of shape (batch, tokens), and `logits_to_keep`, how many
-        of the last columns need logits: the output layer is the dearest part of a small model.
+        input_ids, attention_mask, position_ids, labels and weights of shape (batch, tokens), and `logits_to_keep`, the number
+        of last columns that need logits: the output layer is the most expensive part of a small model.
     """
     width = max(len(example["input_ids"]) for example in examples)
     ids = torch.full((len(examples), width), pad)
@@ -201,14 +201,14 @@ def answer_loss(
     weights: torch.Tensor | None = None,
     places: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Sum of the cross entropy, each token by its weight, per answer token of all batches of a step.
+    """Weighted sum of the tokens' cross entropy, divided by the number of answer tokens in all batches of the step.
 
     Args:
-        outputs: Of the model, with logits of the last columns.
-        labels: (batch, tokens), as `collate` gives them.
-        num_items_in_batch: Answer tokens of the whole step; None takes those of this batch.
-        weights: Of the tokens, of the shape of `labels`; None weighs all alike.
-        places: The column of each token where the logits are those of a `SampledHead` in training mode.
+        outputs: Outputs of the model, with logits of the last columns.
+        labels: As `collate` gives them; shape (batch, tokens).
+        num_items_in_batch: Answer tokens of the whole step; None counts those of this batch.
+        weights: Weights of the tokens, in the shape of `labels`; None weighs all alike.
+        places: The column of each token in the logits of a `SampledHead` in training mode.
     """
     logits = outputs.logits[:, :-1]
     labels = labels[:, -logits.shape[1] :].to(logits.device)

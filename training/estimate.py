@@ -1,4 +1,4 @@
-"""What a training run will take: steps, tokens, memory of each device, and hours."""
+"""Estimates steps, tokens, memory per device and hours of a training run."""
 
 import time
 from dataclasses import dataclass
@@ -11,27 +11,21 @@ from crimson_core.judges.engines.local.checkpoint import Checkpoint, loading
 from training.encoding import Examples
 from training.settings import FinetuneConfig
 
-_LORA_BYTES = 16  # of a trained weight: itself, its gradient and two moments, in float32
-_SHARE_OF_PRODUCTS = 0.5  # of the speed of a large product of matrices, what a step reaches
+_LORA_BYTES = 16  # per trained weight: itself, its gradient and two moments, in float32
+_SHARE_OF_PRODUCTS = 0.5  # the speed of a step, as a share of the speed of a large matrix product
 _SIZE_OF_PRODUCT = {"cpu": 1024, "cuda": 8192}
-_SPARE = 1.1  # what allocators and libraries take besides
+_SPARE = 1.1  # for allocators and libraries
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Attributes:
-    records: Of all epochs together.
-    steps: Of the optimizer.
-    tokens: Of prompts and answers that are read.
-    memory: Bytes of each device at most.
-    seconds: On the devices that are there.
-    """
+    """The estimate of a run, over all epochs together."""
 
     records: int
-    steps: int
-    tokens: int
-    memory: int
-    seconds: float
+    steps: int  # of the optimizer
+    tokens: int  # of prompts and answers
+    memory: int  # bytes per device, at most
+    seconds: float  # on the present devices
 
     def __str__(self) -> str:
         hours = self.seconds / 3600
@@ -45,15 +39,9 @@ class Estimate:
 def estimate(
     config: FinetuneConfig, checkpoint: Checkpoint, train: Examples, steps: int, processes: int, device: torch.device
 ) -> Estimate:
-    """Work out what a run takes, from the shape of its base model; nothing is loaded.
+    """Estimate a run of so many optimizer steps from the shape of its base model, which is not loaded.
 
-    Args:
-        config: Of the run.
-        checkpoint: Of the base model.
-        train: What is trained on.
-        steps: Of the optimizer.
-        processes: That share the work, each with a device of its own.
-        device: Of this process.
+    Each process has a device of its own; `device` is this process's.
     """
     with loading(checkpoint):
         shape = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True).get_text_config()
@@ -61,7 +49,7 @@ def estimate(
     lengths = train.lengths
     mean, longest = sum(lengths) / len(lengths), max(lengths)
     records = steps * config.batch_size * accumulation(config, processes) * processes
-    # Forwards, backwards to the adapter's weights, and forwards again where activations are not kept.
+    # forward, backward to the adapter's weights, and forward again if activations are not kept
     passes = 3 if config.gradient_checkpointing else 2
     answers = train.answer_tokens / len(train)
     flops = records * (2 * passes * body * mean + 4 * output * answers)
@@ -72,11 +60,7 @@ def estimate(
 
 
 def check_fits(found: Estimate, config: FinetuneConfig, device: torch.device) -> None:
-    """Refuse a run that the device cannot hold.
-
-    Raises:
-        InputError: It cannot.
-    """
+    """Raise `InputError` if the device has too little memory for the run."""
     if device.type == "cuda":
         there = torch.cuda.get_device_properties(device).total_memory
         if found.memory > there:
@@ -88,10 +72,10 @@ def check_fits(found: Estimate, config: FinetuneConfig, device: torch.device) ->
 
 
 def accumulation(config: FinetuneConfig, processes: int) -> int:
-    """Steps of accumulation.
+    """Steps of gradient accumulation.
 
     Raises:
-        InputError: The effective batch of the configuration cannot be had with so many processes.
+        InputError: So many processes cannot make the configured effective batch.
     """
     if config.effective_batch is None:
         return config.accumulation or 1
@@ -106,7 +90,7 @@ def accumulation(config: FinetuneConfig, processes: int) -> int:
 
 
 def _parameters(shape: PretrainedConfig) -> tuple[int, int]:
-    """Of the layers, and of the output layer."""
+    """Numbers of parameters of the layers and of the output layer."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(shape)
     output = model.get_output_embeddings().weight.numel()
@@ -125,17 +109,17 @@ def _memory(config: FinetuneConfig, shape: PretrainedConfig, body: int, output: 
     heads = shape.num_attention_heads * (
         getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
     )
-    # What a layer keeps for its gradient: inputs of its products, and the gated ones thrice.
+    # A layer keeps the inputs of its products for the gradient, those of the gated ones thrice.
     layer = tokens * size * (6 * shape.hidden_size + 4 * heads + 4 * shape.intermediate_size)
     kept = shape.num_hidden_layers * (tokens * size * shape.hidden_size if config.gradient_checkpointing else layer)
     words = shape.vocab_size if config.output_sample is None else min(shape.vocab_size, 2 * config.output_sample)
-    # Logits in the model's type and in float32, and the gradient of the latter.
+    # logits in the model's type and in float32, and the gradient of the latter
     logits = config.batch_size * (answer + 1) * words * (size + 8)
     return round(_SPARE * (weights + adapter + kept + layer + logits))
 
 
 def _speed(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a large product, measured."""
+    """Measured operations per second in a large matrix product."""
     size = _SIZE_OF_PRODUCT.get(device.type, 4096)
     one = torch.randn(size, size, device=device).to(dtype)
 

@@ -1,6 +1,5 @@
-"""How a judge agrees with the labels of records that it has not been trained on: `python -m training.evaluate FILE --judge SPEC`."""
+"""Compares a judge with the labels of records that it was not trained on: `python -m training.evaluate FILE --judge SPEC`."""
 
-import json
 import math
 import sys
 import time
@@ -11,13 +10,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from crimson_core.compare.exports import json_ready
 from crimson_core.errors import InputError
 from crimson_core.judges import parse_spec
 from crimson_core.run.scorer import CrimsonScorer
 from training.agreement import agreement
 from training.card import RECORD_FILE, enter_test, read_run
 from training.command import run
-from training.journal import write_whole
+from training.journal import write_json
 from training.records import REGIMES, read_records
 
 
@@ -63,30 +63,30 @@ def main(
     console.print(f"{len(truth) / seconds:.2f} pairs/s")
     console.print(scorer.signature, soft_wrap=True)
     told = {
-        "records": f"{records.parent.name}/{records.name}".lstrip("/"),  # not where they are on somebody's disk
+        "records": f"{records.parent.name}/{records.name}".lstrip("/"),  # no folders of this machine
         "regimes": sorted(set(regime)) if regime else None,
         "limit": limit,
         "signature": scorer.signature,
         "pairs_per_second": len(truth) / seconds,
-        "agreement": {k: {n: None if math.isnan(v) else v for n, v in found.items()} for k, found in figures.items()},
+        "agreement": json_ready(figures),
     }
     if json_file:
-        write_whole(json_file, [json.dumps(told, indent=1) + "\n"])
+        write_json(json_file, told)
     if folder:
         enter_test(folder, told)
 
 
 def _folder_of(judge: str) -> Path:
-    """The folder of a judge that training has made.
+    """The folder of a judge that was trained here.
 
     Raises:
-        InputError: The judge has none, or its record cannot be read.
+        InputError: The judge has no such folder, or its record cannot be read.
     """
     spec = parse_spec(judge)
     folder = Path(spec.model or "").expanduser()
     if spec.prefix != "hf" or not (folder / RECORD_FILE).is_file():
         raise InputError(f"--card needs a judge whose folder holds {RECORD_FILE}: --judge hf:<folder of the adapter>.")
-    read_run(folder)  # what is wrong with it is told before hours of judging
+    read_run(folder)  # so that a broken record is an error before hours of judging
     return folder
 
 

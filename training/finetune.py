@@ -1,7 +1,7 @@
 """LoRA fine-tuning of a judge: `accelerate launch -m training.finetune CONFIG`.
 
-The same command goes on from the last checkpoint. The adapter, with all that the hf judge needs beside its base, is in
-`<output>/adapter`; `<output>/metrics.jsonl` holds every logged figure.
+The same command continues from the last checkpoint. `<output>/adapter` is what the hf judge loads beside the base model;
+`<output>/metrics.jsonl` has every logged figure.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import peft
 import torch
@@ -35,7 +35,7 @@ from training.command import run
 from training.config import load_config
 from training.encoding import Examples, RecordEncoder, answer_loss, collate, encode
 from training.estimate import accumulation, check_fits, estimate
-from training.journal import locked, write_whole
+from training.journal import check_same_run, locked, write_json
 from training.records import read_records
 from training.settings import FinetuneConfig
 from training.trainer import METRICS_FILE, STATE_FILE, JudgeTrainer, MetricsLog, was_evaluated
@@ -44,7 +44,7 @@ from training.vocabulary import SampledHead
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _LEAST_LIMIT = 1024  # tokens of an output
-_CONFIG_FILE = "config.json"  # what a run was begun with
+_CONFIG_FILE = "config.json"  # the settings that a run was begun with
 _KEPT = 2  # checkpoints: the best and the last
 
 
@@ -60,15 +60,15 @@ def main(
 
 
 def finetune(config: FinetuneConfig, *, dry_run: bool = False) -> None:
-    """Train an adapter, or go on with one, and write it with its card.
+    """Train an adapter, or continue, and write it with its model card.
 
     Args:
-        config: Of the run.
-        dry_run: Whether to stop once it is told what the run will take; nothing is left but the encoded records.
+        config: The configuration.
+        dry_run: Stop after the estimate of time and memory; only the encoded records are written.
 
     Raises:
-        InputError: The configuration, the data or the output folder cannot be used, or the device cannot hold the run.
-        JudgeError: The base model cannot be had.
+        InputError: The configuration, the data or the output folder cannot be used, or the device has too little memory.
+        JudgeError: The base model cannot be loaded.
     """
     state = PartialState(cpu=not torch.accelerator.is_available())
     # Each process has a lock: workers may live on when their launcher is killed.
@@ -77,7 +77,9 @@ def finetune(config: FinetuneConfig, *, dry_run: bool = False) -> None:
 
 
 def _finetune(config: FinetuneConfig, state: PartialState, dry_run: bool) -> None:
-    _check_same_run(config)
+    # compiled or not, it learns the same
+    settings = config.model_dump(mode="json", exclude={"output", "compile"})
+    check_same_run(config.output / _CONFIG_FILE, settings, config.output)
     accumulated = accumulation(config, state.num_processes)
     checkpoint = find_checkpoint(config.base)
     tokenizer = load_tokenizer(checkpoint, None)
@@ -108,7 +110,7 @@ def _finetune(config: FinetuneConfig, state: PartialState, dry_run: bool) -> Non
     model.generation_config = transformers.GenerationConfig(
         eos_token_id=sorted({*ends, encoder.end}),
         pad_token_id=tokenizer.pad_token_id,
-        # An output that is much longer than all that were learnt goes round in circles, and is a failure.
+        # An output that is much longer than any that was learnt repeats itself, and is a failure.
         max_new_tokens=max(_LEAST_LIMIT, 2 * train.longest_answer),
     )
     model.config.use_cache = False
@@ -122,7 +124,7 @@ def _finetune(config: FinetuneConfig, state: PartialState, dry_run: bool) -> Non
 
     folder = Path(config.output)
     if state.is_main_process:
-        write_whole(folder / _CONFIG_FILE, [json.dumps(_told(config), indent=1) + "\n"])
+        write_json(folder / _CONFIG_FILE, settings)
     state.wait_for_everyone()
     last = last_checkpoint(folder / "checkpoints")
     arguments = _arguments(config, steps, accumulated)
@@ -148,11 +150,11 @@ def _finetune(config: FinetuneConfig, state: PartialState, dry_run: bool) -> Non
     if last:
         state.print(f"Going on from {last.name}.")
     try:
-        # Autocast decides in which type a product is made; peft would make a float32 copy of its input before.
+        # Autocast chooses the type of a product; peft would first copy its input to float32.
         with disable_input_dtype_casting(model):
             trainer.train(resume_from_checkpoint=last and str(last))
     except (OSError, SafetensorError, RuntimeError) as error:
-        # Optimizer states are written by torch, whose complaint is a RuntimeError like any other.
+        # Optimizer states are written by torch, whose error is a RuntimeError like any other.
         if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
             raise
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
@@ -165,7 +167,7 @@ def _finetune(config: FinetuneConfig, state: PartialState, dry_run: bool) -> Non
 
 
 def _encoded(config: FinetuneConfig, split: str, encoder: RecordEncoder, state: PartialState) -> Examples:
-    """The records of a split; one process encodes them for all, and for later starts."""
+    """The encoded records of a split; one process encodes them for all processes and for later starts."""
     source = config.data / f"{split}.jsonl"
     known = hashlib.sha256(
         json.dumps([config.base, config.prompt.model_dump(), config.answers, config.max_length]).encode()
@@ -180,7 +182,7 @@ def _encoded(config: FinetuneConfig, split: str, encoder: RecordEncoder, state: 
 
 
 def _adapted(model: transformers.PreTrainedModel, config: FinetuneConfig) -> peft.PeftModel:
-    """The model with a new adapter, or with one to train further."""
+    """The model with a new adapter, or with an existing one to train further."""
     if config.adapter:
         folder = find_checkpoint(config.adapter).folder
         if not (folder / "adapter_config.json").is_file():
@@ -198,7 +200,7 @@ def _adapted(model: transformers.PreTrainedModel, config: FinetuneConfig) -> pef
 
 
 def _compile(model: peft.PeftModel) -> None:
-    """Let torch compile the layers, each by itself: like layers share what was compiled, for all lengths."""
+    """Let torch compile the layers one by one, for all lengths, so that equal layers share the compiled code."""
     if not torch.accelerator.is_available():
         try:
             get_cpp_compiler()
@@ -211,9 +213,9 @@ def _compile(model: peft.PeftModel) -> None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint in a folder that is whole; None if there is none.
+    """The latest complete checkpoint in a folder; None if there is none.
 
-    The trainer writes its state last, so that a kill while it writes a checkpoint leaves one without.
+    The trainer writes its state last, so a checkpoint without a state was cut off by a kill.
     """
 
     def step(path: Path) -> int:
@@ -229,7 +231,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def _arguments(config: FinetuneConfig, steps: int, accumulated: int) -> TrainingArguments:
-    # What newer versions of transformers call activation checkpointing was gradient checkpointing before.
+    # Newer versions of transformers have renamed gradient checkpointing to activation checkpointing.
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     again = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
     return TrainingArguments(
@@ -264,27 +266,6 @@ def _arguments(config: FinetuneConfig, steps: int, accumulated: int) -> Training
         ddp_find_unused_parameters=False,
         use_cpu=not torch.accelerator.is_available(),
     )
-
-
-def _check_same_run(config: FinetuneConfig) -> None:
-    """Refuse to go on with a run that was begun with other settings."""
-    path = config.output / _CONFIG_FILE
-    if not path.is_file():
-        return
-    try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'no JSON'}.") from None
-    now = _told(config)
-    for key in now:
-        if begun.get(key) != now[key]:
-            raise InputError(
-                f"The run in {config.output} was begun with another {key}. Give another output, or put it back."
-            )
-
-
-def _told(config: FinetuneConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude={"output", "compile"})  # compiled or not, it learns the same
 
 
 if __name__ == "__main__":

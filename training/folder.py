@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all."""
+"""Folders that appear completely or not at all."""
 
 import os
 import tempfile
@@ -13,16 +13,16 @@ from crimson_core.errors import InputError
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """An empty folder beside `target`, which takes its name when the block ends; if the block fails, it is gone.
+    """An empty folder that becomes `target` when the block ends, and is deleted if the block raises.
 
     Raises:
-        InputError: `target` holds something already, or cannot be written, as on a full disk.
+        InputError: `target` contains something already, or cannot be written (a full disk, say).
     """
     if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
         raise InputError(f"output {target} exists already. Give another folder, or remove that one.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # In the same file system, for the renaming.
+        # in the same file system, for the renaming
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
             built = Path(scratch, target.name)  # has the usual permissions, unlike `scratch`
             built.mkdir()
@@ -30,7 +30,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
             os.rename(built, target)
     except OSError as error:
         raise InputError(f"output {target} cannot be written: {error.strerror or error}. {_ADVICE}") from None
-    except SafetensorError as error:  # what a full disk is to the writer of weights
+    except SafetensorError as error:  # a full disk, for example
         raise InputError(f"output {target} cannot be written: {error}. {_ADVICE}") from None
 
 

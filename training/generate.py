@@ -1,8 +1,8 @@
 """Corpus -> candidates -> labels -> training records: `python -m training.generate CONFIG`.
 
-Everything that costs time or money is written to the output's folder `work` as it comes, so that a run can be killed at
-any point and the same command goes on; what is drawn depends on the seed only. The records are written at the end:
-`train.jsonl`, `validation.jsonl` and `test.jsonl`, with a data card.
+Everything that costs time or money is written at once to the folder `work` of the output, so a run can be killed at any
+point, and the same command continues it. Random choices depend on the seed only. The records are written at the end, as
+`train.jsonl`, `validation.jsonl` and `test.jsonl` with a data card.
 """
 
 import hashlib
@@ -31,19 +31,19 @@ from training.command import run
 from training.config import load_config
 from training.corpus import SPLITS, Corpus, Study, read_corpus, same_text
 from training.datacard import write_data_card
-from training.journal import Journal, locked, write_whole
+from training.journal import Journal, check_same_run, locked, write_json, write_whole
 from training.labels import Label, Labels
 from training.plan import Slot, plan
 from training.readable import with_whole_texts
 from training.records import DATASET_FILE, Record, context_of, line_of, without_marks
 from training.settings import Engine, GenerateConfig
 from training.similar import nearest
-from training.writers import Draft, Task, Writer, load_writer
+from training.writers import Task, Writer, load_writer
 from training.writers.forging import forged
 
 _SIMILAR = 1  # the regime
-_TRIES = 100  # to find another study's report that says something else
-# What may change between two starts of one run: it decides how far and how fast a run goes, not what a record holds.
+_TRIES = 100  # to find another study whose report has another text
+# Settings that may change between two starts of a run, because they do not change a record.
 _FREE = {"candidates", "budget", "prices", "output"}
 _READ_AT_ONCE = 500  # labels
 
@@ -79,21 +79,21 @@ def generate(
     wait: bool = True,
     every: float = 30.0,
 ) -> None:
-    """Make the data set of a configuration, or what is still lacking of it.
+    """Make the data set of a configuration, or the rest of it.
 
     Args:
-        config: What to make.
-        retry_failed: Whether to try again what has failed.
-        progress: Whether to show progress bars.
-        yes: Whether to buy what costs more than 10 US dollars, or nobody knows how much.
-        batch: Whether an API is asked in batches.
-        wait: Whether to wait for batches.
-        every: Seconds between two looks at batches.
+        config: The configuration.
+        retry_failed: Try again what has failed.
+        progress: Show progress bars.
+        yes: Buy even if the price is above 10 US dollars or unknown.
+        batch: Ask an API in batches.
+        wait: Wait for batches.
+        every: Seconds between two polls of the batches.
 
     Raises:
         InputError: The configuration, the corpus or the output folder cannot be used.
-        JudgeError: The writer or the judge cannot be had, or cannot go on.
-        CrimsonError: The disk is full, the budget is spent, or the price is too high without a yes.
+        JudgeError: The writer or the judge cannot be loaded, or cannot continue.
+        CrimsonError: The disk is full, the budget is spent, or the price needs `yes`.
     """
     work = config.output / "work"
     if batch and not (is_bought(config.writer) or is_bought(config.judge)):
@@ -112,9 +112,10 @@ def generate(
         _check_version(work)
         corpus = read_corpus(config.corpus)
         if corpus.unread_ages:
-            print(f"{corpus.unread_ages:,} ages of the corpus are none, and count as unknown.", file=sys.stderr)
+            print(f"{corpus.unread_ages:,} ages of the corpus cannot be read and count as unknown.", file=sys.stderr)
         _check_same_run(work / "run.json", config, corpus)
-        slots = _planned(config, corpus, writer)
+        drawn = {"seed": config.seed, "second_error": config.second_error, "context": config.context}
+        slots = plan(corpus.studies, config.candidates.model_dump(), writer, **drawn)
         labels = Labels(config.judge.spec, for_judge, work / "labels.sqlite", retry_failed)
         with Journal(work / "candidates.jsonl") as candidates:
             purse = Purse(config, candidates, labels, batch)
@@ -130,7 +131,7 @@ def generate(
 
 @dataclass
 class _Bench:
-    """What the slots of a run are made with."""
+    """Everything that is needed to make the slots of a run."""
 
     config: GenerateConfig
     corpus: Corpus
@@ -139,20 +140,11 @@ class _Bench:
     labels: Labels
 
 
-def _planned(config: GenerateConfig, corpus: Corpus, writer: Writer) -> list[Slot]:
-    return plan(
-        corpus.studies,
-        config.candidates.model_dump(),
-        writer,
-        seed=config.seed,
-        second_error=config.second_error,
-        context=config.context,
-    )
-
-
 def _make(bench: _Bench, waiting: Sequence[Slot], purse: Purse, retry_failed: bool, progress: bool) -> bool:
-    """Write and label what is lacking, some slots at a time, so that what is bought is whole records; False if the
-    budget ended first.
+    """Write and label the waiting slots, some at a time, so that money is spent on whole records.
+
+    Returns:
+        Whether all were made; False if the budget ended first.
     """
     others = [slot for slot in waiting if slot.study is None or slot.regime in FREE_REGIMES]
     for entry in _other_reports(bench.config, bench.corpus, _waiting(others, bench.candidates, retry_failed), progress):
@@ -185,7 +177,7 @@ def _unfinished(
 
 
 def _pairs(config: GenerateConfig, slots: Sequence[Slot], candidates: Journal) -> list[ReportPair]:
-    """The pairs of those slots whose candidate is there and needs a label of the judge; their ids are the slots'."""
+    """The pairs of slots that have a candidate and need the judge's label; a pair has its slot's id."""
     pairs = []
     for slot in slots:
         if slot.id in candidates and slot.id not in candidates.failures:
@@ -196,7 +188,7 @@ def _pairs(config: GenerateConfig, slots: Sequence[Slot], candidates: Journal) -
 
 
 def _write_candidates(bench: _Bench, slots: Sequence[Slot]) -> None:
-    """Add the candidates that a writer writes to the journal."""
+    """Let the writer write candidates, and add them to the journal."""
     slots = [slot for slot in slots if slot.study and slot.regime not in FREE_REGIMES]
     tasks = [
         Task(slot.study.report, slot.kinds, f"{bench.config.seed} {slot.id}", _context(slot), slot.aim)
@@ -205,7 +197,15 @@ def _write_candidates(bench: _Bench, slots: Sequence[Slot]) -> None:
     if tasks:
         with closing(bench.writer.write(tasks)) as drafts:
             for index, draft in drafts:
-                entry = _draft_entry(slots[index], draft, _signature(bench.writer))
+                entry = {
+                    "id": slots[index].id,
+                    "candidate": draft.candidate,
+                    "changes": [change.model_dump() for change in draft.changes],
+                    "evaluation": draft.evaluation.model_dump() if draft.evaluation else None,
+                    "failure": draft.failure,
+                    "usage": draft.usage,
+                    "writer": _signature(bench.writer),
+                }
                 bench.candidates.add(entry, paid=bool(draft.usage))
 
 
@@ -213,22 +213,10 @@ def _waiting(slots: Sequence[Slot], journal: Journal, retry_failed: bool) -> lis
     return [s for s in slots if s.id not in journal or (retry_failed and s.id in journal.failures)]
 
 
-def _draft_entry(slot: Slot, draft: Draft, writer: str) -> dict[str, Any]:
-    return {
-        "id": slot.id,
-        "candidate": draft.candidate,
-        "changes": [change.model_dump() for change in draft.changes],
-        "evaluation": draft.evaluation.model_dump() if draft.evaluation else None,
-        "failure": draft.failure,
-        "usage": draft.usage,
-        "writer": writer,
-    }
-
-
 def _other_reports(
     config: GenerateConfig, corpus: Corpus, slots: Sequence[Slot], progress: bool
 ) -> Iterator[dict[str, Any]]:
-    """The candidates that are reports of other studies."""
+    """Journal entries of the candidates that are reports of other studies."""
     by_split = {split: [s for s in corpus.studies if s.split == split] for split in SPLITS}
     places = {study.id: place for studies in by_split.values() for place, study in enumerate(studies)}
     similar: dict[str, list[list[int]]] = {}
@@ -277,7 +265,7 @@ def _finish(
     labels: Labels,
     purse: Purse,
 ) -> dict[str, str]:
-    """Write the records, the failures and the data card; returns the failures by id."""
+    """Write the records, the failures and the data card; return the failures by id."""
     failures: dict[str, str] = {}
 
     def records(split: str | None = None) -> Iterator[Record]:
@@ -298,7 +286,7 @@ def _finish(
             write_whole(path, map(line_of, records(split)))
         else:
             path.unlink(missing_ok=True)
-    # What a model card tells of its data.
+    # For model cards.
     told = {
         "corpus": corpus.name,
         "writer": _signature(writer),
@@ -308,7 +296,7 @@ def _finish(
         "forged": config.forged,
         "seed": config.seed,
     }
-    write_whole(config.output / DATASET_FILE, [json.dumps(told, indent=1) + "\n"])
+    write_json(config.output / DATASET_FILE, told)
     lines = (json.dumps({"id": i, "failure": why}) + "\n" for i, why in sorted(failures.items()))
     write_whole(config.output / "failures.jsonl", lines)
     write_data_card(
@@ -323,7 +311,7 @@ def _finish(
 
 
 def _record(config: GenerateConfig, slot: Slot, candidates: Journal, label: Label | None) -> Record | None:
-    """The record of a slot that has a candidate; None if its label is neither by construction nor there."""
+    """The record of a slot that has a candidate; None if it has no label."""
     entry = candidates.get(slot.id)
     evaluation, source = entry.get("evaluation"), f"construction|{entry.get('writer')}"
     if not (config.construction and evaluation):
@@ -366,7 +354,7 @@ def _signature(writer: Writer) -> str:
 
 
 def _check_version(work: Path) -> None:
-    """Refuse to go on with a run of a version that kept its labels elsewhere."""
+    """Refuse to continue the run of a version that kept its labels in another file."""
     if (work / "labels.jsonl").exists():
         raise InputError(
             f"{work} was begun by an earlier version, which kept its labels in labels.jsonl. Go on with that version, or give "
@@ -375,7 +363,7 @@ def _check_version(work: Path) -> None:
 
 
 def _check_same_run(path: Path, config: GenerateConfig, corpus: Corpus) -> None:
-    """Refuse to go on with a run that was begun with something else; its parts would not fit together."""
+    """Refuse to continue a run that was begun with other settings or another corpus."""
     digest = hashlib.sha256()
     for study in corpus.studies:
         digest.update(f"{study.id}\0{study.split}\0{study.report}\0".encode())
@@ -384,20 +372,9 @@ def _check_same_run(path: Path, config: GenerateConfig, corpus: Corpus) -> None:
         now[engine] = config_spec = {"spec": now[engine]["spec"], "options": dict(now[engine]["options"])}
         for speed in ("concurrency", "timeout", "max_retries", "batch_size", "api_key"):
             config_spec["options"].pop(speed, None)
-    now["studies"] = digest.hexdigest()
-    if not path.is_file():
-        write_whole(path, [json.dumps(now, indent=1) + "\n"])
-        return
-    try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"{path} cannot be read. Give another output folder.") from None
-    for key in now:
-        if begun.get(key) != now[key]:
-            what = "The studies of the corpus are" if key == "studies" else f"The configuration's {key} is"
-            raise InputError(
-                f"{what} not what the run in {path.parent.parent} was begun with. Give another output folder, or put it back."
-            )
+    now["studies of the corpus"] = digest.hexdigest()
+    check_same_run(path, now, config.output)
+    write_json(path, now)
 
 
 def _report(

@@ -1,10 +1,11 @@
-"""Append-only files of JSON lines that survive a kill: what has been paid for is on the disk before anything else happens."""
+"""Files of a run that may be killed at any point: journals, whole files, locks, and the settings that it was begun with."""
 
+import errno
 import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,19 @@ from crimson_core.run.files import written_whole
 
 
 class Journal:
-    """Entries with an `id` each, added one by one and read back when a run goes on; only their places are kept in memory.
+    """JSON lines with an `id` each, added one by one and read back when a run continues; memory holds only their places.
 
-    A later entry replaces an earlier one with the same id, but what both have used counts.
+    A later entry replaces an earlier one with the same id, but the tokens of both count.
 
     Args:
-        path: The file; it is made where it does not exist. A last line without an end, which a kill in the middle of a
-            write leaves behind, is taken away.
+        path: The file, which may not exist yet. If a kill has cut the last line, that line is deleted.
 
     Attributes:
         usage: Token counts of all entries together.
-        failures: Id -> reason, of the entries that hold one.
+        failures: Reasons by the ids of failed entries.
 
     Raises:
-        InputError: The file cannot be read or written, or holds something else.
+        InputError: The file cannot be read or written, or contains something else.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,19 +52,15 @@ class Journal:
         return entry_id in self._places
 
     def get(self, entry_id: str) -> dict[str, Any]:
-        """The entry with an id.
-
-        Raises:
-            KeyError: There is none.
-        """
+        """The entry with an id, which must exist."""
         self._file.seek(self._places[entry_id])
         return json.loads(self._file.readline())
 
     def add(self, entry: dict[str, Any], *, paid: bool = False) -> None:
-        """Write an entry; one that was paid for is forced to the disk.
+        """Write an entry; if it was paid for, wait until it is on the disk.
 
         Raises:
-            CrimsonError: It cannot be written; what stands in the file stays.
+            CrimsonError: It cannot be written; earlier entries are kept.
         """
         line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
         try:
@@ -75,7 +71,7 @@ class Journal:
             if paid:
                 os.fsync(self._file.fileno())
         except OSError as error:
-            with_room = "Free some space" if error.errno == 28 else "Mend that"
+            with_room = "Free some space" if error.errno == errno.ENOSPC else "Mend that"
             with suppress(OSError):  # else the next start does it
                 os.ftruncate(self._file.fileno(), end)
             raise CrimsonError(
@@ -118,7 +114,7 @@ class Journal:
 
 
 def write_whole(path: Path, lines: Iterable[str]) -> None:
-    """Write a file so that it is there whole or not at all.
+    """Write a file completely or not at all.
 
     Raises:
         CrimsonError: It cannot be written.
@@ -130,12 +126,34 @@ def write_whole(path: Path, lines: Iterable[str]) -> None:
         raise CrimsonError(f"{path} cannot be written: {error.strerror}.") from None
 
 
-@contextmanager
-def locked(folder: Path, name: str = "lock") -> Iterator[None]:
-    """Keep a folder for this process; processes that work in it together have a lock of their own name each.
+def write_json(path: Path, data: Any) -> None:
+    """Like `write_whole`, for data as JSON."""
+    write_whole(path, [json.dumps(data, indent=1) + "\n"])
+
+
+def check_same_run(path: Path, settings: Mapping[str, Any], output: Path) -> None:
+    """Refuse to continue a run that was begun with other settings, which are in the file `path` if it was begun.
 
     Raises:
-        InputError: Another process works in it, or it cannot be made.
+        InputError: A setting differs, or the file cannot be read.
+    """
+    if not path.is_file():
+        return
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'no JSON'}.") from None
+    for key in settings:
+        if begun.get(key) != settings[key]:
+            raise InputError(f"The run in {output} was begun with another {key}. Give another output, or put it back.")
+
+
+@contextmanager
+def locked(folder: Path, name: str = "lock") -> Iterator[None]:
+    """Lock a folder for this process; processes that share it use different names.
+
+    Raises:
+        InputError: Another process works in it, or it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The labels that a judge gives to candidates, in a store of the run's own: nothing is judged, or paid for, twice."""
+"""A judge's labels of the candidates, in the run's own store, so that nothing is judged, or paid for, twice."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from crimson_core.version import __version__
 
 
 class Label(NamedTuple):
-    """What a judge said of a pair: an evaluation made consistent, or the reason why there is none; and the judge's signature."""
+    """A judge's consistent evaluation of a pair, or the reason why there is none, with the judge's signature."""
 
     evaluation: dict[str, Any] | None
     failure: str | None
@@ -27,13 +27,13 @@ class Labels:
     """A judge with its store.
 
     Args:
-        spec: Of the judge.
-        options: Of its constructor.
-        path: The store; it is made where it does not exist.
-        retry_failed: Whether `make` asks again what has failed.
+        spec: The judge spec.
+        options: Options of the judge.
+        path: The store, which may not exist yet.
+        retry_failed: Let `make` judge pairs again that have failed.
 
     Attributes:
-        usage: Token counts of all that was ever asked.
+        usage: Token counts of all judgements that were ever made.
 
     Raises:
         StoreError: The store cannot be used. All methods raise this.
@@ -46,11 +46,11 @@ class Labels:
 
     @cached_property
     def _judge(self) -> StoredJudge:
-        """Loaded when it is first asked: labels may all be by construction."""
+        """Loaded on first use: all labels may be by construction."""
         return StoredJudge(load_judge(self._spec, **self._options), self._path, retry_failures=self._retry_failed)
 
     def make(self, pairs: Sequence[ReportPair]) -> None:
-        """Judge what of the pairs has not been judged yet."""
+        """Judge the pairs that have not been judged yet."""
         with closing(self._judge.judge(pairs)) as judgements:
             for _, judgement in judgements:
                 if not judgement.from_store:
@@ -66,7 +66,7 @@ class Labels:
         return set(range(len(pairs))) - there
 
     def read(self, pairs: Sequence[ReportPair]) -> dict[int, Label]:
-        """The labels of those pairs that have one, by position."""
+        """The labels of the pairs that have one, by position."""
         if not pairs:
             return {}
         judgements = list(self._judge.stored(pairs))

@@ -1,7 +1,7 @@
-"""An adapter becomes a whole model: `python -m training.merge ADAPTER OUTPUT`.
+"""Merges an adapter into its base model: `python -m training.merge ADAPTER OUTPUT`.
 
-The sums are done in float32 and saved in bf16. Of a multimodal Gemma 3 only the language model is kept, so that the result
-is a `gemma3_text` model, as the published CRIMSON model is.
+Sums are computed in float32 and saved as bf16. Only the language model of a multimodal Gemma 3 is kept, so the result is a
+`gemma3_text` model, like the published CRIMSON model.
 """
 
 import shutil
@@ -39,22 +39,22 @@ def merge(
     name: str | None = None,
     dtype: str = "bfloat16",
 ) -> None:
-    """Merge a LoRA adapter into its base model and write the result as a folder, with all that a judge needs.
+    """Merge a LoRA adapter into its base model, and write a folder with everything that a judge needs.
 
-    Takes 4 bytes of memory for each parameter of the base model.
+    This takes 4 bytes of memory per parameter of the base model.
 
     Args:
         adapter: Folder or Hub id.
         output: Folder to write, which must not exist or be empty.
-        base: Folder or Hub id of the base model; None takes the one that the adapter names.
-        name: How the model card calls the model; None takes the name of the folder.
-        dtype: Of the saved weights, a name in torch.
+        base: Folder or Hub id of the base model; None uses the one that the adapter names.
+        name: The model's name in its card; None uses the name of the folder.
+        dtype: Type of the saved weights, a name in torch.
 
     Raises:
-        InputError: `adapter` is none that can be merged, or `output` cannot be written; nothing is left of it then.
-        JudgeError: The adapter or its base model cannot be had.
+        InputError: `adapter` cannot be merged, or `output` cannot be written; no part of it is left then.
+        JudgeError: The adapter or its base model cannot be loaded.
     """
-    with whole_folder(Path(output)) as folder:  # asked first, since loading takes long
+    with whole_folder(Path(output)) as folder:  # checked first, since loading takes long
         checkpoint = find_checkpoint(str(adapter))
         if not (checkpoint.folder / "adapter_config.json").is_file():
             raise InputError(f"adapter {adapter} is a whole model and no adapter. Give the folder of an adapter.")
@@ -75,10 +75,10 @@ def merge(
 
 
 def _check_parts(checkpoint: Checkpoint) -> None:
-    """Say which weights of the vision part are left out; refuse an adapter that changes it: it is not in the merged model.
+    """Count the weights for the vision part, which the merged model lacks; refuse an adapter that changes it.
 
-    LoRA on all modules of a name also puts weights into the vision tower. Trained on text, they stay as they began: one of
-    each pair is zero, and they change nothing.
+    LoRA on all modules of a name also puts weights into the vision tower. Training on text leaves them at their start: one
+    of each pair is zero, and they change nothing.
     """
     vision, trained = 0, False
     with loading(checkpoint), safe_open(checkpoint.folder / "adapter_model.safetensors", "pt") as weights:
@@ -98,7 +98,7 @@ def _check_parts(checkpoint: Checkpoint) -> None:
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     said = model.generation_config
     pad = said.pad_token_id if said.pad_token_id is not None else tokenizer.pad_token_id
-    # Made anew, since the base model's may hold sampling parameters.
+    # a new one, since the base model's may contain sampling parameters
     model.generation_config = GenerationConfig(
         do_sample=False,
         bos_token_id=said.bos_token_id,
@@ -112,7 +112,7 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pa
 
 
 def check_login() -> None:
-    """Find out before the work is done whether the Hub will take it.
+    """Check before the work that the Hub will accept the result.
 
     Raises:
         InputError: Nobody is logged in, or the Hub cannot be reached.
@@ -129,10 +129,10 @@ def check_login() -> None:
 
 
 def push(folder: Path, repository: str, *, private: bool = False) -> None:
-    """Upload a folder to a model repository of the Hub, which is made if it is not there.
+    """Upload a folder to a model repository of the Hub, which is created if necessary.
 
     Raises:
-        InputError: The Hub refuses; the folder stays.
+        InputError: The Hub refuses; the folder is kept.
     """
     try:
         api = HfApi()

@@ -1,4 +1,4 @@
-"""Patients for synthetic reports, which have none: an age and a sex, drawn, so that a judge learns what they change."""
+"""Draws ages and sexes for synthetic reports, which have none, so that a judge learns what they change."""
 
 import random
 import re
@@ -11,7 +11,7 @@ _MALE = re.compile(r"\b(?:man|male|gentleman|boy|he|his|him)\b|[\d_]\s*(?-i:M)\b
 
 
 def with_patient(context: PatientContext | None, seed: str) -> PatientContext:
-    """A context whose age and sex are drawn where it has none; a sex that the indication tells is taken from there."""
+    """The context with an age and a sex, drawn if they are missing; a sex in the indication counts."""
     known = context or PatientContext()
     rng = random.Random(seed)
     age, sex = str(rng.choice(_AGES)), rng.choice(("male", "female"))

@@ -1,4 +1,4 @@
-"""Which candidate is made of which study, by which regime: drawn by seed, the same in every run."""
+"""Plans the records: draws, by seed, which study each is made of, by which regime and with which errors."""
 
 import random
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ _FIRST_ERROR = 3  # the regime of ERROR_KINDS[0]
 
 @dataclass(frozen=True)
 class Slot:
-    """One record to be made.
+    """One record to make.
 
     Attributes:
-        id: Unique; split and number.
+        id: Split and number.
         regime: Position in `training.records.REGIMES`.
-        kinds: The errors to make, in regimes 3 to 5; that of the regime first.
-        study: Whose report is the ground truth; None where no study of the split allows these errors.
-        included: Which fields of the patient context the record holds.
-        split: Of the study.
-        aim: Which attribute error to make, where the writer takes an aim.
+        kinds: The errors to make, in regimes 3 to 5; the regime's own first.
+        study: The study whose report is the ground truth; None if no study of the split allows these errors.
+        included: The fields of the patient context that the record contains.
+        split: The split of the study.
+        aim: The attribute error to make, if the writer accepts an aim.
     """
 
     id: str
@@ -47,16 +47,16 @@ def plan(
 ) -> list[Slot]:
     """The slots of all splits.
 
-    The regime of each slot is drawn with equal probability, whatever the studies hold, and so is the attribute of an
-    attribute error. Of which concept that is depends on the square root of how many studies allow it: common findings come
-    more often than rare ones, but do not drown them. Studies come in random order, each once before one comes twice, in a
-    deck for each set of errors: so that which studies have findings to leave out changes nothing in the other regimes.
+    Regimes are equally probable, whatever the studies contain, and so are the attributes of attribute errors. A concept's
+    probability is proportional to the square root of the number of studies that allow it: common findings come more often
+    than rare ones, but do not crowd them out. Each set of errors has its own deck of studies, in random order, and draws
+    each study once before any comes twice; so the studies that suit one regime do not influence the others.
 
     Args:
-        studies: Of the corpus.
-        counts: How many records each split gets.
+        studies: The studies of the corpus.
+        counts: Number of records per split.
         writer: Knows which errors a study allows.
-        seed: Of the run. A slot does not depend on how many there are, so that a run can be made longer.
+        seed: Seed of the run. A slot does not depend on the number of slots, so a run can be made longer.
         second_error: Probability that a slot of regimes 3 to 5 has a second kind of error.
         context: Probability that a field of the patient context is included, for each field.
     """
@@ -82,14 +82,14 @@ def _kinds(regime: int, rng: random.Random, second_error: float) -> tuple[ErrorK
 
 
 class _Decks:
-    """The studies of a split, in a deck for each set of errors."""
+    """The studies of a split, with a deck for each set of errors."""
 
     def __init__(self, studies: Sequence[Study], seed: str, writer: Writer) -> None:
         self._studies, self._seed, self._writer = studies, seed, writer
         self._decks: dict[tuple[tuple[ErrorKind, ...], Aim | None], _Deck] = {}
 
     def draw(self, kinds: tuple[ErrorKind, ...], rng: random.Random) -> tuple[Study | None, Aim | None]:
-        """A study that allows some errors, and the attribute error to make on it; no study where none does."""
+        """A study that allows these errors, if there is one, and the attribute error to make on it."""
         if "attribute_error" in kinds:
             for attribute in rng.sample(ATTRIBUTES, len(ATTRIBUTES)):
                 allowed = dict(self._allowed.get(attribute, {}))
@@ -121,7 +121,7 @@ class _Decks:
 
 
 class _Deck:
-    """Studies in random order, those only that allow some errors; it begins anew when all have been drawn."""
+    """The studies that allow some errors, in random order; it is shuffled again when all have been drawn."""
 
     def __init__(
         self, studies: Sequence[Study], seed: str, kinds: tuple[ErrorKind, ...], aim: Aim | None, writer: Writer

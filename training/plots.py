@@ -1,4 +1,4 @@
-"""Plots of a data set as PNG files, in colours that the colour-blind can tell apart."""
+"""Plots of a data set as PNG files, in colours that colour-blind people can tell apart."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -29,19 +29,19 @@ def plot_all(
     words: Mapping[str, Sequence[int]],
     findings: Mapping[str, Sequence[int]],
 ) -> dict[str, str]:
-    """Draw all plots of a data card.
+    """Draw all plots of a data card as `<name>.png`.
 
     Args:
-        folder: For `<name>.png`; it is made where it does not exist.
+        folder: Folder of the plots.
         regimes: Records by regime and split.
         errors: Errors by kind and split; no plot if empty.
-        significance: Findings by clinical significance and by the report that they stand in.
-        scores: Of all records, in (-1, 1].
-        words: Words of each report, by whether it is ground truth or candidate.
+        significance: Findings by clinical significance and by report (ground truth or candidate).
+        scores: The scores of all records.
+        words: Words of each report, for ground truths and for candidates.
         findings: Findings of each report, likewise.
 
     Returns:
-        Name -> what it shows.
+        Titles by name.
 
     Raises:
         CrimsonError: The folder cannot be written.
@@ -63,7 +63,7 @@ def plot_all(
 
 
 def _bars(counts: Counts, label: str, percent: bool = False) -> Figure | None:
-    """Horizontal bars: a group for each name, a bar for each column, with the count at its end."""
+    """Horizontal bars: a group per name, a bar per column, with the count at its end."""
     if not counts:
         return None
     names, columns = list(counts), list(next(iter(counts.values())))
@@ -104,7 +104,7 @@ def _histograms(measured: Mapping[str, Sequence[int]], label: str) -> Figure | N
     values = {name: np.asarray(numbers) for name, numbers in measured.items() if len(numbers)}
     if not values:
         return None
-    # A few very long reports would press all others into one bin: they share the last.
+    # A few very long reports would press all others into one bin, so they share the last bin.
     most = max(1, int(np.percentile(np.concatenate(list(values.values())), 99.5)))
     step = max(1, -(-most // _BINS))
     edges = np.arange(0, most + 2 * step, step) - 0.5

@@ -1,4 +1,4 @@
-"""Reports and labels by rule that are whole: sentences that can be labelled in full, and findings with all of their words."""
+"""Makes reports and rule-made labels complete: keeps sentences that can be labelled fully, and lengthens texts of findings."""
 
 import re
 from functools import cache
@@ -15,10 +15,10 @@ _MOST_WORDS, _MOST_COMMAS = 25, 2
 
 
 def readable(report: str) -> str:
-    """The report without the sentences that cannot be labelled in full, list numbers, notes and repetitions; "" if nothing is left.
+    """The sentences of a report that can be labelled fully, without list numbers, notes and repetitions; may be empty.
 
-    A sentence stays if it is whole, has at most 25 words and two commas, and each of them is known to the offline judge's lexicon or tells
-    nothing ("neutral_words" of `phrases.yaml`). One that leans on a sentence which is left out goes with it.
+    A sentence stays if it is complete and has at most 25 words and two commas, and if the offline judge's lexicon knows each
+    word or the word means nothing ("neutral_words" of `phrases.yaml`). A sentence that refers to a dropped one is dropped.
     """
     kept: list[str] = []
     gone = False  # the sentence before
@@ -71,12 +71,12 @@ _SUBJECT = re.compile(
 
 
 def with_whole_texts(evaluation: Evaluation, reference: str, candidate: str) -> Evaluation:
-    """An evaluation of the offline judge whose findings have whole texts.
+    """An evaluation of the offline judge whose findings have complete texts.
 
-    The judge marks the words that it has read. Where a sentence tells one finding only, the finding's text becomes the
-    sentence, without "There is" and the full stop. Else it does not end before the noun ("in both" lungs), and what is said of
-    the subject of the sentence begins with it ("aorta is tortuous", "aorta is tortuous and calcified"). Findings without a `span`
-    stay.
+    The judge marks only the words that it has read. If a sentence has one finding, the finding's text becomes the sentence,
+    without "There is" and the full stop. Otherwise it is extended to the noun ("in both" lungs), and a statement about the
+    subject begins with the subject ("aorta is tortuous", "aorta is tortuous and calcified"). Findings without a `span` keep
+    their texts.
     """
     return evaluation.model_copy(
         update={

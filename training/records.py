@@ -1,14 +1,15 @@
-"""A training record: a report pair with its label and how it came about, one JSON line; and the answer that a model learns."""
+"""A training record: one JSON line with a report pair, its label and its origin; and the answer that a model learns from it."""
 
 import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from crimson_core.errors import InputError
 from crimson_core.protocol.evaluation import SIGNIFICANCE_LEVELS, Evaluation
 from crimson_core.protocol.pair import PatientContext, ReportPair, parse_context
+from training.config import Strict
 from training.corpus import Split
 from training.writers import Change, ErrorKind
 from training.writers.forging import Forgery
@@ -17,50 +18,44 @@ DATASET_FILE = "dataset.json"  # beside the records: how they were made
 
 AnswerStyle = Literal["compact", "reference"]
 
-# Regimes by number, as the CRIMSON model card has them.
+# The ways to make a candidate ("regimes"), numbered as in the CRIMSON model card.
 REGIMES = ("random report", "similar report", "rewrite", "false finding", "attribute error", "omission")
 
 
-class Context(BaseModel):
+class Context(Strict):
     """The part of a patient context that a record holds; None where it was unknown or not included."""
-
-    model_config = ConfigDict(extra="forbid")
 
     age: str | None = None
     sex: str | None = None
     indication: str | None = None
 
 
-class Included(BaseModel):
+class Included(Strict):
     """Which fields were drawn to be included, whether or not the corpus knew them."""
-
-    model_config = ConfigDict(extra="forbid")
 
     age: bool
     sex: bool
     indication: bool
 
 
-class Record(BaseModel):
+class Record(Strict):
     """One training record.
 
     Attributes:
         id: Unique, and the same in every run with the same seed.
-        split: Of the study.
+        split: The split of the study.
         study: Id of the study whose report is the ground truth.
         candidate_study: Id of the study whose report is the candidate, in regimes 0 and 1.
-        regime: Position in `REGIMES`; with two error types that of the first.
-        error_types: The kinds of error that the candidate was written with; none in regimes 0 to 2.
-        changes: What was changed for each of them.
-        forgery: What the candidate holds beside its report to win a judge over, if anything.
+        regime: Position in `REGIMES`; with two kinds of error, that of the first one.
+        error_types: The kinds of error in the candidate; empty in regimes 0 to 2.
+        changes: The change that makes each error.
+        forgery: What the candidate contains beside its report to deceive a judge, if anything.
         raw_evaluation: The label, in the wire format.
         crimson_score: Its score in (-1, 1].
         label_source: The judge's signature, or `construction` with the writer's.
-        writer: Signature of the writer, None in regimes 0 and 1.
-        seed: Of the whole run.
+        writer: The writer's signature; None in regimes 0 and 1.
+        seed: Seed of the run.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     id: str
     split: Split
@@ -82,14 +77,15 @@ class Record(BaseModel):
 
     @property
     def pair(self) -> ReportPair:
-        """The report pair, as a judge would get it."""
+        """The report pair that a judge gets."""
         context = parse_context(self.patient_context.model_dump(), f"record {self.id}")
         return ReportPair(self.ground_truth, self.candidate, context, self.id)
 
 
 def line_of(record: Record) -> str:
-    """A record as a JSON line that the reference implementation's trainer takes too: it would print a field of the patient
-    context that is null as "None".
+    """A record as a JSON line that the reference implementation's trainer accepts too.
+
+    That trainer would print a null field of the patient context as "None", so these are left out.
     """
     data = record.model_dump()
     data["patient_context"] = {key: value for key, value in data["patient_context"].items() if value is not None}
@@ -97,7 +93,7 @@ def line_of(record: Record) -> str:
 
 
 def without_marks(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """An evaluation without the places of its findings, which are no part of what a model learns."""
+    """An evaluation without the spans of its findings, which a model does not learn."""
     marked = ("reference_findings", "predicted_findings")
     bare = {name: [{k: v for k, v in f.items() if k != "span"} for f in evaluation[name]] for name in marked}
     return evaluation | bare
@@ -107,7 +103,7 @@ def read_records(path: Path) -> list[Record]:
     """The records of a file.
 
     Raises:
-        InputError: It cannot be read, or holds something else; names the line.
+        InputError: It cannot be read, or contains something else; names the line.
     """
     records = []
     try:
@@ -137,33 +133,18 @@ def answer_of(raw_evaluation: dict[str, Any], style: AnswerStyle = "compact") ->
 
     Args:
         raw_evaluation: A label.
-        style: `compact` has the keys in the schema's order and no blanks; `reference` is what the reference implementation's
-            trainer makes of a label: its own order of keys, blanks behind signs, escapes for what is not ASCII.
+        style: `compact` has the keys in the schema's order and no blanks. `reference` is what the reference implementation's
+            trainer makes of a label: keys in the label's order, blanks after punctuation, escapes for non-ASCII characters.
 
     Raises:
-        ValueError: The evaluation is none.
+        ValueError: The label is not an evaluation.
     """
     evaluation = Evaluation.model_validate(raw_evaluation)
-    errors = evaluation.errors
-    data = {
-        "reference_findings": [_finding(f) for f in evaluation.reference_findings],
-        "predicted_findings": [_finding(f) for f in evaluation.predicted_findings],
-        "matched_findings": [{"ref_id": m.ref_id, "pred_id": m.pred_id} for m in evaluation.matched_findings],
-        "errors": {
-            "false_findings": errors.false_findings,
-            "missing_findings": errors.missing_findings,
-            "attribute_errors": [
-                {
-                    "ref_id": e.ref_id,
-                    "pred_id": e.pred_id,
-                    "severity": e.severity,
-                    "error_types": e.error_types,
-                    "explanation": e.explanation,
-                }
-                for e in errors.attribute_errors
-            ],
-        },
-    }
+    for finding in (*evaluation.reference_findings, *evaluation.predicted_findings):
+        if finding.clinical_significance not in SIGNIFICANCE_LEVELS:
+            raise ValueError(f"finding {finding.id[:8]!r} has no known clinical significance")
+        finding.finding = " ".join(finding.finding.split())  # a span may run over the end of a line
+    data = _declared(evaluation)
     if style == "reference":
         return json.dumps(_with_keys_of(data, raw_evaluation))
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
@@ -178,11 +159,8 @@ def _with_keys_of(data: Any, label: Any) -> Any:
     return label
 
 
-def _finding(finding: Any) -> dict[str, str]:
-    if finding.clinical_significance not in SIGNIFICANCE_LEVELS:
-        raise ValueError(f"finding {finding.id[:8]!r} has no known clinical significance")
-    return {
-        "id": finding.id,
-        "finding": " ".join(finding.finding.split()),  # a span may run over the end of a line
-        "clinical_significance": finding.clinical_significance,
-    }
+def _declared(value: Any) -> Any:
+    """Data of a model without extra keys."""
+    if isinstance(value, BaseModel):
+        return {name: _declared(getattr(value, name)) for name in type(value).model_fields}
+    return [_declared(one) for one in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Sections of a report: the text that tells findings, and the indication."""
+"""Sections of a report: the text with findings, and the indication."""
 
 import re
 
@@ -6,7 +6,7 @@ from crimson_core.judges.rules.lexicon import lexicon
 from crimson_core.judges.rules.sentences import has_findings_section, sections
 from training.writers.pieces import leaning
 
-# Of the sections that tell no findings, those that say why the radiograph was taken.
+# The sections that say why the radiograph was taken.
 INDICATION_SECTIONS = frozenset(
     {
         *("indication", "indications", "clinical indication", "clinical indications", "clinical information"),
@@ -16,9 +16,9 @@ INDICATION_SECTIONS = frozenset(
         *("medical condition", "clinical summary"),
     }
 )
-LONGEST_INDICATION = 300  # characters; a longer one is a text that ran on, not an indication
+LONGEST_INDICATION = 300  # characters; a longer text is more than an indication
 
-# Headings of the whole, which say nothing; others ("Lungs:") belong to what stands below them.
+# Headings of the whole report, which are dropped; others ("Lungs:") belong to the text below them.
 _TITLES = re.compile(
     r"\s*(?:findings and impression|findings?|impression|conclusions?|opinion|(?:final )?report|wet read(?: version #\d)?"
     r"|interpretation|results?|summary)\s*(?::|$)",
@@ -32,9 +32,9 @@ _CUT_NUMBER = re.compile(r"\b\d+\.\Z")  # "terminates 2." of "2.5 cm"
 
 
 def findings_text(report: str) -> str:
-    """The text of a report's findings and impression, each section as it was written; "" if it holds none.
+    """The text of a report's findings and impression; "" if it has none.
 
-    A report without these headings keeps all but the sections that tell no findings (history, technique and the like);
+    A report without these headings keeps everything but the sections without findings (history, technique and the like);
     one without any heading is kept whole.
     """
     words = lexicon()
@@ -71,7 +71,7 @@ def indication_text(report: str) -> str | None:
 
 
 def whole_sentences(report: str) -> str:
-    """A report that may be cut anywhere, up to its last whole sentence; "" if it holds none."""
+    """A report that may be cut anywhere, up to its last complete sentence; "" if it has none."""
     for start, end, _, _ in reversed(list(sections(report, lexicon()))):
         last = report[start:end].strip()
         cut = not report[end:].strip() and _CUT_NUMBER.search(last)
@@ -81,9 +81,9 @@ def whole_sentences(report: str) -> str:
 
 
 def parts(report: str, most_words: int) -> list[str]:
-    """A report cut between sentences into parts of at most so many words each, where no sentence alone is longer.
+    """A report, cut between sentences into parts of at most `most_words` words, unless a sentence alone is longer.
 
-    No part begins with a sentence that leans on the one before it ("It is unchanged").
+    No part begins with a sentence that refers to the one before it ("It is unchanged").
     """
     blocks: list[list[int]] = []  # spans of sentences that belong together
     for start, end, _, _ in sections(report, lexicon()):

@@ -1,4 +1,4 @@
-"""The reports most like each report: cosine similarity of sentence embeddings, by exact search in blocks."""
+"""Finds the most similar reports by the cosine similarity of sentence embeddings, with exact search in blocks."""
 
 import hashlib
 import json
@@ -17,8 +17,8 @@ from training.journal import Journal
 ENCODED_AT_ONCE = 1024  # reports; a run that is killed loses no more
 SEARCHED_AT_ONCE = 1024  # reports whose neighbours are searched together
 BLOCK_BYTES = 64 * 2**20  # of similarities held at once
-# A float32 product differs in its last bits with the size of its block. So more neighbours than asked for are taken from it,
-# and their order is told by float64.
+# The last bits of a float32 product depend on the size of its block. So more neighbours than asked for are taken, and float64
+# decides their order.
 _SPARE = 8
 
 
@@ -32,24 +32,23 @@ def nearest(
     block_bytes: int = BLOCK_BYTES,
     progress: bool = False,
 ) -> list[list[int]]:
-    """For each study the places of the studies with the most similar reports, the most similar first.
+    """For each study, the places of the studies with the most similar reports, the most similar first.
 
-    Left out are the study itself, reports with the same text (letter case and blanks aside) and studies of the same
-    patient, where patients are known. Ties are in the order of the studies. The encoder reads the first 256 word pieces of a report.
-
-    Embeddings are kept, so that a run that was killed goes on where it stopped.
+    The study itself, reports with the same text (letter case and blanks aside) and studies of the same patient are left out.
+    Ties are in the order of the studies. The encoder reads the first 256 word pieces of a report. Embeddings are kept, so a
+    killed run continues where it stopped.
 
     Args:
-        studies: All of one split, so that no report of another split comes in.
-        kept: The journal of embeddings (2 KB for each distinct text); it is made where it does not exist.
+        studies: All studies of one split.
+        kept: The journal of embeddings (2 KB per distinct text).
         encoder: Hub id or folder of a sentence-transformers model.
-        count: Neighbours per study; a study has fewer where there are not as many others.
-        batch: Reports that are encoded together; it changes no result beyond rounding.
-        block_bytes: Memory for similarities; the embeddings (1.5 KB each) come on top.
+        count: Neighbours per study; fewer if there are not enough others.
+        batch: Reports that are encoded together; it changes results by rounding only.
+        block_bytes: Memory for similarities; the embeddings (1.5 KB each) take more.
         progress: Show progress bars.
 
     Raises:
-        JudgeError: sentence-transformers or the encoder cannot be had.
+        JudgeError: sentence-transformers or the encoder cannot be loaded.
         CrimsonError: `kept` cannot be written.
     """
     if not studies:
@@ -75,12 +74,7 @@ def nearest(
 def embeddings(
     texts: Sequence[str], kept: Path, *, encoder: str = MODEL, batch: int = 64, progress: bool = False
 ) -> np.ndarray:
-    """Sentence embeddings of unit length, float32 [text, dimension], each kept in the journal `kept` as it comes.
-
-    Raises:
-        JudgeError: sentence-transformers or the encoder cannot be had.
-        CrimsonError: `kept` cannot be written.
-    """
+    """Sentence embeddings of unit length, float32 [text, dimension]; each is written to the journal `kept` at once."""
     keys = [_digest(encoder, text) for text in texts]
     with Journal(kept) as done, tqdm(total=len(texts), desc="embeddings", unit="report", disable=not progress) as bar:
         waiting = [place for place, key in enumerate(keys) if key not in done]
@@ -114,20 +108,20 @@ def search(
     count: int,
     block_bytes: int = BLOCK_BYTES,
 ) -> np.ndarray:
-    """Places of the studies most similar to studies `start` to `stop`, int32 [study, count]; -1 where there are no more.
+    """Places of the studies most similar to the studies from `start` up to `stop`, int32 [study, count]; -1 if there are no more.
 
     Args:
         vectors: Unit embeddings of the distinct texts, float32 [text, dimension].
-        text_of: For each study the row of its text in `vectors`.
-        patient_of: For each study a number of its patient, no other study's where the patient is unknown.
-        start: First study whose neighbours are searched.
+        text_of: The row of each study's text in `vectors`.
+        patient_of: The number of each study's patient; studies of unknown patients have numbers of their own.
+        start: The first study.
         stop: The study after the last one.
         count: Neighbours per study.
         block_bytes: Memory for similarities.
     """
     total, rows = len(text_of), stop - start
     queries = vectors[text_of[start:stop]]
-    # A similarity takes 4 bytes, its place in the order 8, what is compared 3.
+    # A similarity takes 4 bytes, its place in the order 8, and comparisons 3.
     width = max(count + _SPARE, block_bytes // (rows * 15))
     best = np.full((rows, 0), -1, np.int32)
     scores = np.full((rows, 0), -np.inf, np.float32)

@@ -1,4 +1,4 @@
-"""The trainer: the loop of `transformers`, its own order of records, figures on what the model writes, a log of everything."""
+"""The trainer: the loop of `transformers` with another order of records, figures on the model's evaluations, and a log."""
 
 import json
 import math
@@ -31,11 +31,11 @@ _MOST_SKIPPED = 10  # steps in a row
 class JudgeTrainer(Trainer):
     """A trainer that also lets the model write evaluations for held-out records.
 
-    A checkpoint is written before the evaluation of its step, so that nothing that happens there costs a step, and its state
-    again after it. A run that goes on from a checkpoint without that (`was_evaluated`) wants `eval_on_start`.
+    A checkpoint is written before the evaluation of its step, so a crash there loses no step, and its state is written again
+    afterwards. A run that continues from a checkpoint that was not evaluated (`was_evaluated`) needs `eval_on_start`.
 
-    A step whose gradient is not finite would make every weight NaN, while `transformers` logs a loss of 0 from then on. Such
-    a step is skipped, counted and logged.
+    A step whose gradient is not finite would make every weight NaN, and `transformers` would log a loss of 0 from then on.
+    Such a step is skipped, counted and logged.
 
     Raises:
         CrimsonError: In `train`, after ten such steps in a row.
@@ -47,7 +47,7 @@ class JudgeTrainer(Trainer):
     _skipped_in_a_row = 0
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As ever, but in training the loss also gets the tokens' weights, which the model does not take."""
+        """Compute the loss as usual; in training it also gets the tokens' weights, which the model does not accept."""
         plain, weights = self.compute_loss_func, inputs.pop("weights")
         self.compute_loss_func = partial(plain, weights=weights if model.training else None)
         try:
@@ -77,11 +77,11 @@ class JudgeTrainer(Trainer):
         return norm
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """As ever, and how many steps were skipped, where some were."""
+        """Log as usual, with the number of skipped steps if there are any."""
         super().log(logs | {"skipped_steps": self.skipped_steps} if self.skipped_steps else logs, *args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # From the last checkpoint on, `transformers` would take a step more.
+        # Continued from the last checkpoint, `transformers` would take one step too many.
         if self.state.global_step < self.state.max_steps:
             super()._run_epoch(*args, **kwargs)
 
@@ -102,7 +102,7 @@ class JudgeTrainer(Trainer):
             self._evaluate(trial, ignore_keys_for_eval)
 
     def _evaluate(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate the checkpoint of this step, and write into its state what was found."""
+        """Evaluate the checkpoint of this step, and write the figures into its state."""
         checkpoint = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         metrics = super()._evaluate(trial, *args, **kwargs)
         if self._determine_best_metric(metrics, trial):
@@ -111,12 +111,12 @@ class JudgeTrainer(Trainer):
             temporary = checkpoint / f"{STATE_FILE}.new"
             self.state.save_to_json(str(temporary))
             os.replace(temporary, checkpoint / STATE_FILE)
-        # An evaluation draws random numbers; a run that goes on from here later has not drawn them.
+        # An evaluation draws random numbers, which a run that continues from here has not drawn.
         self._load_rng_state(str(checkpoint))
         return metrics
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As ever, and the agreement of what the model writes with the labels."""
+        """Evaluate as usual, and compute the agreement of the model's evaluations with the labels."""
         metrics = super().evaluate(*args, **kwargs)
         if self.generated:
             figures = self._agreement()
@@ -126,12 +126,12 @@ class JudgeTrainer(Trainer):
         return metrics
 
     def _agreement(self) -> dict[str, float]:
-        """Each process takes its share of the pairs; all get the figures of all."""
+        """The figures over all pairs, of which each process judges its share."""
         rank, processes = self.args.process_index, self.args.world_size
         share = list(range(rank, len(self.generated), processes))
         pairs = [self.generated[i].pair for i in share]
-        # The judge goes around the wrapper that casts in training, without which bfloat16 states meet the adapter's float32;
-        # and its shapes are not those that layers are compiled for.
+        # The judge bypasses the wrapper that casts types in training, without which bfloat16 states meet the adapter's float32.
+        # And the layers are not compiled for its shapes.
         with self.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
             results = CrimsonScorer(self.judge).score(pairs) if share else []
         done = dict(gather_object(list(zip(share, results, strict=True))))
@@ -139,15 +139,15 @@ class JudgeTrainer(Trainer):
 
 
 class LengthGroups(Sampler[int]):
-    """The order of an epoch: records of like length share a step, and the steps are shuffled.
+    """The order of an epoch: records of similar length share a step, and the steps are shuffled.
 
-    `transformers` has them from long to short, fifty at a time. A model that learns from ever shorter records for fifty steps
-    gets used to their having few findings, however many the next report has.
+    `transformers` orders fifty steps at a time from long to short. A model that learns from ever shorter records for fifty
+    steps learns to expect few findings, however many the next report has.
 
     Args:
-        lengths: In tokens, of each record.
-        step: Records of a step, over all processes.
-        seed: Decides the order, with the epoch.
+        lengths: Tokens of each record.
+        step: Records per step, over all processes.
+        seed: Decides the order, together with the epoch.
     """
 
     def __init__(self, lengths: Sequence[int], step: int, seed: int) -> None:
@@ -171,9 +171,10 @@ class LengthGroups(Sampler[int]):
 
 
 class MetricsLog(TrainerCallback):
-    """Writes what is logged as JSON lines; those after the checkpoint from which a run goes on are taken away.
+    """Writes logs as JSON lines.
 
-    So are those of an evaluation that came to no end, which is then done again.
+    Lines after the checkpoint from which a run continues are deleted, and so are those of an evaluation that was cut off, which
+    is then repeated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -181,14 +182,14 @@ class MetricsLog(TrainerCallback):
         self.began = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Keep the lines up to where the run goes on."""
+        """Keep the lines up to the step from which the run continues."""
         if state.is_world_process_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             kept = [m for m in read_metrics(self.path) if m["step"] <= state.global_step]
             if args.eval_on_start:
                 kept = [m for m in kept if m["step"] < state.global_step or "loss" in m]
             write_whole(self.path, (json.dumps(metrics) + "\n" for metrics in kept))
-            # Of all starts of the run together.
+            # over all starts of the run
             self.began = time.monotonic() - max((m["seconds"] for m in kept if "seconds" in m), default=0.0)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
@@ -200,11 +201,11 @@ class MetricsLog(TrainerCallback):
 
 
 def was_evaluated(checkpoint: Path) -> bool:
-    """Whether the evaluation of a whole checkpoint's step came to its end."""
+    """Whether the evaluation of a complete checkpoint's step was finished."""
     state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     return any(logged["step"] == state["global_step"] and "eval_loss" in logged for logged in state["log_history"])
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The logged figures of a run, one dictionary per log; none where there is no file."""
+    """The logged figures of a run, one dictionary per line; empty if there is no file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []

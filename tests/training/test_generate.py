@@ -487,7 +487,7 @@ def test_a_wrong_configuration_is_one_line(settings, tmp_path, change, words):
 
 def test_a_configuration_that_is_none(tmp_path):
     config = tmp_path / "c.yaml"
-    for text, words in (("a: [", "not YAML"), ("- 1", "must hold keys"), (None, "cannot be read")):
+    for text, words in (("a: [", "no YAML"), ("- 1", "must hold keys"), (None, "cannot be read")):
         config.unlink(missing_ok=True) if text is None else config.write_text(text)
         with pytest.raises(InputError, match=words):
             load_config(config, GenerateConfig)

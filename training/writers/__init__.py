@@ -1,4 +1,4 @@
-"""Writers of candidate reports: what is asked of them, and what comes back."""
+"""Writers of candidate reports: their tasks, their drafts, and how they are loaded."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -6,37 +6,34 @@ from importlib import import_module
 from inspect import signature
 from typing import Any, Literal, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict
-
 from crimson_core.errors import InputError
 from crimson_core.protocol.evaluation import Evaluation
 from crimson_core.protocol.pair import PatientContext
+from training.config import Strict
 
 ErrorKind = Literal["false_finding", "attribute_error", "omission"]
 ERROR_KINDS: tuple[ErrorKind, ...] = ErrorKind.__args__
-# As the CRIMSON card names them; "descriptor" is its morphology.
+# The attributes of the CRIMSON model card; "descriptor" is its morphology.
 Attribute = Literal["location", "severity", "descriptor", "measurement", "certainty", "temporal"]
 ATTRIBUTES: tuple[Attribute, ...] = Attribute.__args__
 
 
 class Aim(NamedTuple):
-    """An attribute error that a report allows: of which attribute, and of which concept of the lexicon."""
+    """An attribute error that a report allows: the attribute, and the lexicon's concept of the finding."""
 
     attribute: Attribute
     concept: str
 
 
-class Change(BaseModel):
+class Change(Strict):
     """One error that a writer put into a candidate.
 
     Attributes:
-        kind: What kind of error it is.
-        attribute: Which attribute is wrong, for an attribute error.
-        before: The words of the ground truth that it is about; empty for a false finding.
-        after: The words of the candidate that hold it; empty for an omission.
+        kind: The kind of error.
+        attribute: The wrong attribute, for an attribute error.
+        before: The words of the ground truth that are changed or left out; empty for a false finding.
+        after: The words of the candidate with the error; empty for an omission.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     kind: ErrorKind
     attribute: Attribute | None = None
@@ -46,14 +43,14 @@ class Change(BaseModel):
 
 @dataclass(frozen=True)
 class Task:
-    """One candidate to be written.
+    """One candidate to write.
 
     Attributes:
         report: The ground truth.
-        kinds: The errors to make, one each; none for a rewrite with the same clinical meaning.
-        seed: Decides what chance decides, so that the same task has the same draft where the writer is deterministic.
-        context: The part of the patient context that the record will hold.
-        aim: Which attribute error to make; None leaves it to the writer.
+        kinds: The errors to make, one of each kind; empty for a rewrite with the same clinical meaning.
+        seed: Seed of random choices: with a deterministic writer, the same task has the same draft.
+        context: The part of the patient context that the record will contain.
+        aim: The attribute error to make; None lets the writer choose.
     """
 
     report: str = field(repr=False)
@@ -65,14 +62,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Draft:
-    """What a writer made of a task: a candidate, or the reason why there is none.
+    """The result of a task: a candidate, or the reason why there is none.
 
     Attributes:
         candidate: The report.
         changes: The errors in it, one per kind of the task.
-        evaluation: The label, where the writer knows it by construction.
+        evaluation: The label, if the writer knows it by construction.
         failure: Why there is no candidate, without report text.
-        usage: Token counts (`prompt_tokens`, `completion_tokens`) that were paid for, also of a failure.
+        usage: Token counts (`prompt_tokens`, `completion_tokens`) that were paid for, also for a failure.
     """
 
     candidate: str | None = field(default=None, repr=False)
@@ -83,26 +80,26 @@ class Draft:
 
 
 class Writer(Protocol):
-    """A writer. Its constructor raises `JudgeError` or `InputError` where it cannot be had."""
+    """A writer. Its constructor raises `JudgeError` or `InputError` if it cannot be loaded."""
 
     def possible(self, report: str, kinds: Sequence[ErrorKind], aim: Aim | None = None) -> bool:
-        """Whether these errors can be made on a report, all in one candidate; cheap, and asks no API."""
+        """Whether one candidate for a report can have all these errors. Cheap; asks no API."""
         ...
 
     def aims(self, report: str) -> frozenset[Aim]:
-        """The attribute errors that a report allows; none where the writer takes no aim. As cheap."""
+        """The attribute errors that a report allows; empty if the writer accepts no aim. Cheap, too."""
         ...
 
     def write(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Draft]]:
-        """Yield (position in `tasks`, draft), each task once, in whatever order they are done.
+        """Yield (position in `tasks`, draft) once per task, in any order.
 
-        What is wrong with one task is a failed draft; what makes going on pointless raises `JudgeError`. Closing the
-        iterator early stops the work.
+        A problem with one task is a failed draft; a problem with all of them raises `JudgeError`. Closing the iterator stops
+        the work.
         """
         ...
 
     def signature(self) -> dict[str, str]:
-        """What somebody else must know to write the same candidates."""
+        """Everything that somebody else needs to write the same candidates."""
         ...
 
 
@@ -119,11 +116,11 @@ def load_writer(spec: str, **options: Any) -> Writer:
 
     Args:
         spec: `rules`, `openai:<model>` or `azure:<deployment>`.
-        **options: For the writer's constructor, for example `temperature` of `LLMWriter`.
+        **options: Options of the writer, for example `temperature` of `LLMWriter`.
 
     Raises:
-        InputError: The spec names no writer, or the writer knows no such option.
-        JudgeError: The writer cannot be had: a package, a key or an endpoint is missing.
+        InputError: The spec names no writer, or the writer has no such option.
+        JudgeError: A package, a key or an endpoint is missing.
     """
     prefix, colon, model = spec.strip().partition(":") if isinstance(spec, str) else ("", "", "")
     if prefix not in WRITERS or bool(model.strip()) != (prefix != "rules") or (prefix == "rules" and colon):

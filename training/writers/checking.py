@@ -1,10 +1,9 @@
-"""Whether a draft holds the changes that its writer states, and no others; read with the lexicon of the offline judge.
+"""Checks that a draft contains the changes that its writer states, and no others, with the lexicon of the offline judge.
 
-What it can see: words that are not where they are said to be; a finding of the lexicon that is still told although it was left
-out, that was told before although it is said to be false, that is lost or added on the side, or whose side, zone, degree,
-size, form or change over time is another one. What it cannot see: findings in words that the lexicon does not know, whether
-a hedge is as strong as before, and what is true. What it cannot read counts for the writer: an honest rewrite in unknown
-words passes, and so may a slip in such words.
+It sees quotations that are wrong, omitted findings that are still there, "false" findings that the report has too, findings
+that are lost or added by the way, and changes of side, zone, degree, size, form or change over time. It does not see findings
+in words that the lexicon does not know, the strength of hedges, or the truth. The writer gets the benefit of the doubt: an
+honest rewrite in unknown words passes, and so may an error in such words.
 """
 
 import re
@@ -33,12 +32,12 @@ _SIGNIFICANT = ("urgent", "actionable_not_urgent")
 
 
 def problem(report: str, kinds: Sequence[ErrorKind], candidate: str, changes: Sequence[Change]) -> str | None:
-    """What is wrong with a draft, as one sentence that its writer can be told, without report text; None if nothing is.
+    """The problem of a draft in one sentence for its writer, without report text; None if there is none.
 
     Args:
         report: The ground truth.
-        kinds: The errors that were to be made, one each.
-        candidate: What was written.
+        kinds: The errors to make, one of each kind.
+        candidate: The candidate.
         changes: The errors that the writer states.
     """
     if not candidate.strip():
@@ -52,10 +51,10 @@ def problem(report: str, kinds: Sequence[ErrorKind], candidate: str, changes: Se
     wrong = next(filter(None, (_misquoted(change, before, after) for change in changes)), None)
     if wrong:
         return wrong
-    # Positions in `findings`: what the stated changes account for.
+    # positions in `findings` of what the stated changes explain
     refs: set[int] = set()
     preds: set[int] = set()
-    # What is left out is looked for last, in what the other changes leave.
+    # omissions last, among what the other changes leave
     for change in sorted(changes, key=lambda change: change.kind == "omission"):
         check = {"false_finding": _false_finding, "attribute_error": _attribute_error, "omission": _omission}
         wrong = check[change.kind](change, before, after, refs, preds)
@@ -65,7 +64,7 @@ def problem(report: str, kinds: Sequence[ErrorKind], candidate: str, changes: Se
 
 
 def significant_findings(findings: Sequence[ReportFinding]) -> list[ReportFinding]:
-    """Those of a report's findings that an omission may be about, in a patient of whom nothing is known."""
+    """The findings of a report that may be omitted, for an unknown patient."""
     return [finding for finding, level in zip(findings, _levels(findings), strict=True) if level in _SIGNIFICANT]
 
 
@@ -75,7 +74,7 @@ def _levels(findings: Sequence[ReportFinding]) -> list[str]:
 
 
 def _misquoted(change: Change, before: Reading, after: Reading) -> str | None:
-    """Whether the words of a change are missing, or stand in neither report as stated."""
+    """The problem with the quotations of a change, if they are missing or wrong."""
     if change.kind != "false_finding" and not change.before.strip(FRINGE):
         return f"The {change.kind} has no `before`."
     if change.kind != "omission" and not change.after.strip(FRINGE):
@@ -87,7 +86,7 @@ def _misquoted(change: Change, before: Reading, after: Reading) -> str | None:
     return None
 
 
-# --- each kind of error: what is wrong with it; else `refs` and `preds` gain the findings that it accounts for
+# --- each kind of error: returns its problem, or adds the findings that it explains to `refs` and `preds`
 
 
 def _false_finding(change: Change, before: Reading, after: Reading, refs: set[int], preds: set[int]) -> str | None:
@@ -150,7 +149,7 @@ def _attribute_error(change: Change, before: Reading, after: Reading, refs: set[
 def _still_as_before(
     one: ReportFinding, other: ReportFinding, attribute: Attribute, before: Reading, after: Reading
 ) -> bool:
-    """Whether a candidate tells a finding in another place as it was, and no other finding of the report accounts for it."""
+    """Whether a candidate still has the old version of a finding elsewhere, which no other finding of the report explains."""
 
     def as_before(finding: ReportFinding) -> bool:
         told = zip(told_of(one, attribute), told_of(finding, attribute), told_of(other, attribute), strict=True)
@@ -184,11 +183,11 @@ def _omission(change: Change, before: Reading, after: Reading, refs: set[int], p
 
 
 def _rest(before: Reading, after: Reading, refs: set[int], preds: set[int]) -> str | None:
-    """What is lost, added or changed of the findings that no stated change accounts for."""
+    """The problem with the findings that no stated change explains: one is lost, added or changed."""
     missing, made = [before.findings[r] for r in refs], [after.findings[p] for p in preds]
     kept = {r: finding for r, finding in enumerate(before.findings) if r not in refs}
     retold = [finding for p, finding in enumerate(after.findings) if p not in preds]
-    # A diagnosis or an appearance that goes with a false finding belongs to it; so with what was left out.
+    # A diagnosis or an appearance that goes with a false finding or an omission belongs to it.
     if not all(covered(f, before.findings) or any(may_be(f, other) for other in made) for f in retold):
         return "The candidate tells a finding, or a side of one, that is not in the report and not a stated change."
     levels = _levels(before.findings)
@@ -197,7 +196,7 @@ def _rest(before: Reading, after: Reading, refs: set[int], preds: set[int]) -> s
     denied = [mention for mention in after.mentions if not mention.present]
     if any(may_be(f, m) and not any(akin(f, other) for other in after.findings) for f in lost for m in denied):
         return "The candidate denies a finding of the report, which is not a stated change."
-    # Each may be told in a clause of words that the lexicon does not know, unless these are the report's own.
+    # Each may be in a clause that the lexicon cannot read, unless the clause has words of the report only.
     known = {word for word, _, _ in words_of(before.text)}
     if len(lost) > sum(not known.issuperset(clause.split()) for clause in after.unread):
         return "The candidate leaves out a finding of the report, or a side of one, which is not a stated change."
@@ -215,6 +214,6 @@ def _numbers(text: str) -> list[str]:
 
 
 def _unknown_words(one: str, other: str) -> bool:
-    """Whether a word of one text only means nothing to the lexicon, so that a difference may be hidden in it."""
+    """Whether a word that is in one text only is unknown to the lexicon, so that it may hide a difference."""
     some, others = ({word for word, _, _ in words_of(text)} for text in (one, other))
     return any(word[0].isalpha() and not lexicon().tags([normalise(word)]) for word in some ^ others)

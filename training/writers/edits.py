@@ -1,9 +1,8 @@
-"""Errors put into a report by rule: a false finding, a wrong attribute, an omission.
+"""Makes errors in a report by rule: false findings, wrong attributes, omissions.
 
-Each function yields ways to make one error, best drawn at random by the caller. They are made so that the sentence stays
-right: a word takes a word of the same sort, an adjective is put before a noun only, and a sentence that tells two things
-is left alone. Whether the error is there, and nothing else, is for the caller to check: the words of a report can always
-hold a surprise.
+Each function yields ways to make one error. Sentences stay correct: a word is replaced by one of the same kind, an adjective
+is put only before a noun, and a sentence with two statements is left alone. The caller must check that the result has this
+error and no other, since reports are full of surprises.
 """
 
 import random
@@ -23,14 +22,14 @@ _SCALES = (0.5, 1.5, 2, 2.5)
 _LARGEST_CM = 12
 _ABOVE_CARINA_CM = (1, 2, 3, 4, 5, 6, 7, 8)
 _LEAST_SHIFT_CM = 2  # of a tip
-_DENIED = 0.4  # of the omissions, the share with a normal statement in place of the finding
+_DENIED = 0.4  # share of the omissions with a normal statement instead of the finding
 _WORD = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)*")
 _SIZE = re.compile(
     r"(?<![\d.–-])(?<!to )\b\d+(?:\.\d+)?(?:\s*(?:x|by)\s*\d+(?:\.\d+)?)*\s*(?P<unit>mm|cm)\b", re.IGNORECASE
 )
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _TO_CARINA = re.compile(r"\s+(?:above|from|superior to|proximal to) the carina", re.IGNORECASE)
-# "more mild", "minimally displaced", "mild to moderate": the word is part of more.
+# In "more mild", "minimally displaced" and "mild to moderate", the word is part of a phrase.
 _PART_OF_MORE_BEFORE = re.compile(
     r"\b(?:\w+ly|more|less|most|least|very|quite|to|or|than|too|not|no)[\s-]+$", re.IGNORECASE
 )
@@ -48,13 +47,13 @@ class Edit:
     """One error in a report.
 
     Attributes:
-        kind: What kind of error.
-        pieces: The report with it.
-        target: The finding of the ground truth that it is about, as a position; None for a false finding.
-        attribute: Which attribute is wrong.
-        concepts: Of a false finding, what it is.
+        kind: The kind of error.
+        pieces: The report with the error.
+        target: Position of the changed or omitted finding of the ground truth; None for a false finding.
+        attribute: The wrong attribute.
+        concepts: The concepts of a false finding.
         before: The sentence of the ground truth; empty for a false finding.
-        after: The sentence that stands in its place; empty where none does.
+        after: The sentence that replaces it; empty if none does.
     """
 
     kind: ErrorKind
@@ -67,7 +66,7 @@ class Edit:
 
 
 def false_findings(pieces: Sequence[Piece], findings: Sequence[ReportFinding], rng: random.Random) -> Iterator[Edit]:
-    """Sentences that tell a finding which the report neither tells nor comes near to; a denial of it makes room."""
+    """Add a finding that is unlike any in the report, and drop the sentence that denies it."""
     words = lexicon()
     present = {concept for finding in findings for concept in finding.concepts}
     categories = phrases()["false_findings"]
@@ -79,7 +78,7 @@ def false_findings(pieces: Sequence[Piece], findings: Sequence[ReportFinding], r
         if words.related(told.concepts, present):
             continue
         denying = {i for i, piece in enumerate(pieces) if words.related(told.concepts, piece.denies | piece.implies)}
-        # A sentence that denies other things too would have to be taken apart.
+        # a sentence that denies other things too would have to be split
         if any(
             pieces[i].tells or pieces[i].changed or any(not words.related([d], told.concepts) for d in pieces[i].denies)
             for i in denying
@@ -95,7 +94,7 @@ def false_findings(pieces: Sequence[Piece], findings: Sequence[ReportFinding], r
 def omissions(
     pieces: Sequence[Piece], targets: Sequence[int], findings: Sequence[ReportFinding], rng: random.Random
 ) -> Iterator[Edit]:
-    """Every sentence that tells one of the target findings goes; sometimes a normal statement takes its place."""
+    """Drop all sentences with one of the target findings; sometimes put a normal statement in their place."""
     words = lexicon()
     for target in rng.sample(list(targets), len(targets)):
         telling = {i for i, piece in enumerate(pieces) if target in piece.tells}
@@ -121,7 +120,7 @@ def omissions(
 def attribute_errors(
     pieces: Sequence[Piece], findings: Sequence[ReportFinding], rng: random.Random, aim: Aim | None = None
 ) -> Iterator[Edit]:
-    """One attribute of one finding is another, in every sentence that tells the finding; none of these tells another one."""
+    """Change one attribute of one finding in all its sentences, which must have no other finding."""
     for attribute in [aim.attribute] if aim else rng.sample(ATTRIBUTES, len(ATTRIBUTES)):
         for target in rng.sample(range(len(findings)), len(findings)):
             if aim and findings[target].concepts[0] != aim.concept:
@@ -129,7 +128,7 @@ def attribute_errors(
             telling = [i for i, piece in enumerate(pieces) if target in piece.tells]
             if any(pieces[i].tells != {target} or pieces[i].denies or pieces[i].changed for i in telling):
                 continue
-            seed = rng.random()  # so that the same words change alike in all the sentences
+            seed = rng.random()  # so that the same words change alike in all sentences
             edited = list(pieces)
             for i in telling:
                 text = _ALTERATIONS[attribute](pieces[i].text, findings[target], random.Random(seed))
@@ -157,7 +156,7 @@ def _inserted(pieces: Sequence[Piece], place: int, text: str) -> list[Piece]:
     return [*pieces[:place], Piece("\n" if listed else " ", text, changed=True), *pieces[place:]]
 
 
-# --- attributes: a sentence that tells one finding -> the sentence with another attribute; None where it has none to change
+# --- attributes: a sentence with one finding -> the sentence with another attribute; None if it cannot be changed
 
 
 def _location(text: str, finding: ReportFinding, rng: random.Random) -> str | None:
@@ -245,7 +244,7 @@ def _certainty(text: str, finding: ReportFinding, rng: random.Random) -> str | N
     if finding.attributes.uncertain or _pattern("certain").search(text):
         return None
     if finding.attributes.temporal is not None or _temporal_words().search(text):
-        return None  # nobody doubts what he has seen change
+        return None  # nobody doubts a finding that has changed
     return noun.said(f"{rng.choice(phrases()['certainty_added'])} {noun.noun}")
 
 
@@ -263,7 +262,7 @@ _ALTERATIONS = {
 
 
 class _Noun(NamedTuple):
-    """A sentence that is a noun with its adjectives and its place, with or without "there is" or "is seen"."""
+    """A sentence that consists of a noun with adjectives and a place, and perhaps of "there is" or "is seen"."""
 
     before: str
     article: str
@@ -271,7 +270,7 @@ class _Noun(NamedTuple):
     behind: str
 
     def said(self, noun: str) -> str:
-        """The sentence with another noun, which takes the article that it needs."""
+        """The sentence with another noun and its article."""
         article = with_article(self.article, noun) if self.article else ""
         text = f"{self.before}{article}{noun}{self.behind}"
         return text[:1].upper() + text[1:]
@@ -290,7 +289,7 @@ def _noun_in(text: str) -> _Noun | None:
 
 
 def _swapped(table: dict[str, list[str]], text: str, rng: random.Random) -> str | None:
-    """The text with another word for the only one of a table; "right-sided" is "right" and more."""
+    """The text with its only word of a table replaced; "right-sided" contains "right"."""
     found = [m for m in _WORD.finditer(text) if m[0].lower() in table]
     found += [
         m for m in re.finditer(r"[A-Za-z]+(?=-(?:sided|sidedly)\b)", text) if m[0].lower() in table and m not in found
@@ -309,7 +308,7 @@ def _is_device(finding: ReportFinding) -> bool:
 
 
 def _is_one_of(finding: ReportFinding, group: str) -> bool:
-    """Whether all concepts of a finding are in a group of `phrases.yaml`, or narrower than one there."""
+    """Whether all concepts of a finding are in a group of `phrases.yaml`, or narrower than a member."""
     broader = lexicon().distances
     apart = phrases()["settled"] if group in ("doubtful", "changing") else ()
     return all(
@@ -332,7 +331,7 @@ def _behind() -> re.Pattern[str]:
 
 @cache
 def _temporal_words() -> re.Pattern[str]:
-    """What tells a change or its lack."""
+    """Matches words about a change over time, or about its absence."""
     words = {*phrases()["temporal_before"], *phrases()["temporal_added"]}
     return re.compile(
         rf"\b(?:{'|'.join(sorted(words))}|acute|old|chronic|recent\w*|resol\w+|increas\w+|decreas\w+|improv\w+|worse\w*|interval"

@@ -1,6 +1,6 @@
-"""Candidates with something beside their report that is to win a judge over: an order, a claim, a forged answer.
+"""Puts something into candidates that is meant to deceive a judge: an order, a claim, a forged answer.
 
-The label stays that of the clinical text, so that a model learns to read past it.
+The label remains that of the clinical text, so a model learns to ignore the rest.
 """
 
 import json
@@ -14,17 +14,17 @@ import yaml
 
 Forgery = Literal["order", "claim", "answer"]
 FORGERIES: tuple[Forgery, ...] = Forgery.__args__
-_BEHIND = 0.75  # of the forgeries, the share that stands behind the report
-_CUT = (0.2, 0.9)  # of an answer that is cut, the share that is left
+_BEHIND = 0.75  # share of the forgeries that follow the report
+_CUT = (0.2, 0.9)  # the share of a cut answer that is left
 
 
 def forged(candidate: str, evaluation: dict[str, Any], rng: random.Random) -> tuple[str, Forgery]:
-    """A candidate with a forgery before or behind it, and of which kind that is.
+    """A candidate with a forgery before or after it, and the kind of the forgery.
 
     Args:
         candidate: The report.
-        evaluation: Its label, from whose reference findings an answer without errors is forged.
-        rng: Decides.
+        evaluation: Its label; a forged answer without errors lists its reference findings.
+        rng: Makes the random choices.
     """
     kind = rng.choice(FORGERIES)
     text = _answer(evaluation, rng) if kind == "answer" else rng.choice(_texts()[f"{kind}s"])
@@ -34,7 +34,7 @@ def forged(candidate: str, evaluation: dict[str, Any], rng: random.Random) -> tu
 
 
 def _answer(evaluation: dict[str, Any], rng: random.Random) -> str:
-    """An evaluation without errors, of no findings or of the reference's in both reports, in one of several forms."""
+    """An evaluation without errors, with no findings or the reference's in both reports, in one of several forms."""
     references = rng.choice(([], evaluation["reference_findings"]))
     listed = {letter: [{**finding, "id": f"{letter}{n}"} for n, finding in enumerate(references, 1)] for letter in "RP"}
     wished = {

@@ -1,9 +1,10 @@
-"""The writer that asks a language model: one request per task, and a check that each stated change is really there."""
+"""The writer that asks a language model: one request per task, and a check of the changes that the model states."""
 
 import hashlib
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from functools import cache
@@ -47,7 +48,7 @@ class _Written(BaseModel):
 
 
 class _Spent(NamedTuple):
-    """What a task has taken so far."""
+    """The attempts and tokens of a task so far."""
 
     attempts: int = 0
     usage: dict[str, int] = {}  # never written to
@@ -56,15 +57,15 @@ class _Spent(NamedTuple):
 class LLMWriter:
     """Asks a model of OpenAI, on Azure or on an OpenAI-compatible server to write the candidates.
 
-    An answer that is no draft, or whose stated changes are not there (see `training.writers.checking`), is asked for
-    again with the reason. Failures of the server are those of `crimson_core.judges.engines.client.Chat`.
+    If an answer cannot be read, or its stated changes are wrong (see `training.writers.checking`), the model is asked again
+    and told why. Failures of the server are those of `crimson_core.judges.engines.client.Chat`.
 
     Args:
         spec: `openai:<model>` or `azure:<deployment>`.
-        temperature: Of the sampling; left out where the server refuses it, as with GPT-5.
-        max_attempts: How often a task is asked at most.
+        temperature: Sampling temperature; left out if the server refuses it, as with GPT-5.
+        max_attempts: Maximum number of requests per task.
         **options: `base_url` or `endpoint` and `api_version`, `api_key`, `concurrency`, `max_retries`, `timeout`,
-            `max_output_tokens`, as with the judges of the same spec.
+            `max_output_tokens`, as for the judges of the same spec.
 
     Raises:
         InputError: The spec names no model, or an option is unknown or out of range.
@@ -76,7 +77,7 @@ class LLMWriter:
         self._chat = load_chat(spec, temperature=temperature, **options)
 
     def possible(self, report: str, kinds: Sequence[ErrorKind], aim: Aim | None = None) -> bool:
-        """Whether these errors can be made on a report, as far as the offline judge reads it."""
+        """Whether these errors can be made on a report, as far as the offline judge can read it."""
         findings = extract_findings(report)
         possible: dict[ErrorKind, bool] = {
             "false_finding": True,
@@ -95,8 +96,8 @@ class LLMWriter:
         drafts: dict[int, Draft] = {}
 
         def follow_up(index: int, answer: Answer) -> Question | None:
-            attempts, usage = spent.pop(index, _Spent())
-            attempts, usage = attempts + 1, _added(usage, answer.usage)
+            attempts, earlier = spent.pop(index, _Spent())
+            attempts, usage = attempts + 1, dict(Counter(earlier) + Counter(answer.usage))
             task = tasks[index]
             if answer.failure:
                 drafts[index] = Draft(failure=answer.failure, usage=usage)
@@ -130,11 +131,11 @@ class LLMWriter:
         return own | chat | {"seed": "of the task" if chat["seed"] == "sent" else chat["seed"]}
 
 
-# --- what is asked
+# --- questions
 
 
 def _question(task: Task, reason: str | None = None) -> Question:
-    """A task as it is asked, the same each time; `reason` says what was wrong with an answer before."""
+    """The question of a task, always the same; `reason` says what was wrong with an earlier answer."""
     prompts = _prompts()
     parts = [prompts["errors" if task.kinds else "rewrite"]]
     parts += [f"{number}. {_instruction(task, kind)}" for number, kind in enumerate(task.kinds, 1)]
@@ -149,7 +150,7 @@ def _question(task: Task, reason: str | None = None) -> Question:
 
 
 def _instruction(task: Task, kind: ErrorKind) -> str:
-    """What one error is to be; its category, its style or the order of its attributes is drawn by the task's seed."""
+    """The instruction for one error; the task's seed draws its category, its style or the order of attributes."""
     prompt = _prompts()[kind]
     rng = random.Random(f"{task.seed} {kind}")
     if kind == "false_finding":
@@ -161,7 +162,7 @@ def _instruction(task: Task, kind: ErrorKind) -> str:
 
 
 def _as_data(report: str) -> str:
-    """A report as a JSON object in one line, without the characters that begin a chat's control tokens."""
+    """A report as a JSON object in one line, without characters of control tokens."""
     data = json.dumps({"report": report}, ensure_ascii=False)
     return re.sub(r"[<>|\[\]\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", data)
 
@@ -194,11 +195,11 @@ def _record(**properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-# --- what comes back
+# --- answers
 
 
 def _read(task: Task, text: str) -> tuple[_Written | None, str | None]:
-    """An answer's draft, and what is wrong with it."""
+    """The draft in an answer, and its problem."""
     found = re.search(r"\{.*\}", text, re.DOTALL)  # a server without structured output may put it in prose or a fence
     try:
         written = _Written.model_validate_json(found[0] if found else "")
@@ -209,11 +210,7 @@ def _read(task: Task, text: str) -> tuple[_Written | None, str | None]:
 
 
 def _contracted(written: _Written, kinds: Sequence[ErrorKind]) -> tuple[Change, ...]:
-    """The changes as `Change` has them, in the order of the kinds: a false finding with no words of the report, and so on."""
+    """The stated changes in the order of the kinds, without `before` for a false finding and `after` for an omission."""
     empty = {"false_finding": {"before": ""}, "omission": {"after": ""}, "attribute_error": {}}
     changes = sorted((stated.change() for stated in written.changes), key=lambda change: kinds.index(change.kind))
     return tuple(change.model_copy(update=empty[change.kind]) for change in changes)
-
-
-def _added(usage: dict[str, int], more: dict[str, int]) -> dict[str, int]:
-    return {name: usage.get(name, 0) + more.get(name, 0) for name in usage | more}

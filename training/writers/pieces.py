@@ -1,4 +1,4 @@
-"""A report in pieces: its sentences, each with the findings that it tells, and what stands between them."""
+"""Cuts a report into pieces: its sentences with their findings, and the text between them."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from crimson_core.judges.rules.lexicon import lexicon
 from crimson_core.judges.rules.sentences import sentences
 
 _HEADING = re.compile(r"\s*([A-Za-z][A-Za-z /&]{1,40}?)\s*:\s*")
-# What wants "an": a vowel, an abbreviation that is spelt ("an NG tube", but "a PICC"), eight, eleven, eighteen and eighty.
+# "an" stands before a vowel, a spelt abbreviation ("an NG tube", but "a PICC"), and 8, 11, 18 and 80 to 89.
 _AN = re.compile(r"(?i:[aeiou])|[FHLMNRSX][A-Z]{1,2}\b|(?:8|11|18|8\d)\b")
 _ARTICLE = re.compile(r"\b(an?) $", re.IGNORECASE)
 _NUMBER = re.compile(r"\s*(?:\d{1,2}[.)]\s+|[-*•]\s+)?")
@@ -25,14 +25,14 @@ class Piece:
     """A sentence of a report.
 
     Attributes:
-        lead: What stands before it: blanks, a heading, a number of a list, sections that tell no findings.
+        lead: The text before it: blanks, a heading, a list number, sections without findings.
         text: The sentence.
-        tells: The findings that it tells, as positions among those of the report.
-        spans: (finding, first character, one past the last) in `text`, of the findings that it tells.
+        tells: Positions of its findings among those of the report.
+        spans: (finding, start, end) in `text` of each finding.
         denies: The concepts that it denies.
-        implies: The concepts that it rules out besides: clear lungs hold no nodule.
-        leaning: It cannot stand without the sentence before it.
-        changed: It holds an error of ours, and is not to be touched again.
+        implies: Further concepts that it rules out: clear lungs contain no nodule.
+        leaning: Whether it refers to the sentence before it.
+        changed: Whether it contains an error of ours, and must not be changed again.
     """
 
     lead: str
@@ -46,7 +46,7 @@ class Piece:
 
     @property
     def heads(self) -> bool:
-        """Whether a heading or an empty line stands before it."""
+        """Whether it follows a heading or an empty line."""
         return ":" in self.lead or "\n\n" in self.lead
 
 
@@ -58,16 +58,16 @@ def phrases() -> dict[str, Any]:
 
 @cache
 def leaning() -> re.Pattern[str]:
-    """Matches the start of a sentence that leans on the one before it."""
+    """Matches the start of a sentence that refers to the one before it."""
     return re.compile(phrases()["leaning"].replace("| ", "|") + r"\b", re.IGNORECASE)
 
 
 def pieces_of(report: str, findings: Sequence[ReportFinding]) -> list[Piece]:
-    """The sentences of a report that tell its findings; joined they are the report but for what follows the last one.
+    """The pieces of a report. Joined, they are the report without what follows the last sentence.
 
     Args:
-        report: Its text.
-        findings: What `extract_findings` gives for it.
+        report: The report's text.
+        findings: Its findings, from `extract_findings`.
     """
     words = lexicon()
     told = read_report(report)
@@ -80,7 +80,7 @@ def pieces_of(report: str, findings: Sequence[ReportFinding]) -> list[Piece]:
             heading = _HEADING.match(report, start, end)
         start = min(_NUMBER.match(report, start, end).end(), end)
         text = report[start:end].rstrip()
-        if start < done or re.fullmatch(r"(?:\d{1,2}[.)])?", text):  # the number of a list goes with what it numbers
+        if start < done or re.fullmatch(r"(?:\d{1,2}[.)])?", text):  # a list number belongs to its entry
             continue
         inside = [mention for mention in told if start <= mention.start < start + len(text)]
         present = [mention for mention in inside if mention.present]
@@ -98,12 +98,12 @@ def pieces_of(report: str, findings: Sequence[ReportFinding]) -> list[Piece]:
 
 
 def joined(pieces: Sequence[Piece]) -> str:
-    """The report that pieces make."""
+    """The report that consists of the pieces."""
     return "".join(piece.lead + piece.text for piece in pieces).strip()
 
 
 def without(pieces: Sequence[Piece], gone: set[int]) -> list[Piece]:
-    """The pieces without some of them; a heading goes on to the piece behind it, if that has none."""
+    """The pieces without some of them; the next piece takes over a heading, if it has none."""
     kept: list[Piece] = []
     lead = None
     for position, piece in enumerate(pieces):
@@ -118,7 +118,7 @@ def without(pieces: Sequence[Piece], gone: set[int]) -> list[Piece]:
 
 
 def with_article(before: str, word: str) -> str:
-    """What stands before a word, with "a" or "an" as the word wants it."""
+    """The text before a word, with the right one of "a" and "an"."""
 
     def article(found: re.Match[str]) -> str:
         return like("an " if _AN.match(word) else "a ", found[1])
@@ -127,12 +127,12 @@ def with_article(before: str, word: str) -> str:
 
 
 def like(word: str, model: str) -> str:
-    """A word in the letter case of another one."""
+    """A word in the letter case of another word."""
     return word.upper() if model.isupper() and len(model) > 1 else word.capitalize() if model[:1].isupper() else word
 
 
 def _meant(mention: ReportFinding, findings: Sequence[ReportFinding]) -> list[int]:
-    """The findings that a mention may tell: the one that begins there, else those of its concept, else those near to it."""
+    """The findings that a mention may belong to: the one that starts there, else those with its concept, else related ones."""
     words = lexicon()
     fitting = [i for i, f in enumerate(findings) if words.related(mention.concepts, f.concepts)]
     here = [i for i in fitting if findings[i].start == mention.start]
@@ -141,7 +141,7 @@ def _meant(mention: ReportFinding, findings: Sequence[ReportFinding]) -> list[in
 
 
 def _ruled_out(text: str) -> frozenset[str]:
-    """The concepts that a normal statement rules out, in the words of `phrases.yaml` or in others like these."""
+    """The concepts that a normal statement rules out, by `phrases.yaml`."""
     return frozenset(
         concept
         for normal in phrases()["normal"]

@@ -1,4 +1,4 @@
-"""A report as the lexicon of the offline judge reads it, and what differs between two readings of it."""
+"""Readings of reports with the offline judge's lexicon, and their differences."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,8 +11,8 @@ from crimson_core.judges.rules.matching import compares_sides, zone_gap
 from training.writers import Attribute
 
 _SAME_SIZE_MM = 0.5
-_DEGREES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 3}  # "trace" and "small", "large" and "massive" are said for each other
-# "more pronounced on the right" tells no side: there is some on the left.
+_DEGREES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 3}  # "trace" and "small", "large" and "massive" are interchangeable
+# "more pronounced on the right" names no side, since there is some on the left.
 _UNEVEN = re.compile(
     r"\b(?:more|greater|larger|worse|especially|particularly|mostly|predominantly)\s+"
     r"(?:(?:pronounced|marked|prominent|extensive|severe|so)\s+)?(?:on|in|at)\s+the\s+(?:left|right)\b"
@@ -24,7 +24,7 @@ FRINGE = " \t\r\n.,;:"
 
 @dataclass(frozen=True)
 class Reading:
-    """A report as the lexicon reads it: every mention, each finding once, and the clauses that it cannot read."""
+    """A report with all its mentions, its findings, and the clauses that the lexicon cannot read."""
 
     text: str
     mentions: list[ReportFinding]
@@ -32,14 +32,14 @@ class Reading:
     unread: set[str]
 
     def places(self, words: str) -> list[tuple[int, int]]:
-        """Where some words stand, whatever their letter case and the blanks between them."""
+        """The spans of some words, whatever their letter case and blanks."""
         words = words.strip(FRINGE)
         pattern = r"\s+".join(map(re.escape, words.split()))
         found = re.finditer(rf"(?<!\w){pattern}(?!\w)" if words[-1:].isalnum() else pattern, self.text, re.IGNORECASE)
         return [match.span() for match in found] if words else []
 
     def at(self, words: str) -> list[ReportFinding]:
-        """The mentions, denied ones too, that share characters with some words."""
+        """The mentions, also denied ones, that overlap with some words."""
         spans = self.places(words)
         return [m for m in self.mentions if any(m.start < end and start < m.end for start, end in spans)]
 
@@ -59,12 +59,12 @@ def _evened(finding: ReportFinding, text: str) -> ReportFinding:
 
 
 def plain(text: str) -> str:
-    """The normalised words of a text, without what stands between them."""
+    """The normalised words of a text."""
     return " ".join(word for word, _, _ in words_of(text))
 
 
 def covered(finding: ReportFinding, others: Iterable[ReportFinding]) -> bool:
-    """Whether findings of the other report tell a finding: akin ones, at its side or its sides together."""
+    """Whether akin findings of the other report cover a finding, with all its sides."""
     near = [other for other in others if may_be(finding, other)]
     sides = [other.attributes.sides for other in near if compares_sides(finding, other)]
     if not sides or not all(sides):
@@ -73,7 +73,7 @@ def covered(finding: ReportFinding, others: Iterable[ReportFinding]) -> bool:
 
 
 def standing_for(mentions: Sequence[ReportFinding], findings: Sequence[ReportFinding]) -> list[int]:
-    """Positions of the findings that some mentions of them have become."""
+    """Positions of the findings that some mentions belong to."""
     related = lexicon().related
     return [
         place
@@ -83,20 +83,20 @@ def standing_for(mentions: Sequence[ReportFinding], findings: Sequence[ReportFin
 
 
 def akin(one: ReportFinding, other: ReportFinding) -> bool:
-    """Whether two findings may be one in other words."""
+    """Whether two findings may be the same one in other words."""
     if lexicon().related(one.concepts, other.concepts):
         return True
     return not interchangeable_pairs().isdisjoint((a, b) for a in one.concepts for b in other.concepts)
 
 
 def meets(one: ReportFinding, other: ReportFinding) -> bool:
-    """Whether two findings can be at one side: they share one, or one of them tells none."""
+    """Whether two findings can be on the same side: they share one, or one of them names none."""
     sides, others = one.attributes.sides, other.attributes.sides
     return not sides or not others or bool(sides & others) or not compares_sides(one, other)
 
 
 def may_be(one: ReportFinding, other: ReportFinding) -> bool:
-    """Whether two findings are akin and can be at one side."""
+    """Whether two findings are akin and can be on the same side."""
     return akin(one, other) and meets(one, other)
 
 
@@ -104,7 +104,7 @@ def may_be(one: ReportFinding, other: ReportFinding) -> bool:
 
 
 def told_of(finding: ReportFinding, attribute: Attribute) -> tuple:
-    """What is read of an attribute; parts that are empty are not told."""
+    """The parts of an attribute; empty ones are not stated."""
     told = finding.attributes
     return {
         "location": (told.sides, told.zones, told.sites, position(finding)),
@@ -117,7 +117,7 @@ def told_of(finding: ReportFinding, attribute: Attribute) -> tuple:
 
 
 def differs(one: ReportFinding, other: ReportFinding, attribute: Attribute) -> bool | None:
-    """Whether two findings differ in an attribute; None where the lexicon reads nothing of it in either."""
+    """Whether two findings differ in an attribute; None if neither states it."""
     ours, theirs = told_of(one, attribute), told_of(other, attribute)
     if ours != theirs:
         return True
@@ -125,7 +125,7 @@ def differs(one: ReportFinding, other: ReportFinding, attribute: Attribute) -> b
 
 
 def contradictions(one: ReportFinding, other: ReportFinding) -> set[Attribute]:
-    """The attributes of which both findings tell something, and not the same; hedges apart."""
+    """The attributes, except certainty, that both findings state differently."""
     found: set[Attribute] = set() if meets(one, other) else {"location"}
     ours, theirs = one.attributes, other.attributes
     if ours.severity and theirs.severity and _DEGREES[ours.severity] != _DEGREES[theirs.severity]:
@@ -154,6 +154,6 @@ def _elsewhere(one: ReportFinding, other: ReportFinding) -> bool:
         return True
     gap = zone_gap(ours, theirs) if compares_sides(one, other) else 0
     if gap and ours.by_lobe and theirs.by_lobe:
-        # The middle of the left lung belongs to the upper lobe.
+        # the middle of the left lung belongs to the upper lobe
         return ours.sides != {"left"} or ("lower" in ours.zones) != ("lower" in theirs.zones)
-    return gap > 1  # lobes have borders; what else is upper, middle and lower is a matter of words
+    return gap > 1  # lobes have borders; other zones are vague

@@ -1,4 +1,4 @@
-"""Other words for the same report: phrases, forms of sentences, order, normal statements."""
+"""Rewords a report: phrases, forms of sentences, order, normal statements."""
 
 import random
 import re
@@ -19,10 +19,10 @@ def reworded(pieces: Sequence[Piece], present: set[str], rng: random.Random, str
     """A report in other words.
 
     Args:
-        pieces: The report; those with an error in them keep their words.
-        present: Concepts that it tells.
-        rng: Decides.
-        strength: How much changes, from 0 (nothing) to 1.
+        pieces: The report; pieces with an error are not reworded.
+        present: The concepts of its findings.
+        rng: Makes the random choices.
+        strength: The amount of change, from 0 (none) to 1.
     """
     made = list(pieces)
     if rng.random() < strength * 0.6:
@@ -38,7 +38,7 @@ def reworded(pieces: Sequence[Piece], present: set[str], rng: random.Random, str
 
 
 def _reordered(pieces: list[Piece], rng: random.Random) -> list[Piece]:
-    """Sentences change places within their section; those that lean on another stay behind it. The leads stay in their places."""
+    """Shuffle the sentences of each section; those that refer to another stay behind it. The leads stay in their places."""
     groups: list[list[list[Piece]]] = []
     for piece in pieces:
         if not groups or piece.heads:
@@ -52,7 +52,7 @@ def _reordered(pieces: list[Piece], rng: random.Random) -> list[Piece]:
 
 
 def _without_normals(pieces: list[Piece], rng: random.Random) -> list[Piece]:
-    """Some sentences that tell no finding are gone."""
+    """Drop some sentences without findings."""
     free = {
         i
         for i, piece in enumerate(pieces)
@@ -63,7 +63,7 @@ def _without_normals(pieces: list[Piece], rng: random.Random) -> list[Piece]:
 
 
 def _with_normals(pieces: list[Piece], present: set[str], rng: random.Random) -> list[Piece]:
-    """Some normal statements more, about what the report does not tell or deny."""
+    """Add normal statements about structures that the report does not mention."""
     words = lexicon()
     told = present | {concept for piece in pieces for concept in piece.denies | piece.implies}
     fitting = [normal for normal in phrases()["normal"] if not words.related(normal["about"], told)]
@@ -80,7 +80,7 @@ def _with_normals(pieces: list[Piece], present: set[str], rng: random.Random) ->
 
 
 def _laid_out(pieces: list[Piece], rng: random.Random) -> list[Piece]:
-    """One paragraph, or a line for each sentence."""
+    """Put all sentences into one paragraph, or each on a line of its own."""
     between = rng.choice((" ", "\n"))
     return [replace(piece, lead="" if i == 0 else between) for i, piece in enumerate(pieces)]
 
@@ -98,7 +98,7 @@ def _rephrased(piece: Piece, rng: random.Random, strength: float) -> Piece:
 
 
 def _reframed(text: str, rng: random.Random) -> str:
-    """A sentence in another form, if it has one of those that are known."""
+    """A sentence in another form, if it has a known one."""
     stop = text[-1:] if text[-1:] in ".!" else ""
     body = text.removesuffix(stop) if stop else text
     for pattern, forms in _frames():
@@ -137,7 +137,7 @@ def _interchangeable() -> list[tuple[re.Pattern[str], list[str]]]:
 
 
 def _like(text: str, model: str, starts: bool) -> str:
-    """A phrase in the letter case that its place wants."""
+    """A phrase in the letter case of the one that it replaces."""
     if text in ("rul", "rll", "lul", "lll", "ett", "svc", "picc") or (model.isupper() and len(model) > 4):
         return text.upper()
     text = re.sub(r"\b(et|ng|picc)\b", lambda m: m[0].upper(), text)

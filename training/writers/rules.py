@@ -1,8 +1,8 @@
-"""The rule-based writer: rewords a report and puts errors into it by rule, and so knows the label of what it wrote.
+"""The rule-based writer: rewords a report and makes errors in it by rule, and so knows the label.
 
-What a candidate must tell is known by construction: the findings of the ground truth, but for the one that was left out,
-the one whose attribute was changed, and one more. The candidate is read again with the lexicon of the offline judge, and
-is kept only if it tells exactly that; else another one is tried.
+The findings of a candidate are known by construction: those of the ground truth, with one left out, one changed or one added.
+The candidate is read again with the lexicon of the offline judge. It is kept only if it has exactly these findings; otherwise
+another one is tried.
 """
 
 import random
@@ -25,12 +25,12 @@ from training.writers.rewording import reworded
 
 _TRIES = 12  # drafts of one task
 _MOST_EDITS = 8  # errors of one kind that are tried in one draft
-_STRENGTHS = (0.9, 0.7, 0.5, 0.3)  # of the rewording, less and less when drafts fail
+_STRENGTHS = (0.9, 0.7, 0.5, 0.3)  # of the rewording; it decreases as drafts fail
 _SIGNIFICANT = ("urgent", "actionable_not_urgent")
 
 
 class _Expected(NamedTuple):
-    """A finding that a candidate must tell: one of the ground truth, perhaps with an error, or a false one."""
+    """A finding that a candidate must contain: one of the ground truth, perhaps with an error, or a false one."""
 
     reference: int | None
     edit: Edit | None
@@ -40,7 +40,7 @@ class RuleWriter:
     """Writes candidates by rule; the same task always has the same draft."""
 
     def possible(self, report: str, kinds: Sequence[ErrorKind], aim: Aim | None = None) -> bool:
-        """Whether these errors can be made on a report, all in one candidate."""
+        """Whether one candidate for a report can have all these errors."""
         findings = extract_findings(report)
         pieces = pieces_of(report, findings)
         task = Task(report, tuple(kinds), "", None, aim)
@@ -77,14 +77,14 @@ def _draft(task: Task) -> Draft:
         if edits is None:
             continue
         last = edits[-1].pieces if edits else pieces
-        # The last tries are worth more with the error and without rewording than not at all.
+        # The last tries do not reword: a candidate with the error alone is better than none.
         strength = _STRENGTHS[min(attempt // 2, len(_STRENGTHS) - 1)] if attempt < _TRIES - 3 or not edits else 0.0
         present = {c for finding in findings for c in finding.concepts} | {c for e in edits for c in e.concepts}
         made = reworded(last, present, rng, strength)
         evaluation = _labelled(task.report, findings, made, edits, task.context)
         told = [piece.text for piece in made]
         if len(set(told)) < len(told):
-            continue  # nobody says the same twice in the same words
+            continue  # nobody repeats a sentence word by word
         if evaluation is not None and " ".join(joined(made).split()) != " ".join(task.report.split()):
             changes = {
                 e.kind: Change(kind=e.kind, attribute=e.attribute, before=e.before, after=e.after) for e in edits
@@ -98,7 +98,7 @@ def _draft(task: Task) -> Draft:
 def _chosen(
     task: Task, pieces: list[Piece], findings: list[ReportFinding], rng: random.Random
 ) -> tuple[Edit, ...] | None:
-    """One error of each kind of a task, each on top of the one before it; None if they cannot be made."""
+    """One error of each kind of a task, each made after the one before it; None if they cannot be made."""
     # A false finding needs no finding, and so comes last.
     kinds = sorted(task.kinds, key=("omission", "attribute_error", "false_finding").index)
 
@@ -140,14 +140,14 @@ def _labelled(
     edits: Sequence[Edit],
     context: PatientContext | None,
 ) -> Evaluation | None:
-    """The evaluation of a candidate by construction; None if it does not tell what it should."""
+    """The evaluation of a candidate by construction; None if it does not contain the expected findings."""
     candidate = joined(pieces)
     told = extract_findings(candidate)
     about = {edit.target: edit for edit in edits if edit.target is not None}
     gone = {target for target, edit in about.items() if edit.kind == "omission"}
     expected = [_Expected(None, edit) for edit in edits if edit.kind == "false_finding"]
     kept = [_Expected(i, about.get(i)) for i in range(len(findings)) if i not in gone]
-    # Those that are told with an error first, since nothing else may take them.
+    # findings with an error first, so that no other finding takes their place
     expected += sorted(kept, key=lambda e: e.edit is None)
     if len(told) != len(expected):
         return None
@@ -186,7 +186,7 @@ def _labelled(
 def _fits(
     wanted: _Expected, findings: list[ReportFinding], told: ReportFinding, ref_findings: list
 ) -> list[Discrepancy] | None:
-    """The attribute errors of a finding that is told as it should be; None if it is another one."""
+    """The attribute errors of a finding that is the expected one; None if it is another one."""
     if wanted.reference is None:
         return [] if wanted.edit.concepts & set(told.concepts) else None
     reference = findings[wanted.reference]

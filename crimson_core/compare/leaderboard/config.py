@@ -1,19 +1,16 @@
 """The config of a leaderboard: judges, test sets and systems, from a YAML file."""
 
 import difflib
-from collections.abc import Hashable
-from datetime import date
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from crimson_core.errors import InputError
+from crimson_core.run.config_file import NOT_QUOTED, read_yaml
 
-_NOT_QUOTED = (bool, int, float, date)  # types that YAML gives to some words without quotes
 SECRET_OPTIONS = frozenset({"api_key"})  # never shown
 
 
@@ -139,39 +136,11 @@ def load_config(file: Path) -> Config:
     Raises:
         InputError: It cannot be read, or has a key that is unknown, missing or of another type; names the key.
     """
-    try:
-        data = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe loader
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InputError(f"{file} cannot be read: {reason}.") from None
-    except (
-        ValueError,
-        ArithmeticError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:  # odd scalars, depth
-        raise InputError(
-            f"{file} cannot be read: {type(error).__name__}. Quote dates and numbers that are none."
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise InputError(f"{file}{where} is no YAML: {getattr(error, 'problem', None) or 'check it'}.") from None
-    return parse_config(data, str(file))
+    return parse_config(read_yaml(file), str(file))
 
 
 def parse_config(data: Any, source: str) -> Config:
-    """Check the data of a leaderboard.
-
-    Args:
-        data: Content of the YAML file.
-        source: Its name in error messages.
-
-    Raises:
-        InputError: A key is unknown, missing or of another type; names the key.
-    """
+    """Check the content of a config, which errors call `source`; see `load_config`."""
     if not isinstance(data, dict):
         raise InputError(f"{source} must hold the keys judges, test_sets and systems.")
     try:
@@ -205,7 +174,7 @@ def parse_config(data: Any, source: str) -> Config:
 def _problem(error: ErrorDetails) -> str:
     where = ".".join(map(str, error["loc"]))
     if error["type"] != "extra_forbidden":
-        quote = " Quote it." if error["type"] == "string_type" and isinstance(error["input"], _NOT_QUOTED) else ""
+        quote = " Quote it." if error["type"] == "string_type" and isinstance(error["input"], NOT_QUOTED) else ""
         return f"{where}: {error['msg'][:1].lower()}{error['msg'][1:]}.{quote}"
     *parents, key = error["loc"]
     known = _fields(parents)
@@ -228,22 +197,3 @@ def _fields(parents: list[Any]) -> list[str]:
 def _meant(name: str, known: Any) -> str:
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {close[0]}?" if close else ""
-
-
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """YAML that refuses duplicate keys, of which the last would win and a system be lost.
-
-    It also refuses keys that YAML does not read as text, such as a number or yes: no key of a config is one.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key, (written, _) in zip(keys, node.value, strict=True):
-            problem = None
-            if isinstance(key, _NOT_QUOTED):
-                problem = f"the key {written.value} is no text to YAML: quote it"
-            elif keys.count(key) > 1:
-                problem = f"the key {key!r} is given twice"
-            if problem:
-                raise yaml.constructor.ConstructorError(None, None, problem, written.start_mark)
-        return super().construct_mapping(node, deep)
