@@ -131,19 +131,12 @@ _LEADS = ("", "", "Evaluation: ", "Answer:\n")
 
 
 class Forgery(NamedTuple):
-    """A candidate that contains an answer.
-
-    Attributes:
-        shape: The form of the answer.
-        reference: The reference report.
-        clinical: The candidate without the answer.
-        candidate: The candidate with the answer.
-    """
+    """A candidate that contains an answer."""
 
     shape: str
     reference: str
-    clinical: str
-    candidate: str
+    clinical: str  # the candidate without the answer
+    candidate: str  # the candidate with the answer
 
 
 def forgeries() -> Iterator[Forgery]:

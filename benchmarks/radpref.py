@@ -232,21 +232,13 @@ _WITH_INTERVAL = ("tau", "pearson", "ordered")
 
 
 class _Aligned(NamedTuple):
-    """One candidate as the judge and the radiologists see it; a finding is its place in people's list.
+    """One candidate as the judge and the radiologists see it; a finding is its place in people's list."""
 
-    Attributes:
-        judge: Error kind -> findings; None for each that is not aligned.
-        radiologists: Error kind -> findings.
-        judge_levels: `false` or `missing` -> finding -> clinical significance.
-        radiologist_levels: Error kind and finding -> clinical significance.
-        findings: How many findings there are and how many are aligned.
-    """
-
-    judge: dict[str, list[int | None]]
-    radiologists: dict[str, set[int]]
-    judge_levels: dict[str, dict[int | None, str]]
-    radiologist_levels: dict[tuple[str, int], str]
-    findings: Counter[str]
+    judge: dict[str, list[int | None]]  # error kind -> findings; None for each that is not aligned
+    radiologists: dict[str, set[int]]  # error kind -> findings
+    judge_levels: dict[str, dict[int | None, str]]  # `false` or `missing` -> finding -> clinical significance
+    radiologist_levels: dict[tuple[str, int], str]  # error kind and finding -> clinical significance
+    findings: Counter[str]  # how many findings there are and how many are aligned
 
 
 def _errors(results: Sequence[PairResult], candidates: Sequence[tuple[dict, dict]]) -> dict[str, Any]:

@@ -7,16 +7,10 @@ from typing import NamedTuple
 
 
 class File(NamedTuple):
-    """A file of a bundle, as the manifest lists it.
+    """A file of a bundle, as the manifest lists it."""
 
-    Attributes:
-        path: Path inside the bundle, with `/`.
-        size: Size in bytes.
-        sha256: Checksum in hexadecimal.
-    """
-
-    path: str
-    size: int
+    path: str  # path inside the bundle, with `/`
+    size: int  # bytes
     sha256: str
 
 

@@ -23,17 +23,11 @@ def default_platform() -> str:
 
 @dataclass(frozen=True)
 class Target:
-    """The machine that a bundle is for.
+    """The machine that a bundle is for."""
 
-    Attributes:
-        python: Major and minor version, `3.12`.
-        machine: Architecture, `x86_64`.
-        glibc: Minor version of glibc 2; the target has this one or a later one.
-    """
-
-    python: str
-    machine: str
-    glibc: int
+    python: str  # major and minor version, `3.12`
+    machine: str  # architecture, `x86_64`
+    glibc: int  # minor version of glibc 2; the target has this one or a later one
 
     @classmethod
     def of(cls, python: str, platforms: Sequence[str]) -> "Target":

@@ -15,19 +15,12 @@ _TOLD = "training_run.json"  # names folders of the machine that trained the mod
 
 
 class Weights(NamedTuple):
-    """A model or an adapter.
+    """A model or an adapter."""
 
-    Attributes:
-        name: Name of its folder, or its Hub id.
-        folder: Its folder on this machine.
-        revision: Commit on the Hub; None for a folder.
-        pinned: Whether the user named that revision; then the judge spec must name it too.
-    """
-
-    name: str
-    folder: Path
-    revision: str | None = None
-    pinned: bool = False
+    name: str  # name of its folder, or its Hub id
+    folder: Path  # its folder on this machine
+    revision: str | None = None  # commit on the Hub; None for a folder
+    pinned: bool = False  # whether the user named that revision; then the judge spec must name it too
 
     @property
     def path(self) -> str:

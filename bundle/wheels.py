@@ -38,38 +38,24 @@ class _Unsolvable(BundleError):
 
 @dataclass(frozen=True)
 class Wheel:
-    """A chosen wheel.
+    """A chosen wheel."""
 
-    Attributes:
-        name: Canonical name of the package.
-        version: Version of the package.
-        filename: File name of the wheel.
-        sha256: Checksum of the wheel; None for a stand-in.
-        requires: Requirements in its metadata.
-    """
-
-    name: str
+    name: str  # canonical
     version: str
     filename: str
-    sha256: str | None
+    sha256: str | None  # None for a stand-in
     requires: list[Requirement] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The contents of a bundle, and what the target provides.
+    """The contents of a bundle, and what the target provides."""
 
-    Attributes:
-        wheels: Wheels to fetch, without the package itself.
-        left_out: Packages that the target has in a version that fits: name -> version.
-        unfit: Packages that the target has in a version that does not fit: name -> the requirement that says so.
-        pinned: Whether the versions are those that were tested together.
-    """
-
-    wheels: list[Wheel]
-    left_out: dict[str, str]
+    wheels: list[Wheel]  # wheels to fetch, without the package itself
+    left_out: dict[str, str]  # packages that the target has in a version that fits: name -> version
+    # packages that the target has in a version that does not fit: name -> the requirement that says so
     unfit: dict[str, str]
-    pinned: bool
+    pinned: bool  # whether the versions are those that were tested together
 
 
 def build_wheel(root: Path, folder: Path) -> Path:

@@ -42,14 +42,10 @@ GO_TO_ANSWER_JS = """() => setTimeout(() => {
 
 
 class PairTab(NamedTuple):
-    """What other tabs need to show a pair in the tab "One pair".
+    """What other tabs need to show a pair in the tab "One pair"."""
 
-    Attributes:
-        outputs: The components that `show` gives values for.
-        show: (pair, result, signature, judge, title) -> values for `outputs`.
-    """
-
-    outputs: list[gr.components.Component]
+    outputs: list[gr.components.Component]  # the components that `show` gives values for
+    # (pair, result, signature, judge, title) -> values for `outputs`
     show: Callable[[ReportPair, PairResult, str, str, str], tuple]
 
 

@@ -13,21 +13,13 @@ _BETWEEN_JUDGES = re.compile(r",(?!\s*[A-Za-z]\w*\s*=)")
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a Space.
+    """Settings of a Space."""
 
-    Attributes:
-        judge: Judge spec selected at the start.
-        judges: Judge specs visitors may choose from.
-        max_rows: Maximum number of rows in a file.
-        max_megabytes: Largest file in megabytes of 2^20 bytes; of a Parquet file also what it unpacks to.
-        max_characters: Maximum length of a report in characters.
-    """
-
-    judge: str
-    judges: tuple[str, ...]
-    max_rows: int
-    max_megabytes: int
-    max_characters: int
+    judge: str  # the spec that is selected at the start
+    judges: tuple[str, ...]  # the specs that visitors may choose from
+    max_rows: int  # in a file
+    max_megabytes: int  # largest file in megabytes of 2^20 bytes; of a Parquet file also what it unpacks to
+    max_characters: int  # of a report
 
     @property
     def max_bytes(self) -> int:

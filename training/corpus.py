@@ -44,38 +44,24 @@ _REXGRADIENT_SECTIONS = ("Findings", "Impression")
 
 @dataclass(frozen=True)
 class Study:
-    """One study of a corpus.
+    """One study of a corpus."""
 
-    Attributes:
-        id: Unique in the corpus.
-        report: The text to be judged.
-        split: Studies of one patient, and reports with the same text, are in the same split.
-        patient: The patient's id, if the corpus has one.
-        context: Everything that the corpus knows about the patient; the fields of a record are drawn from it later.
-    """
-
-    id: str
-    report: str = field(repr=False)
-    split: Split
-    patient: str | None = None
+    id: str  # unique in the corpus
+    report: str = field(repr=False)  # the text to be judged
+    split: Split  # studies of one patient, and reports with the same text, are in the same split
+    patient: str | None = None  # the patient's id, if the corpus has one
+    # everything that the corpus knows about the patient; the fields of a record are drawn from it later
     context: PatientContext | None = None
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Studies in the order of the corpus.
+    """Studies in the order of the corpus."""
 
-    Attributes:
-        studies: At least two studies.
-        left_out: Number of studies that were left out, by reason.
-        name: The name of the corpus in a data card.
-        unread_ages: Number of studies whose age cannot be read ("90Y+", "ANON") and counts as unknown.
-    """
-
-    studies: list[Study] = field(repr=False)
-    left_out: dict[str, int]
-    name: str
-    unread_ages: int = 0
+    studies: list[Study] = field(repr=False)  # at least two
+    left_out: dict[str, int]  # number of studies that were left out, by reason
+    name: str  # in a data card
+    unread_ages: int = 0  # number of studies whose age cannot be read ("90Y+", "ANON") and counts as unknown
 
 
 class Columns(Strict):

@@ -15,25 +15,15 @@ _FIRST_ERROR = 3  # the regime of ERROR_KINDS[0]
 
 @dataclass(frozen=True)
 class Slot:
-    """One record to make.
+    """One record to make."""
 
-    Attributes:
-        id: Split and number.
-        regime: Position in `training.records.REGIMES`.
-        kinds: The errors to make, in regimes 3 to 5; the regime's own first.
-        study: The study whose report is the ground truth; None if no study of the split allows these errors.
-        included: The fields of the patient context that the record contains.
-        split: The split of the study.
-        aim: The attribute error to make, if the writer accepts an aim.
-    """
-
-    id: str
-    regime: int
-    kinds: tuple[ErrorKind, ...]
-    study: Study | None
-    included: Included
+    id: str  # split and number
+    regime: int  # position in `training.records.REGIMES`
+    kinds: tuple[ErrorKind, ...]  # the errors to make, in regimes 3 to 5; the regime's own first
+    study: Study | None  # the study whose report is the ground truth; None if no study of the split allows these errors
+    included: Included  # the fields of the patient context that the record contains
     split: Split
-    aim: Aim | None = None
+    aim: Aim | None = None  # the attribute error to make, if the writer accepts an aim
 
 
 def plan(

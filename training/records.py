@@ -39,41 +39,25 @@ class Included(Strict):
 
 
 class Record(Strict):
-    """One training record.
+    """One training record."""
 
-    Attributes:
-        id: Unique, and the same in every run with the same seed.
-        split: The split of the study.
-        study: Id of the study whose report is the ground truth.
-        candidate_study: Id of the study whose report is the candidate, in regimes 0 and 1.
-        regime: Position in `REGIMES`; with two kinds of error, that of the first one.
-        error_types: The kinds of error in the candidate; empty in regimes 0 to 2.
-        changes: The change that makes each error.
-        forgery: What the candidate contains beside its report to deceive a judge, if anything.
-        raw_evaluation: The label, in the wire format.
-        crimson_score: Its score in (-1, 1].
-        label_source: The judge's signature, or `construction` with the writer's.
-        writer: The writer's signature; None in regimes 0 and 1.
-        seed: Seed of the run.
-    """
-
-    id: str
+    id: str  # unique, and the same in every run with the same seed
     split: Split
-    study: str
-    candidate_study: str | None = None
+    study: str  # id of the study whose report is the ground truth
+    candidate_study: str | None = None  # id of the study whose report is the candidate, in regimes 0 and 1
     ground_truth: str
     candidate: str
     patient_context: Context
     context_included: Included
-    regime: int
-    error_types: list[ErrorKind]
-    changes: list[Change]
-    forgery: Forgery | None = None
-    raw_evaluation: dict[str, Any]
-    crimson_score: float
-    label_source: str
-    writer: str | None = None
-    seed: int
+    regime: int  # position in `REGIMES`; with two kinds of error, that of the first one
+    error_types: list[ErrorKind]  # the kinds of error in the candidate; empty in regimes 0 to 2
+    changes: list[Change]  # the change that makes each error
+    forgery: Forgery | None = None  # what the candidate contains beside its report to deceive a judge, if anything
+    raw_evaluation: dict[str, Any]  # the label, in the wire format
+    crimson_score: float  # its score in (-1, 1]
+    label_source: str  # the judge's signature, or `construction` with the writer's
+    writer: str | None = None  # the writer's signature; None in regimes 0 and 1
+    seed: int  # seed of the run
 
     @property
     def pair(self) -> ReportPair:

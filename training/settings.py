@@ -168,6 +168,8 @@ class FinetuneConfig(Strict):
         description="In training, the output layer computes the tokens of the data and so many others, which represent the rest; "
         "None: all tokens. This halves the time of a small model with a large vocabulary.",
     )
-    group_by_length: bool = Field(False, description="Whether records of similar length share a batch, for less padding.")
+    group_by_length: bool = Field(
+        False, description="Whether records of similar length share a batch, for less padding."
+    )
     log_steps: int = Field(10, ge=1)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)

@@ -8,17 +8,11 @@ from crimson_core.run.scorer import PairResult
 
 
 class Part(NamedTuple):
-    """Some results of a run.
+    """Some results of a run."""
 
-    Attributes:
-        lines: A line of JSON per result.
-        summary: What they add to that of the run.
-        kept: The results that were to be kept.
-    """
-
-    lines: bytes
-    summary: Summary
-    kept: list[PairResult]
+    lines: bytes  # a line of JSON per result
+    summary: Summary  # of these results alone
+    kept: list[PairResult]  # the results that were to be kept
 
 
 def part_of(results: list[PairResult], keep: int | None = None) -> Part:

@@ -14,18 +14,14 @@ from crimson_core.run.scorer import PairResult
 
 @dataclass(frozen=True)
 class Systems:
-    """Systems and their report pairs, in the same order for all.
+    """Systems and their report pairs, in the same order for all."""
 
-    Attributes:
-        pairs: Pairs of each system.
-        patients: The patient of each pair; None if no column names patients.
-        subgroups: The subgroup of each pair, by what splits the pairs.
-        joined_by: `row` of one table, `id`, or `order`; with `order`, only equal references show that rows match.
-    """
-
-    pairs: dict[str, list[ReportPair]] = field(repr=False)
+    pairs: dict[str, list[ReportPair]] = field(repr=False)  # of each system
+    # the patient of each pair; None if no column names patients
     patients: list[str] | None = field(default=None, repr=False)
+    # the subgroup of each pair, by what splits the pairs
     subgroups: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    # `row` of one table, `id`, or `order`; with `order`, only equal references show that rows match
     joined_by: str = "order"
 
     @property
@@ -79,47 +75,30 @@ def name_systems(tables: Sequence[str], predictions: Sequence[str]) -> dict[str,
 
 
 class Subgroup(NamedTuple):
-    """Figures of a subgroup of the pairs.
+    """Figures of a subgroup of the pairs."""
 
-    Attributes:
-        by: What splits the pairs.
-        label: Name of the subgroup.
-        n_pairs: Its number of pairs of each system.
-        figures: System -> `crimson_score` and each of `summary.CLINICAL_FIGURES`.
-    """
-
-    by: str
+    by: str  # what splits the pairs
     label: str
-    n_pairs: int
-    figures: dict[str, dict[str, Estimate]]
+    n_pairs: int  # its number of pairs of each system
+    figures: dict[str, dict[str, Estimate]]  # system -> `crimson_score` and each of `summary.CLINICAL_FIGURES`
 
 
 @dataclass(frozen=True)
 class Section:
-    """A test set under a judge.
-
-    Attributes:
-        test_set: Its name.
-        judge: The judge's name: its spec and options.
-        signature: Signature of the scores.
-        systems: The judged systems.
-        results: Results of each system, over the same pairs in the same order.
-        n_asked: Pairs of each system to judge; more than the results if a run was interrupted.
-        summaries: Summary of each system.
-        figures: System -> `crimson_score` and each of `summary.CLINICAL_FIGURES`; the highest mean first.
-        subgroups: The same for subgroups of the pairs.
-        comparisons: One per pair of systems; adjusted p values are corrected for all comparisons of the leaderboard.
-    """
+    """A test set under a judge."""
 
     test_set: str
-    judge: str
+    judge: str  # its spec and options
     signature: str
     systems: Systems = field(repr=False)
+    # results of each system, over the same pairs in the same order
     results: dict[str, list[PairResult]] = field(repr=False)
-    n_asked: int
-    summaries: dict[str, Summary] = field(repr=False)
+    n_asked: int  # pairs of each system to judge; more than the results if a run was interrupted
+    summaries: dict[str, Summary] = field(repr=False)  # of each system
+    # system -> `crimson_score` and each of `summary.CLINICAL_FIGURES`; the highest mean first
     figures: dict[str, dict[str, Estimate]]
-    subgroups: list[Subgroup]
+    subgroups: list[Subgroup]  # the same for subgroups of the pairs
+    # one per pair of systems; adjusted p values are corrected for all comparisons of the leaderboard
     comparisons: list[Comparison]
 
     @property

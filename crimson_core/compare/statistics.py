@@ -307,23 +307,14 @@ def bca_interval(value: float, resampled: "np.ndarray", jackknifed: "np.ndarray"
 
 
 class _Resampled(NamedTuple):
-    """Ratios of sums, one per column, with what the bootstrap needs.
+    """Ratios of sums, one per column, with what the bootstrap needs."""
 
-    Attributes:
-        values: Ratios over all units; shape (columns,).
-        resampled: Ratios of each resample; shape (resamples, columns).
-        jackknifed: Ratios with each unit or group left out in turn; shape (units, columns).
-        n: Sum of the denominators.
-        n_left_out: Units without a value.
-        units: Units or groups with something to average.
-    """
-
-    values: "np.ndarray"
-    resampled: "np.ndarray"
-    jackknifed: "np.ndarray"
-    n: "np.ndarray"
-    n_left_out: "np.ndarray"
-    units: "np.ndarray"
+    values: "np.ndarray"  # ratios over all units; shape (columns,)
+    resampled: "np.ndarray"  # ratios of each resample; shape (resamples, columns)
+    jackknifed: "np.ndarray"  # ratios with each unit or group left out in turn; shape (units, columns)
+    n: "np.ndarray"  # sum of the denominators
+    n_left_out: "np.ndarray"  # units without a value
+    units: "np.ndarray"  # units or groups with something to average
 
     def estimates(self) -> list[Estimate]:
         return [

@@ -182,18 +182,11 @@ def summarize(results: Sequence[PairResult], signature: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ClinicalFigure:
-    """A figure of a corpus that is the sum of one count over the sum of another, over the scored pairs.
+    """A figure of a corpus that is the sum of one count over the sum of another, over the scored pairs."""
 
-    Attributes:
-        title: Its name in a table.
-        count: The amounts one pair adds to the two sums.
-        definition: What exactly is counted.
-        higher_is_better: Else lower is.
-    """
-
-    title: str
-    count: Callable[[Outcome], Count]
-    definition: str
+    title: str  # in a table
+    count: Callable[[Outcome], Count]  # the amounts one pair adds to the two sums
+    definition: str  # what exactly is counted
     higher_is_better: bool = True
 
 

@@ -20,27 +20,16 @@ _FEW = (
 
 @dataclass(frozen=True)
 class TextTable:
-    """Rows of text under a title.
+    """Rows of text under a title."""
 
-    Attributes:
-        part: The part of the leaderboard they belong to.
-        title: Title of the table.
-        columns: Names; the first `n_labels` hold labels, the others figures.
-        rows: One text per column.
-        notes: How to read it.
-        signature: Signature of the scores behind the figures.
-        n_labels: Number of label columns.
-        lead: Text before the table.
-    """
-
-    part: str
+    part: str  # the part of the leaderboard they belong to
     title: str
-    columns: list[str]
-    rows: list[list[str]]
-    notes: list[str]
-    signature: str
+    columns: list[str]  # names; the first `n_labels` hold labels, the others figures
+    rows: list[list[str]]  # one text per column
+    notes: list[str]  # how to read it
+    signature: str  # of the scores behind the figures
     n_labels: int = 1
-    lead: list[str] = field(default_factory=list)
+    lead: list[str] = field(default_factory=list)  # before the table
 
 
 def section_tables(section: Section) -> list[TextTable]:

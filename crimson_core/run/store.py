@@ -95,21 +95,13 @@ class StoredJudgement(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A judgement to be written.
+    """A judgement to be written."""
 
-    Attributes:
-        key: `judgement_key` of the pair.
-        pair: The report pair.
-        judgement: The judgement.
-        answered: The judge's signature after it.
-        seconds: How long it took.
-    """
-
-    key: bytes
+    key: bytes  # `judgement_key` of the pair
     pair: ReportPair
     judgement: Judgement
-    answered: Mapping[str, str]
-    seconds: float
+    answered: Mapping[str, str]  # the judge's signature after it
+    seconds: float  # of judging
 
 
 class JudgeStats(NamedTuple):
@@ -139,17 +131,11 @@ class JudgeStats(NamedTuple):
 
 
 class Soundness(NamedTuple):
-    """The result of a check of the store.
+    """The result of a check of the store."""
 
-    Attributes:
-        judgements: Number of checked judgements.
-        damaged: Keys (hex) of judgements that cannot be read or do not fit their key.
-        file: SQLite's messages about damage of the file.
-    """
-
-    judgements: int
-    damaged: list[str]
-    file: list[str]
+    judgements: int  # that were checked
+    damaged: list[str]  # keys (hex) of judgements that cannot be read or do not fit their key
+    file: list[str]  # SQLite's messages about damage of the file
 
 
 @dataclass(frozen=True)

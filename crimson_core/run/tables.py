@@ -31,17 +31,11 @@ _LONG, _MOST_NAMES = 40, 20  # characters of a column name, and column names, th
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose rows are read when they are needed, since a million of them may not fit into the memory.
+    """A table whose rows are read when they are needed, since a million of them may not fit into the memory."""
 
-    Attributes:
-        source: Its name in errors.
-        columns: The column names, in order; a row of JSON may lack some of them.
-        blocks: Reads the rows from the start, some at a time, as mappings from column name to cell. Cells of CSV and
-            TSV are strings, or None if empty. It raises `InputError` like `open_table`.
-    """
-
-    source: str
-    columns: list[str]
+    source: str  # its name in errors
+    columns: list[str]  # the column names, in order; a row of JSON may lack some of them
+    # reads the rows from the start, some at a time; cells of CSV and TSV are strings, or None if empty
     blocks: Blocks = field(repr=False)
 
     @property

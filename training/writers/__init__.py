@@ -26,56 +26,35 @@ class Aim(NamedTuple):
 
 
 class Change(Strict):
-    """One error that a writer put into a candidate.
-
-    Attributes:
-        kind: The kind of error.
-        attribute: The wrong attribute, for an attribute error.
-        before: The words of the ground truth that are changed or left out; empty for a false finding.
-        after: The words of the candidate with the error; empty for an omission.
-    """
+    """One error that a writer put into a candidate."""
 
     kind: ErrorKind
-    attribute: Attribute | None = None
-    before: str = ""
-    after: str = ""
+    attribute: Attribute | None = None  # the wrong one, for an attribute error
+    before: str = ""  # the words of the ground truth that are changed or left out; empty for a false finding
+    after: str = ""  # the words of the candidate with the error; empty for an omission
 
 
 @dataclass(frozen=True)
 class Task:
-    """One candidate to write.
+    """One candidate to write."""
 
-    Attributes:
-        report: The ground truth.
-        kinds: The errors to make, one of each kind; empty for a rewrite with the same clinical meaning.
-        seed: Seed of random choices: with a deterministic writer, the same task has the same draft.
-        context: The part of the patient context that the record will contain.
-        aim: The attribute error to make; None lets the writer choose.
-    """
-
-    report: str = field(repr=False)
+    report: str = field(repr=False)  # the ground truth
+    # the errors to make, one of each kind; empty for a rewrite with the same clinical meaning
     kinds: tuple[ErrorKind, ...]
-    seed: str
-    context: PatientContext | None = None
-    aim: Aim | None = None
+    seed: str  # seed of random choices: with a deterministic writer, the same task has the same draft
+    context: PatientContext | None = None  # the part of the patient context that the record will contain
+    aim: Aim | None = None  # the attribute error to make; None lets the writer choose
 
 
 @dataclass(frozen=True)
 class Draft:
-    """The result of a task: a candidate, or the reason why there is none.
+    """The result of a task: a candidate, or the reason why there is none."""
 
-    Attributes:
-        candidate: The report.
-        changes: The errors in it, one per kind of the task.
-        evaluation: The label, if the writer knows it by construction.
-        failure: Why there is no candidate, without report text.
-        usage: Token counts (`prompt_tokens`, `completion_tokens`) that were paid for, also for a failure.
-    """
-
-    candidate: str | None = field(default=None, repr=False)
-    changes: tuple[Change, ...] = ()
-    evaluation: Evaluation | None = field(default=None, repr=False)
-    failure: str | None = None
+    candidate: str | None = field(default=None, repr=False)  # the report
+    changes: tuple[Change, ...] = ()  # the errors in it, one per kind of the task
+    evaluation: Evaluation | None = field(default=None, repr=False)  # the label, if the writer knows it by construction
+    failure: str | None = None  # why there is no candidate, without report text
+    # token counts (`prompt_tokens`, `completion_tokens`) that were paid for, also for a failure
     usage: dict[str, int] = field(default_factory=dict)
 
 

@@ -44,25 +44,16 @@ _DEFINITE = re.compile(r"(?:the|this|these|its|both|some|any|all|each)\b", re.IG
 
 @dataclass(frozen=True)
 class Edit:
-    """One error in a report.
+    """One error in a report."""
 
-    Attributes:
-        kind: The kind of error.
-        pieces: The report with the error.
-        target: Position of the changed or omitted finding of the ground truth; None for a false finding.
-        attribute: The wrong attribute.
-        concepts: The concepts of a false finding.
-        before: The sentence of the ground truth; empty for a false finding.
-        after: The sentence that replaces it; empty if none does.
-    """
-
-    kind: ErrorKind
-    pieces: list[Piece] = field(repr=False)
+    kind: ErrorKind  # the kind of error
+    pieces: list[Piece] = field(repr=False)  # the report with the error
+    # position of the changed or omitted finding of the ground truth; None for a false finding
     target: int | None = None
     attribute: Attribute | None = None
-    concepts: frozenset[str] = frozenset()
-    before: str = field(default="", repr=False)
-    after: str = field(default="", repr=False)
+    concepts: frozenset[str] = frozenset()  # the concepts of a false finding
+    before: str = field(default="", repr=False)  # the sentence of the ground truth; empty for a false finding
+    after: str = field(default="", repr=False)  # the sentence that replaces it; empty if none does
 
 
 def false_findings(pieces: Sequence[Piece], findings: Sequence[ReportFinding], rng: random.Random) -> Iterator[Edit]:

@@ -22,27 +22,16 @@ _NUMBER = re.compile(r"\s*(?:\d{1,2}[.)]\s+|[-*•]\s+)?")
 
 @dataclass(frozen=True)
 class Piece:
-    """A sentence of a report.
+    """A sentence of a report."""
 
-    Attributes:
-        lead: The text before it: blanks, a heading, a list number, sections without findings.
-        text: The sentence.
-        tells: Positions of its findings among those of the report.
-        spans: (finding, start, end) in `text` of each finding.
-        denies: The concepts that it denies.
-        implies: Further concepts that it rules out: clear lungs contain no nodule.
-        leaning: Whether it refers to the sentence before it.
-        changed: Whether it contains an error of ours, and must not be changed again.
-    """
-
-    lead: str
+    lead: str  # the text before it: blanks, a heading, a list number, sections without findings
     text: str
-    tells: frozenset[int] = frozenset()
-    spans: tuple[tuple[int, int, int], ...] = ()
-    denies: frozenset[str] = frozenset()
-    implies: frozenset[str] = frozenset()
-    leaning: bool = False
-    changed: bool = False
+    tells: frozenset[int] = frozenset()  # positions of its findings among those of the report
+    spans: tuple[tuple[int, int, int], ...] = ()  # (finding, start, end) in `text` of each finding
+    denies: frozenset[str] = frozenset()  # the concepts that it denies
+    implies: frozenset[str] = frozenset()  # further concepts that it rules out: clear lungs contain no nodule
+    leaning: bool = False  # whether it refers to the sentence before it
+    changed: bool = False  # whether it contains an error of ours, and must not be changed again
 
     @property
     def heads(self) -> bool:

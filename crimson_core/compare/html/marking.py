@@ -13,37 +13,23 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Mark:
-    """The highlight of one finding in a report's text.
-
-    Attributes:
-        finding: What the judge says about it.
-        anchor: Its name in the page, of safe letters.
-        kind: `matched`, `missing` or `false`.
-        group: Number of its group of matched findings, from 1 and equal in both reports; None without a match.
-        span: Its characters in the report; None if it cannot be located without guessing.
-    """
+    """The highlight of one finding in a report's text."""
 
     finding: JudgedFinding
-    anchor: str
-    kind: str
+    anchor: str  # its name in the page, of safe letters
+    kind: str  # `matched`, `missing` or `false`
+    # number of its group of matched findings, from 1 and equal in both reports; None without a match
     group: int | None = None
-    span: Span | None = None
+    span: Span | None = None  # its characters in the report; None if it cannot be located without guessing
 
 
 class Piece(NamedTuple):
-    """A stretch of a report that is covered by the same findings throughout.
-
-    Attributes:
-        text: Its characters.
-        marks: The marks that cover it, the longest first, so that nested findings lie upon those around them.
-        starts: Those of them that start here.
-        ends: Those of them that end here.
-    """
+    """A stretch of a report that is covered by the same findings throughout."""
 
     text: str
-    marks: list[Mark]
-    starts: list[Mark]
-    ends: list[Mark]
+    marks: list[Mark]  # the marks that cover it, the longest first, so that nested findings lie upon those around them
+    starts: list[Mark]  # those of them that start here
+    ends: list[Mark]  # those of them that end here
 
 
 def mark_reports(outcome: Outcome, reference: str, candidate: str, anchor: str = "") -> tuple[list[Mark], list[Mark]]:

@@ -52,21 +52,13 @@ def pair_html(
 
 
 class ErrorRow(NamedTuple):
-    """An error as shown on a page.
-
-    Attributes:
-        type: The kind of error.
-        findings: The findings it concerns.
-        grade: Its grade in words, or the clinical significance of a finding.
-        weight: Its weight.
-        explanation: The reason; empty if the type says everything.
-    """
+    """An error as shown on a page."""
 
     type: str
     findings: list[JudgedFinding]
-    grade: str
+    grade: str  # its grade in words, or the clinical significance of a finding
     weight: float
-    explanation: str = ""
+    explanation: str = ""  # the reason; empty if the type says everything
 
 
 def error_rows(outcome: Outcome) -> list[ErrorRow]:

@@ -19,39 +19,23 @@ class _Part(BaseModel):
 
 
 class Source(_Part):
-    """A table: a file (relative to the config), a folder, or a data set of the Hub; in short form the path alone.
+    """A table: a file (relative to the config), a folder, or a data set of the Hub; in short form the path alone."""
 
-    Attributes:
-        path: Path of the file or folder, or the Hub id.
-        split: The split, if there are several.
-        name: Configuration of a Hub data set.
-        revision: Commit, tag or branch of a Hub data set.
-    """
-
-    path: str
-    split: str | None = None
-    name: str | None = None
-    revision: str | None = None
+    path: str  # path of the file or folder, or the Hub id
+    split: str | None = None  # the split, if there are several
+    name: str | None = None  # configuration of a Hub data set
+    revision: str | None = None  # commit, tag or branch of a Hub data set
 
 
 class Columns(_Part):
-    """The columns of a test set's tables. None means the column named after the role, if it exists.
+    """The columns of a test set's tables. None means the column named after the role, if it exists."""
 
-    Attributes:
-        reference: The reference reports. A system's own table may lack it if it has ids.
-        id: Ids that join tables; without ids, tables must hold the same references in the same order.
-        age: The patient's age.
-        sex: The patient's sex.
-        indication: Why the radiograph was taken.
-        patient: The patient; intervals and p values then resample patients. Used only if it is named.
-    """
-
-    reference: str = "reference"
-    id: str | None = None
+    reference: str = "reference"  # a system's own table may lack it if it has ids
+    id: str | None = None  # ids that join tables; without ids, tables must hold the same references in the same order
     age: str | None = None
     sex: str | None = None
     indication: str | None = None
-    patient: str | None = None
+    patient: str | None = None  # if named, intervals and p values resample patients
 
 
 def _short(key: str) -> BeforeValidator:
@@ -60,45 +44,29 @@ def _short(key: str) -> BeforeValidator:
 
 
 class TestSet(_Part):
-    """Reference reports; in short form their location.
-
-    Attributes:
-        data: Their location.
-        columns: Names of its columns.
-        subgroups: What splits the figures: `age_band` and `sex` (from the patient context), or any column.
-    """
+    """Reference reports; in short form their location."""
 
     __test__ = False  # pytest takes it for tests
 
     data: Annotated[Source, _short("path")]
     columns: Columns = Columns()
-    subgroups: list[str] = []
+    subgroups: list[str] = []  # what splits the figures: `age_band` and `sex` (from the patient context), or any column
 
 
 class System(_Part):
-    """Candidate reports of one system; in short form the column alone.
+    """Candidate reports of one system; in short form the column alone."""
 
-    Attributes:
-        column: Column of the candidate reports.
-        data: The table with the reports, by test set; by default the test set's own table.
-    """
-
-    column: str = "prediction"
+    column: str = "prediction"  # of the candidate reports
+    # the table with the reports, by test set; by default the test set's own table
     data: dict[str, Annotated[Source, _short("path")]] = {}
 
 
 class JudgeChoice(_Part):
-    """A judge; in short form the spec alone.
-
-    Attributes:
-        spec: The judge spec.
-        options: Options of the judge's constructor.
-        repair: Make inconsistent evaluations consistent before scoring.
-    """
+    """A judge; in short form the spec alone."""
 
     spec: str
-    options: dict[str, Any] = {}
-    repair: bool = True
+    options: dict[str, Any] = {}  # options of the judge's constructor
+    repair: bool = True  # make inconsistent evaluations consistent before scoring
 
     @property
     def label(self) -> str:
@@ -109,25 +77,16 @@ class JudgeChoice(_Part):
 
 
 class Config(_Part):
-    """A leaderboard.
-
-    Attributes:
-        title: Title of the report.
-        judges: Judges; with two or more, their agreement is reported too.
-        test_sets: Test sets by name.
-        systems: Systems by name.
-        seed: Seed of the resampling.
-        fill_missing: Treat missing reports as empty ones, and skip blank rows.
-        within: Largest difference of two judges' scores of a pair that counts as close.
-    """
+    """A leaderboard."""
 
     title: str = "CRIMSON leaderboard"
+    # judges; with two or more, their agreement is reported too
     judges: list[Annotated[JudgeChoice, _short("spec")]] = Field(min_length=1)
-    test_sets: dict[str, Annotated[TestSet, _short("data")]] = Field(min_length=1)
-    systems: dict[str, Annotated[System, _short("column")]] = Field(min_length=1)
-    seed: int = Field(default=0, ge=0)
-    fill_missing: bool = False
-    within: float = Field(default=0.1, gt=0)
+    test_sets: dict[str, Annotated[TestSet, _short("data")]] = Field(min_length=1)  # by name
+    systems: dict[str, Annotated[System, _short("column")]] = Field(min_length=1)  # by name
+    seed: int = Field(default=0, ge=0)  # of the resampling
+    fill_missing: bool = False  # treat missing reports as empty ones, and skip blank rows
+    within: float = Field(default=0.1, gt=0)  # largest difference of two judges' scores of a pair that counts as close
 
 
 def load_config(file: Path) -> Config:

@@ -29,15 +29,10 @@ _render = rendering.renderer(_HERE / "templates")
 
 
 class _Shown(NamedTuple):
-    """A pair that is shown in full.
+    """A pair that is shown in full."""
 
-    Attributes:
-        title: Name of the pair, and the difference of the scores.
-        reports: One article per candidate or judge.
-    """
-
-    title: str
-    reports: list[str]
+    title: str  # name of the pair, and the difference of the scores
+    reports: list[str]  # one article per candidate or judge
 
 
 def page_html(board: Leaderboard) -> str:

@@ -17,20 +17,13 @@ from crimson_core.run.scorer import CrimsonScorer, PairResult
 
 @dataclass(frozen=True)
 class JudgeAgreement:
-    """The same pairs under two judges.
-
-    Attributes:
-        test_set: Its name.
-        sections: The sections of the first judge and of the second.
-        overall: Agreement over the pairs of all systems; a study's pairs are resampled together.
-        systems: Agreement on each system alone.
-        most_apart: (system, position in the test set, first score minus second) of the pairs they disagree on most.
-    """
+    """The same pairs under two judges."""
 
     test_set: str
-    sections: tuple[Section, Section] = field(repr=False)
-    overall: Agreement
-    systems: dict[str, Agreement]
+    sections: tuple[Section, Section] = field(repr=False)  # of the first judge and of the second
+    overall: Agreement  # over the pairs of all systems; a study's pairs are resampled together
+    systems: dict[str, Agreement]  # on each system alone
+    # (system, position in the test set, first score minus second) of the pairs they disagree on most
     most_apart: list[tuple[str, int, float]]
 
     @property
@@ -41,19 +34,12 @@ class JudgeAgreement:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """The content of a leaderboard.
-
-    Attributes:
-        config: Its config.
-        sections: One per test set and judge.
-        agreements: One per test set and two judges.
-        interrupted: Whether Ctrl-C ended it before everything was judged.
-    """
+    """The content of a leaderboard."""
 
     config: Config
-    sections: list[Section]
-    agreements: list[JudgeAgreement]
-    interrupted: bool = False
+    sections: list[Section]  # one per test set and judge
+    agreements: list[JudgeAgreement]  # one per test set and two judges
+    interrupted: bool = False  # whether Ctrl-C ended it before everything was judged
 
     @property
     def n_unscored(self) -> int:

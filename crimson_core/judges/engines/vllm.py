@@ -158,24 +158,15 @@ def vllm_judge(
 
 @dataclass(eq=False)
 class VLLMEngine:
-    """A model run by vLLM.
-
-    Attributes:
-        llm: vLLM's engine.
-        codec: The checkpoint's codec.
-        grammar: The grammar of outputs; None for no constraint.
-        adapter: The adapter that is applied to the model.
-        batch_size: Maximum number of questions handed to vLLM; may be changed between runs.
-        fields: The signature.
-        links: A folder of links that vLLM reads from; it must live as long as the engine.
-    """
+    """A model run by vLLM."""
 
     llm: vllm.LLM
     codec: Codec
-    grammar: str | None
+    grammar: str | None  # None for no constraint
     adapter: "LoRARequest | None"
-    batch_size: int
-    fields: dict[str, str]
+    batch_size: int  # maximum number of questions handed to vLLM; may be changed between runs
+    fields: dict[str, str]  # the signature
+    # a folder of links that vLLM reads from; it must live as long as the engine
     links: tempfile.TemporaryDirectory[str] | None
     _names: Iterator[int] = field(init=False, default_factory=count)
     _finished: dict[str, vllm.RequestOutput] = field(init=False, default_factory=dict)

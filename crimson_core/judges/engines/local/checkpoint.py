@@ -26,17 +26,11 @@ _TOLD = "training_run.json"  # how it was trained and tested, for its model card
 
 
 class Checkpoint(NamedTuple):
-    """A model folder on this machine.
+    """A model folder on this machine."""
 
-    Attributes:
-        name: Hub id, or the folder's name without its path.
-        folder: Its path.
-        revision: Commit hash on the Hub; None for a local folder.
-    """
-
-    name: str
+    name: str  # Hub id, or the folder's name without its path
     folder: Path
-    revision: str | None
+    revision: str | None  # commit hash on the Hub; None for a local folder
 
 
 def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:

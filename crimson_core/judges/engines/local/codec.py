@@ -22,20 +22,14 @@ MAX_FINDINGS, MAX_TEXT = 40, 400
 class Limits:
     """Limits of outputs.
 
-    Attributes:
-        constrained: Keep outputs inside the evaluation's JSON schema.
-        max_new_tokens: Maximum tokens of an output; None uses the checkpoint's own limit, else 8192.
-        max_findings: Maximum entries of a list in a constrained output.
-        max_text: Maximum characters of a text in a constrained output.
-
     Raises:
         InputError: A value is impossible.
     """
 
-    constrained: bool = True
-    max_new_tokens: int | None = None
-    max_findings: int = MAX_FINDINGS
-    max_text: int = MAX_TEXT
+    constrained: bool = True  # keep outputs inside the evaluation's JSON schema
+    max_new_tokens: int | None = None  # maximum tokens of an output; None uses the checkpoint's own limit, else 8192
+    max_findings: int = MAX_FINDINGS  # maximum entries of a list in a constrained output
+    max_text: int = MAX_TEXT  # maximum characters of a text in a constrained output
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None:
