@@ -73,15 +73,7 @@ def compare_judges(
     show: Callable[[str, list[Case], list[Case]], None],
     json_file: Path | None,
 ) -> bool:
-    """Judge cases, print their results and pass rates, and return whether every case passes.
-
-    Args:
-        judges: Judge specs.
-        cases: As `read_expectations` gives them.
-        group: The key of a case by which pass rates are counted.
-        show: Prints the results of a judge, from the judge, the cases, and the scores and failed expectations of each.
-        json_file: File for the figures.
-    """
+    """Judge cases, print each judge's results with `show` and pass rates by `group`, and return whether all pass."""
     figures = {}
     for judge in judges:
         done, signature = _judge_cases(judge, cases, group)

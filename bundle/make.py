@@ -86,15 +86,7 @@ def make(
     weights: Sequence[Weights],
     part_size: int,
 ) -> None:
-    """Make a bundle, and print its contents.
-
-    Args:
-        output: Folder of the bundle; an incomplete bundle is continued.
-        target: The machine that it is for.
-        extras: Extras of this package to include.
-        have: Packages that the target has: canonical name -> version.
-        weights: Weights to include.
-        part_size: Maximum bytes of one file.
+    """Make a bundle, or continue an incomplete one, and print its contents.
 
     Raises:
         InputError: The folder contains something else, an extra does not exist, or this package does not support the

@@ -24,14 +24,7 @@ def listed(bundle: Path, path: str) -> File:
 
 
 def put(source: Path, bundle: Path, path: str, part_size: int) -> list[File]:
-    """Copy a file into the bundle, in parts if it is larger than one; intact parts in the bundle are kept.
-
-    Args:
-        source: The file.
-        bundle: Folder of the bundle.
-        path: Path inside the bundle, with `/`; parts add `.part-00000` and so on to the name.
-        part_size: Size of a part in bytes.
-    """
+    """Copy a file to `path` in the bundle, in parts if it is larger than one; intact parts are kept."""
     cut = source.stat().st_size > part_size
     files = []
     (bundle / path).parent.mkdir(parents=True, exist_ok=True)
@@ -46,14 +39,7 @@ def put(source: Path, bundle: Path, path: str, part_size: int) -> list[File]:
 
 
 def find(bundle: Path, path: str, sha256: str, part_size: int) -> list[File]:
-    """The entries of an intact file in the bundle, one per part; empty if the file is missing or damaged.
-
-    Args:
-        bundle: Folder of the bundle.
-        path: Path of the file inside the bundle, with `/`.
-        sha256: Checksum of the whole file.
-        part_size: Size of a part in bytes; a file with larger parts counts as missing.
-    """
+    """The entries of an intact file in the bundle, one per part; empty if it is missing, damaged or in larger parts."""
     whole = bundle / path
     paths = [whole] if whole.is_file() else sorted(whole.parent.glob(f"{whole.name}.part-*"))
     if any(part.stat().st_size > part_size for part in paths):

@@ -61,10 +61,6 @@ class Choice:
 def build_wheel(root: Path, folder: Path) -> Path:
     """Build the package's own wheel from a copy of the checkout, so that no old build gets into it.
 
-    Args:
-        root: The checkout.
-        folder: Folder for the wheel.
-
     Raises:
         BundleError: pip cannot build it.
     """
@@ -160,12 +156,7 @@ def choose(root: Path, extras: Sequence[str], target: Target, pins: Path, have: 
 
 
 def fetch(wheels: Sequence[Wheel], target: Target, folder: Path) -> Iterator[Path]:
-    """Download wheels with pip, in batches; pip checks their checksums.
-
-    Args:
-        wheels: The chosen wheels.
-        target: The machine that they are for.
-        folder: Folder for the downloads; the caller moves them away.
+    """Download wheels with pip into a folder, in batches; pip checks their checksums. The caller moves them away.
 
     Raises:
         BundleError: A wheel cannot be downloaded.

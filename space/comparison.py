@@ -14,13 +14,10 @@ MOST_SYSTEMS = 10  # every two are compared
 def systems_of(
     tables: Sequence[UploadedTable], columns: Mapping[str, str | list[str] | None], settings: Settings
 ) -> Systems:
-    """The system of one file, or the systems of one file with several prediction columns or of several files.
+    """The system of one file, or the systems of several files or of one with several prediction columns.
 
-    Args:
-        tables: The files.
-        columns: Role -> column, None where there is none; under `prediction` a list, each a system (of each file), where systems
-            are compared. Several files are joined by the id, or without one by their order.
-        settings: Settings with the limits.
+    `columns` maps roles to columns, and `prediction` to a list of them if systems are compared. Several files are joined by
+    their ids, or else by their order.
 
     Raises:
         InputError: There are too few or too many systems, or they do not match.

@@ -23,14 +23,7 @@ _NONE = "(none)"
 
 
 def build(settings: Settings, tabs: gr.Tabs, pair_tab: PairTab, *, several: bool) -> None:
-    """Lay out the tab inside the Tab that is open.
-
-    Args:
-        settings: Settings of the Space.
-        tabs: All tabs, to move to the tab "One pair".
-        pair_tab: That tab.
-        several: Compare several systems instead of scoring one.
-    """
+    """Lay out the tab inside the Tab that is open: for one system, or for the comparison of several."""
     prefix, sample_file = ("compare-", SYSTEMS_EXAMPLE) if several else ("", EXAMPLES)
     intro = words.NEEDS_SEVERAL.format(most=MOST_SYSTEMS) if several else words.NEEDS_ONE
     gr.Markdown(intro + limits_text(settings, " in all, counted over all systems" if several else ""))

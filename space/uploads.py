@@ -44,12 +44,7 @@ class UploadedTable:
 
 
 def read_table(path: Path, name: str, settings: Settings) -> UploadedTable:
-    """A table within the owner's limits.
-
-    Args:
-        path: The file; its ending sets the format.
-        name: What to call it.
-        settings: Settings with the limits.
+    """The table in a file, which is to be called `name`, within the owner's limits.
 
     Raises:
         InputError: The file cannot be read or is beyond a limit.
@@ -95,12 +90,7 @@ def guess_columns(columns: Sequence[str]) -> dict[str, str | None]:
 
 
 def checked_pairs(table: UploadedTable, columns: Mapping[str, Any], settings: Settings) -> list[ReportPair]:
-    """Report pairs of a table.
-
-    Args:
-        table: As `read_table` gives it.
-        columns: Role -> column, None where there is none.
-        settings: Settings with the maximum length of a report.
+    """The report pairs of a table; `columns` maps roles to columns, or to None.
 
     Raises:
         InputError: A column is not chosen or missing, or a cell is no report or context, or too long.

@@ -38,13 +38,7 @@ def progress_html(run: Run, doing: str = "judged") -> str:
 
 
 def section_of(run: Run, systems: Systems, name: str) -> Section | None:
-    """The section of the pairs that a run has judged for all systems; None if there are none.
-
-    Args:
-        run: A run over the interleaved pairs of the systems.
-        systems: The systems.
-        name: Name of the test set.
-    """
+    """The section of the pairs that a run over interleaved pairs has judged for all systems; None if there are none."""
     results = systems.results(run.results)
     return make_section(name, run.judge, run.signature, systems, results) if any(results.values()) else None
 

@@ -27,12 +27,6 @@ _AFTER_FINDINGS = '"matched_findings":'  # cannot be in a finding, where quotes 
 class RecordEncoder:
     """Turns records into token ids.
 
-    Args:
-        tokenizer: A fast tokenizer with a chat template.
-        name: The model's name in errors.
-        prompt: Turns a pair into messages.
-        style: The style of the answers.
-
     Attributes:
         end: The token that ends an answer.
 

@@ -60,11 +60,7 @@ def main(
 
 
 def finetune(config: FinetuneConfig, *, dry_run: bool = False) -> None:
-    """Train an adapter, or continue, and write it with its model card.
-
-    Args:
-        config: The configuration.
-        dry_run: Stop after the estimate of time and memory; only the encoded records are written.
+    """Train an adapter, or continue, and write it with its model card. A dry run stops after the estimate.
 
     Raises:
         InputError: The configuration, the data or the output folder cannot be used, or the device has too little memory.

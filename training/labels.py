@@ -24,13 +24,7 @@ class Label(NamedTuple):
 
 
 class Labels:
-    """A judge with its store.
-
-    Args:
-        spec: The judge spec.
-        options: Options of the judge.
-        path: The store, which may not exist yet.
-        retry_failed: Let `make` judge pairs again that have failed.
+    """A judge with its store, which may not exist yet. If `retry_failed`, `make` judges failed pairs again.
 
     Attributes:
         usage: Token counts of all judgements that were ever made.

@@ -29,19 +29,7 @@ def plot_all(
     words: Mapping[str, Sequence[int]],
     findings: Mapping[str, Sequence[int]],
 ) -> dict[str, str]:
-    """Draw all plots of a data card as `<name>.png`.
-
-    Args:
-        folder: Folder of the plots.
-        regimes: Records by regime and split.
-        errors: Errors by kind and split; no plot if empty.
-        significance: Findings by clinical significance and by report (ground truth or candidate).
-        scores: The scores of all records.
-        words: Words of each report, for ground truths and for candidates.
-        findings: Findings of each report, likewise.
-
-    Returns:
-        Titles by name.
+    """Draw all plots of a data card as `<name>.png`, and return their titles by name.
 
     Raises:
         CrimsonError: The folder cannot be written.

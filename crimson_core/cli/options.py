@@ -115,13 +115,7 @@ def given(**options: Any) -> dict[str, Any]:
 
 
 def columns_by_role(have: Sequence[str], fixed: dict[str, str], **optional: str | None) -> dict[str, str]:
-    """Role -> column.
-
-    Args:
-        have: The file's columns.
-        fixed: Required columns, by role.
-        **optional: Columns by role; None stands for the column with the role's name, if it exists.
-    """
+    """Role -> column: the `fixed` ones, and optional ones that are named or exist under the role's name."""
     return fixed | {role: name or role for role, name in optional.items() if name or role in have}
 
 

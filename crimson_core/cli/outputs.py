@@ -80,22 +80,6 @@ def run_and_write(
     An interrupted run never replaces a complete output. Its judgements are in the store; without a store, its results are
     written to `<output>.partial`. Nothing goes to the Hub.
 
-    Args:
-        config: The leaderboard.
-        folder: The base of the config's relative paths.
-        how: The advice in errors about a missing column.
-        outputs: Files to write.
-        hub_files: Folder for the Hub's files.
-        push_to: Hub repository.
-        public: Make a new repository public.
-        progress: Show progress bars.
-        inputs: Files that no output may overwrite.
-        store: The store; None for the default.
-        no_store: Use no store.
-        retry_failures: Judge pairs again whose stored judgement is a failure.
-        strict: Refuse doubtful input, and leave suspect pairs unscored.
-        workers: Number of processes for an offline judge.
-
     Raises:
         CrimsonError: The input, a judge or an output was refused.
         typer.Exit: With status 3 if pairs are unscored, 130 if the run was interrupted.

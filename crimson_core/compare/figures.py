@@ -195,15 +195,7 @@ def _intervals(
 def _figure(
     title: str, axis: str, heights: Sequence[int], titles: Sequence[str] = (), legend: Sequence[str] = ()
 ) -> go.Figure:
-    """A figure of stacked plots that share their value axis.
-
-    Args:
-        title: Title of the figure.
-        axis: What the shared axis measures.
-        heights: Heights of the plots in pixels.
-        titles: Titles of the plots.
-        legend: Names in the legend, which stands below; with one there is none.
-    """
+    """A figure of stacked plots, of these heights in pixels, that share their value axis; one name needs no legend."""
     rows = len(heights)
     inner = sum(heights) + (rows - 1) * _TITLE_ROW
     figure = make_subplots(

@@ -16,12 +16,7 @@ class Part(NamedTuple):
 
 
 def part_of(results: list[PairResult], keep: int | None = None) -> Part:
-    """Make a part of results.
-
-    Args:
-        results: In the order of the lines.
-        keep: Keep the results only of the first pairs of the run, so many; None keeps all.
-    """
+    """Make a part of results; None keeps all of them, a number those of so many first pairs of the run."""
     kept = [result.packed() for result in results if keep is None or result.index < keep]
     return Part("".join(map(json_line, results)).encode(errors="backslashreplace"), Summary(results), kept)
 

@@ -39,11 +39,7 @@ class Systems:
         return [pair for row in zip(*self.pairs.values(), strict=True) for pair in row]
 
     def results(self, found: Iterable[PairResult]) -> dict[str, list[PairResult]]:
-        """The results of each system over the pairs that are done for all systems.
-
-        Args:
-            found: Results of `interleaved`, in its order; some may be missing.
-        """
+        """The results of each system over the pairs that are done for all, from those of `interleaved` in its order."""
         found, width = list(found), len(self.pairs)
         done = Counter(result.index // width for result in found)
         kept: dict[str, list[PairResult]] = {name: [] for name in self.pairs}
@@ -144,16 +140,7 @@ def make_section(
     results: Mapping[str, Sequence[PairResult]],
     seed: int = 0,
 ) -> Section:
-    """A section with the figures of results.
-
-    Args:
-        test_set: Name of the test set.
-        judge: Name of the judge.
-        signature: Signature of the scores.
-        systems: The judged systems.
-        results: Results of each system, over the same pairs in the same order.
-        seed: Seed of the resampling.
-    """
+    """A section with the figures of results, which are over the same pairs in the same order for all systems."""
     positions = [result.index for result in next(iter(results.values()))]
     patients = None if systems.patients is None else [systems.patients[position] for position in positions]
     counted = {system: Summary(theirs, clinical=True) for system, theirs in results.items()}

@@ -97,13 +97,7 @@ class Agreement(NamedTuple):
 
 
 def mean_interval(values: Sequence[float], groups: Sequence[Any] | None = None, *, seed: int = 0) -> Estimate:
-    """The mean of a column with its 95 % bootstrap interval.
-
-    Args:
-        values: One value per unit; NaN if there is none.
-        groups: The group of each unit; None if each unit is its own group.
-        seed: Seed of the resamples.
-    """
+    """The mean of a column with its 95 % bootstrap interval."""
     import numpy as np
 
     column = np.array(values, dtype=float)[:, None]
@@ -137,11 +131,6 @@ def compare_systems(
     scores: Mapping[str, Sequence[float]], groups: Sequence[Any] | None = None, *, seed: int = 0
 ) -> list[Comparison]:
     """Compare each pair of systems over the same units.
-
-    Args:
-        scores: By system name, one value per unit in the same order for all; NaN if there is none.
-        groups: The group of each unit; None if each unit is its own group.
-        seed: Seed of the resamples and signs.
 
     Raises:
         InputError: The systems have unequal numbers of values.
@@ -248,15 +237,7 @@ def agreement(
     within: float = 0.1,
     seed: int = 0,
 ) -> Agreement:
-    """Agreement of two columns on the units with values of both.
-
-    Args:
-        first: One value per unit; NaN if there is none.
-        second: The same.
-        groups: The group of each unit; None if each unit is its own group.
-        within: Largest difference of two values that count as close.
-        seed: Seed of the resamples.
-    """
+    """Agreement of two columns on the units with values of both; differences of at most `within` count as close."""
     import numpy as np
     from scipy import stats
 
@@ -282,12 +263,7 @@ def agreement(
 
 
 def bca_interval(value: float, resampled: "np.ndarray", jackknifed: "np.ndarray") -> tuple[float, float] | None:
-    """The bias-corrected and accelerated interval; None if it is undefined.
-
-    Args:
-        value: The estimate.
-        resampled: The same of each resample.
-        jackknifed: The same with each unit left out in turn.
+    """The bias-corrected and accelerated interval of an estimate; None if it is undefined.
 
     Returns:
         Its ends, as `scipy.stats.bootstrap(method="BCa")` computes them (Efron and Tibshirani 1993, equations 14.9 to 14.15).

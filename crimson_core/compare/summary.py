@@ -40,10 +40,6 @@ _NUMBERS = (
 class Summary:
     """Figures of results that are counted one by one, so that they need not all be in memory.
 
-    Args:
-        results: Results to count now; `add` counts more.
-        clinical: Keep what each adds to `CLINICAL_FIGURES`, too, for `counts`.
-
     Attributes:
         scores: One score per pair; NaN if unscored.
         failures: Reasons by index of the unscored pair.
@@ -60,6 +56,7 @@ class Summary:
         n_failures_read: The unscored ones of these.
     """
 
+    # `clinical` keeps what each result adds to `CLINICAL_FIGURES`, too, for `counts`
     def __init__(self, results: Iterable[PairResult] = (), *, clinical: bool = False) -> None:
         self.scores = array("d")
         self.failures: dict[int, str | None] = {}

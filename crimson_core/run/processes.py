@@ -92,11 +92,7 @@ class TookTooLongError(CrimsonError):
 
 
 class Pool:
-    """Processes that stay, for work that many threads ask for. They are started as they are needed, and end with this process.
-
-    Args:
-        workers: Most processes.
-    """
+    """Processes that stay, for work from many threads. They are started when needed, and end with this process."""
 
     def __init__(self, workers: int) -> None:
         self._places: Queue[subprocess.Popen[bytes] | None] = Queue()
@@ -104,12 +100,7 @@ class Pool:
             self._places.put(None)
 
     def ask(self, seconds: float, work: Callable[..., Any], *args: Any) -> Any:
-        """What `work(*args)` gives in one of the processes; one that takes too long is ended, and another takes its place.
-
-        Args:
-            seconds: That it may take, and wait for its turn.
-            work: It goes by pickle.
-            *args: Its arguments, which go the same way.
+        """`work(*args)`, done in one of the processes. One that takes longer than `seconds` is ended and replaced.
 
         Raises:
             CrimsonError: What `work` raises on purpose.

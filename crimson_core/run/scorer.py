@@ -83,11 +83,7 @@ class PairResult:
         return None if evaluation is None else score_evaluation(evaluation)
 
     def packed(self, index: int | None = None) -> "PairResult":
-        """The same in a fifth of the memory: its `evaluation` is unpacked whenever it is asked for.
-
-        Args:
-            index: Its position, if that is another one.
-        """
+        """The same in a fifth of the memory, at another position if one is given; each access unpacks `evaluation`."""
         kept = {name: value for name, value in self.__dict__.items() if value}
         kept |= {"index": self.index if index is None else index, "crimson_score": self.crimson_score}
         if isinstance(evaluation := kept.get("evaluation"), dict):

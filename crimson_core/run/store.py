@@ -170,12 +170,7 @@ def default_path() -> Path | None:
 
 
 def judgement_key(asked: Mapping[str, str], pair: ReportPair) -> bytes:
-    """SHA-256 of everything that decides a judgement.
-
-    Args:
-        asked: The judge's signature before any answer.
-        pair: The report pair; its id does not count.
-    """
+    """SHA-256 of everything that decides a judgement; the pair's id does not count."""
     return _hash(asked, pair.reference, pair.candidate, _context(pair))
 
 

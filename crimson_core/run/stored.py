@@ -22,11 +22,6 @@ class StoredJudge:
     second. Pairs that differ only in their ids are judged once. A judgement from the store has `from_store` set, and
     its failure says so too.
 
-    Args:
-        judge: Makes the missing judgements.
-        path: The store. It is open only while pairs are judged.
-        retry_failures: Judge pairs again whose stored judgement is a failure.
-
     Raises:
         InputError: The judge's signature does not identify its model.
     """

@@ -30,12 +30,7 @@ _LEAST_OF_REFERENCE = 0.5  # share of the same reference's weight beside other c
 
 
 class Reading:
-    """The offline judge's reading of a report.
-
-    Args:
-        report: The report's text.
-        context: The patient context; it influences what is urgent.
-    """
+    """The offline judge's reading of a report; the context influences what is urgent."""
 
     def __init__(self, report: str, context: PatientContext | None = None) -> None:
         self._context = context
@@ -72,13 +67,7 @@ def reader() -> Read:
 
 
 def suspicions(pair: ReportPair, evaluation: Mapping[str, Any], read: Read = Reading) -> list[str]:
-    """Evidence against the evaluation of a pair: one line each, without report text.
-
-    Args:
-        pair: The pair as the judge saw it.
-        evaluation: The evaluation in the wire format.
-        read: Reads a report.
-    """
+    """Evidence against the evaluation of a pair as the judge saw it: one line each, without report text."""
     found: list[str] = []
     for name, report, key in (
         ("reference", pair.reference, "reference_findings"),
@@ -101,11 +90,7 @@ def suspicions(pair: ReportPair, evaluation: Mapping[str, Any], read: Read = Rea
 
 
 def changed_references(evaluations: Sequence[tuple[ReportPair, Mapping[str, Any]]]) -> dict[int, str]:
-    """Position -> suspicion, for evaluations that list much less of a reference than others of the same reference.
-
-    Args:
-        evaluations: One judge's evaluations with their pairs.
-    """
+    """Position -> suspicion, for evaluations that list much less of a reference than others of the same reference."""
     weights: dict[tuple[str, PatientContext | None], list[tuple[int, float]]] = {}
     for place, (pair, evaluation) in enumerate(evaluations):
         weight = sum(significance_weight(finding) for finding in evaluation.get("reference_findings") or [])

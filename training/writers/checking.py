@@ -32,14 +32,7 @@ _SIGNIFICANT = ("urgent", "actionable_not_urgent")
 
 
 def problem(report: str, kinds: Sequence[ErrorKind], candidate: str, changes: Sequence[Change]) -> str | None:
-    """The problem of a draft in one sentence for its writer, without report text; None if there is none.
-
-    Args:
-        report: The ground truth.
-        kinds: The errors to make, one of each kind.
-        candidate: The candidate.
-        changes: The errors that the writer states.
-    """
+    """The problem of a draft in one sentence for its writer, without report text; None if there is none."""
     if not candidate.strip():
         return "The candidate is empty."
     if plain(candidate) == plain(report):

@@ -52,12 +52,7 @@ def leaning() -> re.Pattern[str]:
 
 
 def pieces_of(report: str, findings: Sequence[ReportFinding]) -> list[Piece]:
-    """The pieces of a report. Joined, they are the report without what follows the last sentence.
-
-    Args:
-        report: The report's text.
-        findings: Its findings, from `extract_findings`.
-    """
+    """The pieces of a report with these findings. Joined, they are the report without what follows the last sentence."""
     words = lexicon()
     told = read_report(report)
     pieces: list[Piece] = []

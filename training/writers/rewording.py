@@ -16,14 +16,7 @@ _PLURAL = re.compile(r"[a-z](?<![sui])s\b")
 
 
 def reworded(pieces: Sequence[Piece], present: set[str], rng: random.Random, strength: float) -> list[Piece]:
-    """A report in other words.
-
-    Args:
-        pieces: The report; pieces with an error are not reworded.
-        present: The concepts of its findings.
-        rng: Makes the random choices.
-        strength: The amount of change, from 0 (none) to 1.
-    """
+    """A report in other words; `strength` is the amount of change, from 0 (none) to 1. Pieces with an error stay."""
     made = list(pieces)
     if rng.random() < strength * 0.6:
         made = _reordered(made, rng)

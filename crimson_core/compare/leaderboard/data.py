@@ -24,13 +24,7 @@ IN_CONFIG = "Name the right one in the config: the columns of a test set under c
 
 
 def read_systems(config: Config, test_set: str, folder: Path, how: str = IN_CONFIG) -> Systems:
-    """The report pairs of all systems on a test set.
-
-    Args:
-        config: The leaderboard.
-        test_set: The name of the test set.
-        folder: Folder to which the config's paths are relative.
-        how: Advice for an error about a missing column.
+    """The report pairs of all systems on a test set; `how` is the advice in errors about a missing column.
 
     Raises:
         InputError: A table or a column is missing, a cell is not a report, or the systems have different pairs.
@@ -63,15 +57,10 @@ def read_systems(config: Config, test_set: str, folder: Path, how: str = IN_CONF
 
 
 def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
-    """The rows of a table.
+    """The rows of a table, with the columns that are wanted.
 
     The formats of `crimson score` are read as it reads them. `datasets` reads everything else: other files, folders of files,
     the folders of `save_to_disk`, and data sets of the Hub. Local files leave nothing in its cache.
-
-    Args:
-        source: Location of the rows.
-        folder: Folder to which a path is relative.
-        wanted: The columns that may be needed; `datasets` reads no others.
 
     Raises:
         InputError: The table does not exist, it has several splits and none is named, or it has no such split, name or revision.

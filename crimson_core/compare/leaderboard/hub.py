@@ -26,18 +26,11 @@ _TASK = "image-to-text"
 
 
 def write_hub_files(board: Leaderboard, folder: Path) -> list[Path]:
-    """Write the Hub's files, which contain no report text.
+    """Write the Hub's files, which contain no report text, and return their paths.
 
     Each system gets a model card, `<system>/README.md`, with its results in a `model-index` block; an existing card keeps its
     text, its other metadata and its other results. Each section gets a file of its figures in the format of `evaluate.save`,
     `<system>/<number>-<test set>-<judge>.json`.
-
-    Args:
-        board: The leaderboard.
-        folder: Created if it does not exist.
-
-    Returns:
-        The files.
 
     Raises:
         InputError: As `check_hub_files`.

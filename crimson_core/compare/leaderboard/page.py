@@ -36,11 +36,7 @@ class _Shown(NamedTuple):
 
 
 def page_html(board: Leaderboard) -> str:
-    """The page.
-
-    Args:
-        board: A leaderboard with at least one section.
-    """
+    """The page of a leaderboard."""
     sections = [_section(number, section) for number, section in enumerate(board.sections, 1)]
     scripts = [get_plotlyjs()] if any(section["figures"] for section in sections) else []
     scripts.append(_text(rendering.FOLDER / "point.js") + _text(_HERE / "page.js"))

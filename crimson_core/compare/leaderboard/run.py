@@ -48,12 +48,7 @@ class Leaderboard:
 
 
 def read_test_sets(config: Config, folder: Path, how: str = IN_CONFIG) -> dict[str, Systems]:
-    """The report pairs of every test set.
-
-    Args:
-        config: The leaderboard.
-        folder: Folder to which the config's paths are relative.
-        how: Advice for an error about a missing column.
+    """The report pairs of every test set; see `read_systems`.
 
     Raises:
         InputError: As `read_systems`.

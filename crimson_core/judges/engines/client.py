@@ -298,14 +298,8 @@ class Chat:
         return {"messages": question.messages} | self._request(question, form, self._refused) | self.request
 
     def heard(self, status: int, content: str, body: dict[str, Any]) -> Answer | None:
-        """The answer to a request in a batch; None if the server refused a part of it, which is left out next time.
-
-        Args:
-            status: The HTTP status of the response; 0 if there was none.
-            content: The response, or the reason why there was none.
-            body: The request.
-        """
-        if status == 0:
+        """The answer to a request in a batch; None if the server refused a part of it, which is left out next time."""
+        if status == 0:  # there was no response, and the content says why
             return Answer(failure=content)
         if status == 200:
             self._outputs.add(_output(self._refused))
@@ -396,11 +390,7 @@ class Chat:
 
 
 def load_chat(spec: str, **options: Any) -> Chat:
-    """A `Chat` with the model that a spec names.
-
-    Args:
-        spec: `openai:<model>` or `azure:<deployment>`.
-        **options: Options of `openai_server` or `azure_server`, and of `Chat`.
+    """A `Chat` with the model that `openai:<model>` or `azure:<deployment>` names, and options of it and the server.
 
     Raises:
         InputError: The spec names no model, or an option is unknown or out of range.
