@@ -10,6 +10,7 @@ from crimson_core import CrimsonError, PairResult
 from crimson_core.compare import exports
 from crimson_core.compare.figures import figures_of
 from crimson_core.compare.section import Systems
+from crimson_core.run.files import json_line
 from space import words
 from space.comparison import MOST_SYSTEMS, systems_of
 from space.judging import Run
@@ -175,7 +176,7 @@ def build(settings: Settings, tabs: gr.Tabs, pair_tab: PairTab, *, several: bool
     file_name = "crimson-systems" if several else "crimson"
     download(
         save_jsonl,
-        lambda done, asked: exports.json_lines(exports.pair_records(results(done, asked), done.signature)),
+        lambda done, asked: "".join(map(json_line, exports.pair_records(results(done, asked), done.signature))),
         [run, systems],
         f"{file_name}.jsonl",
     )

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from crimson_core.compare.exports import write_pairs_csv
 from crimson_core.errors import CrimsonError, InputError
-from crimson_core.run.files import check_writable, opened_private, written_whole
+from crimson_core.run.files import check_writable, json_line, opened_private, written_whole
 from crimson_core.run.scorer import PairResult
 from crimson_core.run.tables import write_parquet
 
@@ -155,11 +155,11 @@ def _hash(evaluation: Any) -> int:
 
 
 def _write_parquet(records: Records, _: str, file: IO[bytes]) -> None:
-    write_parquet(records, file)
+    write_parquet(records, file, {"index": "int64", "crimson_score": "double", "from_store": "bool"})
 
 
 def _write_lines(records: Records, _: str, file: IO[bytes]) -> None:
-    file.writelines((json.dumps(record, ensure_ascii=False) + "\n").encode() for record in records)
+    file.writelines(json_line(record).encode() for record in records)
 
 
 def _write_json(records: Records, _: str, file: IO[bytes]) -> None:

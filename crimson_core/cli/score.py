@@ -44,11 +44,12 @@ from crimson_core.cli.options import (
 from crimson_core.cli.results import ENDINGS, Output
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption, store_line, store_path
 from crimson_core.compare.formats import count, printable
-from crimson_core.compare.parts import json_line, part_of
+from crimson_core.compare.parts import part_of
 from crimson_core.compare.summary import Summary
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair
 from crimson_core.run.accelerate import AccelerateJudge, launched
+from crimson_core.run.files import json_line
 from crimson_core.run.pairs import TablePairs
 from crimson_core.run.scorer import CrimsonScorer, PairResult
 from crimson_core.run.tables import (
@@ -204,7 +205,7 @@ def score(
                 scorer.judge.close()  # where the run broke off, the launcher ends the other processes
 
     if to_standard and not streaming:
-        sys.stdout.buffer.writelines(json_line(result).encode() for result in results)
+        sys.stdout.buffer.writelines(json_line(result.as_dict()).encode() for result in results)
     context_columns = [column for role, column in columns.items() if role in CONTEXT_FIELDS]
     _print_results(
         shown,
@@ -228,7 +229,7 @@ def _table(file: Path, separator: str | None, encoding: str | None) -> Table:
     if str(file) != _STANDARD:
         return replace(open_table(file, separator, encoding), source=file.name)
     data = sys.stdin.buffer.read()
-    return parse_table(data, guess_ending(data), "standard input", separator, encoding)
+    return parse_table(data, guess_ending(data), "standard input", separator=separator, encoding=encoding)
 
 
 def _without_words(read: TablePairs) -> str:

@@ -1,9 +1,8 @@
 """`crimson store`: commands for the store of judgements, and the store options of other commands."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,13 +10,12 @@ import typer
 
 from crimson_core.errors import CrimsonError, DamagedStoreError, InputError
 from crimson_core.protocol.pair import ReportPair, parse_context
-from crimson_core.run.files import written_whole
+from crimson_core.run.files import json_line, written_whole
 from crimson_core.run.store import OFF, Selection, Store, default_path
 from crimson_core.run.suspicion import reader, suspicions
-from crimson_core.run.tables import parquet_cell
+from crimson_core.run.tables import write_parquet
 
 _DAMAGED = 3  # exit status of verify
-_ROWS_AT_ONCE = 5_000  # of a Parquet file
 _MOST_DAYS = 36_500  # a hundred years; the date must exist
 
 StoreOption = Annotated[
@@ -191,28 +189,10 @@ def _checked(entries: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _write_jsonl(entries: Iterator[dict[str, Any]], file: Any) -> int:
-    count = 0
-    for entry in entries:
-        file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-        count += 1
-    return count
+    return sum(bool(file.write(json_line(entry).encode())) for entry in entries)
 
 
-def _write_parquet(entries: Iterator[dict[str, Any]], file: Any) -> int:
-    import pyarrow
-    import pyarrow.parquet
-
-    numbers = ("cost", "seconds")
-    text = ("key", "reference", "candidate", "context", "evaluation", "failure", "repairs", "raw_output", "usage")
-    names = (*text, *numbers, "judged_at", "asked", "answered", "crimson_core", "suspicions")
-    schema = pyarrow.schema([(name, pyarrow.float64() if name in numbers else pyarrow.string()) for name in names])
-    count = 0
-    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-        while some := list(islice(entries, _ROWS_AT_ONCE)):
-            rows = [{name: parquet_cell(entry[name]) for name in names} for entry in some]
-            writer.write_table(pyarrow.Table.from_pylist(rows, schema))
-            count += len(some)
-    return count
-
-
-_WRITERS = {".jsonl": _write_jsonl, ".parquet": _write_parquet}
+_WRITERS: dict[str, Callable[[Iterator[dict[str, Any]], Any], int]] = {
+    ".jsonl": _write_jsonl,
+    ".parquet": partial(write_parquet, kinds={"cost": "double", "seconds": "double"}),
+}

@@ -13,6 +13,7 @@ from crimson_core.compare.statistics import Agreement, Comparison, Estimate
 from crimson_core.compare.summary import CLINICAL_FIGURES
 from crimson_core.compare.tables import RESEARCH_ONLY, all_tables, difference_name, how_to_read
 from crimson_core.protocol.scoring import ERROR_COUNT_KEYS
+from crimson_core.run.files import json_line
 from crimson_core.run.scorer import PairResult
 from crimson_core.version import __version__
 
@@ -98,12 +99,7 @@ def pair_records(systems: Mapping[str, Sequence[PairResult]], signature: str) ->
 
 def as_jsonl(board: Leaderboard) -> str:
     """The `records`, one JSON line each."""
-    return json_lines(records(board))
-
-
-def json_lines(found: Iterable[Mapping[str, Any]]) -> str:
-    """One line of JSON per record."""
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in found)
+    return "".join(map(json_line, records(board)))
 
 
 def pairs_csv(systems: Mapping[str, Sequence[PairResult]], signature: str, separator: str = ",") -> str:

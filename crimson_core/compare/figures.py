@@ -206,45 +206,23 @@ def _figure(
     above = _TOP + (_TITLE_ROW if titles else 0)
     figure.update_layout(
         template="none",
-        title={
-            "text": title,
-            "font": {"size": 15},
-            "x": 0,
-            "xref": "container",
-            "xanchor": "left",
-            "y": 1,
-            "yanchor": "top",
-            "pad": {"t": 12, "l": 4},
-        },
+        title={"text": title, "font_size": 15, "pad": {"t": 12, "l": 4}},
+        title_x=0, title_xref="container", title_xanchor="left", title_y=1, title_yanchor="top",
         height=inner + above + below,
         margin={"l": 10, "r": 14, "t": above, "b": below},
         font={"family": "system-ui, sans-serif", "size": 12},
         showlegend=len(legend) > 1,
-        legend={
-            "orientation": "h",
-            "entrywidth": 1,
-            "entrywidthmode": "fraction",
-            "x": 0,
-            "y": 0,
-            "yref": "container",
-            "yanchor": "bottom",
-        },
+        legend={"orientation": "h", "entrywidth": 1, "entrywidthmode": "fraction"},
+        legend_x=0, legend_y=0, legend_yref="container", legend_yanchor="bottom",
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         dragmode=False,
         bargap=0.25,
-    )
+    )  # fmt: skip
     figure.update_xaxes(fixedrange=True, zeroline=False, gridcolor=_GREY)
     figure.update_xaxes(title_text=axis, row=rows, col=1)
-    figure.update_yaxes(
-        fixedrange=True,
-        zeroline=False,
-        showgrid=False,
-        automargin=True,
-        ticks="outside",
-        ticklen=6,
-        tickcolor="rgba(0,0,0,0)",
-    )
+    figure.update_yaxes(fixedrange=True, zeroline=False, showgrid=False, automargin=True)
+    figure.update_yaxes(ticks="outside", ticklen=6, tickcolor="rgba(0,0,0,0)")
     return figure
 
 

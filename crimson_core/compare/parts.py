@@ -1,9 +1,9 @@
 """What a run makes of some of its results where they are judged, so that no other process has to read the evaluations."""
 
-import json
 from typing import NamedTuple
 
 from crimson_core.compare.summary import Summary
+from crimson_core.run.files import json_line
 from crimson_core.run.scorer import PairResult
 
 
@@ -18,9 +18,5 @@ class Part(NamedTuple):
 def part_of(results: list[PairResult], keep: int | None = None) -> Part:
     """Make a part of results; None keeps all of them, a number those of so many first pairs of the run."""
     kept = [result.packed() for result in results if keep is None or result.index < keep]
-    return Part("".join(map(json_line, results)).encode(errors="backslashreplace"), Summary(results), kept)
-
-
-def json_line(result: PairResult) -> str:
-    """A result as a line of JSON."""
-    return json.dumps(result.as_dict(), ensure_ascii=False) + "\n"
+    lines = "".join(json_line(result.as_dict()) for result in results)
+    return Part(lines.encode(errors="backslashreplace"), Summary(results), kept)

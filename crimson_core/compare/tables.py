@@ -7,7 +7,7 @@ from crimson_core.compare.formats import count, fixed, interval, p_value, signed
 from crimson_core.compare.html import words
 from crimson_core.compare.leaderboard.run import JudgeAgreement, Leaderboard
 from crimson_core.compare.section import Section
-from crimson_core.compare.summary import CLINICAL_FIGURES, OTHER
+from crimson_core.compare.summary import CLINICAL_FIGURES, FIGURES, OTHER
 from crimson_core.protocol.evaluation import SIGNIFICANCE_LEVELS
 
 RESEARCH_ONLY = "Research use only, not for clinical decisions."
@@ -110,45 +110,29 @@ def differences_table(section: Section) -> TextTable:
 
 def clinical_table(section: Section) -> TextTable:
     """The clinical figures of each system."""
+    columns = ["System", *(figure.title for figure in CLINICAL_FIGURES.values())]
     rows = [
         [name, *(with_interval(figures[key]) for key in CLINICAL_FIGURES)] for name, figures in section.figures.items()
     ]
-    return TextTable(
-        section.name,
-        "Clinical figures",
-        ["System", *(figure.title for figure in CLINICAL_FIGURES.values())],
-        rows,
-        [],
-        section.signature,
-    )
+    return TextTable(section.name, "Clinical figures", columns, rows, [], section.signature)
 
 
 def subgroup_tables(section: Section) -> list[TextTable]:
     """The means and the clinical figures of each subgroup, one table per way of grouping the pairs."""
-    shown = ["crimson_score", *CLINICAL_FIGURES]
     titles = ["Mean score", *(figure.title for figure in CLINICAL_FIGURES.values())]
-    return [
-        TextTable(
-            section.name,
-            f"By {_words(by)}",
-            [_words(by).capitalize(), "System", "Pairs", *titles],
-            [
-                [
-                    group.label,
-                    name,
-                    str(group.n_pairs),
-                    *(with_interval(figures[key]) for key in shown),
-                ]
-                for group in section.subgroups
-                if group.by == by
-                for name, figures in group.figures.items()
-            ],
-            ["Subgroups are not compared by tests: a difference between small ones is mostly chance."],
-            section.signature,
-            n_labels=2,
-        )
-        for by in dict.fromkeys(group.by for group in section.subgroups)
-    ]
+    notes = ["Subgroups are not compared by tests: a difference between small ones is mostly chance."]
+    tables = []
+    for by in dict.fromkeys(group.by for group in section.subgroups):
+        rows = [
+            [group.label, name, str(group.n_pairs), *(with_interval(figures[key]) for key in FIGURES)]
+            for group in section.subgroups
+            if group.by == by
+            for name, figures in group.figures.items()
+        ]
+        called = by.replace("_", " ") if by == "age_band" else by
+        columns = [called.capitalize(), "System", "Pairs", *titles]
+        tables.append(TextTable(section.name, f"By {called}", columns, rows, notes, section.signature, n_labels=2))
+    return tables
 
 
 def agreement_tables(found: JudgeAgreement) -> list[TextTable]:
@@ -171,38 +155,14 @@ def agreement_tables(found: JudgeAgreement) -> list[TextTable]:
     within = f"Within {found.overall.within:g}"
     signature = f"{first.signature} and {second.signature}"
     columns = ["Pairs of", "Pairs", "Left out", "Pearson", "Spearman", "Kendall", "Difference", "95 % interval", within]
-    tables = [
-        TextTable(
-            found.name,
-            "Agreement",
-            columns,
-            rows,
-            [],
-            signature,
-        )
-    ]
+    tables = [TextTable(found.name, "Agreement", columns, rows, [], signature)]
     if found.most_apart:
-        a, b = first, second
-        tables.append(
-            TextTable(
-                found.name,
-                "Pairs on which the judges disagree most",
-                ["Pair", "System", first.judge, second.judge, "Difference"],
-                [
-                    [
-                        first.pair_name(position),
-                        name,
-                        fixed(a.scores(name)[position]),
-                        fixed(b.scores(name)[position]),
-                        signed(difference),
-                    ]
-                    for name, position, difference in found.most_apart
-                ],
-                [],
-                signature,
-                n_labels=2,
-            )
-        )
+        apart = []
+        for name, position, gap in found.most_apart:
+            scores = (fixed(section.scores(name)[position]) for section in found.sections)
+            apart.append([first.pair_name(position), name, *scores, signed(gap)])
+        title, columns = "Pairs on which the judges disagree most", ["Pair", "System", first.judge, second.judge]
+        tables.append(TextTable(found.name, title, [*columns, "Difference"], apart, [], signature, n_labels=2))
     return tables
 
 
@@ -258,7 +218,3 @@ def how_to_read(sections: Sequence[Section], agreements: Sequence[JudgeAgreement
 def difference_name(first: str, second: str) -> str:
     """Name of the first system's figure minus the second's."""
     return f"{first} − {second}"
-
-
-def _words(by: str) -> str:
-    return by.replace("_", " ") if by == "age_band" else by

@@ -1,11 +1,12 @@
-"""Atomic writing of files, and private files."""
+"""Atomic writing of files, private files, and lines of JSON."""
 
 import errno
+import json
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -48,6 +49,11 @@ def written_whole(path: Path, *, binary: bool = False, private: bool = False) ->
         with suppress(FileNotFoundError):
             fresh.unlink()
         raise
+
+
+def json_line(record: Mapping[str, Any]) -> str:
+    """A record as a line of JSON."""
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def check_writable(output: Path) -> None:

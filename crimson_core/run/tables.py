@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
@@ -81,28 +82,14 @@ def open_table(
     return _table(_opener(path), path.suffix.lower(), str(path), separator, encoding, tell, limits)
 
 
-def parse_table(
-    data: bytes,
-    ending: str,
-    source: str,
-    separator: str | None = None,
-    encoding: str | None = None,
-    tell: Callable[[str], None] = warn,
-    limits: Limits = MOST,
-) -> Table:
+def parse_table(data: bytes, ending: str, source: str, **options: Any) -> Table:
     """The table in a file's content; like `open_table`, with the ending and the name of the file given."""
-    return _table(lambda: io.BytesIO(data), ending, source, separator, encoding, tell, limits)
+    return _table(partial(io.BytesIO, data), ending, source, **options)
 
 
-def read_rows(
-    path: Path,
-    separator: str | None = None,
-    encoding: str | None = None,
-    tell: Callable[[str], None] = warn,
-    limits: Limits = MOST,
-) -> Rows:
+def read_rows(path: Path, **options: Any) -> Rows:
     """The rows of a file; see `open_table`."""
-    return open_table(path, separator, encoding, tell, limits).rows
+    return open_table(path, **options).rows
 
 
 def table_of(rows: Rows, source: str) -> Table:
@@ -142,10 +129,10 @@ def _table(
     opened: Opened,
     ending: str,
     source: str,
-    separator: str | None,
-    encoding: str | None,
-    tell: Callable[[str], None],
-    limits: Limits,
+    separator: str | None = None,
+    encoding: str | None = None,
+    tell: Callable[[str], None] = warn,
+    limits: Limits = MOST,
 ) -> Table:
     with _told(source):
         if ending in _DELIMITED:
@@ -243,11 +230,6 @@ def with_names(table: Table, wanted: Iterable[str], tell: Callable[[str], None] 
     return replace(table, columns=[renamed.get(column, column) for column in table.columns], blocks=blocks)
 
 
-def match_columns(rows: Rows, wanted: Iterable[str], source: str, tell: Callable[[str], None] = warn) -> Rows:
-    """The rows with columns renamed; see `with_names`."""
-    return with_names(table_of(rows, source), wanted, tell).rows
-
-
 def _plain(name: Any) -> str:
     return "".join(str(name).split()).casefold()
 
@@ -266,24 +248,28 @@ def first_rows(table: Table, count: int) -> Table:
     return replace(table, blocks=blocks)
 
 
-def write_parquet(records: Iterable[Mapping[str, Any]], file: IO[bytes]) -> None:
-    """Write results (`PairResult.as_dict`) as a Parquet file, some at a time; nested values become JSON strings."""
+def write_parquet(records: Iterable[Mapping[str, Any]], file: IO[bytes], kinds: Mapping[str, str]) -> int:
+    """Write records with the same keys as a Parquet file, some at a time, and return their number.
+
+    Columns contain strings, but for those in `kinds`. Nested values become JSON, so that the schema does not depend on the
+    evaluations.
+    """
     import pyarrow
     import pyarrow.parquet
 
-    kinds = {"index": pyarrow.int64(), "crimson_score": pyarrow.float64(), "from_store": pyarrow.bool_()}
     left = iter(records)
-    first = next(left)
-    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in first])
-    left = chain([first], left)
+    count, some = 0, list(islice(left, ROWS_AT_ONCE))
+    schema = pyarrow.schema([(name, kinds.get(name, "string")) for record in some[:1] for name in record])
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-        while some := list(islice(left, ROWS_AT_ONCE)):
-            rows = [{name: parquet_cell(value) for name, value in record.items()} for record in some]
+        while some:
+            rows = [{name: _parquet_cell(value) for name, value in record.items()} for record in some]
             writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+            count += len(some)
+            some = list(islice(left, ROWS_AT_ONCE))
+    return count
 
 
-def parquet_cell(value: Any) -> Any:
-    """The value, or its JSON if it is nested, so that the schema does not depend on the evaluations."""
+def _parquet_cell(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
 
 

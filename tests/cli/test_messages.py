@@ -95,7 +95,7 @@ def test_an_export_touches_no_other_file(tmp_path):
 
 def test_scratch_names_of_a_user_are_left_alone(tmp_path):
     from crimson_core.cli.results import Output
-    from crimson_core.compare.parts import json_line
+    from crimson_core.run.files import json_line
     from crimson_core.run.scorer import PairResult
 
     output = tmp_path / "out.jsonl"
@@ -104,7 +104,7 @@ def test_scratch_names_of_a_user_are_left_alone(tmp_path):
     results = [PairResult(1, failure="x"), PairResult(0, failure="x")]
     with Output(output, EXAMPLE, list, 2) as out:
         for result in results:
-            out.write(json_line(result).encode())
+            out.write(json_line(result.as_dict()).encode())
         out.finish(results[::-1], "s")
     assert [line[:11] for line in output.read_text().splitlines()] == ['{"index": 0', '{"index": 1']
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.ordered", "out.jsonl.rows"]

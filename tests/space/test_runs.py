@@ -13,6 +13,7 @@ from pages import HOSTILE, OUR_TAGS, Shown
 from crimson_core import CrimsonScorer, JudgeError, ReportPair, make_pairs
 from crimson_core.compare import exports
 from crimson_core.compare.section import Systems
+from crimson_core.run.files import json_line
 from crimson_core.run.processes import Pool, TookTooLongError
 from space import judging
 from space.judging import Run, judge_in_turns, scorer_for
@@ -174,10 +175,7 @@ def test_tables_of_a_file_and_of_a_run_escape_what_they_show():
 def test_downloads_hold_every_pair():
     run = ended(Run("moody:3", make_pairs(["Effusion."] * 4, [""] * 4, ids=["=1+1", "b", "c", None])))
     rows = list(csv.DictReader(io.StringIO(exports.pairs_csv({"": run.results}, run.signature))))
-    lines = [
-        json.loads(line)
-        for line in exports.json_lines(exports.pair_records({"": run.results}, run.signature)).splitlines()
-    ]
+    lines = [json.loads(line) for line in map(json_line, exports.pair_records({"": run.results}, run.signature))]
     assert len(rows) == len(lines) == 4
     assert rows[0]["id"] == "'=1+1"  # no formula for a spreadsheet
     assert lines[0]["id"] == "=1+1"

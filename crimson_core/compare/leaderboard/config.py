@@ -115,10 +115,8 @@ def parse_config(data: Any, source: str) -> Config:
                 )
     for (name, system), (other, same) in combinations(config.systems.items(), 2):
         for test_set, shared in config.test_sets.items():
-            if (system.column, system.data.get(test_set, shared.data)) == (
-                same.column,
-                same.data.get(test_set, shared.data),
-            ):
+            tables = (own.data.get(test_set, shared.data) for own in (system, same))
+            if system.column == same.column and len(set(tables)) == 1:
                 raise InputError(
                     f"{source}: systems.{name} and systems.{other} are the same column {system.column!r} on the test set "
                     f"{test_set!r}: it would be compared with itself. Leave one out."

@@ -13,7 +13,7 @@ from crimson_core.compare.section import Systems
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair, is_missing
 from crimson_core.run.pairs import align_systems, pairs_from_rows, without_blank_rows
-from crimson_core.run.tables import READABLE, Rows, column_names, match_columns, read_rows, told_columns
+from crimson_core.run.tables import READABLE, Rows, column_names, open_table, told_columns, with_names
 
 # Subgroups that are made from the patient context; all others are columns.
 _FROM_CONTEXT = {"age_band": ("age", summary.age_band), "sex": ("sex", summary.sex)}
@@ -77,7 +77,7 @@ def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
     if path.is_file() and path.suffix.lower() in _SPREADSHEETS:
         raise InputError(f"{source.path!r} is a spreadsheet. Save it as CSV.")
     if ours:
-        return match_columns(read_rows(path), filter(None, wanted), path.name)
+        return with_names(replace(open_table(path), source=path.name), filter(None, wanted)).rows
     if not path.exists() and (
         Path(source.path).suffix.lower() in READABLE or source.path.count("/") > 1 or source.path.startswith(".")
     ):
