@@ -1,9 +1,11 @@
 """Shared by the benchmarks: reads cases, scores them, shows and writes figures."""
 
+import csv
 import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,6 +115,16 @@ def write_json(file: Path | None, figures: dict[str, Any]) -> None:
             out.write(json.dumps(json_ready(figures), indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}.") from None
+
+
+def write_csv(file: Path, rows: Iterable[dict[str, str]]) -> None:
+    """Write rows with the same keys as CSV."""
+    rows = iter(rows)
+    first = next(rows)
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, list(first))
+        writer.writeheader()
+        writer.writerows(chain([first], rows))
 
 
 def run(command: Callable[..., None]) -> None:

@@ -1,18 +1,17 @@
 """Memory and time of `crimson score` on more pairs than fit into the memory, made up of a few sentences."""
 
-import csv
-import json
 import random
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from benchmarks.common import JsonOption, console, number, run, table, write_json
+from benchmarks.common import JsonOption, console, number, run, table, write_csv, write_json
 from benchmarks.speed import SENTENCES, measured_command
+from crimson_core.run.files import json_line
 
 _LARGEST = 40  # number in a sentence, so that sentences recur as they do in reports
 
@@ -31,7 +30,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for count in pairs or (50_000, 500_000):
             file = Path(folder, f"{count}.{input_format}")
-            _write(file, count)
+            _write(file, _rows(count))
             output = file.with_name(f"results.{output_format}")
             started = time.perf_counter()
             options = ["--workers", str(workers)] if workers else []
@@ -61,28 +60,17 @@ def _rows(count: int) -> Iterator[dict[str, str]]:
         yield dict(zip(("id", "reference", "prediction"), (f"study {place}", *reports), strict=True))
 
 
-def _write(file: Path, count: int) -> None:
-    rows = _rows(count)
+def _write(file: Path, rows: Iterator[dict[str, str]]) -> None:
     if file.suffix == ".parquet":
-        _write_parquet(file, rows)
-        return
-    with file.open("w", newline="", encoding="utf-8") as out:
-        if file.suffix == ".jsonl":
-            out.writelines(json.dumps(row) + "\n" for row in rows)
-        else:
-            writer = csv.DictWriter(out, ("id", "reference", "prediction"))
-            writer.writeheader()
-            writer.writerows(rows)
+        import pyarrow
+        import pyarrow.parquet
 
-
-def _write_parquet(file: Path, rows: Iterator[dict[str, Any]]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    schema = pyarrow.schema([(name, pyarrow.string()) for name in ("id", "reference", "prediction")])
-    pyarrow.parquet.write_table(
-        pyarrow.Table.from_pylist(list(rows), schema), file
-    )  # one group of rows, the worst case
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), file)  # one group of rows, the worst case
+    elif file.suffix == ".jsonl":
+        with file.open("w", encoding="utf-8") as out:
+            out.writelines(map(json_line, rows))
+    else:
+        write_csv(file, rows)
 
 
 if __name__ == "__main__":

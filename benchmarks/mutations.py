@@ -21,17 +21,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 import yaml
 
-from benchmarks.common import (
-    JUDGE_HELP,
-    JsonOption,
-    console,
-    number,
-    ratio,
-    run,
-    score_with,
-    table,
-    write_json,
-)
+from benchmarks.common import JUDGE_HELP, JsonOption, console, number, ratio, run, score_with, table, write_json
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.run.scorer import PairResult
@@ -52,8 +42,7 @@ _VERB = re.compile(r"\b(is|are|has|have|remains?|was|were)\b", re.I)
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    # Folded YAML lines leave a blank after the bar at their end.
-    return re.compile(_TABLES[name].replace("| ", "|"), re.IGNORECASE)
+    return re.compile(_TABLES[name].replace("| ", "|"), re.IGNORECASE)  # YAML folds lines after a bar
 
 
 _LEANING, _NOT_PLAIN, _HEDGES = _pattern("leaning"), _pattern("not_plain"), _pattern("hedges")
@@ -74,27 +63,27 @@ _PLAIN_START = re.compile(r"(there (?:is|are) )?(an? )?", re.IGNORECASE)
 
 
 class Span(NamedTuple):
-    """Characters of a report, start to end."""
+    """Characters of a report."""
 
     start: int
     end: int
 
 
 class Label(NamedTuple):
-    """A labelled mention: its label, its state, and the place of its first character."""
+    """A labelled mention."""
 
     name: str
     state: str
-    start: int
+    start: int  # its first character
 
 
 class Section(NamedTuple):
-    """A section; it has sentences only if it reports findings."""
+    """A section of a report."""
 
     start: int
     end: int
     skipped: bool
-    sentences: tuple[Span, ...]
+    sentences: tuple[Span, ...]  # none if it reports no findings
 
 
 @dataclass(frozen=True)
@@ -139,20 +128,15 @@ class Report:
     def tells(self, family: str, besides: Span | None = None) -> bool:
         """Whether a family appears, by label or by word, outside a span."""
         labels, words = _FAMILIES[family]
-        return any(
-            words.search(text)
-            for section in self.sections
-            if not section.skipped
-            for text in self._around(section, besides)
-        ) or any(
-            label.name in labels and not (besides and besides.start <= label.start < besides.end)
-            for label in self.labels
-        )
-
-    def _around(self, section: Section, besides: Span | None) -> tuple[str, ...]:
-        if besides is None or not section.start <= besides.start < section.end:
-            return (self.text[section.start : section.end],)
-        return self.text[section.start : besides.start], self.text[besides.end : section.end]
+        start, end = besides or (0, 0)
+        if any(label.name in labels and not start <= label.start < end for label in self.labels):
+            return True
+        for section in self.sections:
+            inside = besides is not None and section.start <= start < section.end
+            parts = [(section.start, start), (end, section.end)] if inside else [section[:2]]
+            if not section.skipped and any(words.search(self.text[a:b]) for a, b in parts):
+                return True
+        return False
 
     @cached_property
     def single_findings(self) -> list[tuple[Span, Label]]:
@@ -213,24 +197,38 @@ def sentence_spans(text: str, start: int, end: int) -> Iterator[Span]:
         start = cut
 
 
-class Pair(NamedTuple):
-    """The two reports of a case."""
-
-    reference: str
-    candidate: str
+Check = Callable[[Sequence[PairResult]], "Verdict"]
 
 
-Mutator = Callable[[Report, random.Random], Pair | None]
+class Case(NamedTuple):
+    """One case: a report pair, or one per step."""
+
+    report: str
+    pairs: list[ReportPair]
+    check: Check
 
 
-def _candidate(change: Callable[[Report, random.Random], str | None]) -> Mutator:
-    """A mutator whose reference is the report itself."""
+Maker = Callable[[Report, random.Random], Case | None]
 
-    def mutate(report: Report, rng: random.Random) -> Pair | None:
+
+def _same(change: Callable[[Report, random.Random], str | None]) -> Maker:
+    """Makes cases of a report and a candidate with the same meaning."""
+
+    def make(report: Report, rng: random.Random) -> Case | None:
         text = change(report, rng)
-        return None if text is None else Pair(report.text, text)
+        return None if text is None else Case(report.id, [ReportPair(report.text, text)], check_same)
 
-    return mutate
+    return make
+
+
+def _wrong(expected: str, change: Callable[[Report, random.Random], tuple[str, str] | None]) -> Maker:
+    """Makes cases of two reports with one error."""
+
+    def make(report: Report, rng: random.Random) -> Case | None:
+        made = change(report, rng)
+        return made and Case(report.id, [ReportPair(*made)], partial(check_error, expected=expected))
+
+    return make
 
 
 def _changed(report: Report, text: str | None) -> str | None:
@@ -285,11 +283,6 @@ def wrapped(report: Report, rng: random.Random) -> str | None:
     )
 
 
-def double_blanks(report: Report, rng: random.Random) -> str | None:
-    """Two blanks between the words of sentences."""
-    return _in_sentences(report, lambda text: re.sub(r" ", "  ", text))
-
-
 def last_stop_dropped(report: Report, rng: random.Random) -> str | None:
     """The section ends have no full stop."""
     text = report.text
@@ -323,18 +316,18 @@ def hyphens_dropped(report: Report, rng: random.Random) -> str | None:
     return _changed(report, re.sub(joined, " ", report.text))
 
 
-INVARIANCES: dict[str, Mutator] = {
-    "self": _candidate(lambda report, rng: report.text),
-    "shuffled": _candidate(shuffled),
-    "normal added": _candidate(normal_added),
-    "upper case": _candidate(lambda report, rng: report.text.upper()),
-    "lower case": _candidate(lambda report, rng: report.text.lower()),
-    "lines wrapped": _candidate(wrapped),
-    "double blanks": _candidate(double_blanks),
-    "CRLF": _candidate(lambda report, rng: report.text.replace("\n", "\r\n")),
-    "last stop dropped": _candidate(last_stop_dropped),
-    "semicolon": _candidate(semicolon),
-    "hyphens dropped": _candidate(hyphens_dropped),
+INVARIANCES: dict[str, Maker] = {
+    "self": _same(lambda report, rng: report.text),
+    "shuffled": _same(shuffled),
+    "normal added": _same(normal_added),
+    "upper case": _same(lambda report, rng: report.text.upper()),
+    "lower case": _same(lambda report, rng: report.text.lower()),
+    "lines wrapped": _same(wrapped),
+    "double blanks": _same(lambda report, rng: _in_sentences(report, lambda text: text.replace(" ", "  "))),
+    "CRLF": _same(lambda report, rng: report.text.replace("\n", "\r\n")),
+    "last stop dropped": _same(last_stop_dropped),
+    "semicolon": _same(semicolon),
+    "hyphens dropped": _same(hyphens_dropped),
 }
 
 
@@ -353,10 +346,10 @@ def _droppable(report: Report) -> list[tuple[Span, Label]]:
     return [(span, label) for span, label in report.single_findings if span in free]
 
 
-def dropped(report: Report, rng: random.Random) -> Pair | None:
+def dropped(report: Report, rng: random.Random) -> tuple[str, str] | None:
     """The only sentence with a finding is left out."""
     fitting = _droppable(report)
-    return Pair(report.text, report.without([rng.choice(fitting)[0]])) if fitting else None
+    return (report.text, report.without([rng.choice(fitting)[0]])) if fitting else None
 
 
 def _additions(report: Report, rng: random.Random) -> list[str]:
@@ -366,30 +359,30 @@ def _additions(report: Report, rng: random.Random) -> list[str]:
     return list(dict(reversed(fitting)).values())
 
 
-def added(report: Report, rng: random.Random) -> Pair | None:
+def added(report: Report, rng: random.Random) -> tuple[str, str] | None:
     """A finding is added that the report does not mention."""
     sentences = _additions(report, rng)
     text = report.with_more(sentences[0]) if sentences else None
-    return text and Pair(report.text, text)
+    return text and (report.text, text)
 
 
 def _like(word: str, model: str) -> str:
     return word.upper() if model.isupper() else word.capitalize() if model[0].isupper() else word
 
 
-def _edited(edit: Callable[[str, int], str | None], devices: bool = False) -> Mutator:
+def _edited(expected: str, edit: Callable[[str, int], str | None], devices: bool = False) -> Maker:
     """The sentence of a single finding is edited; `edit` takes the sentence and the place of the finding in it."""
 
-    def mutate(report: Report, rng: random.Random) -> Pair | None:
+    def change(report: Report, rng: random.Random) -> tuple[str, str] | None:
         fitting = [
             (span, text)
             for span, label in report.single_findings
             if (devices or label.name not in _TABLES["devices"])  # a device is there or not, and has no degree
             and (text := edit(report.cut(span), label.start - span.start)) is not None
         ]
-        return Pair(report.text, report.replaced(*rng.choice(fitting))) if fitting else None
+        return (report.text, report.replaced(*rng.choice(fitting))) if fitting else None
 
-    return mutate
+    return _wrong(expected, change)
 
 
 def _side_flipped(sentence: str, place: int) -> str | None:
@@ -443,71 +436,68 @@ def _like_first(found: re.Match[str], flip: str) -> str:
     return text[0].upper() + text[1:] if found[0][0].isupper() else text
 
 
-def _carried(kind: str) -> Mutator:
+def _carried(expected: str) -> Maker:
     """A sentence of ours is added to both reports, with one difference."""
 
-    def mutate(report: Report, rng: random.Random) -> Pair | None:
-        fitting = [(one, other) for family, one, other in _TABLES["carriers"][kind] if not report.tells(family)]
+    def change(report: Report, rng: random.Random) -> tuple[str, str] | None:
+        fitting = [(one, other) for family, one, other in _TABLES["carriers"][expected] if not report.tells(family)]
         if not fitting:
             return None
         side = rng.choice(["left", "right"])
         texts = [text.format(side=side, Side=side.capitalize()) for text in rng.choice(fitting)]
         rng.shuffle(texts)
         reports = [report.with_more(text) for text in texts]
-        return None if reports[0] is None else Pair(*reports)
+        return None if reports[0] is None else tuple(reports)
 
-    return mutate
+    return _wrong(expected, change)
 
 
-# Kind -> the error that must be listed, and how it is made. A device out of place is another finding than one in place.
-KNOWN_ERRORS: dict[str, tuple[str, Mutator]] = {
-    "finding dropped": ("missing", dropped),
-    "finding added": ("false", added),
-    "side flipped": ("location", _edited(_side_flipped, devices=True)),
-    "side flipped, own words": ("location", _carried("location")),
-    "device moved, own words": ("position", _carried("position")),
-    "severity changed": ("severity", _edited(_severity_changed)),
-    "severity changed, own words": ("severity", _carried("severity")),
-    "size changed, own words": ("measurement", _carried("measurement")),
-    "hedge added": ("certainty", _edited(_hedged)),
-    "hedge changed, own words": ("certainty", _carried("certainty")),
-    "change flipped": ("temporal", _edited(_temporal_flipped)),
-    "change flipped, own words": ("temporal", _carried("temporal")),
+# Each names the error that must be listed. A device out of place is another finding than one in place.
+KNOWN_ERRORS: dict[str, Maker] = {
+    "finding dropped": _wrong("missing", dropped),
+    "finding added": _wrong("false", added),
+    "side flipped": _edited("location", _side_flipped, devices=True),
+    "side flipped, own words": _carried("location"),
+    "device moved, own words": _carried("position"),
+    "severity changed": _edited("severity", _severity_changed),
+    "severity changed, own words": _carried("severity"),
+    "size changed, own words": _carried("measurement"),
+    "hedge added": _edited("certainty", _hedged),
+    "hedge changed, own words": _carried("certainty"),
+    "change flipped": _edited("temporal", _temporal_flipped),
+    "change flipped, own words": _carried("temporal"),
 }
 
 
 # C. Monotony
 
 
-class Steps(NamedTuple):
-    """Candidates, each worse by one finding, and whether the last must score below the first."""
+def _steps(report: Report, candidates: Iterable[str], strict: bool) -> Case:
+    """A case of candidates, each worse by one finding; if `strict`, the last must score below the first."""
+    pairs = [ReportPair(report.text, candidate) for candidate in candidates]
+    return Case(report.id, pairs, partial(check_steps, strict=strict))
 
-    candidates: list[str]
-    strict: bool
 
-
-def added_steps(report: Report, rng: random.Random) -> Steps | None:
+def added_steps(report: Report, rng: random.Random) -> Case | None:
     """One false finding more at each step."""
     sentences = _additions(report, rng)[:_MOST_STEPS]
     if len(sentences) < 2 or report.with_more() is None:
         return None
-    return Steps([report.with_more(*sentences[:k]) for k in range(len(sentences) + 1)], strict=True)
+    return _steps(report, [report.with_more(*sentences[:k]) for k in range(len(sentences) + 1)], strict=True)
 
 
-def dropped_steps(report: Report, rng: random.Random) -> Steps | None:
+def dropped_steps(report: Report, rng: random.Random) -> Case | None:
     """One sentence with a finding less at each step."""
     present = [s for s in _free(report) if any(label.state == "definitely present" for label in report.labels_in(s))]
     if not present:
         return None
     gone = rng.sample(present, min(_MOST_STEPS, len(present)))
     lost = {label.name for span, label in _droppable(report) if span in gone and not _OLD.search(report.cut(span))}
-    return Steps([report.without(gone[:k]) for k in range(len(gone) + 1)], strict=bool(lost - set(_TABLES["benign"])))
+    shorter = [report.without(gone[:k]) for k in range(len(gone) + 1)]
+    return _steps(report, shorter, strict=bool(lost - set(_TABLES["benign"])))
 
 
-MONOTONY: dict[str, Callable[[Report, random.Random], Steps | None]] = {
-    "k findings added": added_steps,
-    "k findings dropped": dropped_steps,
-}
+KINDS = INVARIANCES | KNOWN_ERRORS | {"k findings added": added_steps, "k findings dropped": dropped_steps}
 
 
 # Checks
@@ -560,41 +550,13 @@ def check_steps(results: Sequence[PairResult], strict: bool) -> Verdict:
     return Verdict(falling and (scores[-1] < scores[0] or not strict))
 
 
-Check = Callable[[Sequence[PairResult]], Verdict]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One case: a report pair, or one per step."""
-
-    report: str
-    pairs: tuple[Pair, ...]
-    check: Check
-
-
 def cases_of(reports: Sequence[Report]) -> dict[str, list[Case]]:
     """All cases by kind. Each has its own random seed, so that it does not depend on the others."""
-    cases: dict[str, list[Case]] = {}
-    for report in reports:
-        for kind, mutate in INVARIANCES.items():
-            if pair := mutate(report, _rng(kind, report)):
-                _add(cases, kind, report, [pair], check_same)
-        for kind, (expected, mutate) in KNOWN_ERRORS.items():
-            if pair := mutate(report, _rng(kind, report)):
-                _add(cases, kind, report, [pair], partial(check_error, expected=expected))
-        for kind, steps_of in MONOTONY.items():
-            if steps := steps_of(report, _rng(kind, report)):
-                pairs = [Pair(report.text, text) for text in steps.candidates]
-                _add(cases, kind, report, pairs, partial(check_steps, strict=steps.strict))
-    return {kind: cases[kind] for kind in [*INVARIANCES, *KNOWN_ERRORS, *MONOTONY] if kind in cases}
-
-
-def _rng(kind: str, report: Report) -> random.Random:
-    return random.Random(f"{kind} {report.id}")
-
-
-def _add(cases: dict[str, list[Case]], kind: str, report: Report, pairs: list[Pair], check: Check) -> None:
-    cases.setdefault(kind, []).append(Case(report.id, tuple(pairs), check))
+    cases = {
+        kind: [case for report in reports if (case := make(report, random.Random(f"{kind} {report.id}")))]
+        for kind, make in KINDS.items()
+    }
+    return {kind: found for kind, found in cases.items() if found}
 
 
 # The corpus
@@ -653,15 +615,13 @@ def main(
 ) -> None:
     """Change reports with a known effect, and check whether a judge finds it."""
     cases = cases_of(read_reports(reports or radlabels_samples(), limit))
-    if unknown := sorted(set(kinds or ()) - {*INVARIANCES, *KNOWN_ERRORS, *MONOTONY}):
-        raise InputError(
-            f"--kind {', '.join(unknown)} is none of {', '.join([*INVARIANCES, *KNOWN_ERRORS, *MONOTONY])}."
-        )
+    if unknown := sorted(set(kinds or ()) - set(KINDS)):
+        raise InputError(f"--kind {', '.join(unknown)} is none of {', '.join(KINDS)}.")
     cases = {kind: found for kind, found in cases.items() if not kinds or kind in kinds}
     pairs = [pair for found in cases.values() for case in found for pair in case.pairs]
     if not pairs:
         raise InputError("No report offers a place for a case.")
-    results, signature = score_with(judge, [ReportPair(pair.reference, pair.candidate) for pair in pairs])
+    results, signature = score_with(judge, pairs)
 
     remaining = iter(results)
     shown = table(f"{judge}  {signature}", ["kind", "cases", "holds", "found", "typed exactly"])

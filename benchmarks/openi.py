@@ -335,7 +335,7 @@ def score_edited(studies: list[Study], examples: Examples) -> dict[str, dict[str
 
 
 def show_examples(examples: Examples, most: int, studies: Mapping[str, Study], listed: Mapping[str, Listed]) -> None:
-    """Print, for each kind of error, the uids of some reports, and their texts if they are in `studies`."""
+    """Print the uids of some reports for each kind of error, and their texts if they are in `studies`."""
     for what, uids in examples.items():
         if not uids:
             continue

@@ -6,17 +6,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.common import (
-    JUDGE_HELP,
-    JsonOption,
-    RadPrefArgument,
-    console,
-    radpref_pairs,
-    read_cases,
-    run,
-    table,
-    write_json,
-)
+from benchmarks.common import JUDGE_HELP, JsonOption, RadPrefArgument, console, report_pairs, run, table, write_json
 from crimson_core.rewards import crimson_reward
 
 # Milliseconds per sample as rewards on an A100, as RadEval publishes them.
@@ -30,7 +20,7 @@ def main(
     json_file: JsonOption = None,
 ) -> None:
     """Time the reward function over the candidates of RadPref, in this process."""
-    pairs = radpref_pairs(read_cases(file))
+    pairs = report_pairs(file)
     completions = [[{"role": "assistant", "content": pair.candidate}] for pair in pairs]
     columns = {
         "reference": [pair.reference for pair in pairs],

@@ -3,7 +3,6 @@
 Runs `app.py` with the offline judge in Debian's Chromium, driven by Playwright; each round is a fresh session.
 """
 
-import csv
 import os
 import shutil
 import socket
@@ -26,10 +25,10 @@ from benchmarks.common import (
     RadPrefArgument,
     console,
     number,
-    radpref_pairs,
-    read_cases,
+    report_pairs,
     run,
     table,
+    write_csv,
     write_json,
 )
 from crimson_core.errors import CrimsonError
@@ -54,13 +53,11 @@ def main(
     chromium = shutil.which("chromium")
     if not chromium:
         raise CrimsonError("there is no chromium on the PATH. Install it: apt-get install chromium")
-    cases = radpref_pairs(read_cases(radpref))
+    cases = report_pairs(radpref)
     with tempfile.TemporaryDirectory() as folder, _serve() as url, sync_playwright() as playwright:
         file = Path(folder) / "pairs.csv"
-        with file.open("w", newline="", encoding="utf-8") as out:
-            writer = csv.writer(out)
-            writer.writerow(["reference", "prediction"])
-            writer.writerows([pair.reference, pair.candidate] for pair in islice(cycle(cases), pairs))
+        rows = ({"reference": pair.reference, "prediction": pair.candidate} for pair in islice(cycle(cases), pairs))
+        write_csv(file, rows)
         browser = playwright.chromium.launch(executable_path=chromium, args=_BROWSER)
         visits = [_visit(browser, url, file, cases[0]) for _ in range(rounds)]
     figures = {what: {"median": median(times), "all": times} for what, times in _columns(visits).items()}

@@ -4,7 +4,6 @@ by length of the reports.
 Measurements that need a fresh process start one.
 """
 
-import csv
 import json
 import math
 import random
@@ -21,16 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.common import (
-    JUDGE_HELP,
-    JsonOption,
-    console,
-    number,
-    report_pairs,
-    run,
-    table,
-    write_json,
-)
+from benchmarks.common import JUDGE_HELP, JsonOption, console, number, report_pairs, run, table, write_csv, write_json
 from crimson_core import CrimsonScorer
 from crimson_core.errors import CrimsonError
 from crimson_core.judges import parse_spec
@@ -172,10 +162,7 @@ def _files(judge: str, pairs: Sequence[ReportPair], sizes: Sequence[int], rounds
     with tempfile.TemporaryDirectory() as folder:
         for size in sizes:
             file = Path(folder, f"{size}.csv")
-            _write_table(
-                file,
-                [{"reference": p.reference, "prediction": p.candidate} for p in islice(endless_pairs(pairs), size)],
-            )
+            write_csv(file, map(_row, islice(endless_pairs(pairs), size)))
             command = ("score", str(file), "-j", judge, "-o", str(file.with_suffix(".jsonl")), "--workers")
             seconds: dict[int, list[float]] = {n: [] for n in ways}
             peaks: dict[int, float] = {}
@@ -210,7 +197,7 @@ def _comparison(judge: str, pairs: Sequence[ReportPair], studies: int) -> dict[s
     ]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "systems.csv")
-        _write_table(file, rows)
+        write_csv(file, rows)
         started = time.perf_counter()
         systems = [word for name in "abcde" for word in ("--prediction-column", name)]
         peak = measured_command("compare", str(file), "-j", judge, *systems)
@@ -219,11 +206,8 @@ def _comparison(judge: str, pairs: Sequence[ReportPair], studies: int) -> dict[s
     return {"studies": studies, "seconds": seconds, "peak_mb": peak}
 
 
-def _write_table(file: Path, rows: Sequence[dict[str, str]]) -> None:
-    with file.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def _row(pair: ReportPair) -> dict[str, str]:
+    return {"reference": pair.reference, "prediction": pair.candidate}
 
 
 def measured_command(*arguments: str) -> float:
@@ -274,8 +258,7 @@ def _timed(work: Callable[[], Any]) -> float:
 def _cold_start(judge: str, pair: ReportPair, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "pair.csv")
-        with file.open("w", newline="", encoding="utf-8") as out:
-            csv.writer(out).writerows([("reference", "prediction"), (pair.reference, pair.candidate)])
+        write_csv(file, [_row(pair)])
         command = ("-m", "crimson_core.cli", "score", str(file), "--judge", judge, "--no-progress", "--store")
         stores = (str(Path(folder, f"{n}.sqlite")) for n in range(rounds))  # a new one each time, so that it is judged
         cli = [_timed(lambda: _python(*command, next(stores))) for _ in range(rounds)]

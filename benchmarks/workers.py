@@ -12,8 +12,7 @@ from benchmarks.common import (
     RadPrefArgument,
     console,
     number,
-    radpref_pairs,
-    read_cases,
+    report_pairs,
     run,
     table,
     write_json,
@@ -33,7 +32,7 @@ def main(
     """Time copies of the RadPref pairs, each with a number of its own."""
     from crimson_core.run.ray import RayJudge  # and with it Ray
 
-    wanted = list(islice(endless_pairs(radpref_pairs(read_cases(file))), pairs))
+    wanted = list(islice(endless_pairs(report_pairs(file)), pairs))
     scorer = CrimsonScorer(judge, workers=1)
     scorer.score(wanted[:1])  # what is done once only
     rows = []

@@ -5,27 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from crimson_core.cli.options import (
-    JUDGE_HELP,
-    AgeColumn,
-    BaseUrl,
-    BatchSize,
-    Compile,
-    Concurrency,
-    Device,
-    Dtype,
-    FillMissing,
-    IdColumn,
-    IndicationColumn,
-    Progress,
-    ReferenceColumn,
-    Repair,
-    SexColumn,
-    Strict,
-    Workers,
-    given,
-    wanted,
-)
+from crimson_core.cli import options as opt
 from crimson_core.cli.outputs import HubFiles, Outputs, Public, PushToHub, run_and_write
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption
 from crimson_core.compare.leaderboard.config import parse_config
@@ -54,15 +34,15 @@ def compare(
         typer.Option(
             "--judge",
             "-j",
-            help=JUDGE_HELP + " With several judges, their agreement is reported too.  [default: default]",
+            help=opt.JUDGE_HELP + " With several judges, their agreement is reported too.  [default: default]",
             show_default=False,
         ),
     ] = None,
-    reference_column: ReferenceColumn = "reference",
-    id_column: IdColumn = None,
-    age_column: AgeColumn = None,
-    sex_column: SexColumn = None,
-    indication_column: IndicationColumn = None,
+    reference_column: opt.ReferenceColumn = "reference",
+    id_column: opt.IdColumn = None,
+    age_column: opt.AgeColumn = None,
+    sex_column: opt.SexColumn = None,
+    indication_column: opt.IndicationColumn = None,
     patient_column: Annotated[
         str | None,
         typer.Option(help="Column of patients: intervals and p values then resample patients instead of pairs."),
@@ -71,15 +51,15 @@ def compare(
         list[str] | None,
         typer.Option(help="Also give figures by age_band, sex or a column. May be given several times."),
     ] = None,
-    batch_size: BatchSize = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    compile: Compile = None,
-    base_url: BaseUrl = None,
-    concurrency: Concurrency = None,
-    repair: Repair = True,
-    strict: Strict = False,
-    workers: Workers = None,
+    batch_size: opt.BatchSize = None,
+    device: opt.Device = None,
+    dtype: opt.Dtype = None,
+    compile: opt.Compile = None,
+    base_url: opt.BaseUrl = None,
+    concurrency: opt.Concurrency = None,
+    repair: opt.Repair = True,
+    strict: opt.Strict = False,
+    workers: opt.Workers = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
     store: StoreOption = None,
     no_store: NoStoreOption = False,
@@ -88,8 +68,8 @@ def compare(
     hub_files: HubFiles = None,
     push_to_hub: PushToHub = None,
     public: Public = False,
-    fill_missing: FillMissing = False,
-    progress: Progress = None,
+    fill_missing: opt.FillMissing = False,
+    progress: opt.Progress = None,
 ) -> None:
     """Compare two or more systems over the same references.
 
@@ -106,7 +86,7 @@ def compare(
             "`crimson score` scores one."
         )
     test_set = files[0].stem
-    options = given(
+    options = opt.given(
         batch_size=batch_size,
         device=device,
         dtype=dtype,
@@ -125,7 +105,7 @@ def compare(
                 "data": paths[0],
                 "columns": {
                     "reference": reference_column,
-                    **given(
+                    **opt.given(
                         id=id_column,
                         age=age_column,
                         sex=sex_column,
@@ -156,6 +136,6 @@ def compare(
         hub_files=hub_files,
         push_to=push_to_hub,
         public=public,
-        progress=wanted(progress),
+        progress=opt.wanted(progress),
         inputs=files,
     )

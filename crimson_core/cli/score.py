@@ -14,33 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as Grid
 
-from crimson_core.cli.options import (
-    INTERRUPTED,
-    UNSCORED,
-    AgeColumn,
-    BaseUrl,
-    BatchSize,
-    Compile,
-    Concurrency,
-    Device,
-    Dtype,
-    FillMissing,
-    IdColumn,
-    IndicationColumn,
-    JudgeSpec,
-    PredictionColumn,
-    Progress,
-    ReferenceColumn,
-    Repair,
-    SexColumn,
-    Strict,
-    Workers,
-    columns_by_role,
-    console,
-    given,
-    told_once_and_short,
-    wanted,
-)
+from crimson_core.cli import options as opt
 from crimson_core.cli.results import ENDINGS, Output
 from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption, store_line, store_path
 from crimson_core.compare.formats import count, printable
@@ -72,13 +46,13 @@ def score(
         Path,
         typer.Argument(help="CSV, TSV, JSONL, JSON or Parquet file with one report pair per row; - is standard input."),
     ],
-    judge: JudgeSpec = "default",
-    reference_column: ReferenceColumn = "reference",
-    prediction_column: PredictionColumn = "prediction",
-    id_column: IdColumn = None,
-    age_column: AgeColumn = None,
-    sex_column: SexColumn = None,
-    indication_column: IndicationColumn = None,
+    judge: opt.JudgeSpec = "default",
+    reference_column: opt.ReferenceColumn = "reference",
+    prediction_column: opt.PredictionColumn = "prediction",
+    id_column: opt.IdColumn = None,
+    age_column: opt.AgeColumn = None,
+    sex_column: opt.SexColumn = None,
+    indication_column: opt.IndicationColumn = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -95,28 +69,28 @@ def score(
     encoding: Annotated[
         str | None, typer.Option(help="Encoding of CSV or TSV, cp1252 for example.  [default: UTF-8, else detected]")
     ] = None,
-    fill_missing: FillMissing = False,
-    batch_size: BatchSize = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    compile: Compile = None,
-    base_url: BaseUrl = None,
-    concurrency: Concurrency = None,
-    repair: Repair = True,
-    strict: Strict = False,
+    fill_missing: opt.FillMissing = False,
+    batch_size: opt.BatchSize = None,
+    device: opt.Device = None,
+    dtype: opt.Dtype = None,
+    compile: opt.Compile = None,
+    base_url: opt.BaseUrl = None,
+    concurrency: opt.Concurrency = None,
+    repair: opt.Repair = True,
+    strict: opt.Strict = False,
     store: StoreOption = None,
     no_store: NoStoreOption = False,
     retry_failures: RetryOption = False,
     engine: Annotated[
         Literal["ray"] | None, typer.Option(help="Judge in workers of Ray's, on this machine or on a cluster.")
     ] = None,
-    workers: Workers = None,
+    workers: opt.Workers = None,
     num_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker (ray).")] = 0,
     address: Annotated[
         str | None, typer.Option(help="Address of a Ray cluster, or auto.  [default: Ray on this machine alone]")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Score only the first rows.")] = None,
-    progress: Progress = None,
+    progress: opt.Progress = None,
 ) -> None:
     """Score the report pairs of a file.
 
@@ -129,7 +103,7 @@ def score(
     With `accelerate launch -m crimson_core.cli score …`, several processes judge a share each; the first one reads, prints and
     writes.
     """
-    options = given(
+    options = opt.given(
         batch_size=batch_size,
         device=device,
         dtype=dtype,
@@ -151,12 +125,12 @@ def score(
             f"output {output} has an unknown ending. Give one of {', '.join(filter(None, ENDINGS))}, or none."
         )
     optional = {"id": id_column, "age": age_column, "sex": sex_column, "indication": indication_column}
-    with told_once_and_short(strict):
+    with opt.told_once_and_short(strict):
         table = _table(file, separator, encoding)
         names = [reference_column, prediction_column, *(name or role for role, name in optional.items())]
         table = with_names(table, names) if limit is None else first_rows(with_names(table, names), limit)
         fixed = {"reference": reference_column, "prediction": prediction_column}
-        columns = columns_by_role(table.columns, fixed, **optional)
+        columns = opt.columns_by_role(table.columns, fixed, **optional)
         read = TablePairs(table, columns, fill_missing=fill_missing)
     kept_in = store_path(store, no_store, retry_failures)
     to_standard = output is not None and str(output) == _STANDARD
@@ -183,7 +157,7 @@ def score(
     with Output(output, file, lambda: scorer.stored(pairs), len(pairs)) as out:
         try:
             each = partial(part_of, keep=_MOST_ROWS if streaming else None)
-            for part in scorer.stream_in_parts(pairs, each, progress=wanted(progress), total=len(pairs)):
+            for part in scorer.stream_in_parts(pairs, each, progress=opt.wanted(progress), total=len(pairs)):
                 with _undisturbed():
                     out.write(part.lines)
                     if to_standard and streaming:
@@ -214,15 +188,15 @@ def score(
         context_columns,
         scorer.store,
         _without_words(read),
-        console(stderr=to_standard),
+        opt.console(stderr=to_standard),
     )
     if interrupted:
         print(f"Interrupted: {summary.n_pairs} of {len(pairs)} pairs were judged.", file=sys.stderr)
         if scorer.store:
             print(_IN_STORE, file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(opt.INTERRUPTED)
     if summary.failures:
-        raise typer.Exit(UNSCORED)
+        raise typer.Exit(opt.UNSCORED)
 
 
 def _table(file: Path, separator: str | None, encoding: str | None) -> Table:
