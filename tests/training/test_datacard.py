@@ -97,8 +97,8 @@ def test_figures_plots_and_privacy(tmp_path):
     assert "duplicate 3, blank report 1" in card
     assert "1.50 US dollars" in card
     assert "For research only" in card
-    assert "what the writer meant to change" in card
-    assert "Labels of the offline judge are rules" in card
+    assert "the changes that the writer meant to make" in card
+    assert "Labels of the offline judge are made by rules" in card
     assert "Labels of a model judge" not in card
     for private in ("Secret", "sk-1", "https://x", "somewhere"):
         assert private not in card
