@@ -128,6 +128,8 @@ def bad(path, content):
         ("p.csv", "reference,prediction,age\na,b,60\na,b,60-69\n", ["--strict"], ["row 2", "'age'", "can't be read"]),
         ("p.csv", b"reference,prediction\n\x81,b\n", [], ["UTF-8"]),
         ("p.csv", b"reference,prediction\n\xff\x00,b\n", [], ["utf-8", "encoding"]),
+        ("p.json", b'[{"reference": "\xe9", "prediction": "b"}]', [], ["p.json is not UTF-8 text (byte 16)"]),
+        ("p.json", '[{"reference": "a", "prediction": "b"}, 3]', [], ["p.json row 2 is not an object"]),
         ("p.jsonl", '{"reference": "a", "prediction": "b"}\n{', [], ["line 2", "JSON"]),
         ("p.jsonl", '{"reference": "a", "prediction": "b"}\n[]', [], ["row 2", "object"]),
         ("p.jsonl", '{"reference": "a", "prediction": "b"}\n{"reference": "a"}', [], ["row 2", "'prediction'"]),

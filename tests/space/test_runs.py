@@ -179,6 +179,7 @@ def test_downloads_hold_every_pair():
     assert len(rows) == len(lines) == 4
     assert rows[0]["id"] == "'=1+1"  # no formula for a spreadsheet
     assert lines[0]["id"] == "=1+1"
+    assert [row["row"] for row in rows] == ["1", "2", "3", "4"]
     for row, line, result in zip(rows, lines, run.results, strict=True):
         assert row["signature"] == line["signature"] == run.signature
         assert row["crimson_score"] == ("" if result.score is None else str(result.crimson_score))
