@@ -79,7 +79,7 @@ _RECORD = {key: datasets.Value("string") for key in ("report", *crimson_core.CON
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class CrimsonMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
-    """The metric. Each instance holds one judge, loaded once."""
+    """The metric. Each instance has one judge, loaded once."""
 
     def __init__(self, config_name: str | None = None, **kwargs: Any) -> None:
         """Use the configuration name as the judge spec, and unknown keyword arguments as the judge's options."""

@@ -25,7 +25,7 @@ def main(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes.  [default: one per core]")] = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Score so many pairs with the offline judge, and tell the first process's peak memory."""
+    """Score many pairs with the offline judge, and print the first process's peak memory and the time."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for count in pairs or (50_000, 500_000):

@@ -566,7 +566,7 @@ def read_reports(folder: Path, limit: int | None = None) -> list[Report]:
     """The reports of a folder with their labels.
 
     Raises:
-        InputError: The folder does not hold the corpus.
+        InputError: The folder does not contain the corpus.
     """
     try:
         matches = json.loads((folder / "synthetic_matches.json").read_text(encoding="utf-8"))

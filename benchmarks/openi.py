@@ -290,7 +290,7 @@ def score_rewritten(studies: list[Study], examples: Examples) -> dict[str, dict[
 
 
 def edits() -> dict[str, Callable[[str], str]]:
-    """What changes the meaning of a sentence, by name, as `openi.yaml` tells."""
+    """The edits that change the meaning of a sentence, by name, from `openi.yaml`."""
     return {name: partial(_replaced, words=_words(**entry)) for name, entry in _TABLES["edits"].items()}
 
 
@@ -307,7 +307,7 @@ def _replaced(text: str, words: Mapping[str, str]) -> str:
 
 
 def score_edited(studies: list[Study], examples: Examples) -> dict[str, dict[str, float]]:
-    """The share of edited sentences in which the judge sees no error against what they were.
+    """The share of edited sentences in which the judge sees no error, compared with the original sentence.
 
     Sentences without a finding above benign are left out.
     """

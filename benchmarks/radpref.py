@@ -313,7 +313,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _annotated(annotation: dict[str, Any]) -> Iterator[tuple[str, int, str | None]]:
-    """What one radiologist says about a candidate: error kind, place of the finding, clinical significance."""
+    """One radiologist's errors in a candidate: error kind, place of the finding, clinical significance."""
     for place, error in annotation["missing_findings"].items():
         yield "missing", int(place), error.get("clinical_significance")
     for place, error in annotation["finding_errors"].items():

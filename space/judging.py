@@ -41,7 +41,7 @@ def _load(judge: str) -> CrimsonScorer:
 
 
 def warm_up(judge: str) -> None:
-    """Load a judge and what the statistics need, so that the first visitor does not wait."""
+    """Load a judge and the packages of the statistics, so that the first visitor does not wait."""
 
     def load() -> None:
         import scipy.stats  # noqa: F401
@@ -120,7 +120,7 @@ class Run:
 
     Attributes:
         judge: The judge spec.
-        pairs: What is judged.
+        pairs: The pairs to judge.
         error: Why the run failed; None if it did not.
         signature: Signature of the scores; empty until the judge is loaded.
     """

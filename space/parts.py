@@ -42,7 +42,7 @@ GO_TO_ANSWER_JS = """() => setTimeout(() => {
 
 
 class PairTab(NamedTuple):
-    """What other tabs need to show a pair in the tab "One pair"."""
+    """Lets other tabs show a pair in the tab "One pair"."""
 
     outputs: list[gr.components.Component]  # the components that `show` gives values for
     # (pair, result, signature, judge, title) -> values for `outputs`
@@ -62,7 +62,7 @@ def refused(message: object) -> str:
 
 
 def limits_text(settings: Settings, together: str = "") -> str:
-    """Tells the limits of uploads."""
+    """The limits of uploads, in words."""
     return (
         f"Files with column names ({', '.join(READABLE)}). At most **{settings.max_rows:,} rows**, **{settings.max_megabytes} MB**{together}, "
         f"and {settings.max_characters:,} characters a report. A file is deleted from the server as soon as it is read. "
@@ -71,7 +71,7 @@ def limits_text(settings: Settings, together: str = "") -> str:
 
 
 def privacy_text(settings: Settings) -> str:
-    """Tells where the judges of this Space send reports."""
+    """States where the judges of this Space send reports."""
     served = [spec for spec in settings.judges if parse_spec(spec).prefix in ("openai", "azure")]
     if not served:
         return "Reports are judged in this process, never logged, and gone when you close the page."

@@ -1,4 +1,4 @@
-"""Reads the YAML configuration of a command, and says in one line what is wrong with it."""
+"""Reads the YAML configuration of a command; every problem is an error of one line."""
 
 from pathlib import Path
 from typing import Any, TypeVar

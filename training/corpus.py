@@ -92,7 +92,7 @@ class Shares(Strict):
 
 
 class CorpusConfig(Strict):
-    """Which reports, and how they are split."""
+    """The reports of a corpus, and their splits."""
 
     source: Literal["radlabels", "rexgradient", "file", "folder"] = Field(
         description="radlabels: the samples of the installed package. rexgradient: ReXGradient-160K, from the Hub or from its "

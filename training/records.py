@@ -23,7 +23,7 @@ REGIMES = ("random report", "similar report", "rewrite", "false finding", "attri
 
 
 class Context(Strict):
-    """The part of a patient context that a record holds; None where it was unknown or not included."""
+    """The part of a patient context that a record contains; None where it was unknown or not included."""
 
     age: str | None = None
     sex: str | None = None
@@ -31,7 +31,7 @@ class Context(Strict):
 
 
 class Included(Strict):
-    """Which fields were drawn to be included, whether or not the corpus knew them."""
+    """The fields that were drawn to be included, whether or not the corpus knew them."""
 
     age: bool
     sex: bool

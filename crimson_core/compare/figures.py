@@ -1,7 +1,7 @@
 """Plotly figures of a section, interactive in both the Space and the report.
 
 Style sheets colour text and grid, for light, dark and paper. A figure fills the width that it gets, and its names are short enough for a
-phone's. Each says in words what it shows, and a table beside it has its numbers.
+phone's. Each has a description in words, and a table beside it has its numbers.
 """
 
 import html
@@ -36,7 +36,7 @@ _BINS = 20  # from -1 to 1
 
 
 class Figure(NamedTuple):
-    """A figure, and what it shows in words for whoever cannot see it."""
+    """A figure, and its description in words for people who cannot see it."""
 
     plot: go.Figure
     said: str

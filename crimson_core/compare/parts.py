@@ -1,4 +1,4 @@
-"""What a run makes of some of its results where they are judged, so that no other process has to read the evaluations."""
+"""Parts of a run's output, made in the process that judges, so that no other process has to read the evaluations."""
 
 from typing import NamedTuple
 

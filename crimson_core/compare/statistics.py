@@ -85,7 +85,7 @@ class Agreement(NamedTuple):
         kendall: Tau-b. All three are NaN if a column is constant or has fewer than two values.
         difference: Mean of the first column minus the second, with its interval.
         n_within: Units whose two values differ by at most `within`.
-        within: That distance.
+        within: That largest difference.
     """
 
     pearson: float
@@ -211,7 +211,7 @@ def sign_flip_p_values(
 
     Args:
         differences: Shape (units, columns); NaN where a unit has none.
-        groups: Which group each unit belongs to: its differences change signs together.
+        groups: The group of each unit; the differences of a group change signs together.
         seed: Seed of the signs.
         resamples: Number of random signs of each unit; all signs are taken where there are no more of them.
     """
@@ -283,7 +283,7 @@ def bca_interval(value: float, resampled: "np.ndarray", jackknifed: "np.ndarray"
 
 
 class _Resampled(NamedTuple):
-    """Ratios of sums, one per column, with what the bootstrap needs."""
+    """Ratios of sums, one per column, with everything that the bootstrap needs."""
 
     values: "np.ndarray"  # ratios over all units; shape (columns,)
     resampled: "np.ndarray"  # ratios of each resample; shape (resamples, columns)

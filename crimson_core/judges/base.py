@@ -1,4 +1,4 @@
-"""What every judge is: report pairs in, one judgement each out."""
+"""The interface of judges: report pairs in, one judgement each out."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ IN_MEMORY = "in-memory"  # the revision of a model that a signature cannot ident
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a judge said about one report pair: an evaluation, or the reason why there is none.
+    """A judge's answer about one report pair: an evaluation, or the reason why there is none.
 
     Attributes:
         evaluation: The judge's evaluation before the consistency repair; None if it failed.

@@ -1,1 +1,1 @@
-"""What CRIMSON is: pairs, evaluations, scores and prompts, without any judge, file or model."""
+"""Defines CRIMSON: pairs, evaluations, scores and prompts, without any judge, file or model."""

@@ -76,7 +76,7 @@ class JudgedFinding(NamedTuple):
 
     @property
     def credit(self) -> float:
-        """What a reference finding adds to C: w, or w * w / (w + A) if it has attribute errors; 0 if it is missing."""
+        """The contribution of a reference finding to C: w, or w * w / (w + A) if it has attribute errors; 0 if it is missing."""
         if not self.partners or not self.weight:
             return 0.0
         return self.weight * (self.weight / (self.weight + self.error_weight)) if self.errors else self.weight
@@ -122,7 +122,7 @@ class Terms(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What an evaluation says about each finding, and the terms of its score.
+    """The state of each finding in an evaluation, and the terms of its score.
 
     Attributes:
         references: The reference report's findings, by id.
@@ -153,7 +153,7 @@ class Outcome(NamedTuple):
 class PairScore(TypedDict):
     """Score of one report pair as a dictionary with the reference implementation's keys.
 
-    `metrics` holds N_G (our N), E_penalty (F), correct (C), errors_more_than_correct (F - C) and S.
+    `metrics` contains N_G (our N), E_penalty (F), correct (C), errors_more_than_correct (F - C) and S.
     """
 
     raw_evaluation: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Reads YAML that a person wrote, and says in one line what is wrong with it."""
+"""Reads YAML files that people write; every problem is an error of one line."""
 
 from collections.abc import Hashable
 from datetime import date
@@ -34,7 +34,7 @@ def read_yaml(file: Path) -> Any:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """YAML that refuses duplicate keys, of which the last would win and a system be lost.
+    """Refuses duplicate keys, of which YAML would silently keep the last.
 
     It also refuses keys that YAML does not read as text, such as a number or yes: no key of a config is one.
     """

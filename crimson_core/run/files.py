@@ -77,7 +77,7 @@ def opened_private(path: Path) -> IO[bytes]:
     """Open a file for reading and appending report text; a new file is readable by its owner only.
 
     Raises:
-        OSError: The file cannot be opened, is a link, or belongs to another user, who could read what is written.
+        OSError: The file cannot be opened, is a link, or belongs to another user, who could read the reports.
     """
     flags = os.O_CREAT | os.O_RDWR | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, flags, 0o600)

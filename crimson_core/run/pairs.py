@@ -98,7 +98,7 @@ class _Reading:
         self._context = {field: columns[field] for field in CONTEXT_FIELDS if field in columns}
 
     def pairs(self, tell: Callable[[str], None]) -> Iterator[ReportPair]:
-        """Yield the pairs; what is wrong with several rows is told, or raised, at the end."""
+        """Yield the pairs; problems of several rows are reported, or raised, at the end."""
         source, number = self.table.source, 0
         self.n_blank, self.n_empty = 0, Counter[str]()
         blank, unread = _Numbers(), _Numbers()

@@ -62,7 +62,7 @@ def parquet(
 
 @contextmanager
 def _read(opened: Opened, source: str, **options: Any) -> Iterator[Any]:
-    """A Parquet file, whose columns are read in pieces; what is wrong with it is an `InputError`."""
+    """A Parquet file, whose columns are read in pieces; every problem is an `InputError`."""
     try:
         import pyarrow.parquet
 

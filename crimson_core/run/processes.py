@@ -103,7 +103,7 @@ class Pool:
         """`work(*args)`, done in one of the processes. One that takes longer than `seconds` is ended and replaced.
 
         Raises:
-            CrimsonError: What `work` raises on purpose.
+            CrimsonError: Raised by `work` on purpose.
             TookTooLongError: It took longer, or all processes were busy for so long.
             JudgeError: A process could not be started, broke or was killed.
         """

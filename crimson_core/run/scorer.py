@@ -66,7 +66,7 @@ class PairResult:
 
     @property
     def outcome(self) -> Outcome | None:
-        """What the evaluation says about each finding; None if unscored."""
+        """The state of each finding, and the terms of the score; None if unscored."""
         evaluation = self.evaluation
         return None if evaluation is None else read_outcome(evaluation)
 
@@ -95,7 +95,7 @@ class PairResult:
         return made
 
     def __getattr__(self, name: str) -> Any:
-        """What a packed result does not hold as it is; what is neither here nor in the class is empty."""
+        """The attributes that a packed result does not have as such; missing ones are empty."""
         if name == "evaluation":
             packed = self.__dict__.get("_packed")
             return None if packed is None else marshal.loads(packed)
@@ -196,7 +196,7 @@ class CrimsonScorer:
         """Score report pairs.
 
         Args:
-            pairs: What `crimson_core.make_pairs` returns, or your own list of `ReportPair`.
+            pairs: From `crimson_core.make_pairs`, or your own list of `ReportPair`.
             progress: Show a progress bar on standard error.
             interruptible: On Ctrl-C, return the results so far, which are fewer than `pairs`: each knows its `index`.
                 False raises `KeyboardInterrupt`, and they are lost.
@@ -205,7 +205,7 @@ class CrimsonScorer:
             One result per pair, in the order of `pairs`; a pair without a score says why.
 
         Raises:
-            InputError: `pairs` is empty or holds something else.
+            InputError: `pairs` is empty or contains something else.
             JudgeError: The judge cannot go on.
             StoreError: The store cannot be read or written.
         """
@@ -248,7 +248,7 @@ class CrimsonScorer:
     ) -> Iterator[T]:
         """Like `stream`, but yield what `each` makes of some results at a time.
 
-        The offline judge's worker processes apply it to what they have judged, and send what it returns.
+        The offline judge's worker processes apply it to their own results, and send its output.
 
         Args:
             pairs: As for `stream`.
@@ -293,7 +293,7 @@ class CrimsonScorer:
     def _as_seen(self, pairs: Sequence[ReportPair]) -> list[tuple[ReportPair, list[str]]]:
         """The pairs as the judge sees them, without imitated answers, and what was left out.
 
-        They mislead models, and the rules would read the findings in them, whose places in the reports they tell.
+        These mislead models, and the rules would read the findings in them, whose places in the reports they tell.
         """
         return [defused(pair, in_place=not self._asks_a_model) for pair in pairs]
 
@@ -328,7 +328,7 @@ class CrimsonScorer:
     def _judged(
         self, ask: Callable[..., Generator[tuple[int, Judgement], None, None]], start: int, pairs: list[ReportPair]
     ) -> Generator[PairResult, None, None]:
-        """The results of pairs that follow each other, the first of which has the index `start`, by what `ask` answers."""
+        """The results of consecutive pairs, the first of which has the index `start`, from the judgements of `ask`."""
         seen = self._as_seen(pairs)
         asked = [pair for pair, _ in seen]
         reading = reader()
@@ -380,14 +380,14 @@ class CrimsonScorer:
 
 
 class _Part(NamedTuple):
-    """What was made of some results, and how many they are, those from a store, and the tokens of the others."""
+    """The output of some results; their number, the number from a store, and the tokens of the others."""
 
     made: Any
     size: tuple[int, int, int]
 
 
 class _Offline:
-    """The offline judge at work on a run, some pairs at a time: what it has read in one part it remembers in the next."""
+    """The offline judge at work on a run, some pairs at a time: it remembers its readings from one part to the next."""
 
     def __init__(self, scorer: CrimsonScorer, each: Callable[[list[PairResult]], Any] | None) -> None:
         self._scorer, self._each = scorer, each

@@ -323,7 +323,7 @@ def _json(opened: Opened, source: str) -> tuple[list[str], Blocks]:
 
 
 class _KeyTwice(Exception):
-    """Of two values of one key JSON readers take the last one, without a word."""
+    """JSON readers silently keep the last of two values of a key."""
 
 
 def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:

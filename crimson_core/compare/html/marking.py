@@ -1,4 +1,4 @@
-"""Locations of an evaluation's findings in the reports, and what the judge says about each."""
+"""Locates an evaluation's findings in the reports."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +55,7 @@ def mark_reports(outcome: Outcome, reference: str, candidate: str, anchor: str =
 def locate(text: str, span: Any, report: str) -> Span | None:
     """Locate a finding in its report.
 
-    The span that the judge gave counts if it holds the finding's text. Otherwise the text counts as located where it
+    The judge's span counts if it contains the finding's text. Otherwise the text counts as located where it
     stands as whole words exactly once.
     """
     if isinstance(span, (list, tuple)) and len(span) == 2 and all(type(end) is int for end in span):

@@ -22,9 +22,9 @@ def pair_html(
         pair: The judged pair.
         result: Its result.
         signature: Signature of the score.
-        title: What to call the pair, where it stands among others.
-        anchor: Where the page holds several pairs: start of the names that tell them apart in it, of safe letters.
-        label: The same for the names that a screen reader says.
+        title: The pair's name, if it is one of several.
+        anchor: If the page has several pairs, the start of this pair's names in it, in safe letters.
+        label: The same for the names that a screen reader reads out.
     """
     shared = {"pair": pair, "result": result, "signature": signature, "title": title, "label": label}
     outcome = result.outcome

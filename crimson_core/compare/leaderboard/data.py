@@ -117,7 +117,7 @@ def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
 def _hub_asked_once() -> Iterator[bool]:
     """Whether the Hub can be reached; if not, its client uses its cache alone meanwhile.
 
-    Otherwise the client would repeat each of its many requests for half a minute, and tell of every repetition.
+    Otherwise the client would repeat each of its many requests for half a minute, and report every repetition.
     """
     from huggingface_hub import constants, get_session
 

@@ -496,7 +496,7 @@ def _event_loop(client: "AsyncOpenAI", running: Iterable[Future[Any]]) -> Iterat
 
 
 class _WarningsOnly(logging.Filter):
-    """Drops what the HTTP packages log below WARNING in a run's thread.
+    """Drops messages below WARNING of the HTTP packages in a run's thread.
 
     At DEBUG, some versions log whole requests and thereby reports. Filtering by thread leaves the caller's own use of
     these packages alone, and nothing has to be restored after a run.

@@ -138,9 +138,9 @@ def _key(given: str | None, variable: str, needed: bool) -> SecretStr:
 
 
 def _elsewhere(url: str, usual: Sequence[str]) -> dict[str, str]:
-    """A field of the signature that tells servers of one host apart: a digest of port and path, where they are not the usual ones.
+    """A field of the signature that distinguishes servers of one host: a digest of port and path, if these are unusual.
 
-    User, password and query stay out of it: they tell who asks, and they may be secret.
+    User, password and query stay out of it: they identify the user, and may be secret.
     """
     parts = urlsplit(url)
     path = parts.path.rstrip("/")

@@ -1,1 +1,1 @@
-"""What the hf and vllm engines share: checkpoints, chat encoding and the grammar of outputs."""
+"""Shared by the hf and vllm engines: checkpoints, chat encoding and the grammar of outputs."""
