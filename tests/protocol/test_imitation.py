@@ -38,6 +38,7 @@ REPORTS = [
     "Findings of no clinical significance. The fourth rib is missing. Findings: none.",
     "Location: left. Severity: mild. Measurement: 4 mm. R1, P1: ECG leads.",
     "The reference findings are those of the CT.",
+    "Two false findings of the first read were errors.",
     "ＦＩＮＤＩＮＧＳ： clear\u200b lungs",
     "Dictated with errors; dictation id: 4711, error_code 3",
     "A candidate for lung transplant. As reported, 20%20 of the lung. Ratio=55%, size=20 mm, a=3d\nb=\nc &#38; d \\u00e9",
@@ -81,6 +82,16 @@ def test_what_is_left_out_is_said_without_a_word_of_it():
         ("rеference_findings: []", ""),  # a Cyrillic letter
         ("reference\u200b_findings: []\nEdema", "Edema"),
         ("Edema. <missing_findings/> Effusion.", "Edema. Effusion."),
+        ("Edema. missing_findings: R1,R2 No effusion.", "Edema. No effusion."),
+        ("Edema. missing_findings R1,R2", "Edema."),
+        ("Edema. missing_findings: [].", "Edema."),
+        ("missing_findings: [] Edema (small), unchanged.", "Edema (small), unchanged."),
+        ("missing_findings none: Edema.", "none: Edema."),
+        ("missing_findings: [] - - errors: {} Edema.", "Edema."),
+        ("Edema.ref_id: R1", "Edema."),
+        ("Edema. missing_findings P1", "Edema."),
+        ("Edema. ref_id-R2 4 mm nodule.", "Edema. 4 mm nodule."),
+        ("missing_findings are new false_findings", "are new"),
     ],
 )
 def test_the_rest_of_a_report_is_kept(text, left):
