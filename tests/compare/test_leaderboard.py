@@ -23,10 +23,11 @@ from crimson_core.cli.app import app
 from crimson_core.compare.exports import as_csv, as_json, as_jsonl, markdown
 from crimson_core.compare.leaderboard.config import Source, load_config, parse_config
 from crimson_core.compare.leaderboard.data import read_source
-from crimson_core.compare.leaderboard.hub import as_dataset, merged_card, model_card, write_hub_files
+from crimson_core.compare.leaderboard.hub import as_dataset, eval_results, merged_card, model_card, write_hub_files
 from crimson_core.compare.leaderboard.page import page_html
 from crimson_core.compare.leaderboard.run import read_test_sets, run_leaderboard
 from crimson_core.compare.statistics import mean_interval
+from crimson_core.compare.summary import CLINICAL_FIGURES
 from crimson_core.compare.tables import all_tables, differences_table, systems_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -242,6 +243,7 @@ def test_every_table_has_a_signature_and_every_output_the_same_figures(example):
     assert all(row["signature"] for row in found)
     missed = "A: 1 of 2 urgent findings missed; mean score 0.896, better than a normal template."
     assert missed in markdown(example)
+    assert all(f"- {figure.title}: " in markdown(example) for figure in CLINICAL_FIGURES.values())
     assert page_html(example).index(missed) < page_html(example).index("<table>")  # what matters first
     assert data["sections"][0]["systems"]["A"]["n_urgent_missed"] == 1
     lines = [json.loads(line) for line in as_jsonl(example).splitlines()]
@@ -425,6 +427,18 @@ def test_a_model_card_that_is_there_keeps_all_but_the_results_that_are_measured_
     os.write(2, b"Standard error is back.\n")
     said = capfd.readouterr().err
     assert "fatal" not in said and "Standard error is back." in said
+
+
+def test_a_model_card_names_a_data_set_of_the_hub_by_its_id_and_a_file_by_its_bare_name(example):
+    def named(path):
+        test_set = example.config.test_sets["examples"].model_copy(update={"data": Source(path=path)})
+        config = example.config.model_copy(update={"test_sets": {"examples": test_set}})
+        return {result.dataset_type for result in eval_results(replace(example, config=config), "A")}
+
+    assert named("owner/reports") == {"owner/reports"}
+    assert (
+        named("/home/me/my reports.csv") == named("../me/my reports.csv") == named("my reports.csv") == {"my-reports"}
+    )
 
 
 def test_rows_for_the_hub_hold_every_evaluation(example):

@@ -89,6 +89,7 @@ def test_what_is_left_out_is_said_without_a_word_of_it():
         ("missing_findings none: Edema.", "none: Edema."),
         ("missing_findings: [] - - errors: {} Edema.", "Edema."),
         ("Edema.ref_id: R1", "Edema."),
+        ("Edema. ref_id_pred_id", "Edema."),
         ("Edema. missing_findings P1", "Edema."),
         ("Edema. ref_id-R2 4 mm nodule.", "Edema. 4 mm nodule."),
         ("missing_findings are new false_findings", "are new"),
