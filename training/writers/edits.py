@@ -15,7 +15,7 @@ from typing import NamedTuple
 from crimson_core.judges.rules.extraction import ReportFinding, extract_findings
 from crimson_core.judges.rules.lexicon import lexicon
 from training.writers import ATTRIBUTES, Aim, Attribute, ErrorKind
-from training.writers.pieces import Piece, like, phrases, with_article, without
+from training.writers.pieces import Piece, like, pattern, phrases, with_article, without
 
 _NODULE_SIZES = (5, 6, 7, 8, 9, 11, 12, 14, 16, 18, 22, 25)  # mm
 _SCALES = (0.5, 1.5, 2, 2.5)
@@ -153,7 +153,7 @@ def _inserted(pieces: Sequence[Piece], place: int, text: str) -> list[Piece]:
 def _location(text: str, finding: ReportFinding, rng: random.Random) -> str | None:
     if not finding.attributes.sides and not finding.attributes.zones:
         return None
-    tables = [] if _pattern("one_sided").search(text) else [phrases()["sides"]]
+    tables = [] if pattern("one_sided").search(text) else [phrases()["sides"]]
     if _is_one_of(finding, "zoned") and "rml" not in text.lower() and "middle" not in text.lower():
         tables.append(phrases()["zones"])
     for table in rng.sample(tables, len(tables)):
@@ -184,7 +184,7 @@ def _severity(text: str, finding: ReportFinding, rng: random.Random) -> str | No
 
 def _measurement(text: str, finding: ReportFinding, rng: random.Random) -> str | None:
     found = list(_SIZE.finditer(text))
-    if len(found) != 1 or _pattern("advice").search(text):
+    if len(found) != 1 or pattern("advice").search(text):
         return None
     (size,) = found
     per_cm = 10 if size["unit"].lower() == "mm" else 1
@@ -209,7 +209,7 @@ def _temporal(text: str, finding: ReportFinding, rng: random.Random) -> str | No
         return None
     behind = _behind().fullmatch(text)
     if behind:
-        if _pattern("not_plain").search(behind["subject"]) or _temporal_words().search(behind["subject"]):
+        if pattern("not_plain").search(behind["subject"]) or _temporal_words().search(behind["subject"]):
             return None
         other = rng.choice(phrases()["temporal_behind"][behind["verb"].lower()])
         return f"{behind['subject']} {other}{behind['rest']}."
@@ -232,7 +232,7 @@ def _certainty(text: str, finding: ReportFinding, rng: random.Random) -> str | N
     first, _, rest = noun.noun.partition(" ")
     if first in phrases()["certainty_dropped"]:
         return noun.said(rest)
-    if finding.attributes.uncertain or _pattern("certain").search(text):
+    if finding.attributes.uncertain or pattern("certain").search(text):
         return None
     if finding.attributes.temporal is not None or _temporal_words().search(text):
         return None  # nobody doubts a finding that has changed
@@ -272,7 +272,7 @@ def _noun_in(text: str) -> _Noun | None:
     if not found or (found["there"] and found["state"]):
         return None
     noun = found["noun"]
-    if _pattern("not_plain").search(noun) or _DEFINITE.match(noun):
+    if pattern("not_plain").search(noun) or _DEFINITE.match(noun):
         return None
     if not found["there"] and not found["article"] and not re.match(r"[A-Z]{2}", noun):
         noun = noun[:1].lower() + noun[1:]
@@ -305,11 +305,6 @@ def _is_one_of(finding: ReportFinding, group: str) -> bool:
     return all(
         c not in apart and any(c == one or (c, one) in broader for one in phrases()[group]) for c in finding.concepts
     )
-
-
-@cache
-def _pattern(name: str) -> re.Pattern[str]:
-    return re.compile(phrases()[name].replace("| ", "|"), re.IGNORECASE)
 
 
 @cache

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -46,9 +46,12 @@ def phrases() -> dict[str, Any]:
 
 
 @cache
-def leaning() -> re.Pattern[str]:
-    """Matches the start of a sentence that refers to the one before it."""
-    return re.compile(phrases()["leaning"].replace("| ", "|") + r"\b", re.IGNORECASE)
+def pattern(name: str, end: str = "") -> re.Pattern[str]:
+    """A regular expression of `phrases.yaml`; YAML folds its lines after a bar."""
+    return re.compile(phrases()[name].replace("| ", "|") + end, re.IGNORECASE)
+
+
+leaning = partial(pattern, "leaning", r"\b")  # matches the start of a sentence that refers to the one before it
 
 
 def pieces_of(report: str, findings: Sequence[ReportFinding]) -> list[Piece]:

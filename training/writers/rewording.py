@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 
 from crimson_core.judges.rules.lexicon import lexicon
-from training.writers.pieces import Piece, phrases, with_article, without
+from training.writers.pieces import Piece, pattern, phrases, with_article, without
 
 _SHARE_OF_PHRASES, _SHARE_OF_FRAMES = 0.6, 0.5
 _MOST_NORMALS = 3
@@ -82,8 +82,8 @@ def _rephrased(piece: Piece, rng: random.Random, strength: float) -> Piece:
     text = piece.text
     if rng.random() < strength * _SHARE_OF_FRAMES:
         text = _reframed(text, rng)
-    for pattern, others in _interchangeable():
-        found = pattern.search(text)
+    for known, others in _interchangeable():
+        found = known.search(text)
         if found and rng.random() < strength * _SHARE_OF_PHRASES:
             other = _like(rng.choice([o for o in others if o != found[0].lower()]), found[0], found.start() == 0)
             text = with_article(text[: found.start()], other) + other + text[found.end() :]
@@ -94,13 +94,13 @@ def _reframed(text: str, rng: random.Random) -> str:
     """A sentence in another form, if it has a known one."""
     stop = text[-1:] if text[-1:] in ".!" else ""
     body = text.removesuffix(stop) if stop else text
-    for pattern, forms in _frames():
-        found = pattern.fullmatch(body)
+    for known, forms in _frames():
+        found = known.fullmatch(body)
         if not found:
             continue
         groups = found.groupdict()
         noun = groups.get("np") or groups.get("none") or ""
-        if noun and (_not_plain().search(noun) or ("none" in groups and _PLURAL.search(noun))):
+        if noun and (pattern("not_plain").search(noun) or ("none" in groups and _PLURAL.search(noun))):
             continue
         noun = noun if re.match(r"[A-Z]{2}|[A-Z]\d", noun) else noun[:1].lower() + noun[1:]
         groups |= {"np": noun, "none": _ARTICLE.sub("", noun)}
@@ -110,13 +110,8 @@ def _reframed(text: str, rng: random.Random) -> str:
 
 
 @cache
-def _not_plain() -> re.Pattern[str]:
-    return re.compile(phrases()["not_plain"].replace("| ", "|"), re.IGNORECASE)
-
-
-@cache
 def _frames() -> list[tuple[re.Pattern[str], list[str]]]:
-    return [(re.compile(pattern, re.IGNORECASE), forms) for pattern, forms in phrases()["frames"]]
+    return [(re.compile(words, re.IGNORECASE), forms) for words, forms in phrases()["frames"]]
 
 
 @cache
