@@ -158,6 +158,18 @@ def test_after_a_failing_judge_no_patient_data_lies_about(crimson, tmp_path, mon
     assert len(crimson.compute(predictions=PREDICTIONS[:1], references=REFERENCES[:1])["scores"]) == 1
 
 
+def test_after_a_failure_two_metrics_collect_pairs_apart(crimson, tmp_path):
+    crimson.add(prediction="Effusion.", reference="Effusion.")
+    with pytest.raises(ValueError, match="bogus"):
+        crimson.compute(patient_contexts=[{"bogus": "1"}])
+    other = evaluate.load(MODULE, "offline", cache_dir=str(tmp_path / "cache"))
+    for prediction in ("Effusion.", "Clear lungs."):
+        other.add(prediction=prediction, reference="Effusion.")
+    crimson.add(prediction="Effusion.", reference="Effusion.")
+    assert other.compute()["scores"] == [1.0, 0.0]
+    assert crimson.compute()["scores"] == [1.0]
+
+
 def test_refused_input_leaves_what_was_added_before(crimson):
     crimson.add(prediction="Effusion.", reference="Effusion.")
     with pytest.raises(ValueError, match=r"predictions\[1\]"):

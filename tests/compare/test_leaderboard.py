@@ -241,6 +241,8 @@ def test_every_table_has_a_signature_and_every_output_the_same_figures(example):
     ]
     assert float(found[0]["value"]) == mean
     assert all(row["signature"] for row in found)
+    compared = [row for row in csv.DictReader(io.StringIO(as_csv(example))) if row["figure"] == "difference"]
+    assert [float(row["p_value"]) for row in compared] == [s.comparisons[0].p_value for s in example.sections]
     missed = "A: 1 of 2 urgent findings missed; mean score 0.896, better than a normal template."
     assert missed in markdown(example)
     assert all(f"- {figure.title}: " in markdown(example) for figure in CLINICAL_FIGURES.values())
@@ -446,6 +448,7 @@ def test_rows_for_the_hub_hold_every_evaluation(example):
     assert len(found) == 2 * 2 * 8
     first = found[0]
     assert json.loads(first["evaluation"]) == example.sections[0].results["A"][0].evaluation
+    assert set(found["signature"]) == {section.signature for section in example.sections}
     unscored = found.filter(lambda row: row["failure"] is not None)
     assert len(unscored) == example.n_unscored
     assert set(unscored["crimson_score"]) == {None}

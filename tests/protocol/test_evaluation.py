@@ -221,3 +221,9 @@ def test_the_schema_bounds_lists_and_texts():
 
 def _no_errors():
     return {"false_findings": [], "missing_findings": [], "attribute_errors": []}
+
+
+def test_of_two_findings_under_one_id_the_later_one_gets_the_next_free_number():
+    twice = [WHOLE["reference_findings"][0], WHOLE["reference_findings"][0] | {"finding": "mass"}]
+    repaired, _ = repair_evaluation(check_evaluation(WHOLE | {"reference_findings": twice}))
+    assert [finding.id for finding in repaired.reference_findings] == ["R1", "R1.2"]

@@ -172,6 +172,6 @@ def test_what_may_be_a_report_is_in_no_message(tmp_path, name, content):
 
 
 def test_the_columns_of_a_table_with_a_header_are_told(tmp_path):
-    (tmp_path / "p.csv").write_text("study_id,gt,pred,note\n1,a,b,c\n")
-    with pytest.raises(InputError, match="It has: 'study_id', 'gt', 'pred', 'note'"):
+    (tmp_path / "p.csv").write_text(f"study_id,gt,pred,note,{'x' * 41}\n1,a,b,c,d\n")
+    with pytest.raises(InputError, match=r"It has: 'study_id', 'gt', 'pred', 'note' and 1 more\."):
         pairs_from_rows(read_rows(tmp_path / "p.csv"), {"reference": "reference", "prediction": "pred"}, "p.csv")
