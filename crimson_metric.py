@@ -185,15 +185,7 @@ class CrimsonMetric(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
             if os.path.exists(path):
                 os.remove(path)
             lock.release()
-        for name in (
-            "data",
-            "buf_writer",
-            "cache_file_name",
-            "filelock",
-            "selected_feature_format",
-            "file_paths",
-            "filelocks",
-        ):
+        for name in ("data", "buf_writer", "file_paths", "filelocks"):
             setattr(self, name, None)
 
 
