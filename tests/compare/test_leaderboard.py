@@ -246,6 +246,7 @@ def test_every_table_has_a_signature_and_every_output_the_same_figures(example):
     missed = "A: 1 of 2 urgent findings missed; mean score 0.896, better than a normal template."
     assert missed in markdown(example)
     assert all(f"- {figure.title}: " in markdown(example) for figure in CLINICAL_FIGURES.values())
+    assert "<br>n 8 |" in markdown(example)  # a figure, its interval and n stay in one cell
     assert page_html(example).index(missed) < page_html(example).index("<table>")  # what matters first
     assert data["sections"][0]["systems"]["A"]["n_urgent_missed"] == 1
     lines = [json.loads(line) for line in as_jsonl(example).splitlines()]
