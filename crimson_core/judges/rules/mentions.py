@@ -190,6 +190,8 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
         near = [t for t in near if state.start > t.start or t.end not in found or not _is_adjective(t, clause)]
         if state.end in found:  # "Mediastinum: bulky adenopathy"
             near = [t for t in near if t.end > state.start or not _apart(t.end, clause)]
+        if _is_degree(state, found, clause):  # "Mediastinum: bulky right hilar nodes"
+            near = [t for t in near if t.start > state.start]
         if state.end in found:  # "fluid in the fissures and prominent markings"
             near = [t for t in near if not clause.of("conjunction", t.end, state.start)]
         # "a calcified hilum and calcification of the aorta", "mediastinal mass shifting the trachea"
@@ -253,6 +255,14 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
 def _acts_on(state: Tag, structures: Sequence[Tag], clause: Clause) -> bool:
     """Whether a state is what is done to the structure that follows it."""
     return clause.words[state.end - 1].endswith("ing") and any(0 <= t.start - state.end <= 1 for t in structures)
+
+
+def _is_degree(state: Tag, found: Mapping[int, Mention], clause: Clause) -> bool:
+    """Whether a state is the degree of what is named next, with only its place between."""
+    if not clause.of("severity", state.start, state.end):
+        return False
+    named = min((start for start in found if start >= state.end), default=None)
+    return named is not None and clause.only(state.end, named, "side", "zone", "anatomy", "severity")
 
 
 def _is_adjective(structure: Tag, clause: Clause) -> bool:
