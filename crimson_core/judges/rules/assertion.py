@@ -187,6 +187,8 @@ def _hedge_by_cues(found: list[Mention], clause: Clause) -> None:
         hedged = _list_after(found, cue, clause)
         if not hedged and cue.end >= clause.end:  # "aortic dissection suspected"
             hedged = _list_before(found, cue, clause)
+        if not hedged:  # "small effusion, presumably blood"
+            hedged = [m for m in found if m.end <= cue.start and any(t.start == cue.end for t in m.named_by)]
         for mention in hedged:
             _hedge(mention, cue)
         if hedged and hedged[0].first == cue.end:

@@ -100,7 +100,9 @@ class _Told:
             return []  # "heart size is severely increased"
         if value == "down" and noun and self._leads_to(change):
             return [Tag(change.start, change.end, "states", "decreased")]
+        used = set(self.used)
         start, end, partial = self._with_its_degree(change, noun)
+        degree = self.used - used
         denial = self._denial(change, start)
         if denial is not None:
             self.used.add(denial)
@@ -112,7 +114,10 @@ class _Told:
         if value == "down" and partial == "complete":
             value = "gone"  # "complete regression"
         if value == "any":  # "minimal change" is none to speak of
-            return [Tag(start, end, "temporal", "stable")] if partial == "little" else []
+            if partial == "little":
+                return [Tag(start, end, "temporal", "stable")]
+            self.used -= degree  # of "mild changes of pneumonia" the degree is the finding's
+            return []
         if value == "gone":
             if partial and partial != "complete":
                 return [Tag(start, end, "temporal", "better")]
