@@ -140,7 +140,6 @@ def _pooled(findings: Sequence[ReportFinding]) -> Attributes:
         places=together("places") if all(t.places for t in told) else frozenset(),
         dominant=next((t.dominant for t in told if t.dominant), None),
         zones=together("zones") if all(t.zones for t in told) else frozenset(),
-        by_lobe=all(t.by_lobe for t in told),
         sites=together("sites") if all(t.sites for t in told) else frozenset(),
     )
 

@@ -31,7 +31,6 @@ class Attributes(NamedTuple):
         zones: Any of upper, mid, lower and diffuse.
         places: (side, zone) pairs, where every zone is told with its side.
         dominant: The side that is worse, of two.
-        by_lobe: The zones are told as lobes.
         sites: Places that say more than side and zone: a vein, a rib ("rib 7"), a vertebra ("T8"). Of a device, where its tip is.
         severity: Rank from 1 (trace) to 5 (massive, tension), None if unsaid.
         sizes_mm: Measurements in millimetres, largest first.
@@ -47,7 +46,6 @@ class Attributes(NamedTuple):
     zones: frozenset[str] = frozenset()
     places: frozenset[tuple[str, str]] = frozenset()
     dominant: str | None = None
-    by_lobe: bool = False
     sites: frozenset[str] = frozenset()
     severity: int | None = None
     sizes_mm: tuple[float, ...] = ()
@@ -65,7 +63,6 @@ class Attributes(NamedTuple):
             zones=self.zones | other.zones,
             places=self.places | other.places,
             dominant=self.dominant or other.dominant,
-            by_lobe=self.by_lobe or other.by_lobe,
             sites=self.sites | other.sites,
             severity=max((self.severity or 0), (other.severity or 0)) or None,
             sizes_mm=max(self.sizes_mm, other.sizes_mm),
@@ -146,7 +143,6 @@ def attributes_of(
         told["sides"] = _BOTH
     if "zone" in values:
         told["places"] = _places(tags)
-        told["by_lobe"] = bool(clause.of("by_lobe", start, end))
     levels = _levels(clause, start, end)
     if levels:
         told["sites"] = told.get("sites", frozenset()) | levels

@@ -19,9 +19,7 @@ _UNITS = frozenset(("mm", "cm"))
 _LISTING = ("conjunction", "alternative", "anatomy", "definite", *MODIFIERS)
 _TRANSPARENT = ("glue", "showing", "anatomy", "states", "conjunction", *MODIFIERS)
 _NAMING = frozenset(("concept", "states", "normal", "anaphor"))
-_NAMES = frozenset(
-    ("concept", "definite", "glue", "side", "zone", "by_lobe", "sites", "anatomy", "conjunction", "descriptor")
-)
+_NAMES = frozenset(("concept", "definite", "glue", "side", "zone", "sites", "anatomy", "conjunction", "descriptor"))
 _DIGIT = re.compile(r"\d")
 
 # No clause that a person writes is longer. Text without an end, as a looping generator writes it, is cut here, so that the
@@ -147,7 +145,7 @@ class Clause:
                     verbs |= 1 << place
             if verbs:
                 verbs &= ~self.places(*MODIFIERS, "concept")
-            denying = self.bits(self.cues("negated_before"))
+            denying = self.bits([*self.cues("negated_before"), *self.cues("past")])
             self._joints = verbs | denying | self.places("conjunction", "alternative", "link", "joint")
         return bool(self._joints >> position - self.start & 1)
 
@@ -212,9 +210,7 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
             yield Clause(words, spans, start, end, inside, lead, numbers)
 
 
-_PLACE = frozenset(
-    ("side", "zone", "by_lobe", "joint", "glue", "conjunction", "anatomy", "definite", "extent", "sites")
-)
+_PLACE = frozenset(("side", "zone", "joint", "glue", "conjunction", "anatomy", "definite", "extent", "sites"))
 
 
 def _only_a_place(tags: list[Tag], start: int, end: int) -> bool:

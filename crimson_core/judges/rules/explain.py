@@ -260,7 +260,7 @@ def _clause(step: ClauseRead, sentence: str, ids: Mapping[tuple[int, int], list[
         start, end = clause.spans[mention.first][0], clause.spans[mention.last - 1][1]
         told = ids.get((step.start + start, step.start + end), []) if mention.presence == "present" else []
         mentions.append(_mention(mention, clause, sentence, told))
-    phrases = [_phrase(tag, clause, sentence) for tag in clause.tags if tag.kind != "by_lobe"]
+    phrases = [_phrase(tag, clause, sentence) for tag in clause.tags]
     return ExplainedClause(_text(clause, sentence, clause.start, clause.end), step.role, phrases, mentions)
 
 

@@ -281,7 +281,6 @@ def _build() -> Lexicon:
                 for term in terms:
                     add(term, "side", side)
                     add(term, "zone", zone)
-                    add(term, "by_lobe", None)
             elif kind == "descriptor":
                 for word, synonyms in terms.items():
                     for term in synonyms:
@@ -294,8 +293,6 @@ def _build() -> Lexicon:
                     more = [(tag.kind, tag.value) for tag in held if tag.kind in telling]
                     for told in [(kind, value), *more]:
                         add(term, *told)
-                    if kind == "zone" and "lob" in term or "lingul" in term:
-                        add(term, "by_lobe", None)
 
     composites = {
         tuple(composite.split()): key for key, entry in entries.items() for composite in entry.get("composites", ())

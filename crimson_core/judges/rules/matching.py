@@ -207,9 +207,7 @@ def zone_gap(one: Attributes, other: Attributes) -> int:
     ours, theirs = one.zones - other.zones, other.zones - one.zones
     if not ours or not theirs or "diffuse" in ours | theirs:
         return 0
-    gap = min(abs(_ZONE_ORDER[a] - _ZONE_ORDER[b]) for a in ours for b in theirs)
-    left_lobes = one.by_lobe and other.by_lobe and one.sides == other.sides == {"left"}
-    return min(gap, 1) if left_lobes else gap  # the left lung has no middle lobe
+    return min(abs(_ZONE_ORDER[a] - _ZONE_ORDER[b]) for a in ours for b in theirs)
 
 
 def _is_part(reference: ReportFinding, prediction: ReportFinding) -> bool:

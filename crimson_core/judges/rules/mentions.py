@@ -564,7 +564,10 @@ def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
 
 def _lies_there(left: Mention, right: Mention, clause: Clause) -> bool:
     """Whether a finding is said to be where the one before it is: "RUL consolidation containing a cavity"."""
-    inside = any(clause.words[t.start] in _HOLDING - {"with"} for t in clause.of("conjunction", left.end, right.start))
+    joints = [clause.words[t.start] for t in clause.of("conjunction", left.end, right.start)]
+    inside = not _HOLDING.isdisjoint({*joints} - {"with"})
+    if joints == ["with"] and clause.only(left.end, right.start, *_BETWEEN_SIGNS):
+        return True  # "effusion on the right with atelectasis"
     return inside or clause.has(left.end, right.start, "nearby")
 
 
@@ -696,9 +699,10 @@ def _add_sign(pair: _Pair) -> None:
     last, mention = pair.last, pair.mention
     merged = _merged(last, mention, last.concepts, False)
     told = last.attributes
+    told = told._replace(temporal=told.temporal or mention.attributes.temporal)
     if not _placed(last) and pair.lexicon.concepts[last.concepts[0]].sided:
         where = mention.attributes
-        told = told._replace(sides=where.sides, zones=where.zones, places=where.places, by_lobe=where.by_lobe)
+        told = told._replace(sides=where.sides, zones=where.zones, places=where.places)
     signs = (*merged.signs, *mention.concepts)
     pair.joined[-1] = replace(merged, attributes=told, appearance=last.appearance, signs=signs)
 
