@@ -319,7 +319,10 @@ def _list_before(found: list[Mention], cue: Tag, clause: Clause) -> list[Mention
     before = [m for m in found if m.end <= cue.start]
     enumerated = before[-1:]
     for left, right in pairwise(before[::-1]):
-        if not clause.one_list(right.end, _first_word(left, right.end, clause)):
+        start = _first_word(left, right.end, clause)
+        # "basal atelectasis, pneumonia excluded": what has a place of its own stands by itself
+        alone = clause.words[right.last : start] == [","] and (right.attributes.sides or right.attributes.zones)
+        if alone or not clause.one_list(right.end, start):
             break
         enumerated.append(right)
     return enumerated

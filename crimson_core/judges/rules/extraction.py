@@ -144,7 +144,7 @@ class Reading(NamedTuple):
         A finding that the report tells twice, as findings and impression do, comes once.
         """
         found = _without_repeats([finding for finding in self.told if finding.present], lexicon())
-        return _without_headings(found, self.report)
+        return _with_worse_side(_without_headings(found, self.report))
 
 
 def extract_findings(report: str, name_of: NameOf = no_name) -> list[ReportFinding]:
@@ -168,6 +168,21 @@ def _without_headings(found: list[ReportFinding], report: str) -> list[ReportFin
         for f in found
         if not (named and f.concepts == (_ANY_DEVICE,) and report[f.start : f.end].lower().endswith("s"))
     ]
+
+
+def _with_worse_side(found: list[ReportFinding]) -> list[ReportFinding]:
+    """With the side that is worse, where the degrees of a left and a right finding are neighbours and no error by themselves."""
+    sides: dict[tuple[str, ...], dict[str, int]] = {}
+    for place, finding in enumerate(found):
+        if len(finding.attributes.sides) == 1 and finding.attributes.severity:
+            sides.setdefault(finding.concepts, {})[next(iter(finding.attributes.sides))] = place
+    for places in sides.values():
+        degrees = {side: found[place].attributes.severity or 0 for side, place in places.items()}
+        if len(degrees) == 2 and abs(degrees["left"] - degrees["right"]) == 1:
+            worse = max(degrees, key=degrees.__getitem__)
+            for place in places.values():
+                found[place] = found[place]._replace(attributes=found[place].attributes._replace(dominant=worse))
+    return found
 
 
 def unnamed_clauses(report: str) -> list[str]:

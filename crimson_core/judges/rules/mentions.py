@@ -431,7 +431,10 @@ def _directions(tags: list[Tag], clause: Clause) -> list[Tag]:
 
 def _points(side: Tag, clause: Clause) -> bool:
     word = clause.words[side.start]
-    return word.endswith("ward") or not _TOWARD.isdisjoint(clause.words[max(clause.start, side.start - 2) : side.start])
+    if word.endswith("ward"):
+        return True
+    near = range(max(clause.start, side.start - 2), side.start)
+    return any(clause.words[at] in _TOWARD and not clause.has(at, at + 1, "link") for at in near)  # but not "due to"
 
 
 def _border(left: Mention, right: Mention, clause: Clause) -> int:
@@ -493,12 +496,7 @@ def _split_sides(mention: Mention, clause: Clause) -> Iterable[Mention]:
                 # "both effusions have grown, moderate on the right and small on the left"
                 change = [t for half in halves for t in half if t.kind == "temporal"]
                 of_both = all(clause.words[t.start] in _OF_BOTH for t in change)
-                own = [_own(mention.attributes, part, of_both) for part in parts]
-                degrees = [told.severity or 0 for told in own]
-                if abs(degrees[0] - degrees[1]) == 1:  # too little for an error of the degree
-                    worse = own[degrees.index(max(degrees))]
-                    own = [told._replace(dominant=next(iter(worse.sides))) for told in own]
-                return [replace(mention, attributes=told) for told in own]
+                return [replace(mention, attributes=_own(mention.attributes, part, of_both)) for part in parts]
     return [mention]
 
 
@@ -729,8 +727,8 @@ def _goes_on(pair: _Pair) -> bool:
 def _is_differential(pair: _Pair) -> bool:
     """As in "Opacity at the left base, atelectasis or pneumonia"."""
     last, mention, clause = pair.last, pair.mention, pair.clause
-    set_off = "," in clause.words[last.end : mention.start] or _set_off(last, mention, clause)
-    if not set_off or last.appearance or not _bare(last, mention, clause):
+    listed = "," in clause.words[last.end : mention.start] and _bare(last, mention, clause)
+    if last.appearance or not (listed or _set_off(last, mention, clause)):
         return False
     return explains(mention.concepts, last.concepts, pair.lexicon) and _ends_in_or(mention, pair.found, clause)
 
@@ -802,8 +800,8 @@ _WAYS: tuple[tuple[Callable[[_Pair], bool], Callable[[_Pair], None]], ...] = (
     (_is_one_device, _add_kind),
     (_is_reason, _add_reason),
     (_shows, _add_sign),
-    (_is_explanation, _explain),
     (_is_differential, _list_what_it_may_be),
+    (_is_explanation, _explain),
     (_is_suspected, _list_what_it_may_be),
     (_is_named, _specify),
     (_shows_more, _specify),
