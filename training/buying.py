@@ -39,7 +39,7 @@ def is_bought(engine: Engine) -> bool:
     return engine.spec.partition(":")[0] in ("openai", "azure")
 
 
-class Purse:
+class Budget:
     """Knows what has been paid, what the rest will cost, and what the budget allows."""
 
     def __init__(self, config: GenerateConfig, candidates: Journal, labels: Labels, batch: bool) -> None:

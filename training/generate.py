@@ -26,7 +26,7 @@ from crimson_core.judges.engines.batch import Batching
 from crimson_core.protocol.evaluation import Evaluation
 from crimson_core.protocol.pair import ReportPair, parse_context
 from crimson_core.protocol.scoring import score_evaluation
-from training.buying import FREE_REGIMES, Purse, is_bought
+from training.buying import FREE_REGIMES, Budget, is_bought
 from training.command import run
 from training.config import load_config
 from training.corpus import SPLITS, Corpus, Study, read_corpus, same_text
@@ -118,19 +118,19 @@ def generate(
         slots = plan(corpus.studies, config.candidates.model_dump(), writer, **drawn)
         labels = Labels(config.judge.spec, for_judge, work / "labels.sqlite", retry_failed)
         with Journal(work / "candidates.jsonl") as candidates:
-            purse = Purse(config, candidates, labels, batch)
+            budget = Budget(config, candidates, labels, batch)
             waiting = _unfinished(config, slots, candidates, labels, retry_failed)
             if progress or is_bought(config.writer) or is_bought(config.judge):
-                print(purse.estimate(waiting, batch), file=sys.stderr)
-            purse.check(waiting, yes)
-            bench = _Bench(config, corpus, writer, candidates, labels)
-            finished = _make(bench, waiting, purse, retry_failed, progress)
-            failures = _finish(config, corpus, writer, slots, candidates, labels, purse)
-    _report(config, slots, failures, purse, finished)
+                print(budget.estimate(waiting, batch), file=sys.stderr)
+            budget.check(waiting, yes)
+            tools = _Tools(config, corpus, writer, candidates, labels)
+            finished = _make(tools, waiting, budget, retry_failed, progress)
+            failures = _finish(config, corpus, writer, slots, candidates, labels, budget)
+    _report(config, slots, failures, budget, finished)
 
 
 @dataclass
-class _Bench:
+class _Tools:
     """Everything that is needed to make the slots of a run."""
 
     config: GenerateConfig
@@ -140,30 +140,30 @@ class _Bench:
     labels: Labels
 
 
-def _make(bench: _Bench, waiting: Sequence[Slot], purse: Purse, retry_failed: bool, progress: bool) -> bool:
+def _make(tools: _Tools, waiting: Sequence[Slot], budget: Budget, retry_failed: bool, progress: bool) -> bool:
     """Write and label the waiting slots, some at a time, so that money is spent on whole records.
 
     Returns:
         Whether all were made; False if the budget ended first.
     """
     others = [slot for slot in waiting if slot.study is None or slot.regime in FREE_REGIMES]
-    for entry in _other_reports(bench.config, bench.corpus, _waiting(others, bench.candidates, retry_failed), progress):
-        bench.candidates.add(entry)
+    for entry in _other_reports(tools.config, tools.corpus, _waiting(others, tools.candidates, retry_failed), progress):
+        tools.candidates.add(entry)
     with tqdm(total=len(waiting), desc="making", unit="record", disable=not progress) as bar:
         left = list(waiting)
         while left:
-            some = purse.next(left)
+            some = budget.next(left)
             if not some:
                 return False
-            _write_candidates(bench, _waiting(some, bench.candidates, retry_failed))
-            pairs = _pairs(bench.config, some, bench.candidates)
+            _write_candidates(tools, _waiting(some, tools.candidates, retry_failed))
+            pairs = _pairs(tools.config, some, tools.candidates)
             if pairs:
-                bench.labels.make(pairs)
-            purse.bought(some)
+                tools.labels.make(pairs)
+            budget.bought(some)
             del left[: len(some)]
             bar.update(len(some))
-            if purse.spent:
-                bar.set_postfix_str(f"${purse.spent:.2f}", refresh=False)
+            if budget.spent:
+                bar.set_postfix_str(f"${budget.spent:.2f}", refresh=False)
     return True
 
 
@@ -187,15 +187,15 @@ def _pairs(config: GenerateConfig, slots: Sequence[Slot], candidates: Journal) -
     return pairs
 
 
-def _write_candidates(bench: _Bench, slots: Sequence[Slot]) -> None:
+def _write_candidates(tools: _Tools, slots: Sequence[Slot]) -> None:
     """Let the writer write candidates, and add them to the journal."""
     slots = [slot for slot in slots if slot.study and slot.regime not in FREE_REGIMES]
     tasks = [
-        Task(slot.study.report, slot.kinds, f"{bench.config.seed} {slot.id}", _context(slot), slot.aim)
+        Task(slot.study.report, slot.kinds, f"{tools.config.seed} {slot.id}", _context(slot), slot.aim)
         for slot in slots
     ]
     if tasks:
-        with closing(bench.writer.write(tasks)) as drafts:
+        with closing(tools.writer.write(tasks)) as drafts:
             for index, draft in drafts:
                 entry = {
                     "id": slots[index].id,
@@ -204,9 +204,9 @@ def _write_candidates(bench: _Bench, slots: Sequence[Slot]) -> None:
                     "evaluation": draft.evaluation.model_dump() if draft.evaluation else None,
                     "failure": draft.failure,
                     "usage": draft.usage,
-                    "writer": _signature(bench.writer),
+                    "writer": _signature(tools.writer),
                 }
-                bench.candidates.add(entry, paid=bool(draft.usage))
+                tools.candidates.add(entry, paid=bool(draft.usage))
 
 
 def _waiting(slots: Sequence[Slot], journal: Journal, retry_failed: bool) -> list[Slot]:
@@ -263,7 +263,7 @@ def _finish(
     slots: Sequence[Slot],
     candidates: Journal,
     labels: Labels,
-    purse: Purse,
+    budget: Budget,
 ) -> dict[str, str]:
     """Write the records, the failures and the data card; return the failures by id."""
     failures: dict[str, str] = {}
@@ -305,7 +305,7 @@ def _finish(
         config=config.model_dump(mode="json", exclude={"output"}) | {"writer_signature": _signature(writer)},
         corpus=corpus,
         failures=Counter(failures.values()),
-        cost=purse.spent,
+        cost=budget.spent,
     )
     return failures
 
@@ -378,15 +378,15 @@ def _check_same_run(path: Path, config: GenerateConfig, corpus: Corpus) -> None:
 
 
 def _report(
-    config: GenerateConfig, slots: Sequence[Slot], failures: dict[str, str], purse: Purse, finished: bool
+    config: GenerateConfig, slots: Sequence[Slot], failures: dict[str, str], budget: Budget, finished: bool
 ) -> None:
     if finished:
-        print(f"{len(slots) - len(failures)} of {len(slots)} records in {config.output}, ${purse.spent:.2f} spent.")
+        print(f"{len(slots) - len(failures)} of {len(slots)} records in {config.output}, ${budget.spent:.2f} spent.")
     for reason, count in Counter(failures.values()).most_common():
         print(f"  {count} failed: {reason}", file=sys.stderr)
     if not finished:
         raise CrimsonError(
-            f"The budget of ${config.budget:.2f} pays for no more records (${purse.spent:.2f} are spent). What was paid for is in "
+            f"The budget of ${config.budget:.2f} pays for no more records (${budget.spent:.2f} are spent). What was paid for is in "
             f"{config.output}; raise budget and run the same command to go on."
         )
 

@@ -122,7 +122,7 @@ def test_a_kill_while_a_batch_is_made(tmp_path, monkeypatch):
     from crimson_core.judges.engines import batch
 
     with BatchServer(echo) as server:
-        monkeypatch.setattr(batch._Books, "sent", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(batch._Ledger, "sent", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             list(chat(server, tmp_path).ask(map(question, "ab"), FORM))
         monkeypatch.undo()

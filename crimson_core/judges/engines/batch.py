@@ -90,9 +90,9 @@ def ask_in_batches(
         JudgeError: The server refuses a batch or cannot be reached.
         InputError: The folder cannot be used.
     """
-    with closing(_Books(batching.folder)) as books, _client(chat) as client:
-        desk = _Desk(chat, client, books)
-        desk.find_unsure()
+    with closing(_Ledger(batching.folder)) as ledger, _client(chat) as client:
+        sender = _Sender(chat, client, ledger)
+        sender.find_unsure()
         asking = dict(enumerate(questions))
         asked: dict[int, Any] = {}
         chains: dict[int, list[str]] = {}  # position -> the ids of its requests
@@ -106,10 +106,10 @@ def ask_in_batches(
                 waiting.setdefault(name, []).append(index)
                 chains.setdefault(index, []).append(name)
             asking = {}
-            desk.send({name: bodies[name] for name in waiting if not books.knows(name)})
-            ready = [name for name in waiting if books.answered(name)]
+            sender.send({name: bodies[name] for name in waiting if not ledger.knows(name)})
+            ready = [name for name in waiting if ledger.answered(name)]
             if not ready:
-                if not desk.collect(books.batches_of(waiting)):
+                if not sender.collect(ledger.batches_of(waiting)):
                     if not batching.wait:
                         raise BatchesPending(
                             f"{len(waiting)} requests are waiting in batches at {chat.server.host}. Run the same command "
@@ -118,7 +118,7 @@ def ask_in_batches(
                     time.sleep(batching.every)
                 continue
             for name in ready:
-                status, content = books.answer(name)
+                status, content = ledger.answer(name)
                 for index in waiting.pop(name):
                     answer = chat.heard(status, content, bodies[name])
                     again = asked[index]
@@ -130,23 +130,23 @@ def ask_in_batches(
                         asking[index] = again
                     else:
                         yield index, answer
-                        books.forget(chains.pop(index))
+                        ledger.forget(chains.pop(index))
 
 
-class _Desk:
+class _Sender:
     """Sends batches and collects them."""
 
-    def __init__(self, chat: Asker, client: "OpenAI", books: "_Books") -> None:
-        self._chat, self._client, self._books = chat, client, books
+    def __init__(self, chat: Asker, client: "OpenAI", ledger: "_Ledger") -> None:
+        self._chat, self._client, self._ledger = chat, client, ledger
 
     def find_unsure(self) -> None:
         """Settle the batches that may or may not exist, because a run ended while it created them."""
-        for name in self._books.unsure():
+        for name in self._ledger.unsure():
             batch = self._called(name)
             if batch:
-                self._books.sent(name, batch)
+                self._ledger.sent(name, batch)
             else:
-                self._books.give_up(name)
+                self._ledger.give_up(name)
 
     def send(self, bodies: dict[str, dict[str, Any]]) -> None:
         """Send requests (id -> body) in as many batches as they need."""
@@ -174,7 +174,7 @@ class _Desk:
         name = _digest("".join(part) + str(time.time_ns()))
         content = b"".join(lines[one] for one in part)
         file = self._try(lambda: self._client.files.create(file=(f"{name}.jsonl", content), purpose="batch"))
-        self._books.begin(name, part)
+        self._ledger.begin(name, part)
         try:
             # No retries: after a broken connection the server may have created the batch all the same.
             batch = self._client.with_options(max_retries=0).batches.create(
@@ -186,16 +186,16 @@ class _Desk:
         except (openai.APIConnectionError, openai.InternalServerError):
             found = self._called(name)
             if found is None:
-                self._books.give_up(name)
+                self._ledger.give_up(name)
                 raise JudgeError(
                     f"{self._chat.server.host} did not create a batch. Run the same command again: nothing is lost."
                 ) from None
-            self._books.sent(name, found)
+            self._ledger.sent(name, found)
         except openai.OpenAIError as error:
-            self._books.give_up(name)
+            self._ledger.give_up(name)
             raise self._refusal(error) from None
         else:
-            self._books.sent(name, batch.id)
+            self._ledger.sent(name, batch.id)
 
     def collect(self, batches: Sequence[str]) -> bool:
         """Fetch the batches that are over; return whether there were any."""
@@ -203,7 +203,7 @@ class _Desk:
         for batch_id in batches:
             batch = self._try(partial(self._client.batches.retrieve, batch_id))
             if batch.status in _OVER:
-                self._books.came(batch_id, self._answers(batch), _why(batch))
+                self._ledger.came(batch_id, self._answers(batch), _why(batch))
                 came = True
         return came
 
@@ -244,7 +244,7 @@ class _Desk:
         )
 
 
-class _Books:
+class _Ledger:
     """What was sent and what came back, per request; a request belongs to a batch until it is answered."""
 
     def __init__(self, folder: Path) -> None:
