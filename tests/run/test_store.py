@@ -365,6 +365,14 @@ def test_a_full_disk_is_one_clear_error_before_anything_is_judged(tmp_path, csv)
     assert "cannot be read or written" in done.stderr and "the disk has space" in done.stderr
 
 
+def test_a_store_that_cannot_be_written_is_an_error_before_the_judge_is_loaded(tmp_path, csv):
+    Store(tmp_path / "s").close()
+    done = limited(100, "score", csv, "-j", "hf:no/such-model", "--store", tmp_path / "s", "--no-progress")
+    assert done.returncode == 2
+    assert f"The store {tmp_path / 's'} cannot be read or written" in done.stderr
+    assert "such-model" not in done.stderr
+
+
 def test_a_disk_that_fills_up_keeps_what_was_written(tmp_path, csv):
     path = tmp_path / "s"
     lines = [f"{n},Nodule of {n} mm.,Nodule of {n} mm." for n in range(3000)]
