@@ -36,6 +36,7 @@ _AROUND = (
 )
 _OF_BOTH = frozenset(("has", "have", "is", "are"))
 _RELATED = frozenset(("related", "induced"))
+_NOUN_ENDS = frozenset(("of", "in"))
 _TOWARD = frozenset(("to", "toward", "away"))
 _HUGE = 5  # rank of severity
 _NEAR = 3  # words between "with" and a state
@@ -519,7 +520,13 @@ def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
     """
     if all(mention.attributes is NOTHING for mention in found):
         return
+    leading = None  # a change that stands before a list as a noun: "worsening of the effusions and the edema"
     for left, right in pairwise(found):
+        listed = left.start != right.start and clause.one_list(left.end, right.start)
+        nouns = [t for t in clause.of("temporal", left.first, left.start) if clause.words[t.end - 1] in _NOUN_ENDS]
+        leading = (nouns[-1].value if nouns else leading) if listed else None
+        if leading and not right.attributes.temporal:
+            right.attributes = right.attributes._replace(temporal=leading)
         if clause.words[left.end : left.end + 1] in _WITHIN and _placed(right) and not _placed(left):
             left.attributes = left.attributes._replace(sides=right.attributes.sides, zones=right.attributes.zones)
         if left.start == right.start:
