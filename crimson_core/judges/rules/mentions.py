@@ -522,6 +522,9 @@ def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
         return
     leading = None  # a change that stands before a list as a noun: "worsening of the effusions and the edema"
     for left, right in pairwise(found):
+        if right.state != (0, 0) and right.state in (left.state, (left.start, left.end)):
+            told = right.attributes  # "healed fractures of the clavicle and the scapula"
+            right.attributes = told._replace(temporal=told.temporal or left.attributes.temporal)
         listed = left.start != right.start and clause.one_list(left.end, right.start)
         nouns = [t for t in clause.of("temporal", left.first, left.start) if clause.words[t.end - 1] in _NOUN_ENDS]
         leading = (nouns[-1].value if nouns else leading) if listed else None
