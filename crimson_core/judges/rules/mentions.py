@@ -214,6 +214,8 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
             if found[state.start].concepts[0] in lexicon.concepts[concept].broader and not apart:
                 found[state.start].concepts = (concept,)  # "fracture of the left ribs" names more than a fracture
                 found[state.start].named_by += (structure,)
+                if structure.end < state.start and clause.copula(structure.end, state.start):
+                    found[state.start].start = structure.start  # "the sternum and the left ribs are fractured"
             elif _is_another_kind(found[state.start], concept, lexicon) and clause.enumerated(structure, state):
                 # "left rib and clavicle fractures"
                 item = Mention((concept,), structure.start, structure.end, named_by=(structure, state))
