@@ -10,6 +10,7 @@ _SIGN = r"[\"'”“*_`\s]{0,8}"  # bounded, since a text may be all blanks
 _NO_WORD = (
     r"no\s+evidence|no\s+sign|not\s+(?:present|seen|identified|detected|visuali[sz]ed|visible|evident|noted|found|appreciated|"
     r"observed|demonstrated)|none(?:\s+(?:seen|identified|detected|present|visible|noted))?|"
+    r"(?:within\s+)?normal\s+limits|within\s+(?:the\s+)?limits\s+of\s+normal|normal|unremarkable|wnl|"
     r"no|negative|neg|absent|false|nil|nothing|n|✗|✘|❌|☐"
 )
 _YES_WORD = r"yes|present|true|positive|pos|y|✓|✔|✅|☑|seen|found|detected"
