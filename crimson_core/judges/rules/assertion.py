@@ -149,7 +149,8 @@ def _decide_by_statements(found: list[Mention], clause: Clause) -> None:
                 clause.words[normal.start] in ("normal", "within", "unremarkable")
                 and not lexicon().concepts[mention.concepts[0]].device
             )
-            if (vague or plainly) and clause.copula(mention.end, normal.start):
+            answers = mention.end == normal.start and clause.set_off(normal.start)  # "Vascular engorgement: normal"
+            if (vague or plainly) and (answers or clause.copula(mention.end, normal.start)):
                 _decide(mention, "absent", normal)
             leads = vague and normal.end <= mention.start
             if leads and clause.only(normal.end, mention.start, "conjunction", "glue"):

@@ -132,6 +132,10 @@ class Clause:
             self._listing = self.places(*_LISTING)
         return self._listing
 
+    def set_off(self, position: int) -> bool:
+        """Whether a sign that is no word, such as a colon, stands before a word."""
+        return position < self.end and self.spans[position][0] - self.spans[position - 1][1] > 1
+
     def ends(self, position: int) -> bool:
         """Whether the clause, or a piece of it before a comma, ends at a word position."""
         return position >= self.end or self.words[position] == ","

@@ -190,7 +190,7 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
         # a "dense left lower lobe nodule" is a nodule, "bulky mediastinal adenopathy" one of nodes
         near = [t for t in near if state.start > t.start or t.end not in found or not _is_adjective(t, clause)]
         if state.end in found:  # "Mediastinum: bulky adenopathy"
-            near = [t for t in near if t.end > state.start or not _apart(t.end, clause)]
+            near = [t for t in near if t.end > state.start or not clause.set_off(t.end)]
         if _is_degree(state, found, clause):  # "Mediastinum: bulky right hilar nodes"
             near = [t for t in near if t.start > state.start]
         if state.end in found:  # "fluid in the fissures and prominent markings"
@@ -827,12 +827,7 @@ def _set_off(left: Mention, right: Mention, clause: Clause) -> bool:
     """Whether a colon, dash or bracket and no word but modifiers stands between: "Pancoast tumor: mass at the apex"."""
     if right.first < left.last or right.first > left.last:
         return False
-    return _apart(right.first, clause)
-
-
-def _apart(position: int, clause: Clause) -> bool:
-    """Whether a sign that is no word, or several, stand before a word."""
-    return clause.spans[position][0] - clause.spans[position - 1][1] > 1
+    return clause.set_off(right.first)
 
 
 def _at_the_place_of(last: Mention, mention: Mention, link: str | None, clause: Clause) -> Mention:
