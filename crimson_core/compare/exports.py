@@ -4,9 +4,11 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
+from crimson_core.compare.formats import printable
 from crimson_core.compare.leaderboard.run import Leaderboard
 from crimson_core.compare.section import Section
 from crimson_core.compare.statistics import Agreement, Comparison, Estimate
@@ -22,7 +24,9 @@ _OF_SUMMARY = (
     *("errors_by_type", "errors_by_significance"),
     *("n_repaired", "n_suspect", "n_unrecognised", "n_urgent", "n_urgent_missed"),
 )
-_MARKDOWN_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>#|~$&"} | {"\n": "<br>", "\r": " "})
+_FORMULA = re.compile(r"(?:^|(?<=[,;|\t\r\n]))(?=[ \"']{0,8}[=+\-@\t\r\n＝＋－＠])")
+_ADDRESS = re.compile(r"(?<=http)(?=s?://)|(?<=ftp)(?=://)|(?<=www)(?=\.)", re.IGNORECASE)
+_MARKDOWN_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>#|~$&"} | {"\n": "<br>"})
 
 
 def as_csv(board: Leaderboard) -> str:
@@ -51,8 +55,11 @@ def _write(
 
 
 def safe_cell(text: str) -> str:
-    """Text from a user's file; a spreadsheet would run one that starts like a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+    """Text from a user's file, with an apostrophe before what a spreadsheet would run as a formula.
+
+    That may stand in the middle, since some spreadsheets part cells at other separators than the file's.
+    """
+    return _FORMULA.sub("'", text)
 
 
 def as_json(board: Leaderboard) -> str:
@@ -132,23 +139,23 @@ def write_pairs_csv(
 
 def markdown(board: Leaderboard) -> str:
     """A leaderboard in Markdown."""
-    lines = [f"# {_escaped(board.config.title)}", ""]
+    lines = [f"# {escaped(board.config.title)}", ""]
     part = None
     for table in all_tables(board):
         if table.part != part:
             part = table.part
-            lines += [f"## {_escaped(part)}", ""]
-        cells = [[_escaped(cell) for cell in row] for row in [table.columns, *table.rows]]
+            lines += [f"## {escaped(part)}", ""]
+        cells = [[escaped(cell) for cell in row] for row in [table.columns, *table.rows]]
         rule = [" --- "] * table.n_labels + [" ---: "] * (len(table.columns) - table.n_labels)
-        lines += [f"### {_escaped(table.title)}", "", *(f"{_escaped(told)}\n" for told in table.lead)]
+        lines += [f"### {escaped(table.title)}", "", *(f"{escaped(told)}\n" for told in table.lead)]
         lines += ["| " + " | ".join(cells[0]) + " |", "|" + "|".join(rule) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in cells[1:]]
         signature = table.signature.replace("`", "'")
-        lines += ["", *(f"{_escaped(note)}\n" for note in table.notes), f"Signature: `{signature}`", ""]
+        lines += ["", *(f"{escaped(note)}\n" for note in table.notes), f"Signature: `{signature}`", ""]
     lines += [
         "## How to read it",
         "",
-        *(f"- {_escaped(told)}" for told in how_to_read(board.sections, board.agreements)),
+        *(f"- {escaped(told)}" for told in how_to_read(board.sections, board.agreements)),
         "",
     ]
     lines += ["## What the clinical figures count", ""]
@@ -212,5 +219,7 @@ def json_ready(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _escaped(text: str) -> str:
-    return text.translate(_MARKDOWN_SPECIAL)
+def escaped(text: str) -> str:
+    """Text as Markdown shows it, without control characters, and without links where none is written."""
+    plain = "\n".join(map(printable, text.replace("\r", " ").split("\n")))
+    return _ADDRESS.sub("<!-- -->", plain.translate(_MARKDOWN_SPECIAL))

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from crimson_core import InputError
 from crimson_core.cli.app import app
-from crimson_core.compare.exports import as_csv, as_json, as_jsonl, markdown
+from crimson_core.compare.exports import as_csv, as_json, as_jsonl, escaped, markdown, safe_cell
 from crimson_core.compare.leaderboard.config import Source, load_config, parse_config
 from crimson_core.compare.leaderboard.data import read_source
 from crimson_core.compare.leaderboard.hub import as_dataset, eval_results, merged_card, model_card, write_hub_files
@@ -328,7 +328,29 @@ def test_hostile_text_is_text_in_every_output(tmp_path):
     assert not {*map(chr, (*range(32), 127))} - {*"\n\r\t"} & {*page}
     assert "\ufffd[31m\ufffd\ufffd" in page
     assert "<img" not in markdown(found).replace("\\<", "")
+    assert "\x1b" not in markdown(found)
     assert "'=A" in as_csv(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        *((text, text) for text in ("a", "study-1", "a=b", "1,5", "a; b", "x - y", "")),
+        *((text, f"'{text}") for text in ("=1+1", "+1", "-1", "@SUM(A1)", " =1", '"=1"', "＝1", "＠x", "-")),
+        ("a;=HYPERLINK(1)", "a;'=HYPERLINK(1)"),  # cells of a spreadsheet that parts them at semicolons
+        ("a\t=1", "a\t'=1"),
+        ("\t=1", "'\t'=1"),
+        ('a,"=1"', 'a,\'"=1"'),
+        ("a|+1|-1", "a|'+1|'-1"),
+        ("a\n@x", "a\n'@x"),
+    ],
+)
+def test_no_cell_is_a_formula(text, cell):
+    assert safe_cell(text) == cell
+
+
+def test_markdown_has_no_links_that_nobody_wrote():
+    assert escaped("https://x.org, www.x.org") == "http<!-- -->s://x.org, www<!-- -->.x.org"
 
 
 def test_the_page_asks_for_nothing_and_names_everything_once(example):

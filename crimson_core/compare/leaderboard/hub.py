@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crimson_core.compare.exports import as_json, markdown, records
+from crimson_core.compare.exports import as_json, escaped, markdown, records
 from crimson_core.compare.leaderboard.config import Source
 from crimson_core.compare.leaderboard.run import Leaderboard
 from crimson_core.compare.section import Section
@@ -84,9 +84,9 @@ def model_card(board: Leaderboard, system: str) -> str:
 
     found = [result for result in eval_results(board, system) if _is_defined(result)]
     if not found:  # an empty model-index is refused by the Hub
-        return f"# {system}\n\nNo pair was scored.\n"
+        return f"# {escaped(system)}\n\nNo pair was scored.\n"
     data = ModelCardData(model_name=system, eval_results=found)
-    return f"---\n{data.to_yaml()}\n---\n\n# {system}\n\n{_about(board)}\n"
+    return f"---\n{data.to_yaml()}\n---\n\n# {escaped(system)}\n\n{_about(board)}\n"
 
 
 def merged_card(card: "ModelCard", board: Leaderboard, system: str) -> str:
