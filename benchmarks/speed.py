@@ -4,6 +4,7 @@ by length of the reports.
 Measurements that need a fresh process start one.
 """
 
+import gc
 import json
 import math
 import random
@@ -227,6 +228,7 @@ def _store(judge: str, pairs: Sequence[ReportPair], rounds: int) -> dict[str, An
         for n in range(rounds):
             plain, kept = CrimsonScorer(judge), CrimsonScorer(judge, store=Path(folder, f"{n}.sqlite"))
             for name, scorer in zip(seconds, (plain, kept, kept), strict=True):
+                gc.collect()  # so that none pays for what the one before it has left
                 before = time.process_time()
                 seconds[name].append(_timed(lambda scorer=scorer: scorer.score(pairs)))
                 at_work[name].append(time.process_time() - before)

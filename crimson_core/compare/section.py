@@ -1,7 +1,7 @@
 """Systems judged on the same report pairs, with their figures: the basis of every table, figure, page and export."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -38,15 +38,20 @@ class Systems:
         """The first pair of each system, then the second ones, so that a stopped run has the same pairs of all systems."""
         return [pair for row in zip(*self.pairs.values(), strict=True) for pair in row]
 
-    def results(self, found: Iterable[PairResult]) -> dict[str, list[PairResult]]:
-        """The results of each system over the pairs that are done for all, from those of `interleaved` in its order."""
-        found, width = list(found), len(self.pairs)
+    def results(self, found: list[PairResult]) -> dict[str, list[PairResult]]:
+        """The results of each system over the pairs that are done for all, from those of `interleaved` in its order.
+
+        They are taken out of `found` one by one, so that there are never two of each.
+        """
+        width, names = len(self.pairs), self.names
         done = Counter(result.index // width for result in found)
-        kept: dict[str, list[PairResult]] = {name: [] for name in self.pairs}
-        for result in found:
+        kept: dict[str, list[PairResult]] = {name: [] for name in names}
+        found.reverse()
+        while found:
+            result = found.pop()
             row, system = divmod(result.index, width)
             if done[row] == width:
-                kept[self.names[system]].append(result.packed(row))
+                kept[names[system]].append(result.packed(row))
         return kept
 
 

@@ -88,8 +88,9 @@ def run_leaderboard(
                     found.append(result.packed())
             except KeyboardInterrupt:
                 interrupted = True
-            results = systems.results(scorer.checked_together(pairs, found))
-            del found, pairs  # which take more memory than the figures
+            found = scorer.checked_together(pairs, found)
+            del pairs  # which take more memory than the figures
+            results = systems.results(found)
             if any(results.values()):
                 sections.append(make_section(name, judge.label, scorer.signature, systems, results, config.seed))
             if interrupted:
