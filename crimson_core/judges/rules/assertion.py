@@ -15,8 +15,6 @@ _PREFERRING = frozenset(("favor", "favored", "favoring", "preferred", "likely", 
 _PERHAPS = frozenset(("may", "might", "could", "can", "possibly", "perhap", "question", "query"))
 _OF_ITS_OWN = ("side", "zone", "severity", "descriptor", "temporal", "glue", "definite")
 _SAID_OF_IT = ("glue", "definite", "pronoun", "anaphor", "appearance", "extent", "prior", *MODIFIERS)
-_LOOKING = frozenset(("evaluation", "assessment"))
-_SHOWING = frozenset(("reveal", "show", "demonstrate"))
 _DECIDING = frozenset(("normal", "elsewhere", "harmless"))
 
 
@@ -80,8 +78,6 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
                 _decide(mention, "unsaid", cue)
     for value in ("hypothetical", "history"):
         for cue in clause.cues(value):
-            if clause.words[cue.start] in _LOOKING and not _SHOWING.isdisjoint(clause.words[cue.end : clause.end]):
-                continue  # "assessment of the heart reveals enlargement"
             for mention in found:
                 # "evaluation of the heart reveals mild enlargement"
                 if cue.end <= mention.start and not clause.of("showing", cue.end, mention.end):
@@ -93,7 +89,7 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
             if mention.start < cue.end or operation:
                 continue
             said = cue.end + clause.words[cue.end].endswith("ed")  # "witnessed"
-            if clause.only(said, mention.start, *_OF_ITS_OWN):
+            if clause.only(said, mention.start, *_OF_ITS_OWN) and not clause.has(said, mention.start, "concept"):
                 _decide(mention, "unsaid", cue)
     for value, presence in (("negated_after", "absent"), ("unassessed_after", "unsaid")):
         for cue in clause.cues(value):
@@ -187,7 +183,7 @@ def _hedge_by_cues(found: list[Mention], clause: Clause) -> None:
     for cue in clause.cues("uncertain_before"):
         hedged = _list_after(found, cue, clause)
         if not hedged and cue.end >= clause.end:  # "aortic dissection suspected"
-            hedged = _list_before(found, cue, clause)
+            hedged = [m for m in _list_before(found, cue, clause) if not _of_another(m, cue, clause)]
         if not hedged:  # "small effusion, presumably blood"
             hedged = [m for m in found if m.end <= cue.start and any(t.start == cue.end for t in m.named_by)]
         for mention in hedged:

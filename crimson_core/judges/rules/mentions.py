@@ -195,6 +195,8 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
             near = [t for t in near if t.start > state.start]
         if state.end in found:  # "fluid in the fissures and prominent markings"
             near = [t for t in near if not clause.of("conjunction", t.end, state.start)]
+        # of "interstitial prominence and fissural fluid" the fissure has a state of its own
+        near = [t for t in near if t.start < state.end or not _has_its_own(state, t, clause)]
         # "a calcified hilum and calcification of the aorta", "mediastinal mass shifting the trachea"
         of = "of" in clause.words[state.end : state.end + 1] or _acts_on(state, structures, clause)
         near.sort(key=lambda t: (of and t.start < state.start, abs(t.start - state.start)))
@@ -324,6 +326,12 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
                 del found[tag.start]
                 mention.start, mention.end = min(mention.start, tag.start), max(mention.end, tag.end)
     return spent
+
+
+def _has_its_own(state: Tag, structure: Tag, clause: Clause) -> bool:
+    """Whether a structure behind a state and a conjunction leads to another state."""
+    beside = any(t.start == structure.end for t in clause.of("states", structure.end))
+    return beside and bool(clause.of("conjunction", state.end, structure.start))
 
 
 def _narrowing(mention: Mention, beside: Sequence[Tag], clause: Clause, lexicon: Lexicon) -> Tag | None:
