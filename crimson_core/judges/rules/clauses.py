@@ -235,7 +235,8 @@ def _only_a_name(tags: list[Tag], words: list[str], start: int, end: int) -> boo
     """Whether names stand between two word positions and nothing is said of them: "The drain and the tube"."""
     if end - start > _LONGEST_NAME:
         return False
-    kinds = {t.kind for t in tags if t.start >= start and t.end <= end}
+    inside = [t for t in tags if t.start >= start and t.end <= end]
+    kinds = {"concept" if t.value == "tube" else t.kind for t in inside}
     return "concept" in kinds and kinds <= _NAMES and COPULAS.isdisjoint(words[start:end])
 
 

@@ -223,7 +223,7 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
                 item = Mention((concept,), structure.start, structure.end, named_by=(structure, state))
                 found.setdefault(structure.start, item)
                 continue
-        elif not taken & set(range(state.start, state.end)) and not taken & set(between):
+        elif not taken & set(range(state.start, state.end)) and not taken & _without_states(between, structure, clause):
             # of "the aorta is tortuous and calcified" the second finding is the second state alone
             start = state.start if structure in used else min(structure.start, state.start)
             end = state.end if structure in used else max(structure.end, state.end)
@@ -326,6 +326,16 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
                 del found[tag.start]
                 mention.start, mention.end = min(mention.start, tag.start), max(mention.end, tag.end)
     return spent
+
+
+def _without_states(between: range, structure: Tag, clause: Clause) -> set[int]:
+    """Words between a structure and its state, but for another state of it: "calcification and ectasia of the aorta"."""
+    found = set(between)
+    if clause.of("conjunction", between.start, between.stop):
+        for tag in clause.of("states", between.start, between.stop):
+            if (structure.value, tag.value) in lexicon().composites:
+                found -= set(range(tag.start, tag.end))
+    return found
 
 
 def _has_its_own(state: Tag, structure: Tag, clause: Clause) -> bool:
