@@ -121,13 +121,22 @@ class _Told:
         if value == "gone":
             if partial and partial != "complete":
                 return [Tag(start, end, "temporal", "better")]
-            leads = noun or (change.end == change.start + 1 and not self._names_before(start))
+            bare = change.end == change.start + 1
+            leads = noun or (bare and (not self._names_before(start) or self._begins_an_item(start, end)))
             return [Tag(start, end, "assertion", "negated_before" if leads else "negated_after")]
         return [Tag(start, end, "temporal", _TEMPORAL[value])]
 
     def _names_before(self, end: int) -> bool:
         """Whether anything is named before a place: a "resolved left effusion" is not."""
         return any(tag.kind in ("concept", "states") for place in range(end) for tag in self._by_place.get(place, ()))
+
+    def _begins_an_item(self, start: int, end: int) -> bool:
+        """Whether a word stands before a finding and behind a comma: "new right effusion, resolved left effusion"."""
+        if self._at(start - 1, "conjunction") is None:
+            return False
+        while self._at(end, "side", "zone", "severity", "glue") is not None and self._at(end, "concept") is None:
+            end += 1
+        return self._at(end, "concept") is not None
 
     def _with_its_degree(self, change: Tag, noun: bool) -> tuple[int, int, str | None]:
         """Where a change begins and ends with the words that say how much of it there is, and whether they do.
