@@ -18,6 +18,7 @@ _DENIALS = ("negated_before", "negated_after")
 _TAGS = 30  # that may stand within this reach
 _MORE = {"more": "up", "less": "down", "fewer": "down"}
 _LONGEST = 12  # words between "more" and "than"
+_LIST = 40  # words of a list behind a change
 _REACH = 5  # words between a denial and the change that it denies
 
 
@@ -202,7 +203,7 @@ class _Told:
 
     def _list_behind(self, change: Tag) -> None:
         """Take the "or" of a list behind a change that is denied for an "and"."""
-        for place in range(change.end, len(self.words)):
+        for place in range(change.end, min(len(self.words), change.end + _LIST)):
             if self._at(place, "clause_end"):
                 return
             alternative = self._at(place, "alternative")
