@@ -4,6 +4,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from crimson_core.judges.rules.change import CHANGING, with_changes, with_years
 from crimson_core.judges.rules.forms import may_answer, with_answers
@@ -25,7 +26,8 @@ _DIGIT = re.compile(r"\d")
 # No clause that a person writes is longer. Text without an end, as a looping generator writes it, is cut here, so that the
 # time for a report grows with its length and no faster.
 _LONGEST = 120  # words
-_LONGEST_NAME = 12  # words
+_LONGEST_NAME = 12  # words of a place or a name that leads a clause
+_START = attrgetter("start")
 _SHORT = 3  # words: "small effusion; unchanged" is one clause
 
 
@@ -219,11 +221,19 @@ _PLACE = frozenset(("side", "zone", "joint", "glue", "conjunction", "anatomy", "
 
 def _only_a_place(tags: list[Tag], start: int, end: int) -> bool:
     """Whether a place and nothing else is told between two word positions: "On the left, there is", "In the fissure there is"."""
-    inside = [t for t in tags if t.start >= start and t.end <= end]
+    inside = _inside(tags, start, end)
     kinds = {t.kind for t in inside}
     begun = any(t.kind == "joint" and t.start == start for t in inside)
     named = {"side", "zone", "anatomy", "sites"} if begun else {"side", "zone"}
     return bool(kinds & named) and kinds <= _PLACE
+
+
+def _inside(tags: list[Tag], start: int, end: int) -> list[Tag]:
+    """The tags between two word positions that are near each other; none of a longer piece, so that the time stays linear."""
+    if end - start > _LONGEST_NAME:
+        return []
+    first = bisect_left(tags, start, key=_START)
+    return [t for t in tags[first : bisect_left(tags, end, lo=first, key=_START)] if t.end <= end]
 
 
 def _any(places: Sequence[int], start: int, end: int) -> bool:
@@ -233,9 +243,7 @@ def _any(places: Sequence[int], start: int, end: int) -> bool:
 
 def _only_a_name(tags: list[Tag], words: list[str], start: int, end: int) -> bool:
     """Whether names stand between two word positions and nothing is said of them: "The drain and the tube"."""
-    if end - start > _LONGEST_NAME:
-        return False
-    inside = [t for t in tags if t.start >= start and t.end <= end]
+    inside = _inside(tags, start, end)
     kinds = {"concept" if t.value == "tube" else t.kind for t in inside}
     return "concept" in kinds and kinds <= _NAMES and COPULAS.isdisjoint(words[start:end])
 
