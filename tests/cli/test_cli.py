@@ -129,6 +129,7 @@ def bad(path, content):
         ("p.csv", b"reference,prediction\n\x81,b\n", [], ["UTF-8"]),
         ("p.csv", b"reference,prediction\n\xff\x00,b\n", [], ["utf-8", "encoding"]),
         ("p.json", b'[{"reference": "\xe9", "prediction": "b"}]', [], ["p.json is not UTF-8 text (byte 16)"]),
+        ("p.jsonl", b'{"reference": "\xe9"}\n', [], ["p.jsonl is not UTF-8 text (byte 15)"]),
         ("p.json", '[{"reference": "a", "prediction": "b"}, 3]', [], ["p.json row 2 is not an object"]),
         ("p.jsonl", '{"reference": "a", "prediction": "b"}\n{', [], ["line 2", "JSON"]),
         ("p.jsonl", '{"reference": "a", "prediction": "b"}\n[]', [], ["row 2", "object"]),

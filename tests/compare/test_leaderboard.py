@@ -28,7 +28,7 @@ from crimson_core.compare.leaderboard.page import page_html
 from crimson_core.compare.leaderboard.run import read_test_sets, run_leaderboard
 from crimson_core.compare.statistics import mean_interval
 from crimson_core.compare.summary import CLINICAL_FIGURES
-from crimson_core.compare.tables import all_tables, differences_table, systems_table
+from crimson_core.compare.tables import all_tables, differences_table, how_to_read, systems_table
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "leaderboard.yaml"
@@ -225,8 +225,10 @@ def test_unscored_pairs_are_counted_wherever_they_are_left_out(example):
     assert comparison.difference.n + comparison.difference.n_left_out == 8
     (agreed,) = example.agreements
     assert agreed.overall.difference.n_left_out == example.n_unscored
-    data = json.loads(as_json(example))["sections"][1]["systems"]
+    told = json.loads(as_json(example))
+    data = told["sections"][1]["systems"]
     assert {name: len(system["unscored"]) for name, system in data.items()} == unscored
+    assert told["agreements"][0]["overall"]["difference"]["value"] == agreed.overall.difference.value
 
 
 def test_every_table_has_a_signature_and_every_output_the_same_figures(example):
@@ -246,6 +248,7 @@ def test_every_table_has_a_signature_and_every_output_the_same_figures(example):
     missed = "A: 1 of 2 urgent findings missed; mean score 0.896, better than a normal template."
     assert missed in markdown(example)
     assert all(f"- {figure.title}: " in markdown(example) for figure in CLINICAL_FIGURES.values())
+    assert all(f"- {note[:40]}" in markdown(example) for note in how_to_read(example.sections, example.agreements))
     assert "<br>n 8 |" in markdown(example)  # a figure, its interval and n stay in one cell
     assert page_html(example).index(missed) < page_html(example).index("<table>")  # what matters first
     assert data["sections"][0]["systems"]["A"]["n_urgent_missed"] == 1
@@ -297,13 +300,13 @@ def test_patients_are_what_is_resampled(tmp_path):
     records = [row | {"who": "p"} for row in rows(a=REFERENCES, b=dict.fromkeys(REFERENCES, "Clear lungs."))]
     write(tmp_path / "set.jsonl", records)
     test_set = {"data": "set.jsonl", "columns": {"patient": "who"}}
-    (section,) = board(
-        tmp_path, {"judges": ["offline"], "test_sets": {"s": test_set}, "systems": {"A": "a", "B": "b"}}
-    ).sections
+    found = board(tmp_path, {"judges": ["offline"], "test_sets": {"s": test_set}, "systems": {"A": "a", "B": "b"}})
+    (section,) = found.sections
     assert section.n_units == 1
     assert math.isnan(section.figures["A"]["crimson_score"].low)  # one patient says nothing about the next one
     assert section.comparisons[0].p_value == 1.0
     assert "1 patient is resampled" in systems_table(section).notes[0]
+    assert json.loads(as_json(found))["sections"][0]["resampled"] == "patients"
     assert differences_table(section).rows[0][5] == "–"
 
 

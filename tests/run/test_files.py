@@ -175,3 +175,8 @@ def test_the_columns_of_a_table_with_a_header_are_told(tmp_path):
     (tmp_path / "p.csv").write_text(f"study_id,gt,pred,note,{'x' * 41}\n1,a,b,c,d\n")
     with pytest.raises(InputError, match=r"It has: 'study_id', 'gt', 'pred', 'note' and 1 more\."):
         pairs_from_rows(read_rows(tmp_path / "p.csv"), {"reference": "reference", "prediction": "pred"}, "p.csv")
+
+
+def test_blank_lines_between_lines_of_json_do_not_count(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"reference": "a"}\n\n  \n{"reference": "b"}\n')
+    assert read_rows(tmp_path / "p.jsonl") == [{"reference": "a"}, {"reference": "b"}]
