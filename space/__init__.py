@@ -1,1 +1,1 @@
-"""The Gradio Space in a browser. It contains no scoring logic: scores, terms and statistics come from `crimson_core`."""
+"""The Gradio Space in a browser. It has no scoring logic: scores, terms and statistics come from `crimson_core`."""

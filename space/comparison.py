@@ -16,8 +16,8 @@ def systems_of(
 ) -> Systems:
     """The system of one file, or the systems of several files or of one with several prediction columns.
 
-    `columns` maps roles to columns, and `prediction` to a list of them if systems are compared. Several files are joined by
-    their ids, or else by their order.
+    `columns` maps roles to columns, and `prediction` to a list of them if systems are compared. Several files are joined
+    by their ids, or else by their order.
 
     Raises:
         InputError: There are too few or too many systems, or they do not match.

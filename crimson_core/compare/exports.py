@@ -98,7 +98,7 @@ def records(board: Leaderboard) -> Iterator[dict[str, Any]]:
 
 
 def pair_records(systems: Mapping[str, Sequence[PairResult]], signature: str) -> Iterator[dict[str, Any]]:
-    """One record per pair and system (not named if its name is ""), with its whole evaluation and so with report text."""
+    """One record per pair and system (not named if its name is ""), with its evaluation and so with report text."""
     for name, results in systems.items():
         for result in results:
             yield ({"system": name} if name else {}) | result.as_dict() | {"signature": signature}

@@ -76,7 +76,7 @@ class JudgedFinding(NamedTuple):
 
     @property
     def credit(self) -> float:
-        """The contribution of a reference finding to C: w, or w * w / (w + A) if it has attribute errors; 0 if it is missing."""
+        """A reference finding's part of C: w, or w * w / (w + A) if it has attribute errors; 0 if it is missing."""
         if not self.partners or not self.weight:
             return 0.0
         return self.weight * (self.weight / (self.weight + self.error_weight)) if self.errors else self.weight

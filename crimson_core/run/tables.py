@@ -251,8 +251,7 @@ def first_rows(table: Table, count: int) -> Table:
 def write_parquet(records: Iterable[Mapping[str, Any]], file: IO[bytes], kinds: Mapping[str, str]) -> int:
     """Write records with the same keys as a Parquet file, some at a time, and return their number.
 
-    Columns contain strings, but for those in `kinds`. Nested values become JSON, so that the schema does not depend on the
-    evaluations.
+    Columns contain strings, but for those in `kinds`. Nested values become JSON, so the schema does not depend on them.
     """
     import pyarrow
     import pyarrow.parquet

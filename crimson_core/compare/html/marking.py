@@ -33,7 +33,7 @@ class Piece(NamedTuple):
 
 
 def mark_reports(outcome: Outcome, reference: str, candidate: str, anchor: str = "") -> tuple[list[Mark], list[Mark]]:
-    """The marks of the reference and of the candidate report; `anchor`, in safe letters, begins their names in the page."""
+    """The marks of both reports; `anchor`, in safe letters, begins their names in the page."""
     groups = _groups(outcome.matches)
 
     def marks(findings: Mapping[str, JudgedFinding], report: str, side: int) -> list[Mark]:
