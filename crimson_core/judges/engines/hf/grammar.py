@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from itertools import chain
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -116,6 +117,27 @@ class Grammar:
         matcher.fill_next_token_bitmask(self._bitmask)
         return self._read(self._bitmask.numpy().tobytes())
 
+    def follow(self, matchers: Sequence[Any], texts: Sequence[Sequence[int]]) -> list[int]:
+        """Let each matcher go on by the tokens of its text up to the first that it refuses; by how many each has gone on.
+
+        In one call, in which other threads may run: asking token by token, the interpreter lock would change hands each time.
+        """
+        each = [matcher for matcher, text in zip(matchers, texts, strict=True) for _ in text]
+        accepted = self._xgrammar.BatchGrammarMatcher.batch_accept_token(each, [*chain.from_iterable(texts)])
+        counts, place = [], 0
+        for matcher, text in zip(matchers, texts, strict=True):
+            taken = accepted[place : place + len(text)]
+            count = taken.index(False) if False in taken else len(taken)
+            if behind := sum(taken[count:]):  # a matcher that refuses a token takes the next ones in its place
+                matcher.rollback(behind)
+            counts.append(count)
+            place += len(text)
+        return counts
+
+    def go_back(self, matchers: Sequence[Any], tokens: Sequence[int]) -> None:
+        """Let each matcher go back by so many tokens."""
+        self._xgrammar.BatchGrammarMatcher.batch_rollback(list(matchers), list(tokens))
+
 
 class NoGrammar:
     """In place of a `Grammar`: every token may follow every other."""
@@ -129,6 +151,13 @@ class NoGrammar:
     def allowed(self, matcher: Matcher) -> Allowed:
         """Anything."""
         return self._anything
+
+    def follow(self, matchers: Sequence[Matcher], texts: Sequence[Sequence[int]]) -> list[int]:
+        """All of each."""
+        return [*map(len, texts)]
+
+    def go_back(self, matchers: Sequence[Matcher], tokens: Sequence[int]) -> None:
+        """Nothing to do."""
 
     def accept_token(self, token: int) -> bool:
         """True."""
