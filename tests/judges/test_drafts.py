@@ -405,13 +405,13 @@ def test_a_pair_that_is_done_makes_room_for_the_next_and_no_other_is_read_ahead(
 
 
 def test_nothing_of_a_finished_pair_stays():
-    """However long a run is: only the rows in hand, what prompts are shared from, and a few outputs to look in."""
+    """However long a run is: only rows in hand or made ready, what prompts are shared from, and a few outputs to look in."""
     judge = judge_of(model_of("gemma"), "drafts", batch_size=2, max_new_tokens=30)
     most = {
         Row: 2 + hf.decoding._KEPT,
-        Drafter: 2 + hf.decoding._KEPT,
+        Drafter: 2 + hf.decoding._KEPT + hf.crews._AHEAD,
         RowCache: 2 + hf.decoding._KEPT,
-        Text: (2 + hf.decoding._KEPT) * 4 + 1 + hf.drafts._FINISHED,
+        Text: (2 + hf.decoding._KEPT + hf.crews._AHEAD) * 4 + 1 + hf.drafts._FINISHED,
     }
 
     def held():
@@ -489,7 +489,7 @@ def test_endings_are_found_where_most_of_them_stands():
 
 def test_all_guesses_are_those_that_come_one_by_one():
     def guesses():
-        drafts = Drafts(lambda text: [ord(c) for c in text], lambda ids: "", False)
+        drafts = Drafts(lambda text: [ord(c) for c in text], lambda ids: "", CUDA_PACE.costs)
         drafter = drafts.row({"a": "It is the same as it was, and so it stays."}, list(b"It is what it was."))
         for token in b'{"a":"It is':
             drafter.wrote([token], 0)
@@ -507,7 +507,7 @@ def test_all_guesses_are_those_that_come_one_by_one():
 
 
 def test_a_guess_has_to_bring_more_than_turns_bring_on_average():
-    drafts = Drafts(list, str, False)
+    drafts = Drafts(list, str, CUDA_PACE.costs)
     few, many = drafts.least_chance(16), drafts.least_chance(256)
     assert 0 < few < many < 1, "in a pass of many rows a turn costs less"
     for _ in range(1000):
@@ -526,7 +526,7 @@ def test_rules_that_break_on_a_pair_cost_time_alone(monkeypatch):
 
 
 def test_instructions_behind_the_reports_are_made_ready_once():
-    drafts = Drafts(lambda text: [ord(c) for c in text], lambda ids: "", True)
+    drafts = Drafts(lambda text: [ord(c) for c in text], lambda ids: "", CPU_PACE.costs)
     instructions = list(range(1000, 1300))
     first = drafts.row({}, [1, 2, 3, *instructions])
     second = drafts.row({}, [1, 2, 9, 3, *instructions])  # ends as the first, a word of the report included

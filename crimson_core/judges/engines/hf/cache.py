@@ -178,11 +178,11 @@ class Cache:
 
     def make_room(self, row: RowCache, tokens: int) -> None:
         """Slots for a row's next tokens: what no position sees any more is dropped, and a row that is too long moves."""
+        needed = row.length + tokens
         for arena, stretch in zip(self.arenas, row.stretches, strict=True):
-            low = max(0, row.length - arena.window + 1) if arena.window else 0
-            needed = row.length + tokens
             if needed - stretch.first <= stretch.slots:
                 continue
+            low = max(0, row.length - arena.window + 1) if arena.window else 0
             kept = slice(stretch.start + low - stretch.first, stretch.start + row.length - stretch.first)
             values = arena.store[:, :, kept].clone()
             if needed - low > stretch.slots:

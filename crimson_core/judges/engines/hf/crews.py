@@ -6,12 +6,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from crimson_core.errors import check_whole, needed
 from crimson_core.judges.engines.hf import decoding
 from crimson_core.judges.engines.hf.decoding import Decoder, Flight, Row
-from crimson_core.judges.engines.hf.drafts import Drafts, guess_of
+from crimson_core.judges.engines.hf.drafts import Drafter, Drafts, guess_of
 from crimson_core.judges.engines.hf.engine import HFEngine, too_large
 from crimson_core.judges.engines.hf.grammar import Grammar, NoGrammar
 from crimson_core.judges.engines.hf.packed import PackedModel
@@ -35,13 +35,16 @@ class DraftEngine(HFEngine):
         device, codec = self.model.device, self.codec
         pace = decoding.CPU_PACE if device.type == "cpu" else decoding.CUDA_PACE
         grammar = Grammar(needed("xgrammar", "hf"), self.grammar, device) if self.grammar else NoGrammar()
-        drafts = Drafts(codec.encoder.encode_text, lambda ids: str(codec.tokenizer.decode(ids)), device.type == "cpu")
+        drafts = Drafts(codec.encoder.encode_text, lambda ids: str(codec.tokenizer.decode(ids)), pace.costs)
         hand = _Hand(pace.crews, lambda: Decoder(self.packed, grammar, frozenset(codec.ends), self.work, pace))
         modules = list(self.model.modules())
         turn = 0
-        with closing(
-            _Waiting(questions, lambda one: _Ready(codec.encode(one.messages), guess_of(one.pair)))
-        ) as waiting:
+
+        def ready(question: Question) -> _Ready:
+            prompt = codec.encode(question.messages)
+            return _Ready(prompt, drafts.row(guess_of(question.pair), prompt))
+
+        with closing(_Waiting(questions, ready)) as waiting:
             while waiting or hand.rows:
                 check_whole("batch_size", self.batch_size)
                 turn = (turn + 1) % pace.crews
@@ -50,14 +53,14 @@ class DraftEngine(HFEngine):
 
                 def go_on() -> None:
                     done.extend(hand.land(turn))  # noqa: B023 (called at once)
-                    self._take_up(waiting, hand, turn, drafts, refused)  # noqa: B023
+                    self._take_up(waiting, hand, turn, refused)  # noqa: B023
                     hand.launch(turn)  # noqa: B023
 
                 with self.writing(modules):
                     fits = self.fits(go_on)
                 for index, row in done:
                     with self.work.timed("drafting"):
-                        drafts.finish(row.drafter, row.output)
+                        drafts.finish(row.drafter)
                     with self.work.timed("parsing"):
                         answer = codec.answer(len(row.prompt), row.output, row.limit)
                     yield index, answer
@@ -65,9 +68,7 @@ class DraftEngine(HFEngine):
                 if not fits:
                     yield from self._begin_again(waiting, hand)
 
-    def _take_up(
-        self, waiting: "_Waiting", hand: "_Hand", turn: int, drafts: Drafts, refused: list[tuple[int, Answer]]
-    ) -> None:
+    def _take_up(self, waiting: "_Waiting", hand: "_Hand", turn: int, refused: list[tuple[int, Answer]]) -> None:
         """Add rows to a crew, as far as the next pass has room for their prompts; what cannot be asked is refused."""
         crew, decoder = hand.crews[turn], hand.decoder
         others = len(hand.rows) - len(crew)
@@ -76,7 +77,7 @@ class DraftEngine(HFEngine):
         while waiting and len(crew) < most and decoder.wants_more(crew.values()):
             try:
                 with self.work.timed("tokenising"):
-                    prompt, guess = waiting.first()
+                    prompt, drafter = waiting.first()
             except ValueError as error:
                 refused.append((waiting.take(), Answer(failure=str(error))))
                 continue
@@ -84,8 +85,6 @@ class DraftEngine(HFEngine):
                 break
             if hand.alone is None:
                 decoder.reserve(len(prompt), min(self.batch_size, len(waiting)))
-            with self.work.timed("drafting"):
-                drafter = drafts.row(guess, prompt)
             row = decoder.start(prompt, self.codec.limit(len(prompt)), drafter)
             crew[waiting.take()] = row
 
@@ -107,10 +106,10 @@ class DraftEngine(HFEngine):
 
 
 class _Ready(NamedTuple):
-    """What a row begins with: the prompt's token ids, and a guess at the evaluation."""
+    """What a row begins with: the prompt's token ids, and who guesses."""
 
     prompt: list[int]
-    guess: dict[str, Any]
+    drafter: Drafter
 
 
 class _Waiting:

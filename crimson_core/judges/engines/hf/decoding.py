@@ -6,6 +6,7 @@ that the grammar allows, and only behind guesses that count. Prompts are read in
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -39,6 +40,8 @@ class Pace(NamedTuple):
         allowed_first: Whether the grammar is asked first, and the output layer only about what it allows. It is the other
             way round where the output layer is cheap and asking the grammar holds the device up.
         crews: Groups of rows: the device works on one while the host reads the answers of the other.
+        costs: Of a pass itself, and of having one row more in it, whose cache has to be read; as tokens on their way through
+            the layers.
     """
 
     tokens: int
@@ -46,10 +49,11 @@ class Pace(NamedTuple):
     head: int
     allowed_first: bool
     crews: int
+    costs: tuple[int, int]
 
 
-CPU_PACE = Pace(tokens=512, chunk=512, head=64, allowed_first=True, crews=1)
-CUDA_PACE = Pace(tokens=4096, chunk=512, head=1024, allowed_first=False, crews=2)
+CPU_PACE = Pace(tokens=512, chunk=512, head=64, allowed_first=True, crews=1, costs=(16, 0))
+CUDA_PACE = Pace(tokens=4096, chunk=512, head=1024, allowed_first=False, crews=2, costs=(256, 3))
 
 
 @dataclass
@@ -160,6 +164,7 @@ class Flight(NamedTuple):
         answers: The likeliest tokens, question by question and place by place, elsewhere; on their way to the host.
         logits: That they were taken from.
         arrived: When the answers are there; None if they are.
+        followed: How many guesses of each question the grammar accepts; the rows' matchers have gone on by them.
     """
 
     spans: list[Span]
@@ -168,6 +173,7 @@ class Flight(NamedTuple):
     answers: Tensor
     logits: list[Tensor]
     arrived: torch.cuda.Event | None
+    followed: Future[list[int]] | None
 
 
 class Decoder:
@@ -187,6 +193,7 @@ class Decoder:
         self._model, self._grammar, self._ends, self._work, self._pace = model, grammar, ends, work, pace
         self._kept: deque[Row] = deque()
         self._reserved = False
+        self._aside = ThreadPoolExecutor(1)  # follows guesses through the grammar while the device works
         self.cache = model.cache(pace.chunk)
 
     def wants_more(self, rows: Iterable[Row]) -> bool:
@@ -229,28 +236,30 @@ class Decoder:
         questions: list[Question] = []
         place, room = 0, self._pace.tokens
         reading = 0
-        for row in sorted(rows, key=lambda row: row.to_read > 1):  # those that write come first
-            if row.to_read > 1 and room <= 0:
-                break
-            tokens = row.next_tokens(max(1, min(self._pace.chunk, room)))
-            if row.to_read > 1:
-                reading += len(tokens)
-            last = place + len(tokens) - 1
-            if len(tokens) == row.to_read:
-                draft, allowed = self._draft(row, len(rows))
-                questions.append(Question(row, draft, allowed, last))
-                tokens = tokens + draft
-            self.cache.make_room(row.cache, len(tokens))
-            spans.append(Span(row.cache, tokens))
-            place += len(tokens)
-            room -= len(tokens)
+        with self._work.timed("drafting"):
+            for row in sorted(rows, key=lambda row: not row.output):  # those that write come first
+                to_read = row.to_read
+                if to_read > 1 and room <= 0:
+                    break
+                tokens = row.next_tokens(max(1, min(self._pace.chunk, room)))
+                if to_read > 1:
+                    reading += len(tokens)
+                last = place + len(tokens) - 1
+                if len(tokens) == to_read:
+                    draft, allowed = self._draft(row, len(rows))
+                    questions.append(Question(row, draft, allowed, last))
+                    tokens = tokens + draft
+                self.cache.make_room(row.cache, len(tokens))
+                spans.append(Span(row.cache, tokens))
+                place += len(tokens)
+                room -= len(tokens)
         with self._work.timed("prompt pass" if reading else "decoding"), self._model.attention():
             hidden = self._model.hidden_states(self.cache, spans)
         self._work.passes += 1
         self._work.row_passes += len(questions)
         self._work.prompt_tokens += reading
         if self._pace.allowed_first:
-            return Flight(spans, questions, hidden, torch.empty(0), [], None)
+            return Flight(spans, questions, hidden, torch.empty(0), [], None, None)
         with self._work.timed("output layer"):
             return self._ask_all(spans, questions, hidden)
 
@@ -279,11 +288,10 @@ class Decoder:
 
         In that case the row's matcher has gone on by them.
         """
-        with self._work.timed("drafting"):
-            guesses = row.drafter.guesses(rows)
-            if not self._pace.allowed_first:
-                return guesses.all(row.limit - len(row.output) - 1, self._ends), []
-        return self._allowed_draft(row, guesses)
+        guesses = row.drafter.guesses(rows)
+        if self._pace.allowed_first:
+            return self._allowed_draft(row, guesses)
+        return guesses.all(row.limit - len(row.output) - 1, self._ends), []
 
     def _allowed_draft(self, row: Row, guesses: Guesses) -> tuple[list[int], list[Allowed]]:
         draft: list[int] = []
@@ -292,11 +300,10 @@ class Decoder:
             with self._work.timed("grammar"):
                 may = self._grammar.allowed(row.matcher)
             allowed.append(may)
-            with self._work.timed("drafting"):
-                token = may.only if may.only is not None else guesses.peek()
-                if token is None or token not in may or (may.only is not None and len(draft) >= _MOST):
-                    break
-                guesses.go_on(token, may.only is None)
+            token = may.only if may.only is not None else guesses.peek()
+            if token is None or token not in may or (may.only is not None and len(draft) >= _MOST):
+                break
+            guesses.go_on(token, may.only is None)
             draft.append(token)
             with self._work.timed("grammar"):
                 row.matcher.accept_token(token)
@@ -338,7 +345,7 @@ class Decoder:
                 answers[n][i] = token if token in may else may.best(row)
         written = [_agreed_and_next(question, known) for question, known in zip(asked, answers, strict=True)]
         for question, tokens in zip(asked, written, strict=True):
-            agreed = _agreed(question.draft, tokens)
+            agreed = _common(question.draft, tokens)
             question.row.matcher.rollback(len(question.draft) - agreed)
             if len(tokens) > agreed:
                 question.row.matcher.accept_token(tokens[-1])
@@ -347,7 +354,7 @@ class Decoder:
     # --- Answers, where the output layer is asked first
 
     def _ask_all(self, spans: list[Span], questions: list[Question], hidden: Tensor) -> Flight:
-        """Give the device the output layer to do, at every guess and behind."""
+        """Give the device the output layer to do, at every guess and behind, and meanwhile a thread the grammar."""
         places = [place for q in questions for place in range(q.last, q.last + len(q.draft) + 1)]
         self._work.head += len(places)
         logits: list[Tensor] = []
@@ -364,57 +371,61 @@ class Decoder:
             answers = answers.to("cpu", non_blocking=True)
             arrived = torch.cuda.Event()
             arrived.record()
-        return Flight(spans, questions, None, answers, logits, arrived)
+        followed = self._aside.submit(
+            self._grammar.follow, [q.row.matcher for q in questions], [q.draft for q in questions]
+        )
+        return Flight(spans, questions, None, answers, logits, arrived, followed)
 
     def _checked(self, flight: Flight) -> list[list[int]]:
         """For each row its guesses as far as greedy decoding agrees, and the token that it writes where it does not.
 
         Where the likeliest token is none that the grammar allows, the likeliest of those that it does takes its place.
         """
-        answers = flight.answers.tolist()
+        answers, place = flight.answers.tolist(), 0
+        said: list[list[int]] = []  # of each question
         written: list[list[int]] = []
-        place = 0
-        refused: list[tuple[int, int]] = []  # question, and its first place among the answers
+        too_far: list[int] = []  # tokens by which its matcher has to go back
         with self._work.timed("grammar"):
-            for n, question in enumerate(flight.questions):
-                written.append([])
-                if self._go_on(question, answers, place, written[n]):
-                    refused.append((n, place))
-                place += len(question.draft) + 1
-        while refused:
-            again = []
-            for n, place in refused:
-                question, tokens = flight.questions[n], written[n]
-                at = place + len(tokens)
-                with self._work.timed("grammar"):
-                    may = self._grammar.allowed(question.row.matcher)
-                with self._work.timed("output layer"):
-                    part, offset = divmod(at, self._pace.head)
-                    answers[at] = may.best(flight.logits[part][offset])
-                with self._work.timed("grammar"):
-                    if self._go_on(question, answers, place, tokens):
-                        again.append((n, place))
-            refused = again
+            followed = flight.followed.result() if flight.followed else []
+            for question, most in zip(flight.questions, followed, strict=True):
+                said.append(answers[place : place + len(question.draft) + 1])
+                written.append(question.draft[: min(most, _common(question.draft, said[-1]))])
+                too_far.append(most - len(written[-1]))
+                place += len(said[-1])
+            self._grammar.go_back([question.row.matcher for question in flight.questions], too_far)
+            on = [n for n, tokens in enumerate(written) if not tokens or tokens[-1] not in self._ends]
+            matchers = [flight.questions[n].row.matcher for n in on]
+            accepted = self._grammar.follow(matchers, [[said[n][len(written[n])]] for n in on])
+            for n, one in zip(on, accepted, strict=True):
+                if one:
+                    written[n].append(said[n][len(written[n])])
+        for n, one in zip(on, accepted, strict=True):
+            if not one:
+                self._go_on(flight, n, said[n], written[n])
         return written
 
-    def _go_on(self, question: Question, answers: list[int], place: int, tokens: list[int]) -> bool:
-        """Add to `tokens` what is written from there on; True where the grammar refuses the likeliest token."""
-        draft, matcher = question.draft, question.row.matcher
-        for i in range(len(tokens), len(draft) + 1):
-            token = answers[place + i]
-            if not matcher.accept_token(token):
-                return True
-            tokens.append(token)
-            if token in self._ends or draft[i : i + 1] != [token]:
-                break
-        return False
+    def _go_on(self, flight: Flight, n: int, said: list[int], tokens: list[int]) -> None:
+        """Add to `tokens` what a question's row writes from there on, where the grammar refuses the likeliest token."""
+        draft, matcher = flight.questions[n].draft, flight.questions[n].row.matcher
+        before = sum(len(question.draft) + 1 for question in flight.questions[:n])
+        while not tokens or (tokens[-1] not in self._ends and tokens == draft[: len(tokens)]):
+            at = len(tokens)
+            with self._work.timed("grammar"):
+                accepted = matcher.accept_token(said[at])
+                may = None if accepted else self._grammar.allowed(matcher)
+            if may is not None:
+                with self._work.timed("output layer"):
+                    part, offset = divmod(before + at, self._pace.head)
+                    said[at] = may.best(flight.logits[part][offset])
+                matcher.accept_token(said[at])
+            tokens.append(said[at])
 
     # --- What rows hold
 
     def _take(self, question: Question, tokens: list[int]) -> None:
         """Add to a row what was written."""
         row, draft = question.row, question.draft
-        agreed = _agreed(draft, tokens)
+        agreed = _common(draft, tokens)
         row.cache.length -= len(draft) - agreed
         row.output += tokens
         row.done = row.output[-1] in self._ends or len(row.output) >= row.limit
@@ -468,11 +479,9 @@ def _agreed_and_next(question: Question, known: dict[int, int]) -> list[int]:
     return tokens
 
 
-def _agreed(draft: Sequence[int], tokens: Sequence[int]) -> int:
-    """How many guesses came true."""
-    return sum(1 for guess, token in zip(draft, tokens) if guess == token)  # noqa: B905 (one is longer)
-
-
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two texts have in common at their start."""
-    return next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))  # noqa: B905
+    most = min(len(one), len(other))
+    if one[:most] == other[:most]:
+        return most
+    return next(i for i, (a, b) in enumerate(zip(one, other)) if a != b)  # noqa: B905 (one may be longer)

@@ -21,13 +21,13 @@ _PLACES = 16  # of one ending in one text that are looked at
 _FINISHED = 8  # outputs that are kept to look in
 _INSTRUCTIONS = 256  # tokens that prompts have in common at their end, from which on they are kept apart
 _MOST = 32  # guesses at a time
-# What a pass costs itself, and what it costs to have one row more in it, whose cache has to be read; as tokens on their way
-# through the layers, on a CPU and on an accelerator.
-_PASS = 16, 256
-_ROW = 0, 3
 # Of JSON, as models write it.
 _LAYOUTS: tuple[dict[str, Any], ...] = ({"separators": (",", ":")}, {}, {"indent": 2}, {"indent": 4})
 _START = -1  # stands for the start of an output
+_LAID_OUT = 64  # tokens of an output that show its layout
+
+# What a guess rests on: the kind of text that it was taken from, and how many tokens were found together there.
+Ground = tuple[int, int]
 
 
 class Text:
@@ -65,29 +65,33 @@ class Text:
                 last[both] = place
             before = token
 
-    def longest(self, place: int, ending: Sequence[int], both: bool) -> tuple[int, int]:
-        """How many of the last tokens of `ending` stand together before a place, and the last such place.
+    def longest(self, place: int, ending: Sequence[int], both: bool, least: int) -> tuple[int, int]:
+        """How many of the last tokens of `ending` stand together before a place, and the last such place; (0, 0) for too few.
 
         Args:
             place: The last one behind the last token of `ending`, or behind the last two.
             ending: Token ids.
             both: Whether it is behind two.
+            least: More than so many have to stand together.
         """
-        tokens, earlier, best = self.tokens, self._earlier[both], (0, 0)
+        tokens, earlier, found = self.tokens, self._earlier[both], (0, 0)
+        whole, end = len(ending), len(tokens)
         for _ in range(_PLACES):
-            if place != len(tokens):
-                length, most = 1 + both, min(_LONGEST, place, len(ending))
+            length = least + 1
+            if length <= place != end and tokens[place - length : place] == ending[whole - length :]:
+                most = min(whole, place)
                 while length < most and tokens[place - 1 - length] == ending[-1 - length]:
                     length += 1
-                if length > best[0]:
-                    best = length, place
+                found, least = (length, place), length
+                if length == whole:
+                    break
             place = earlier[place]
             if not place:
                 break
-        return best
+        return found
 
 
-def find(texts: Sequence[Text], ending: Sequence[int]) -> tuple[int, int, int]:
+def find(texts: Sequence[Text], ending: list[int]) -> tuple[int, int, int]:
     """The text in which most of the last tokens of `ending` stand together.
 
     Returns:
@@ -98,12 +102,14 @@ def find(texts: Sequence[Text], ending: Sequence[int]) -> tuple[int, int, int]:
         return best
     last = ending[-1]
     for both in (True, False) if len(ending) > 1 else (False,):
-        key = _two(ending[-2], last) if both else last
+        key, least = (_two(ending[-2], last), 1) if both else (last, 0)
         for n, text in enumerate(texts):
             if (place := text.last.get(key)) is not None:
-                length, place = text.longest(place, ending, both)
-                if length > best[1]:
-                    best = n, length, place
+                length, place = text.longest(place, ending, both, least)
+                if length:
+                    best, least = (n, length, place), length
+                    if length == len(ending):
+                        return best
         if best[1]:
             break  # what ends with one token alone is shorter
     return best
@@ -120,17 +126,19 @@ class Drafts:
     Args:
         encode: Text to token ids.
         decode: Token ids to text.
-        on_cpu: Whether the model runs there.
+        costs: Of a pass itself, and of one row more in it; as tokens on their way through the layers.
     """
 
-    def __init__(self, encode: Callable[[str], list[int]], decode: Callable[[list[int]], str], on_cpu: bool) -> None:
+    def __init__(
+        self, encode: Callable[[str], list[int]], decode: Callable[[list[int]], str], costs: tuple[int, int]
+    ) -> None:
         self._encode, self._decode = encode, decode
-        self._pass, self._row = (costs[0 if on_cpu else 1] for costs in (_PASS, _ROW))
+        self._pass, self._row = costs
         self._layout = _LAYOUTS[0]
         self._before: Sequence[int] = ()
         self._instructions = Text()
         self.finished: deque[Text] = deque(maxlen=_FINISHED)
-        self._tried: dict[tuple[int, int], tuple[float, float]] = {}
+        self._tried: dict[Ground, tuple[float, float]] = {}
         self._turns, self._written, self._guessed = 1, 1, 0
 
     def row(self, guess: dict[str, Any], prompt: Sequence[int]) -> "Drafter":
@@ -153,12 +161,13 @@ class Drafts:
         own = len(prompt) - len(self._instructions.tokens)
         return [Text(prompt[:own]), self._instructions]
 
-    def finish(self, drafter: "Drafter", output: Sequence[int]) -> None:
-        """Keep an output to look in, and learn its layout."""
-        self.finished.append(Text([_START, *output]))
-        text = self._decode(list(output))
+    def finish(self, drafter: "Drafter") -> None:
+        """Keep an output to look in, and learn its layout, which shows at its start."""
+        self.finished.append(drafter.own)
+        text = self._decode(drafter.own.tokens[1:_LAID_OUT])
+        start = {key: value[:1] for key, value in drafter.guess.items() if isinstance(value, list)}
         self._layout = max(
-            _LAYOUTS, key=lambda layout: _common(text, json.dumps(drafter.guess, ensure_ascii=False, **layout))
+            (self._layout, *_LAYOUTS), key=lambda layout: _common(text, json.dumps(start, ensure_ascii=False, **layout))
         )
 
     def least_chance(self, rows: int) -> float:
@@ -176,15 +185,15 @@ class Drafts:
         self._guessed += guessed
         self._written += written
 
-    def chance(self, source: int, length: int) -> float:
-        """How likely a guess comes true, from a kind of text in which so many tokens were found together."""
-        agreed, tried = self._tried.get((source, length), (0, 0))
-        return (agreed + 4 * length / (length + 0.5)) / (tried + 4)
+    def chance(self, ground: Ground) -> float:
+        """How likely a guess comes true."""
+        agreed, tried = self._tried.get(ground, (0, 0))
+        return (agreed + 4 * ground[1] / (ground[1] + 0.5)) / (tried + 4)
 
-    def learn(self, source: int, length: int, agreed: bool) -> None:
+    def learn(self, ground: Ground, agreed: bool) -> None:
         """Count what became of a guess."""
-        before, tried = self._tried.get((source, length), (0, 0))
-        self._tried[source, length] = before + agreed, tried + 1
+        before, tried = self._tried.get(ground, (0, 0))
+        self._tried[ground] = before + agreed, tried + 1
 
 
 class Drafter:
@@ -192,25 +201,26 @@ class Drafter:
 
     Attributes:
         guess: What the offline rules say of its pair.
+        own: The output so far.
     """
 
     def __init__(self, drafts: Drafts, guess: dict[str, Any], texts: list[Text]) -> None:
         self.guess = guess
         self._drafts, self._texts = drafts, texts
-        self._own = texts[1]
-        self._followed: list[tuple[int, int] | None] = []
+        self.own = texts[1]
+        self._followed: list[Ground | None] = []
 
     def wrote(self, tokens: Sequence[int], agreed: int) -> None:
         """Take note of what was written, of which the first `agreed` tokens had been guessed."""
-        self._own.extend(tokens)
+        self.own.extend(tokens)
         self._drafts.took_turn(len(self._followed), len(tokens))
-        for place, grounds in enumerate(self._followed[: agreed + 1]):
-            if grounds is not None:
-                self._drafts.learn(*grounds, place < agreed)
+        for place, ground in enumerate(self._followed[: agreed + 1]):
+            if ground is not None:
+                self._drafts.learn(ground, place < agreed)
 
     def guesses(self, rows: int) -> "Guesses":
         """Begin to guess; `rows` share a pass."""
-        guesses = Guesses(self._drafts, [*self._texts, *self._drafts.finished], self._own.tokens[-_LONGEST:], rows)
+        guesses = Guesses(self._drafts, [*self._texts, *self._drafts.finished], self.own.tokens[-_LONGEST:], rows)
         self._followed = guesses.grounds
         return guesses
 
@@ -219,14 +229,13 @@ class Guesses:
     """Guesses at what follows, one token after the other.
 
     Attributes:
-        grounds: For each token so far the kind of text it was taken from and how many tokens were found together there;
-            None where it was no guess.
+        grounds: Of each token so far; None where it was no guess.
     """
 
     def __init__(self, drafts: Drafts, texts: list[Text], ending: list[int], rows: int) -> None:
         self._drafts, self._texts, self._ending = drafts, texts, ending
         self._least = drafts.least_chance(rows)
-        self.grounds: list[tuple[int, int] | None] = []
+        self.grounds: list[Ground | None] = []
         self._chance = 1.0
         self._text, self._place, self._length = 0, 0, 0
 
@@ -234,7 +243,7 @@ class Guesses:
         """The next guess, if one is worth it."""
         if len(self.grounds) >= _MOST or not self._look():
             return None
-        chance = self._chance * self._drafts.chance(*self._ground)
+        chance = self._chance * self._drafts.chance(self._ground)
         return self._texts[self._text].tokens[self._place] if chance > self._least else None
 
     def all(self, most: int, ends: Set[int]) -> list[int]:
@@ -244,11 +253,11 @@ class Guesses:
             return guessed
         tokens, source = self._texts[self._text].tokens, min(self._text, 3)
         for token in tokens[self._place : self._place + min(most, _MOST)]:
-            length = min(self._length + len(guessed), 8)
-            self._chance *= self._drafts.chance(source, length)
+            ground = source, min(self._length + len(guessed), 8)
+            self._chance *= self._drafts.chance(ground)
             if self._chance <= self._least:
                 break
-            self.grounds.append((source, length))
+            self.grounds.append(ground)
             guessed.append(token)
             if token in ends:
                 break
@@ -263,7 +272,7 @@ class Guesses:
     def go_on(self, token: int, guessed: bool) -> None:
         """Take the next guess, or a token that was none."""
         if guessed:
-            self._chance *= self._drafts.chance(*self._ground)
+            self._chance *= self._drafts.chance(self._ground)
         self.grounds.append(self._ground if guessed else None)
         self._ending.append(token)
         tokens = self._texts[self._text].tokens
@@ -273,7 +282,7 @@ class Guesses:
             self._length = 0
 
     @property
-    def _ground(self) -> tuple[int, int]:
+    def _ground(self) -> Ground:
         return min(self._text, 3), min(self._length, 8)
 
 

@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,7 +102,7 @@ class _Pass:
             _filled(int((before + lengths).max()), _SEEN_STEPS),
         )
         ids, positions = np.zeros(self._tokens, np.int64), np.zeros(self._tokens, np.int64)
-        ids[:n] = np.concatenate([np.asarray(span.tokens, np.int64) for span in spans])
+        ids[:n] = np.fromiter(chain.from_iterable(span.tokens for span in spans), np.int64, n)
         positions[:n] = np.arange(n) - np.repeat(self.ends - lengths - before, lengths)
         nobody = np.zeros(self._rows - rows, np.int64)  # rows without tokens
         columns = [ids, positions, np.concatenate([[0], self.ends, nobody + n])]
@@ -241,7 +242,7 @@ def _attend_in_turns(
         seen = slice(base + low, base + length + end - start)
         groups = query[0, :, start:end].unflatten(0, (key_heads, -1))
         shared = (-1, groups.shape[1], -1, -1)  # queries that share a key head
-        answer = scaled_dot_product_attention(
+        answer = attend_in_turn(
             groups,
             keys[seen].transpose(0, 1)[:, None].expand(shared),
             values[seen].transpose(0, 1)[:, None].expand(shared),
@@ -251,6 +252,16 @@ def _attend_in_turns(
         output[start:end] = answer.flatten(0, 1).transpose(0, 1)
         start = end
     return output
+
+
+def attend_in_turn(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None = None
+) -> Tensor:
+    """Attention of one row. On a GPU it is matrix products and a softmax: no kernel of torch's own choice, for exactness' sake."""
+    if query.device.type == "cpu":
+        return scaled_dot_product_attention(query, key, value, mask, scale=scale)
+    answer: Tensor = torch.ops.aten._scaled_dot_product_attention_math(query, key, value, mask, scale=scale)[0]
+    return answer
 
 
 AttentionInterface.register(_NAME, _attention)
@@ -281,7 +292,7 @@ def is_trusted(model: PreTrainedModel) -> bool:
     """Whether passes are packed by default on the model's device and in its type.
 
     Not where rows take turns on a GPU: in float32 on an H200, drafts wrote other outputs than `generate` for 13 of 60 pairs in
-    batches of 8, and the cause is not known (`benchmarks/gpu/results/h200-correct.json`).
+    batches of 8, and the cause is not known (`benchmarks/gpu/results/h200-correct.json`; `benchmarks.gpu.causes` looks for it).
     """
     return model.device.type == "cpu" or _has_kernel(model)
 
