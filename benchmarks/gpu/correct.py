@@ -16,6 +16,7 @@ import typer
 from benchmarks.common import console, run, table
 from benchmarks.exactness import compare, made_up_pairs, outputs
 from benchmarks.forged import FORGED
+from benchmarks.gpu.causes import attention_errors, product_errors, same_outputs
 from benchmarks.gpu.common import Results, cuda_or_cpu, random_model
 from crimson_core import ReportPair, load_judge
 from crimson_core.errors import InputError
@@ -26,6 +27,7 @@ from crimson_core.judges.model import ModelJudge
 
 _LONG = 5000  # characters of a forged report; with `generate` a longer one would make a batch of as long rows
 _CHUNK = 100  # tokens of a row in a pass, at most
+_FEW = 24  # pairs, for runs that leave one thing out each
 _SPARE = 2**30  # bytes beside the weights: the caches of some rows, not of all
 
 
@@ -55,7 +57,11 @@ def main(
             ready[dtype] = _judges(judge, dtype, options)
         return ready[dtype]
 
-    results.once("packed passes, bfloat16", lambda: _packed_passes(where))
+    results.once("packed passes, bfloat16", lambda: _packed_passes(where, torch.bfloat16, torch.float32))
+    results.once("packed passes, float32", lambda: _packed_passes(where, torch.float32, torch.float64, head_dim=256))
+    results.once("attention, float32", lambda: attention_errors(where))
+    results.once("matrix products, float32", lambda: product_errors(judges("float32").plain.engine.model))
+    results.once("one thing left out, float32", lambda: same_outputs(*judges("float32"), pairs[:_FEW], sizes[0]))
     results.once("made-up pairs, float32", lambda: _against_generate(judges("float32"), pairs, sizes))
     results.once("forged reports, float32", lambda: _against_generate(judges("float32"), forged, sizes[-1:]))
     if where.type == "cuda":
@@ -65,8 +71,10 @@ def main(
 
 
 @torch.no_grad()
-def _packed_passes(device: torch.device) -> dict[str, float]:
-    """Relative errors against float32 of what bfloat16 passes of a random model give: packed, recorded, those of Transformers.
+def _packed_passes(
+    device: torch.device, dtype: torch.dtype, longer: torch.dtype, head_dim: int = 64
+) -> dict[str, float]:
+    """Relative errors against a longer type of what passes of a random model give: packed, recorded, those of Transformers.
 
     Rows of very unequal length share passes, come and go, and outgrow their slots, prompts longer than the window among them.
     """
@@ -74,12 +82,12 @@ def _packed_passes(device: torch.device) -> dict[str, float]:
         "hidden_size": 256,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "head_dim": 64,
+        "head_dim": head_dim,
         "sliding_window": 64,
     }
-    model = random_model("tiny", device, vocab_size=3000, **shape)
-    exact = random_model("tiny", device, torch.float32, vocab_size=3000, **shape)
-    exact.load_state_dict({key: value.float() for key, value in model.state_dict().items()})
+    model = random_model("tiny", device, dtype, vocab_size=3000, **shape)
+    exact = random_model("tiny", device, longer, vocab_size=3000, **shape)
+    exact.load_state_dict(model.state_dict())
     rng = random.Random(0)
     texts = [[rng.randrange(3000) for _ in range(n)] for n in (300, 1, 40, 90, 700, 33, 120)]
     packed = PackedModel(model)
@@ -97,7 +105,7 @@ def _packed_passes(device: torch.device) -> dict[str, float]:
     for n, text in enumerate(texts):
         right = exact.model(input_ids=torch.tensor([text], device=device)).last_hidden_state[0]
         for name, hidden in found.items():
-            errors[name] = max(errors[name], float((hidden[n].float() - right).norm() / right.norm()))
+            errors[name] = max(errors[name], float((hidden[n].to(longer) - right).norm() / right.norm()))
     return dict(errors)
 
 
@@ -182,11 +190,23 @@ def _show(figures: dict[str, Any]) -> None:
             widest = f"{max(row['margins']):.2g}" if row["margins"] else "–"
             made.add_row(name, str(row["batch_size"]), str(row["pairs"]), str(row["same"]), widest)
     console.print(made)
-    errors = figures["packed passes, bfloat16"]
-    console.print(
-        f"Hidden states in bfloat16, largest relative error against float32: packed {errors['packed']:.4f}, "
-        f"recorded {errors['recorded']:.4f}, Transformers' own {errors['transformers']:.4f}."
-    )
+    for dtype, longer in (("bfloat16", "float32"), ("float32", "float64")):
+        errors = figures[f"packed passes, {dtype}"]
+        console.print(
+            f"Hidden states in {dtype}, largest relative error against {longer}: packed {errors['packed']:.2g}, "
+            f"recorded {errors['recorded']:.2g}, Transformers' own {errors['transformers']:.2g}."
+        )
+    for name in ("attention, float32", "matrix products, float32"):
+        made = table(f"{name}: largest relative error against float64", ("", "error", "with"))
+        for way, found in figures[name].items():
+            made.add_row(
+                way, f"{found['error']:.2g}", ", ".join(f"{key} {value}" for key, value in [*found.items()][1:])
+            )
+        console.print(made)
+    made = table("Drafts in float32 with one thing left out", ("", "same as generate"))
+    for name, same in figures["one thing left out, float32"].items():
+        made.add_row(name, str(same))
+    console.print(made)
     if found := figures.get("memory runs out"):
         console.print(
             f"Memory ran out: batch size {found['batch_size_before']} became {found['batch_size_after']}, and "

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -25,14 +26,15 @@ from benchmarks.gpu.common import ENDS, SHAPES, Results, cuda_or_cpu, random_mod
 from benchmarks.gpu.scripted import ScriptedProcessor, next_tokens, replaced, tagged, target, typical_pairs
 from crimson_core.errors import InputError
 from crimson_core.judges.engines.hf import decoding, judge_in_memory
-from crimson_core.judges.engines.hf.packed import PackedModel, Span
+from crimson_core.judges.engines.hf.cache import Cache
+from crimson_core.judges.engines.hf.packed import PackedModel, Span, _Pass
 from crimson_core.judges.model import ModelJudge
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.protocol.prompt import PUBLISHED_MODEL, Prompt
 
 # Those that are compiled come last, since the layers stay compiled.
-WAYS = ("prompt pass", "crimson-score", "generate", "prompt pass, compiled", "passes", "drafts", "profile")
-_SCRIPTED = ("crimson-score", "generate", "drafts", "profile")  # those that write
+WAYS = ("prompt pass", "crimson-score", "generate", "prompt pass, compiled", "passes", "drafts", "profile", "host")
+_SCRIPTED = ("crimson-score", "generate", "drafts", "profile", "host")  # those that write
 _PROMPT = Prompt(guidelines=False)
 _PROMPTS = 64  # of the prompt pass
 _CHUNK, _DRAFT, _TIMES = 512, 7, 5  # tokens of a row in a pass: of a prompt, of an output; repetitions
@@ -76,7 +78,7 @@ def main(
         if one not in WAYS:
             raise InputError(f"--way {one} is none. Use one of: {', '.join(WAYS)}.")
         for share, size in _settings(one, surprises or [0.15], batch_size or [16, 64, 128, 256]):
-            n = _PROMPTS if one.startswith("prompt pass") else n_pairs if one in ("drafts", "profile") else size
+            n = _PROMPTS if one.startswith("prompt pass") else n_pairs if one in ("drafts", "profile", "host") else size
             name = f"{one}, batch {size}"
             name += f", {share:.0%} surprises" if one in _SCRIPTED else ""
 
@@ -88,7 +90,7 @@ def main(
                     return about | {"out_of_memory": True}
 
             figures = results.once(name, measured)
-            if one in ("passes", "profile"):
+            if one in ("passes", "profile", "host"):
                 console.print_json(data=figures)
             else:
                 rows.append(figures)
@@ -100,7 +102,7 @@ def _settings(way: str, surprises: Sequence[float], sizes: Sequence[int]) -> lis
     """Shares of surprises and batch sizes at which a way is measured."""
     if way.startswith("prompt pass"):
         return [(0.0, 4)]
-    if way in ("passes", "profile"):
+    if way in ("passes", "profile", "host"):
         return [(surprises[0], sizes[-1])]
     return [(share, size) for share in surprises for size in sizes]
 
@@ -285,7 +287,7 @@ def _drafts(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, sur
     targets = _targets(judge, pairs, surprises)
     judge.engine.batch_size = batch_size
     judge.engine.work = decoding.Work()
-    with _scripted_drafts(judge, targets):
+    with _scripted_drafts(judge, targets, _Scripted):
         bar = tqdm(judge.judge(pairs), total=len(pairs), unit="pair", mininterval=3, file=sys.stdout)
         done, figures = _timed(lambda: sorted(bar, key=lambda item: item[0]), judge.engine.model.device)
     wrong = sum(one.raw_output != _text(judge, ids) for (_, one), ids in zip(done, targets.values(), strict=True))
@@ -300,28 +302,71 @@ def _drafts(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, sur
     }
 
 
+class _Scripted(PackedModel):
+    """Finds the targets' tokens likeliest, after all the work that finds others.
+
+    Attributes:
+        scripts: By id of a row's cache, the length of its prompt and its target.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.scripts: dict[int, tuple[int, np.ndarray]] = {}
+
+    def _coming(self, spans: Sequence[Span]) -> np.ndarray:
+        """The token behind each token of a pass."""
+        return np.concatenate(
+            [next_tokens(*self.scripts[id(span.cache)], span.cache.length, len(span.tokens)) for span in spans]
+        )
+
+    def hidden_states(self, cache: Cache, spans: Sequence[Span]) -> torch.Tensor:
+        return tagged(super().hidden_states(cache, spans), self._coming(spans))
+
+    def logits(self, hidden: torch.Tensor, only: torch.Tensor | None = None) -> torch.Tensor:
+        return replaced(hidden, super().logits(hidden, only), only)
+
+
+class _Instant(_Scripted):
+    """Finds them likeliest without any work but the host's: hidden states and logits are the tokens themselves."""
+
+    scripting = 0.0  # seconds for what only a benchmark does
+
+    def hidden_states(self, cache: Cache, spans: Sequence[Span]) -> Any:
+        _ = _Pass(cache, spans, self.device, kernel=True).shape
+        started = time.thread_time()
+        coming = _Told(torch.from_numpy(self._coming(spans)))
+        self.scripting += time.thread_time() - started
+        return coming
+
+    def logits(self, hidden: Any, only: torch.Tensor | None = None) -> Any:
+        return hidden
+
+
+class _Told:
+    """Tokens that need no logits to be the likeliest."""
+
+    def __init__(self, tokens: torch.Tensor) -> None:
+        self._tokens, self.device = tokens, tokens.device
+
+    def __getitem__(self, index: torch.Tensor) -> "_Told":
+        return _Told(self._tokens[index])
+
+    def argmax(self, _: int) -> torch.Tensor:
+        return self._tokens
+
+
 @contextmanager
-def _scripted_drafts(judge: ModelJudge, targets: Targets) -> Iterator[None]:
+def _scripted_drafts(judge: ModelJudge, targets: Targets, kind: type[_Scripted]) -> Iterator[None]:
     """Let the decoder write the targets."""
     packed, start = judge.engine.packed, decoding.Decoder.start
-    scripts: dict[int, tuple[int, np.ndarray]] = {}
-
-    class Scripted(PackedModel):
-        def hidden_states(self, cache, spans):
-            tokens = np.concatenate(
-                [next_tokens(*scripts[id(span.cache)], span.cache.length, len(span.tokens)) for span in spans]
-            )
-            return tagged(super().hidden_states(cache, spans), tokens)
-
-        def logits(self, hidden, only=None):
-            return replaced(hidden, super().logits(hidden, only), only)
+    scripted = kind(judge.engine.model)
 
     def noted(decoder, prompt, *args):
         row = start(decoder, prompt, *args)
-        scripts[id(row.cache)] = len(prompt), np.array(targets[tuple(prompt)])
+        scripted.scripts[id(row.cache)] = len(prompt), np.array(targets[tuple(prompt)])
         return row
 
-    judge.engine.packed, decoding.Decoder.start = Scripted(judge.engine.model), noted
+    judge.engine.packed, decoding.Decoder.start = scripted, noted
     if judge.signature()["decoding"].endswith(",compiled"):
         judge.engine.packed.record()
     try:
@@ -351,7 +396,7 @@ def _profile(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, su
     PackedModel.hidden_states = watched
     judge.engine.batch_size = batch_size
     try:
-        with _scripted_drafts(judge, _targets(judge, pairs, surprises)):
+        with _scripted_drafts(judge, _targets(judge, pairs, surprises), _Scripted):
             for _ in judge.judge(pairs):
                 if len(window) == 2:
                     break
@@ -365,6 +410,32 @@ def _profile(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, su
         spent[kind] += event.self_device_time_total / 1000 / n
     wall = 1000 * (window[1] - window[0]) / n
     return {"ms_a_pass": wall, "device_ms_a_pass": sum(spent.values()), "by_kernel": dict(spent)}
+
+
+def _host(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
+    """What the host has to do for the judge, with passes at an accelerator's pace that take no time; in processor seconds."""
+    targets = _targets(judge, pairs, surprises)
+    judge.engine.batch_size = batch_size
+    judge.engine.work = work = decoding.Work()
+    with (
+        _scripted_drafts(judge, targets, _Instant),
+        patch.object(decoding, "CPU_PACE", decoding.CUDA_PACE),
+        patch.object(decoding, "perf_counter", time.thread_time),
+    ):
+        whole, main = time.process_time(), time.thread_time()
+        done = sorted(judge.judge(pairs), key=lambda item: item[0])
+        whole, main = time.process_time() - whole, time.thread_time() - main
+        scripting = judge.engine.packed.scripting
+    wrong = sum(one.raw_output != _text(judge, ids) for (_, one), ids in zip(done, targets.values(), strict=True))
+    main, whole = main - scripting, whole - scripting
+    return _of_outputs({"seconds": main}, targets, wrong) | {
+        "passes": work.passes,
+        "passes_per_token": work.row_passes / work.tokens,
+        "accepted_drafts": work.agreed / work.drafted,
+        "ms_a_pass": 1000 * main / work.passes,
+        "ms_a_pass_of_all_threads": 1000 * whole / work.passes,
+        "seconds_by_part": dict(work.seconds),
+    }
 
 
 _KERNELS = {
@@ -382,6 +453,7 @@ _MEASURES = {
     "passes": _passes,
     "drafts": _drafts,
     "profile": _profile,
+    "host": _host,
 }
 
 

@@ -85,6 +85,13 @@ def test_correctness_part(tiny_folder, tmp_path, monkeypatch):
     errors = figures["packed passes, bfloat16"]
     assert 0 < errors["packed"] < 1.2 * errors["transformers"] < 0.1
     assert "memory runs out" not in figures, "which is for GPUs"
+    exact = figures["packed passes, float32"]
+    assert 0 < exact["packed"] < 2 * exact["transformers"] < 1e-4
+    ways, products = figures["attention, float32"], figures["matrix products, float32"]
+    assert len(ways) == 4 and all(0 < way["error"] < 1e-5 for way in ways.values())
+    assert len(products) > 3 and all(0 < product["error"] < 1e-5 for product in products.values())
+    runs = figures["one thing left out, float32"]
+    assert len(runs) == 8 and set(runs.values()) == {3}
 
 
 @needs_no_gpu
