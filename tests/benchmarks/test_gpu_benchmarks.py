@@ -28,6 +28,8 @@ def test_every_way_writes_the_targets_and_is_measured_once(gemma_folder, tmp_pat
     drafts = figures["drafts, batch 2, 30% surprises"]
     assert 0.3 <= drafts["passes_per_token"] < 0.9, "three of ten tokens cannot be guessed, most others can"
     assert figures["prompt pass, batch 4"]["prompt_tokens"] > 3000
+    host = figures["host, batch 2, 30% surprises"]
+    assert host["wrong_outputs"] == 0 and 0 < host["ms_a_pass"] < host["ms_a_pass_of_all_threads"]
 
     assert figures["passes, batch 2"]["1 rows that write, 4 chunks of prompts"]["tokens"] == 7 + 4 * 512
 

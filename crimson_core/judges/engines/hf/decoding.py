@@ -408,17 +408,20 @@ class Decoder:
         """Add to `tokens` what a question's row writes from there on, where the grammar refuses the likeliest token."""
         draft, matcher = flight.questions[n].draft, flight.questions[n].row.matcher
         before = sum(len(question.draft) + 1 for question in flight.questions[:n])
-        while not tokens or (tokens[-1] not in self._ends and tokens == draft[: len(tokens)]):
-            at = len(tokens)
-            with self._work.timed("grammar"):
-                accepted = matcher.accept_token(said[at])
-                may = None if accepted else self._grammar.allowed(matcher)
-            if may is not None:
+        at, accepted = len(tokens), False
+        while True:
+            if not accepted:
+                with self._work.timed("grammar"):
+                    may = self._grammar.allowed(matcher)
                 with self._work.timed("output layer"):
                     part, offset = divmod(before + at, self._pace.head)
                     said[at] = may.best(flight.logits[part][offset])
                 matcher.accept_token(said[at])
             tokens.append(said[at])
+            if said[at] in self._ends or draft[at : at + 1] != [said[at]]:
+                return
+            at += 1
+            accepted = matcher.accept_token(said[at])
 
     # --- What rows hold
 
