@@ -90,7 +90,8 @@ def _waiting_after_each_pass() -> AbstractContextManager[Any]:
 
     def waited(*args: Any) -> Tensor:
         hidden = forward(*args)
-        torch.accelerator.synchronize()
+        if hidden.is_cuda:
+            torch.cuda.synchronize()
         return hidden
 
     return patch.object(packed.PackedModel, "hidden_states", waited)
