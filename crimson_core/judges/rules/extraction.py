@@ -452,11 +452,10 @@ def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportF
                 names, told = unsure.concepts, told._replace(uncertain=unsure.attributes.uncertain)
             else:
                 names = _narrower(kept[same].concepts, finding.concepts, words)
-                if (
-                    first.concepts != other.concepts
-                ):  # of "Suspected abscess. Thick-walled cavity." the abscess is suspected
-                    named = first if first.concepts == names else other
-                    told = told._replace(uncertain=named.attributes.uncertain)
+                if first.concepts != other.concepts:
+                    # of "Suspected abscess. Thick-walled cavity." the abscess is suspected
+                    meant = first if first.concepts == names else other
+                    told = told._replace(uncertain=meant.attributes.uncertain)
             kept[same] = first._replace(
                 concepts=names,
                 signs=(*first.signs, *other.signs, *(c for f in (first, other) for c in f.concepts if c not in names)),

@@ -242,13 +242,13 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
             more = lexicon.composites[other.value, state.value]
             # "enlarged heart, stable mediastinum", "enlargement of the spleen with displacement of the stomach"
             middle = sorted((structure.end, other.start))
-            apart = clause.of("temporal", *middle) or clause.of("states", *middle)
+            parted = clause.of("temporal", *middle) or clause.of("states", *middle)
             between = _between(other, structure)  # not "enlarged nodes in both hila and beside the trachea"
             shared = state.start not in between and not clause.has(between.start, between.stop, "joint")
             if (
                 more != concept
                 and shared
-                and not apart
+                and not parted
                 and clause.enumerated(other, structure)
                 and other.start not in found
             ):
