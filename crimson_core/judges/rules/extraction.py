@@ -381,14 +381,21 @@ def _moved(findings: Sequence[ReportFinding], by: int) -> list[ReportFinding]:
 
 
 def _meant(told: Told, found: Sequence[ReportFinding], recent: int, words: Lexicon) -> int | None:
-    """Which finding of the sentence before a clause explains: the last that it can, at the side that it names."""
+    """Which finding of the sentence before a clause explains, at the side that it names.
+
+    It is the last one of which the diagnosis is a kind ("effusion and consolidation; empyema is suspected"), else the last that
+    it can explain.
+    """
     diagnoses = told.findings
+    meant = None
     for place in range(len(found) - 1, recent - 1, -1):
         there = _meet(diagnoses[0].attributes.sides, found[place].attributes.sides)
         near = not told.implied or words.akin(diagnoses[0].concepts, found[place].concepts)
         if found[place].present and there and near and _explains(diagnoses, found[place], words):
-            return place
-    return None
+            if words.related(diagnoses[0].concepts, found[place].concepts):
+                return place
+            meant = place if meant is None else meant
+    return meant
 
 
 def _with_signs(
