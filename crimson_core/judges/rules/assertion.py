@@ -99,7 +99,7 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
                 if any(tag.value == "absent" and cue.start <= tag.start < cue.end for tag in mention.named_by):
                     continue  # "the breast shadow is absent" is a name
                 words = clause.words[cue.start : cue.end]
-                of_device = "removal" in words or (words[-1] == "out" and "ruled" not in words)
+                of_device = "removal" in words or (words[-1] == "out" and {"ruled", "not"}.isdisjoint(words))
                 if words == ["out"] and not (mention.end == cue.start and clause.ends(cue.end)):
                     continue
                 if of_device and not lexicon().concepts[mention.concepts[0]].device:

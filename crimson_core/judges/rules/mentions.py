@@ -40,6 +40,7 @@ _NOUN_ENDS = frozenset(("of", "in"))
 _TOWARD = frozenset(("to", "toward", "away"))
 _HUGE = 5  # rank of severity
 _NEAR = 3  # words between "with" and a state
+_ADJECTIVE = ("al", "ar", "ic", "ary")  # "pleural fluid", of which no word is said of the other
 _FARTHEST_STATE = 10  # words between a structure and its state
 
 
@@ -231,7 +232,7 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
                 (concept,),
                 start,
                 end,
-                predicate=start < state.start,
+                predicate=start < state.start and not clause.words[structure.end - 1].endswith(_ADJECTIVE),
                 state=(state.start, state.end),
                 named_by=(structure, state),
             )
