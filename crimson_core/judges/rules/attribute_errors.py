@@ -236,7 +236,8 @@ def _certainty(
     one, other = reference.attributes.uncertain, prediction.attributes.uncertain
     if one != other:
         what = f"The reference is {'unsure' if one else 'definite'}, the candidate {'unsure' if other else 'definite'}"
-        yield _error("certainty", rule["urgent" if urgent else "other"], what)
+        inferred = (prediction if one else reference).signs
+        yield _error("certainty", rule["other" if not urgent else "inferred" if inferred else "urgent"], what)
 
 
 def _specificity(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:

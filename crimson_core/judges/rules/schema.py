@@ -279,7 +279,7 @@ class _AttributeErrors(TypedDict):
     ]
     severity: _Severity
     measurement: _Measurement
-    certainty: dict[Literal["urgent", "other"], _Graded]
+    certainty: dict[Literal["urgent", "inferred", "other"], _Graded]
     temporal: _Temporal
     descriptor: dict[str, _Graded]
     specificity: _Specificity
