@@ -256,13 +256,14 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
     tentative = explanation(clause) if explains_it else None
     hedged = explains_it and tentative is None and told[0].attributes.uncertain
     implied = hedged and all(f.attributes == SUSPECTED for f in told)
+    more = None if named else continuation(clause)
     return Told(
         told,
         bool(named),
         implied or tentative,
         implied,
-        continuation(clause) if not named else None,
-        not named and of_several(clause),
+        more,
+        more is not None and of_several(clause),
         clause.lead == "exception",
         len(clause.tags),
         "elsewhere" not in clause.by_kind and not _STATEMENTS.isdisjoint(clause.by_kind),

@@ -161,10 +161,9 @@ def _named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Me
     if "definite" in clause.by_kind:
         definite = {t.end for t in clause.of("definite")}
         for mention in named:
-            near = range(max(0, mention.start - 2), mention.start)
-            mention.taken_up = not definite.isdisjoint([*near, mention.start]) and "other" not in map(
-                clause.words.__getitem__, near
-            )
+            start = mention.start
+            if not definite.isdisjoint((start - 2, start - 1, start)):
+                mention.taken_up = "other" not in clause.words[max(0, start - 2) : start]
     return named
 
 
