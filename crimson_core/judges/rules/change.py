@@ -9,6 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from crimson_core.judges.rules.lexicon import Tag
 
 CHANGING = frozenset(("change", "prior"))  # the kinds of tags that tell of a change
+_COMPARING = frozenset(("compared", "since", "relative"))
+_GROWING = frozenset(("enlarged", "distended", "elevated"))  # states
+_HAS = frozenset(("has", "have", "had"))
+_TELLING = ("states", "change", "temporal", "assertion", "clause_end", "concept", "normal")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _TEMPORAL = {"up": "worse", "again": "new", "down": "better", "raised": "increased"}
 _PLAINLY_DENIED = frozenset(("no", "without"))
@@ -39,6 +43,7 @@ def with_changes(tags: list[Tag], words: Sequence[str], composites: Mapping[tupl
     tags = _with_comparison(tags, words)
     kinds = [tag.kind for tag in tags]
     if "prior" in kinds:
+        tags = _with_growth(tags, words)
         tags = [_new(tag, tags[place + 1 : place + 1 + _TAGS], words) for place, tag in enumerate(tags)]
     if "change" not in kinds:
         return tags
@@ -59,6 +64,24 @@ def _with_comparison(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
     free = set(range(max(0, than - _LONGEST), than)).difference(*(range(tag.start, tag.end) for tag in tags))
     made = [Tag(place, place + 1, "change", (_MORE[words[place]], True)) for place in free if words[place] in _MORE]
     return sorted([*tags, *made], key=lambda tag: tag.start)
+
+
+def _with_growth(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
+    """With the change that "widening of the mediastinum compared with the previous film" tells."""
+    made = [grown for tag in tags if tag.kind == "prior" and (grown := _growth(tag, tags, words))]
+    return sorted([*tags, *made], key=lambda tag: tag.start) if made else tags
+
+
+def _growth(prior: Tag, tags: Sequence[Tag], words: Sequence[str]) -> Tag | None:
+    """The "compared with" between a state that grows and the name of an earlier radiograph."""
+    near = range(max(0, prior.start - _REACH), prior.start)
+    place = next((at for at in reversed(near) if words[at] in _COMPARING), None)
+    if place is None:
+        return None
+    before = [tag for tag in tags if place - _LONGEST <= tag.start < place and tag.kind in _TELLING]
+    told = max(before, key=lambda tag: tag.start, default=None)
+    grows = told is not None and told.kind == "states" and told.value in _GROWING
+    return Tag(place, place + 1, "temporal", "worse") if grows and "," not in words[told.start : place] else None
 
 
 def _new(denial: Tag, behind: Iterable[Tag], words: Sequence[str]) -> Tag:
@@ -174,6 +197,8 @@ class _Told:
         """Whether a word of change tells the state of a structure before it."""
         states = [tag.value for tag in self._by_place.get(change.end - 1, ()) if tag.kind == "states"]
         if not states or self.words[change.end - 1].endswith("er"):  # "larger" is large, and has changed
+            return False
+        if self.words[change.start] in _HAS:  # "the heart has enlarged"
             return False
         if self.words[change.end : change.end + 1] == ["of"]:
             for place in range(change.end, min(len(self.words), change.end + _REACH)):

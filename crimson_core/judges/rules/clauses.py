@@ -243,8 +243,9 @@ def _any(places: Sequence[int], start: int, end: int) -> bool:
 
 def _only_a_name(tags: list[Tag], words: list[str], start: int, end: int) -> bool:
     """Whether names stand between two word positions and nothing is said of them: "The drain and the tube"."""
-    inside = _inside(tags, start, end)
-    kinds = {"concept" if t.value == "tube" else t.kind for t in inside}
+    inside = [t for t in _inside(tags, start, end) if t.value != "past"]  # "After treatment the edema and the"
+    named = {t.start for t in inside if t.kind == "concept"}  # "edema" is a state of other things as well
+    kinds = {"concept" if t.value == "tube" or t.start in named else t.kind for t in inside}
     return "concept" in kinds and kinds <= _NAMES and COPULAS.isdisjoint(words[start:end])
 
 

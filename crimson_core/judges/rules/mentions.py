@@ -36,6 +36,7 @@ _AROUND = (
 )
 _OF_BOTH = frozenset(("has", "have", "is", "are"))
 _RELATED = frozenset(("related", "induced"))
+_WAYS_IN = frozenset(("arm", "approach", "access"))
 _NOUN_ENDS = frozenset(("of", "in"))
 _TOWARD = frozenset(("to", "toward", "away"))
 _HUGE = 5  # rank of severity
@@ -430,11 +431,16 @@ def _without_sides_of_veins(tags: list[Tag], mention: Mention, clause: Clause, e
 
     "Left subclavian line in the right brachiocephalic vein".
     """
-    own = {t.value for t in tags if t.kind == "side" and t.start < mention.end}
+    own = {t.value for t in tags if t.kind == "side" and (t.start < mention.end or _is_way_in(t, clause))}
     veins = {t.start for t in clause.of("sites", mention.end, end) if t.value.endswith("_vein")} if own else set()
     of_veins = [t for t in clause.of("side", mention.end, end) if t.end in veins] if veins else []
     across = [t._replace(kind="position", value="bad") for t in of_veins if t.value not in own]
     return sorted([*(t for t in tags if t not in of_veins), *across], key=_PLACE)
+
+
+def _is_way_in(side: Tag, clause: Clause) -> bool:
+    """Whether a side is that of the arm or the way by which a line was put in."""
+    return not _WAYS_IN.isdisjoint(clause.words[side.end : side.end + 2])
 
 
 def _without_numbers(tags: list[Tag], clause: Clause) -> list[Tag]:

@@ -8,7 +8,7 @@ from crimson_core.judges.rules.lexicon import Lexicon
 # A full stop ends a sentence before a space, a capital ("cm.There") or between two words ("clear.no effusion"), but not in
 # "1.5 cm" or "vs. edema". Each way of the pattern begins with its sign and then looks back, since it is much faster to search for a
 # few signs than to look back at every character.
-_ABBREVIATED = r"\bvs|\bVS|\bDr|\bDR|\bdr|\b[RrLl]t|\b[Nn]eg|\d |\be\.g|\bi\.e|\."
+_ABBREVIATED = r"\bvs|\bapprox|\bApprox|\bVS|\bDr|\bDR|\bdr|\b[RrLl]t|\b[Nn]eg|\d |\be\.g|\bi\.e|\."
 _NO_ABBREVIATION = "".join(rf"(?<!{before}.)" for before in _ABBREVIATED.split("|"))
 _NO_ANSWER = r"(?!\s*(?i:yes|no|none|negative|positive|absent|present|not)\b)"
 _STOP = re.compile(
