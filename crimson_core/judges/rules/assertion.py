@@ -272,7 +272,12 @@ def _goes_on(start: int, clause: Clause) -> bool:
 def _ends_generally(cue: Tag, mention: Mention, clause: Clause) -> bool:
     """Whether what a cue denies is a process or an abnormality in general, and something of its own stands behind a comma."""
     general = clause.of("general", cue.end, mention.start)
-    if not general or "," not in clause.words[general[-1].end : general[-1].end + _VERB]:
+    if not general:
+        return False
+    end = general[-1].end
+    if "," not in clause.words[end : end + _VERB] and not clause.set_off(
+        end
+    ):  # "no new findings: left effusion unchanged"
         return False
     return _of_its_own(mention) and not clause.of("alternative", mention.end)
 

@@ -411,8 +411,8 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
         elif concept.device:
             tags = _without_numbers(_without_sides_of_veins(tags, mention, clause, end), clause)
         told = attributes_of(tags, clause, start, end, mention.end, concept.device, concept.percent)
-        if mention.state[0] and clause.words[mention.state[0] - 1] == "now" and not told.temporal:
-            told = told._replace(temporal="new")  # "now filled with mucus"
+        if mention.state[0] and not told.temporal and _has_come(mention, clause):
+            told = told._replace(temporal="new")
         mention.attributes, mention.told_by = told, tuple(tags)
         if told.temporal == "old" and concept.once_old:
             mention.concepts = (concept.once_old,)
@@ -424,6 +424,12 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
         for _, number, behind in sizes_in(clause, start, end, mention.end) if told.sizes_mm else ():
             first, last = min(first, number), max(last, behind)
         mention.first, mention.last = first, last
+
+
+def _has_come(mention: Mention, clause: Clause) -> bool:
+    """Whether a state is one that was not there before: "now filled with mucus", "has collapsed since the last film"."""
+    before = clause.words[mention.state[0] - 1]
+    return before == "now" or (before in ("has", "have") and "since" in clause.words[mention.state[1] : clause.end])
 
 
 def _without_sides_of_veins(tags: list[Tag], mention: Mention, clause: Clause, end: int) -> list[Tag]:
@@ -478,6 +484,8 @@ def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: in
         return bool(tag.value == _HUGE)  # "the heart is slightly large"
     if tag.value == "coiled" and mention.start <= tag.start and tag.end <= mention.end:
         return False  # "loop recorder", "embolization coil"
+    if tag.kind == "temporal" and "no" in clause.words[max(0, tag.start - 1) : tag.start]:
+        return False  # "no new findings: left effusion unchanged"
     if tag.kind == "severity" and clause.of("earlier", tag.start - 1, tag.start):
         return False  # "small effusion, previously large"
     if device and tag.kind in ("sites", "zone") and (tag.kind == "zone" or tag.start < mention.end):
@@ -552,7 +560,11 @@ def _share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
             told = right.attributes  # "healed fractures of the clavicle and the scapula"
             right.attributes = told._replace(temporal=told.temporal or left.attributes.temporal)
         listed = left.start != right.start and clause.one_list(left.end, right.start)
-        nouns = [t for t in clause.of("temporal", left.first, left.start) if clause.words[t.end - 1] in _NOUN_ENDS]
+        nouns = [
+            t
+            for t in clause.of("temporal", left.first, left.start)
+            if clause.words[t.end - 1] in _NOUN_ENDS or clause.set_off(t.end)  # "New: nodule and fracture"
+        ]
         leading = (nouns[-1].value if nouns else leading) if listed else None
         if leading and not right.attributes.temporal:
             right.attributes = right.attributes._replace(temporal=leading)
@@ -849,9 +861,10 @@ _WAYS: tuple[tuple[Callable[[_Pair], bool], Callable[[_Pair], None]], ...] = (
 
 def _set_off(left: Mention, right: Mention, clause: Clause) -> bool:
     """Whether a colon, dash or bracket and no word but modifiers stands between: "Pancoast tumor: mass at the apex"."""
-    if right.first < left.last or right.first > left.last:
-        return False
-    return clause.set_off(right.first)
+    if right.first == left.last + 1:  # "Silicosis: fine nodules"
+        unknown = not any(tag.start <= left.last < tag.end for tag in clause.tags)
+        return unknown and clause.set_off(left.last)
+    return right.first == left.last and clause.set_off(right.first)
 
 
 def _at_the_place_of(last: Mention, mention: Mention, link: str | None, clause: Clause) -> Mention:
