@@ -118,6 +118,8 @@ def similarity(reference: ReportFinding, prediction: ReportFinding) -> float:
     if {position(reference), position(prediction)} == {"good", "bad"}:
         score -= weights["other_position"]
     if other_diagnosis(reference, prediction):
+        if _harmless(reference) != _harmless(prediction):
+            return 0.0  # a nipple is no cancer, and a match would hide the false alarm
         score -= weights["other_diagnosis"]
     if _of_other_age(reference, prediction, weights["other_age"]):
         score -= weights["other_age"]["loses"]
@@ -135,6 +137,10 @@ def similarity(reference: ReportFinding, prediction: ReportFinding) -> float:
         differing += sum(getattr(one, name) != getattr(other, name) for name in _DETAILS)
     score -= weights["detail"] * differing
     return score - weights["severity_step"] * abs((one.severity or 2) - (other.severity or 2))
+
+
+def _harmless(finding: ReportFinding) -> bool:
+    return any(lexicon().concepts[concept].significance == "benign_expected" for concept in finding.concepts)
 
 
 def _of_other_age(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> bool:

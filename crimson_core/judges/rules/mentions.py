@@ -185,7 +185,7 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
         )
         # "again noted is enlargement of the heart" tells it behind
         upto = state.start if told_before and any(t.end <= state.start for t in structures) else clause.end
-        near = [t for t in structures if t.start < upto and (t.value, state.value) in lexicon.composites]
+        near = _heads([t for t in structures if t.start < upto and (t.value, state.value) in lexicon.composites])
         if not near:
             continue
         # a "dense left lower lobe nodule" is a nodule, "bulky mediastinal adenopathy" one of nodes
@@ -260,7 +260,20 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
 
 def _acts_on(state: Tag, structures: Sequence[Tag], clause: Clause) -> bool:
     """Whether a state is what is done to the structure that follows it."""
-    return clause.words[state.end - 1].endswith("ing") and any(0 <= t.start - state.end <= 1 for t in structures)
+    if not clause.words[state.end - 1].endswith("ing") or clause.words[state.end : state.end + 1] == ["at"]:
+        return False  # "disc space narrowing at T9"
+    return any(0 <= t.start - state.end <= 1 for t in structures)
+
+
+def _heads(structures: Sequence[Tag]) -> list[Tag]:
+    """Structures in order, without those that say which of the next one is meant: of "T9-T10 disc space" the last."""
+    leading: set[Tag] = set()
+    by_start = {t.start: t for t in structures if t.end > t.start}
+    for structure in reversed(structures):
+        following = by_start.get(structure.end) if structure.end > structure.start else None
+        if following and (following.value != structure.value or following in leading):
+            leading.add(structure)
+    return [t for t in structures if t not in leading]
 
 
 def _is_degree(state: Tag, found: Mapping[int, Mention], clause: Clause) -> bool:
