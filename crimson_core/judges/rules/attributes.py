@@ -131,7 +131,7 @@ def attributes_of(
     `percent` tells whether a percentage is its degree.
     """
     values: dict[str, list[Any]] = {}
-    if device and "beside" in clause.by_kind:
+    if "beside" in clause.by_kind:
         tags = [tag for tag in tags if tag.kind != "sites" or not _beside(clause, tag)]
     for tag in tags:
         values.setdefault(tag.kind, []).append(tag.value)
