@@ -371,6 +371,8 @@ def _joined_to(name: Mention, tag: Tag, clause: Clause, composites: Mapping[tupl
     start, end = between.start, between.stop
     if end - start > _FARTHEST_STATE or not clause.joined(start, end, "course"):
         return False
+    if tag.start >= name.end and any(start <= cue.start < end for cue in clause.cues("negated_before")):
+        return False  # "bulla without a fluid level"
     if tag.end <= name.start and clause.has(start, end, "anatomy"):
         # "calcified mediastinal and hilar nodes", but not "calcified aorta and left nodule"
         made = composites[tag.value, name.concepts[0]]
