@@ -10,7 +10,7 @@ from crimson_core.judges.rules.lexicon import Tag
 
 CHANGING = frozenset(("change", "prior"))  # the kinds of tags that tell of a change
 _COMPARING = frozenset(("compared", "since", "relative"))
-_GROWING = frozenset(("enlarged", "distended", "elevated"))  # states
+_GROWING = frozenset(("enlarged", "distended", "prominent", "elevated"))  # states
 _HAS = frozenset(("has", "have", "had"))
 _TELLING = ("states", "change", "temporal", "assertion", "clause_end", "concept", "normal")
 _YEAR = re.compile(r"(?:19|20)\d\d")
