@@ -12,6 +12,7 @@ _SEEN = ("ed", "seen", "present", "evident", "visible", "apparent")
 _DENYING = frozenset(("negated_before",))
 _NOT_DENIED = ("not_actionable_not_urgent", "benign_expected")  # what reports tell where it is, and not that it is not
 _PREFERRING = frozenset(("favor", "favored", "favoring", "preferred", "likely", "probable", "probably"))
+_ADVISED = frozenset(("is", "are", "advised", "recommended", "suggested"))
 _PERHAPS = frozenset(("may", "might", "could", "can", "possibly", "perhap", "question", "query"))
 _OF_ITS_OWN = ("side", "zone", "severity", "descriptor", "temporal", "glue", "definite")
 _SAID_OF_IT = ("glue", "definite", "pronoun", "anaphor", "appearance", "extent", "prior", *MODIFIERS)
@@ -104,9 +105,18 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
                     continue
                 if of_device and not lexicon().concepts[mention.concepts[0]].device:
                     continue
+                if _ADVISED.issuperset(words) and not _is_advised(mention, cue, clause):
+                    continue
                 # "the tube ends below the diaphragm, its tip is not seen" tells of the tip
                 if not _of_its_tip(clause, mention.end, cue.start) and not _is_moved(mention, cue, found, clause):
                     _decide(mention, presence, cue)
+
+
+def _is_advised(mention: Mention, cue: Tag, clause: Clause) -> bool:
+    """Whether a device itself is advised, so that it is not there yet; not "repositioning of the tube is advised"."""
+    before = mention.start - (clause.words[mention.start - 1] in ("the", "this"))
+    moved = before > clause.start and clause.words[before - 1] == "of"
+    return lexicon().concepts[mention.concepts[0]].device and mention.end == cue.start and not moved
 
 
 def _decide_alike(found: list[Mention], tag: Tag) -> None:
