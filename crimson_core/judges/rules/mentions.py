@@ -378,7 +378,13 @@ def _joined_to(name: Mention, tag: Tag, clause: Clause, composites: Mapping[tupl
         made = composites[tag.value, name.concepts[0]]
         own = {composites.get((t.value, tag.value), made) for t in clause.of("anatomy", start, end)}
         return own == {made} and not clause.has(start, end, "concept", "joint")
-    leads = {kind for kind in ("anatomy", "concept") if any(t.start == tag.end for t in clause.of(kind, tag.end))}
+    behind = tag.end
+    while behind < clause.end and clause.words[behind] in (
+        "of",
+        "the",
+    ):  # "nodules with calcification of the hilar nodes"
+        behind += 1
+    leads = {kind for kind in ("anatomy", "concept") if any(t.start == behind for t in clause.of(kind, behind))}
     if tag.kind == "anatomy" and "concept" in leads and tag.start >= name.end:
         return False  # "mass and hilar adenopathy"
     # "nodule with calcification", but not "nodules with calcified hilar nodes"
