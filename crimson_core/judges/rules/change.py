@@ -4,11 +4,14 @@
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 
 from crimson_core.judges.rules.lexicon import Tag
 
 CHANGING = frozenset(("change", "prior"))  # the kinds of tags that tell of a change
+_START = attrgetter("start")
 _COMPARING = frozenset(("compared", "since", "relative"))
 _GROWING = frozenset(("enlarged", "distended", "prominent", "elevated"))  # states
 _HAS = frozenset(("has", "have", "had"))
@@ -78,7 +81,8 @@ def _growth(prior: Tag, tags: Sequence[Tag], words: Sequence[str]) -> Tag | None
     place = next((at for at in reversed(near) if words[at] in _COMPARING), None)
     if place is None:
         return None
-    before = [tag for tag in tags if place - _LONGEST <= tag.start < place and tag.kind in _TELLING]
+    first, last = (bisect_left(tags, at, key=_START) for at in (place - _LONGEST, place))
+    before = [tag for tag in tags[first:last] if tag.kind in _TELLING]
     told = max(before, key=lambda tag: tag.start, default=None)
     grows = told is not None and told.kind == "states" and told.value in _GROWING
     return Tag(place, place + 1, "temporal", "worse") if grows and "," not in words[told.start : place] else None
