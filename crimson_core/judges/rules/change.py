@@ -84,8 +84,9 @@ def _growth(prior: Tag, tags: Sequence[Tag], words: Sequence[str]) -> Tag | None
     first, last = (bisect_left(tags, at, key=_START) for at in (place - _LONGEST, place))
     before = [tag for tag in tags[first:last] if tag.kind in _TELLING]
     told = max(before, key=lambda tag: tag.start, default=None)
-    grows = told is not None and told.kind == "states" and told.value in _GROWING
-    return Tag(place, place + 1, "temporal", "worse") if grows and "," not in words[told.start : place] else None
+    if told is None or told.kind != "states" or told.value not in _GROWING or "," in words[told.start : place]:
+        return None
+    return Tag(place, place + 1, "temporal", "worse")
 
 
 def _new(denial: Tag, behind: Iterable[Tag], words: Sequence[str]) -> Tag:
@@ -120,6 +121,7 @@ class _Told:
         for tag in tags:
             for place in range(tag.start, tag.end):
                 self._by_place.setdefault(place, []).append(tag)
+        self._first_named = min((tag.start for tag in tags if tag.kind in ("concept", "states")), default=len(words))
 
     def resolved(self, change: Tag) -> list[Tag]:
         """One tag that says what a change comes to; none where it says nothing."""
@@ -156,7 +158,7 @@ class _Told:
 
     def _names_before(self, end: int) -> bool:
         """Whether anything is named before a place: a "resolved left effusion" is not."""
-        return any(tag.kind in ("concept", "states") for place in range(end) for tag in self._by_place.get(place, ()))
+        return self._first_named < end
 
     def _begins_an_item(self, start: int, end: int) -> bool:
         """Whether a word stands before a finding and behind a comma: "new right effusion, resolved left effusion"."""

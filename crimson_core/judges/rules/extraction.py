@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 from crimson_core.judges.rules.attributes import SUSPECTED, Attributes, Mention
 from crimson_core.judges.rules.clauses import Clause, clauses
+from crimson_core.judges.rules.joining import explains, made_of
 from crimson_core.judges.rules.lexicon import Lexicon, Tag, interchangeable_pairs, lexicon
 from crimson_core.judges.rules.mentions import (
     continuation,
-    explains,
     explanation,
-    made_of,
     mention_of,
     mentions,
     of_several,

@@ -1,0 +1,490 @@
+"""What belongs together of a clause's findings: an appearance with its explanation, a disease with its signs, alternatives."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
+
+from crimson_core.judges.rules.attributes import NOTHING, SUSPECTED, Mention
+from crimson_core.judges.rules.clauses import MODIFIERS, Clause
+from crimson_core.judges.rules.lexicon import Lexicon, lexicon
+from crimson_core.judges.rules.naming import HOLDING
+
+_IS_A = {(verb, article) for verb in ("is", "was") for article in ("a", "an")}
+_WITHIN = (["within"], ["in"], ["inside"])
+_BETWEEN_SIGNS = ("conjunction", "alternative", "anatomy", "definite", "glue", "joint", *MODIFIERS)
+_AROUND = (
+    "anatomy",
+    "side",
+    "zone",
+    "severity",
+    "descriptor",
+    "glue",
+    "temporal",
+    "prior",
+    "earlier",
+    "anatomy",
+    "joint",
+    "definite",
+)
+_RELATED = frozenset(("related", "induced"))
+_NOUN_ENDS = frozenset(("of", "in"))
+
+
+def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
+    """Carry what an enumeration shares to each of its findings.
+
+    A location: "left effusion and atelectasis", "effusion and atelectasis at the left base". A change: "new opacity and
+    effusion", "cardiomegaly and effusion are unchanged". A position: "the tube and the line are in standard position".
+    """
+    if all(mention.attributes is NOTHING for mention in found):
+        return
+    leading = None  # a change that stands before a list as a noun: "worsening of the effusions and the edema"
+    for left, right in pairwise(found):
+        if right.state != (0, 0) and right.state in (left.state, (left.start, left.end)):
+            told = right.attributes  # "healed fractures of the clavicle and the scapula"
+            right.attributes = told._replace(temporal=told.temporal or left.attributes.temporal)
+        listed = left.start != right.start and clause.one_list(left.end, right.start)
+        nouns = [
+            t
+            for t in clause.of("temporal", left.first, left.start)
+            if clause.words[t.end - 1] in _NOUN_ENDS or clause.set_off(t.end)  # "New: nodule and fracture"
+        ]
+        leading = (nouns[-1].value if nouns else leading) if listed else None
+        if leading and not right.attributes.temporal:
+            right.attributes = right.attributes._replace(temporal=leading)
+        if clause.words[left.end : left.end + 1] in _WITHIN and _placed(right) and not _placed(left):
+            left.attributes = left.attributes._replace(sides=right.attributes.sides, zones=right.attributes.zones)
+        if left.start == right.start:
+            continue
+        if (
+            _lies_there(left, right, clause)
+            and left.attributes.sides
+            and not _placed(right)
+            and _placed_alike(left, right)
+        ):
+            right.attributes = right.attributes._replace(sides=left.attributes.sides)
+        if not clause.one_list(left.end, right.start):
+            continue
+        bare = not clause.modifiers(left.end, right.start)
+        change = left.attributes.temporal
+        if bare and change and not right.attributes.temporal and clause.of("temporal", left.first, left.start):
+            right.attributes = right.attributes._replace(temporal=change)
+        if not _placed_alike(left, right):
+            continue
+        one, other = left.attributes, right.attributes
+        if one.sides and left.first < left.start and not other.sides and (bare or other.zones):
+            right.attributes = other._replace(sides=one.sides, zones=other.zones or one.zones)
+        elif one.sides and not other.sides and not other.zones and "with" in clause.words[left.end : right.start]:
+            right.attributes = other._replace(sides=one.sides)
+        elif _placed(right) and right.last > right.end and not _placed(left):
+            left.attributes = one._replace(sides=other.sides, zones=other.zones)
+    change = place = None  # told after the list, so of all that stands in it
+    for later, earlier in pairwise(found[::-1]):
+        if later.start == earlier.start or not clause.one_list(earlier.end, later.start):
+            change = place = None
+            continue
+        told = later.attributes
+        change = told.temporal if clause.of("temporal", later.end, later.last) else change
+        place = told.position if clause.of("position", later.end, later.last) else place
+        own = earlier.attributes
+        where = place if lexicon.concepts[earlier.concepts[0]].device else None
+        if (change and not own.temporal) or (where and not own.position):
+            earlier.attributes = own._replace(temporal=own.temporal or change, position=own.position or where)
+
+
+def _lies_there(left: Mention, right: Mention, clause: Clause) -> bool:
+    """Whether a finding is said to be where the one before it is: "RUL consolidation containing a cavity"."""
+    joints = [clause.words[t.start] for t in clause.of("conjunction", left.end, right.start)]
+    inside = not HOLDING.isdisjoint({*joints} - {"with"})
+    if joints == ["with"] and clause.only(left.end, right.start, *_BETWEEN_SIGNS):
+        return True  # "effusion on the right with atelectasis"
+    return inside or clause.has(left.end, right.start, "nearby")
+
+
+def _placed_alike(left: Mention, right: Mention) -> bool:
+    """Whether sides mean the same for two findings."""
+    concepts = [lexicon().concepts[m.concepts[0]] for m in (left, right)]
+    return all(concept.sided and not concept.directed for concept in concepts)
+
+
+def _placed(mention: Mention) -> bool:
+    return bool(mention.attributes.sides or mention.attributes.zones)
+
+
+class _Pair(NamedTuple):
+    """Two mentions that follow each other, both present.
+
+    Attributes:
+        last: What stands before, perhaps joined already from several mentions.
+        mention: The next one.
+        link: What links them; see `_link`.
+        listed: Whether `last` ends in a list of what it may be, which may go on.
+        joined: All before `mention`, `last` at their end.
+        found: All mentions of the clause.
+    """
+
+    last: Mention
+    mention: Mention
+    link: str | None
+    listed: bool
+    joined: list[Mention]
+    found: Sequence[Mention]
+    clause: Clause
+    lexicon: Lexicon
+
+    @property
+    def tentative(self) -> bool:
+        return self.link in ("tentative", "differential")
+
+
+def joined(found: Sequence[Mention], clause: Clause, lexicon: Lexicon) -> list[Mention]:
+    """Those that tell of one finding as one: an appearance with its explanation, and alternatives."""
+    joined: list[Mention] = []
+    listed = False
+    for mention in found:
+        last = joined[-1] if joined else None
+        if last and _damages(mention, last, clause, lexicon):
+            joined[-1] = replace(last, attributes=last.attributes._replace(position="bad"), last=mention.last)
+        elif last and last.presence == mention.presence == "present":
+            link = _link(last, mention, clause, lexicon) if _may_be_at_one_place(last, mention) else None
+            pair = _Pair(last, mention, link, listed, joined, found, clause, lexicon)
+            join = next((join for holds, join in _WAYS if holds(pair)), None)
+            if join is None:
+                joined.append(_at_the_place_of(last, mention, link, clause))
+            else:
+                join(pair)
+                listed = join is _list_what_it_may_be or (_begins_a_list(pair) if join is _explain else listed)
+        else:
+            joined.append(mention)
+    return joined
+
+
+def _is_reason(pair: _Pair) -> bool:
+    """As in "Kerley lines from pulmonary edema", of which the second is what matters."""
+    return pair.link == "reversed"
+
+
+def _add_reason(pair: _Pair) -> None:
+    last, mention = pair.last, pair.mention
+    if explains(last.concepts, mention.concepts, pair.lexicon):
+        merged = _merged(last, mention, last.concepts, False)
+        pair.joined[-1] = replace(merged, appearance=last.appearance, signs=(*merged.signs, *mention.concepts))
+    else:
+        pair.joined.append(mention)
+
+
+def _is_explanation(pair: _Pair) -> bool:
+    """As in "Opacity consistent with pneumonia"."""
+    if not pair.link:
+        return False
+    if explains(pair.mention.concepts, pair.last.concepts, pair.lexicon):
+        return True
+    # "nodules and calcified nodes, consistent with silicosis" tells what the nodules are
+    return (
+        _is_said_to_be(pair.link, pair.last, pair.lexicon) and _earlier(pair.mention, pair.joined, pair.lexicon) is None
+    )
+
+
+def _explain(pair: _Pair) -> None:
+    joined, last, related = pair.joined, pair.last, pair.lexicon.related
+    joined[-1] = _explained(last, pair.mention, pair.tentative)
+    sign = related(last.concepts, pair.mention.concepts)
+    while len(joined) > 1 and pair.link != "direct" and _same_appearance(joined[-2], last, pair):
+        if sign and not related(joined[-2].concepts, pair.mention.concepts):
+            return  # "consolidation, and a blunted angle suggestive of an effusion"
+        last = joined.pop(-2)
+        joined[-1] = _explained(last, joined[-1], pair.tentative)
+
+
+def _begins_a_list(pair: _Pair) -> bool:
+    return pair.tentative and (pair.link == "differential" or _ends_in_or(pair.mention, pair.found, pair.clause))
+
+
+def _shows(pair: _Pair) -> bool:
+    """As in "Aspiration with patchy opacities", of which the first is what matters."""
+    last, mention = pair.last, pair.mention
+    vague = [pair.lexicon.concepts[one.concepts[0]].vague for one in (last, mention)]
+    words = pair.clause.words
+    apart = _set_off(last, mention, pair.clause)
+    joints = [words[t.start] for t in pair.clause.of("conjunction", last.end, mention.start)]
+    caused = not _RELATED.isdisjoint(words[last.end : last.end + 1])
+    told = apart or caused or pair.link == "direct" or joints[-1:] == ["with"]
+    hidden = words[mention.start].endswith("ing") and not pair.clause.of("conjunction", last.end, mention.start)
+    if vague[1] and hidden and mention.state[0] == mention.start:
+        return True  # "effusion obscuring the hemidiaphragm"
+    if last.signs and pair.clause.one_list(last.end, mention.start):
+        told = True  # "and the costophrenic angle"
+    sign = vague[1] or not pair.lexicon.signs_of(last.concepts).isdisjoint(mention.concepts)
+    broader = any((a, b) in pair.lexicon.distances for a in last.concepts for b in mention.concepts)
+    if vague[0] and not (vague[1] and broader) or not (sign or apart and broader):
+        return False
+    if not told or not caused and mention.attributes.temporal not in (None, last.attributes.temporal):
+        return False
+    one, other = last.attributes.zones, mention.attributes.zones
+    alike = (not _placed(last) or not other or one == other) and _may_be_at_one_place(last, mention)
+    return alike and pair.lexicon.shows_by(last.concepts, mention.concepts)
+
+
+def _add_sign(pair: _Pair) -> None:
+    last, mention = pair.last, pair.mention
+    merged = _merged(last, mention, last.concepts, False)
+    told = last.attributes
+    told = told._replace(temporal=told.temporal or mention.attributes.temporal)
+    if not _placed(last) and pair.lexicon.concepts[last.concepts[0]].sided:
+        where = mention.attributes
+        told = told._replace(sides=where.sides, zones=where.zones, places=where.places)
+    signs = (*merged.signs, *mention.concepts)
+    pair.joined[-1] = replace(merged, attributes=told, appearance=last.appearance, signs=signs)
+
+
+def _shows_more(pair: _Pair) -> bool:
+    """As in "Opacity in the right lower zone with air bronchograms", which are told of no other place."""
+    last, mention = pair.last, pair.mention
+    if "with" not in pair.clause.words[last.end : mention.start] or _placed(mention) or mention.attributes.severity:
+        return False
+    if last.appearance or not pair.lexicon.concepts[last.concepts[0]].vague:
+        return False
+    return any((a, b) in pair.lexicon.distances for a in mention.concepts for b in last.concepts if a != b)
+
+
+def _specify(pair: _Pair) -> None:
+    pair.joined[-1] = _explained(pair.last, pair.mention, False)
+
+
+def _goes_on(pair: _Pair) -> bool:
+    """As in "May represent atelectasis, aspiration or pneumonia"."""
+    return pair.listed and bool(pair.last.appearance) and _bare(pair.last, pair.mention, pair.clause)
+
+
+def _is_differential(pair: _Pair) -> bool:
+    """As in "Opacity at the left base, atelectasis or pneumonia"."""
+    last, mention, clause = pair.last, pair.mention, pair.clause
+    listed = "," in clause.words[last.end : mention.start] and _bare(last, mention, clause)
+    if last.appearance or not (listed or _set_off(last, mention, clause)):
+        return False
+    return explains(mention.concepts, last.concepts, pair.lexicon) and _ends_in_or(mention, pair.found, clause)
+
+
+def _is_named(pair: _Pair) -> bool:
+    """As in "Opacity at the right base, pneumonia", and at the end "Bilateral hilar adenopathy, sarcoidosis"."""
+    last, mention, clause = pair.last, pair.mention, pair.clause
+    ends = mention is pair.found[-1] and not mention.attributes.severity
+    if last.appearance or _placed(mention) or not (ends or pair.lexicon.concepts[last.concepts[0]].vague):
+        return False
+    if mention.attributes.temporal or clause.words[mention.first - 1] != "," or mention.first < last.end:
+        return False
+    return any((a, b) in pair.lexicon.distances for a in mention.concepts for b in last.concepts if a != b)
+
+
+def _is_suspected(pair: _Pair) -> bool:
+    """As in "The aortic knob is enlarged, aneurysm suspected"."""
+    last, mention = pair.last, pair.mention
+    narrower = mention.concepts != last.concepts and pair.lexicon.shows_by(mention.concepts, last.concepts)
+    return narrower and mention.attributes == SUSPECTED and not last.attributes.uncertain and not last.appearance
+
+
+def _list_what_it_may_be(pair: _Pair) -> None:
+    pair.joined[-1] = _explained(pair.last, pair.mention, True)
+
+
+def _is_alternative(pair: _Pair) -> bool:
+    """As in "Atelectasis or pneumonia"."""
+    start, end = pair.last.end, pair.mention.start
+    return bool(pair.clause.of("alternative", start, end)) and pair.clause.one_list(start, end, articles=True)
+
+
+def _add_alternative(pair: _Pair) -> None:
+    concepts = (*pair.last.concepts, *pair.mention.concepts)
+    pair.joined[-1] = _merged(pair.last, pair.mention, concepts, True)
+
+
+def _names_again(pair: _Pair) -> bool:
+    """As in "Pneumothorax with mediastinal shift, concerning for tension pneumothorax"."""
+    told = pair.link in ("tentative", "firm") or pair.mention.attributes == SUSPECTED
+    return told and _earlier(pair.mention, pair.joined, pair.lexicon) is not None
+
+
+def _rename(pair: _Pair) -> None:
+    place = _earlier(pair.mention, pair.joined, pair.lexicon)
+    if place is not None:
+        named = _explained(pair.joined[place], pair.mention, False)
+        other = (pair.tentative or pair.mention.attributes == SUSPECTED) and pair.mention.concepts != pair.joined[
+            place
+        ].concepts
+        pair.joined[place] = replace(named, attributes=named.attributes._replace(uncertain=other))
+
+
+def _is_one_device(pair: _Pair) -> bool:
+    """As in "TEVAR stent", "mediport catheter": the kind of a device behind its name."""
+    last, mention = pair.last, pair.mention
+    concepts = pair.lexicon.concepts
+    if last.end != mention.start or not concepts[last.concepts[0]].device:
+        return False
+    return any((a, b) in pair.lexicon.distances for a in last.concepts for b in mention.concepts)
+
+
+def _add_kind(pair: _Pair) -> None:
+    pair.joined[-1] = _merged(pair.last, pair.mention, pair.last.concepts, False)
+
+
+# How a mention may belong to the one before it, and what then becomes of both; the first that holds.
+_WAYS: tuple[tuple[Callable[[_Pair], bool], Callable[[_Pair], None]], ...] = (
+    (_is_one_device, _add_kind),
+    (_is_reason, _add_reason),
+    (_shows, _add_sign),
+    (_is_differential, _list_what_it_may_be),
+    (_is_explanation, _explain),
+    (_is_suspected, _list_what_it_may_be),
+    (_is_named, _specify),
+    (_shows_more, _specify),
+    (_goes_on, _add_alternative),
+    (_names_again, _rename),
+    (_is_alternative, _add_alternative),
+)
+
+
+def _set_off(left: Mention, right: Mention, clause: Clause) -> bool:
+    """Whether a colon, dash or bracket and no word but modifiers stands between: "Pancoast tumor: mass at the apex"."""
+    if right.first == left.last + 1:  # "Silicosis: fine nodules"
+        unknown = not any(tag.start <= left.last < tag.end for tag in clause.tags)
+        return unknown and clause.set_off(left.last)
+    return right.first == left.last and clause.set_off(right.first)
+
+
+def _at_the_place_of(last: Mention, mention: Mention, link: str | None, clause: Clause) -> Mention:
+    """A diagnosis beside another one, at the place of the appearance that both explain: "density at the left base, likely A and B"."""
+    beside = (last.appearance or last.signs) and _bare(last, mention, clause)
+    if _placed(mention) or not (beside or link in ("firm", "tentative", "differential")):
+        return mention
+    if lexicon().concepts[last.concepts[0]].directed:
+        return mention
+    told = last.attributes
+    placed = mention.attributes._replace(
+        sides=told.sides,
+        zones=told.zones,
+        places=told.places,
+        uncertain=mention.attributes.uncertain or bool(last.appearance),
+    )
+    return replace(mention, attributes=placed)
+
+
+def _may_be_at_one_place(left: Mention, right: Mention) -> bool:
+    one, other = left.attributes.sides, right.attributes.sides
+    return not one or not other or bool(one & other)
+
+
+def _is_said_to_be(link: str, appearance: Mention, lexicon: Lexicon) -> bool:
+    """Whether words say what a focal finding is, whatever it is: "nodular density that represents a healing fracture"."""
+    return link != "direct" and any((concept, "nodule") in lexicon.distances for concept in appearance.concepts)
+
+
+def _bare(left: Mention, right: Mention, clause: Clause) -> bool:
+    """Whether the right one follows in a list, with no place, degree or change of its own."""
+    told = [t for t in clause.modifiers(left.end, right.start) if t.kind in ("side", "zone", "severity", "temporal")]
+    return not told and clause.one_list(left.end, right.start)
+
+
+def _ends_in_or(first: Mention, found: Sequence[Mention], clause: Clause) -> bool:
+    """Whether an "or" stands in the list that a mention begins."""
+    end = first.end
+    for mention in found:
+        if mention.start >= end and clause.one_list(end, mention.start):
+            if clause.of("alternative", end, mention.start):
+                return True
+            end = mention.end
+    return False
+
+
+def _earlier(mention: Mention, joined: Sequence[Mention], lexicon: Lexicon) -> int | None:
+    """Which finding before the last one a diagnosis names again, more exactly."""
+    for place in range(len(joined) - 2, -1, -1):
+        earlier = joined[place]
+        narrower = any((a, b) in lexicon.distances for a in mention.concepts for b in earlier.concepts)
+        if earlier.presence == "present" and narrower and not mention.attributes.sides - earlier.attributes.sides:
+            return place
+    return None
+
+
+def _damages(mention: Mention, device: Mention, clause: Clause, lexicon: Lexicon) -> bool:
+    if not lexicon.device_damage.issuperset(mention.concepts):
+        return False
+    return lexicon.concepts[device.concepts[0]].device and clause.copula(device.end, mention.start)
+
+
+def _link(left: Mention, right: Mention, clause: Clause, lexicon: Lexicon) -> str | None:
+    """What makes the right mention an explanation of the left one: a value of `link`; None if nothing does."""
+    links = clause.of("link", left.end, right.start)
+    told = {t.value for t in links} - {"direct"}
+    if told:
+        return next(value for value in ("differential", "reversed", "tentative", "firm") if value in told)
+    if clause.of("conjunction", left.end, right.start):
+        return None
+    named = clause.words[left.end : right.start]
+    if lexicon.concepts[left.concepts[0]].vague and tuple(named[-2:]) in _IS_A:
+        return "firm"  # "the opacity behind the heart is a hiatal hernia"
+    said = clause.words_between(left.end, right.start) if left.end < right.start else 0
+    between = said & ~clause.places(*_AROUND)
+    if links and between == clause.bits(links) & ~clause.places("glue", "prior", "earlier", "joint"):
+        return "direct"
+    # "ground-glass right upper lobe nodule": an appearance that stands as an adjective
+    # but not "ground glass superimposed on fibrosis"
+    leads = (
+        left.end < right.start
+        and "superimposed" not in named
+        and not between
+        and not clause.has(left.end, right.start, "joint")
+    )
+    return "direct" if leads else None
+
+
+def _same_appearance(earlier: Mention, last: Mention, pair: _Pair) -> bool:
+    """Whether two appearances before one explanation are one: "opacities with air bronchograms consistent with pneumonia"."""
+    lexicon, diagnosis = pair.lexicon, pair.mention.concepts
+    signs = all(
+        lexicon.concepts[m.concepts[0]].vague or lexicon.shows_by(diagnosis, m.concepts) for m in (earlier, last)
+    )
+    here = earlier.presence == "present" and _may_be_at_one_place(earlier, last)
+    return signs and here and pair.clause.only(earlier.end, last.start, *_BETWEEN_SIGNS)
+
+
+def _explained(appearance: Mention, diagnosis: Mention, tentative: bool) -> Mention:
+    diagnosis = replace(diagnosis, concepts=made_of(appearance.concepts, diagnosis.concepts))
+    concepts = (*appearance.concepts, *diagnosis.concepts) if tentative else diagnosis.concepts
+    if not tentative and any((a, b) in lexicon().distances for a in appearance.concepts for b in diagnosis.concepts):
+        concepts = appearance.concepts  # "wedge deformity of T8, in keeping with fracture"
+    signs_left = appearance.appearance or appearance.concepts  # "opacity, likely edema, less likely infection"
+    left = tuple(c for c in signs_left if c not in diagnosis.concepts) if tentative else ()
+    signs = () if tentative else diagnosis.concepts if concepts == appearance.concepts else appearance.concepts
+    merged = _merged(appearance, diagnosis, concepts, tentative)
+    return replace(merged, appearance=left + diagnosis.appearance, signs=(*merged.signs, *signs))
+
+
+def made_of(appearance: Sequence[str], diagnosis: Sequence[str]) -> tuple[str, ...]:
+    """What a diagnosis is of an appearance: of a "lytic lesion of a rib, likely metastasis" a metastasis of bone."""
+    composites = lexicon().composites
+    made = {b: composites[a, b] for a in appearance for b in diagnosis if (a, b) in composites}
+    return tuple(made.get(concept, concept) for concept in diagnosis)
+
+
+def explains(diagnosis: Iterable[str], appearance: Sequence[str], lexicon: Lexicon) -> bool:
+    """Whether a diagnosis after "consistent with" and the like is about the appearance before it."""
+    return lexicon.concepts[appearance[0]].vague or lexicon.shows_by(tuple(diagnosis), appearance)
+
+
+def _merged(left: Mention, right: Mention, concepts: tuple[str, ...], uncertain: bool) -> Mention:
+    attributes = left.attributes.with_those_of(right.attributes)
+    return Mention(
+        tuple(dict.fromkeys(concepts)),
+        left.start,
+        right.end,
+        appearance=left.appearance + right.appearance,
+        signs=left.signs + right.signs,
+        taken_up=left.taken_up,
+        attributes=attributes._replace(uncertain=attributes.uncertain or uncertain),
+        first=min(left.first, right.first),
+        last=max(left.last, right.last),
+        named_by=left.named_by + right.named_by,
+        decided_by=left.decided_by + right.decided_by,
+        told_by=left.told_by + right.told_by,
+    )
