@@ -45,6 +45,7 @@ class Clause:
         tags: The phrases in it, in the order of the text.
         lead: How it follows the clause before it: contrast, stop, concession or exception; None at the start of a sentence.
         has_numbers: Whether any word of the sentence is a number.
+        sentence: Its text.
         by_kind: The phrases by their kind.
         by_cue: Those that say whether something is there, by their value, such as `negated_before`.
     """
@@ -56,6 +57,7 @@ class Clause:
     tags: list[Tag]
     lead: str | None
     has_numbers: bool
+    sentence: str
     by_kind: dict[str, list[Tag]] = field(init=False)
     by_cue: dict[str, list[Tag]] = field(init=False)
     _modifiers: list[Tag] = field(init=False)
@@ -136,7 +138,8 @@ class Clause:
 
     def set_off(self, position: int) -> bool:
         """Whether a sign that is no word, such as a colon, stands before a word."""
-        return position < self.end and self.spans[position][0] - self.spans[position - 1][1] > 1
+        between = self.sentence[self.spans[position - 1][1] : self.spans[position][0]] if position < self.end else ""
+        return len(between) > 1 and not between.isspace()
 
     def ends(self, position: int) -> bool:
         """Whether the clause, or a piece of it before a comma, ends at a word position."""
@@ -203,7 +206,7 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
         kinds.update(tag.kind for tag in tags)
     if len(words) <= _LONGEST and "clause_end" not in kinds:
         if tags:
-            yield Clause(words, spans, 0, len(words), tags, None, numbers)
+            yield Clause(words, spans, 0, len(words), tags, None, numbers, sentence)
         return
     position = 0
     for start, end, lead in _borders(tags, words):
@@ -213,7 +216,7 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
                 inside.append(tags[position])
             position += 1
         if inside:
-            yield Clause(words, spans, start, end, inside, lead, numbers)
+            yield Clause(words, spans, start, end, inside, lead, numbers, sentence)
 
 
 _PLACE = frozenset(("side", "zone", "joint", "glue", "conjunction", "anatomy", "definite", "extent", "sites"))
