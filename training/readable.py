@@ -60,6 +60,8 @@ _NEXT_NOUN = re.compile(
     re.IGNORECASE,
 )
 _STATE = re.compile(r"(?:\w+ly )?\w+(?:ed|ous)\Z", re.IGNORECASE)  # said of a noun before it: "tortuous and calcified"
+# What is said of this subject and of another one before it: "enteric tube" of "The ET tube and enteric tube are in place".
+_OF_BOTH = re.compile(r"(?<!s) (?:are|were|have)\b.*\Z", re.DOTALL)
 _SUBJECT = re.compile(
     r"[^,;:]{0,60}\Z"
 )  # what may stand between the start of a sentence and what it says of its subject
@@ -96,6 +98,8 @@ def _whole(findings: list[Finding], report: str) -> list[Finding]:
                 first = span == min(beside)
                 if _DANGLING.search(report[: span[1]]) and (more := _NEXT_NOUN.match(report, span[1])):
                     span = [span[0], more.end()]
+                if not first and (both := _OF_BOTH.search(report[slice(*span)])):
+                    span = [span[0], span[0] + both.start()]
                 of_subject = first or _STATE.fullmatch(report[span[0] : span[1]])
                 if of_subject and said[0] < span[0] and _SUBJECT.match(report, said[0], span[0]):
                     span = [said[0], span[1]]

@@ -152,8 +152,4 @@ def _elsewhere(one: ReportFinding, other: ReportFinding) -> bool:
     levels = [{site for site in told.sites if site[-1].isdecimal()} for told in (ours, theirs)]
     if all(levels) and levels[0].isdisjoint(levels[1]):
         return True
-    gap = zone_gap(ours, theirs) if compares_sides(one, other) else 0
-    if gap and ours.by_lobe and theirs.by_lobe:
-        # the middle of the left lung belongs to the upper lobe
-        return ours.sides != {"left"} or ("lower" in ours.zones) != ("lower" in theirs.zones)
-    return gap > 1  # lobes have borders; other zones are vague
+    return compares_sides(one, other) and zone_gap(ours, theirs) > 1  # zones that touch are vague
