@@ -285,9 +285,8 @@ def _ends_generally(cue: Tag, mention: Mention, clause: Clause) -> bool:
     if not general:
         return False
     end = general[-1].end
-    if "," not in clause.words[end : end + _VERB] and not clause.set_off(
-        end
-    ):  # "no new findings: left effusion unchanged"
+    # "no process is identified, old fractures", "no new findings: left effusion unchanged"
+    if "," not in clause.words[end : end + _VERB] and not clause.set_off(end):
         return False
     return _of_its_own(mention) and not clause.of("alternative", mention.end)
 

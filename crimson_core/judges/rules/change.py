@@ -6,12 +6,10 @@
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
 
-from crimson_core.judges.rules.lexicon import Tag
+from crimson_core.judges.rules.lexicon import START, Tag
 
 CHANGING = frozenset(("change", "prior"))  # the kinds of tags that tell of a change
-_START = attrgetter("start")
 _COMPARING = frozenset(("compared", "since", "relative"))
 _GROWING = frozenset(("enlarged", "distended", "prominent", "elevated"))  # states
 _HAS = frozenset(("has", "have", "had"))
@@ -81,7 +79,7 @@ def _growth(prior: Tag, tags: Sequence[Tag], words: Sequence[str]) -> Tag | None
     place = next((at for at in reversed(near) if words[at] in _COMPARING), None)
     if place is None:
         return None
-    first, last = (bisect_left(tags, at, key=_START) for at in (place - _LONGEST, place))
+    first, last = (bisect_left(tags, at, key=START) for at in (place - _LONGEST, place))
     before = [tag for tag in tags[first:last] if tag.kind in _TELLING]
     told = max(before, key=lambda tag: tag.start, default=None)
     if told is None or told.kind != "states" or told.value not in _GROWING or "," in words[told.start : place]:

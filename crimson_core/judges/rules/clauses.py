@@ -4,11 +4,10 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 
 from crimson_core.judges.rules.change import CHANGING, with_changes, with_years
 from crimson_core.judges.rules.forms import may_answer, with_answers
-from crimson_core.judges.rules.lexicon import Lexicon, Tag, report_words
+from crimson_core.judges.rules.lexicon import START, Lexicon, Tag, report_words
 from crimson_core.judges.rules.ratios import with_ratios
 
 MODIFIERS = ("side", "dominant", "zone", "sites", "severity", "temporal", "descriptor", "position")
@@ -27,7 +26,6 @@ _DIGIT = re.compile(r"\d")
 # time for a report grows with its length and no faster.
 _LONGEST = 120  # words
 _LONGEST_NAME = 12  # words of a place or a name that leads a clause
-_START = attrgetter("start")
 _SHORT = 3  # words: "small effusion; unchanged" is one clause
 
 
@@ -235,8 +233,8 @@ def _inside(tags: list[Tag], start: int, end: int) -> list[Tag]:
     """The tags between two word positions that are near each other; none of a longer piece, so that the time stays linear."""
     if end - start > _LONGEST_NAME:
         return []
-    first = bisect_left(tags, start, key=_START)
-    return [t for t in tags[first : bisect_left(tags, end, lo=first, key=_START)] if t.end <= end]
+    first = bisect_left(tags, start, key=START)
+    return [t for t in tags[first : bisect_left(tags, end, lo=first, key=START)] if t.end <= end]
 
 
 def _any(places: Sequence[int], start: int, end: int) -> bool:

@@ -23,7 +23,6 @@ _AROUND = (
     "temporal",
     "prior",
     "earlier",
-    "anatomy",
     "joint",
     "definite",
 )
@@ -57,12 +56,8 @@ def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
             left.attributes = left.attributes._replace(sides=right.attributes.sides, zones=right.attributes.zones)
         if left.start == right.start:
             continue
-        if (
-            _lies_there(left, right, clause)
-            and left.attributes.sides
-            and not _placed(right)
-            and _placed_alike(left, right)
-        ):
+        there = _lies_there(left, right, clause) and _placed_alike(left, right)
+        if there and left.attributes.sides and not _placed(right):
             right.attributes = right.attributes._replace(sides=left.attributes.sides)
         if not clause.one_list(left.end, right.start):
             continue

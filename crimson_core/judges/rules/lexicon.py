@@ -147,10 +147,10 @@ class Lexicon:
         if self.statements.keys().isdisjoint(words):  # of first words
             return tags
         statements = _tags(self.statements, words)
-        return sorted([*tags, *statements], key=_START) if statements else tags
+        return sorted([*tags, *statements], key=START) if statements else tags
 
 
-_START = attrgetter("start")
+START = attrgetter("start")
 _tag = partial(tuple.__new__, Tag)  # without the arguments' names, and so in half the time
 
 

@@ -60,10 +60,8 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
             continue
         # "the heart is enlarged, the hilum normal"
         before = max(clause.start, state.start - 3)  # but not "the heart is enlarged with unfolding of the aorta"
-        told_before = (
-            not COPULAS.isdisjoint(clause.words[before : state.start])
-            and not clause.of("states", before, state.start)
-            and any(t.start < state.start for t in structures)  # but not "also seen is prominence of the hilum"
+        told_before = not COPULAS.isdisjoint(clause.words[before : state.start]) and not clause.of(
+            "states", before, state.start
         )
         # "again noted is enlargement of the heart" tells it behind
         upto = state.start if told_before and any(t.end <= state.start for t in structures) else clause.end
@@ -114,7 +112,7 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
                 (concept,),
                 start,
                 end,
-                predicate=start < state.start and not clause.words[structure.end - 1].endswith(_ADJECTIVE),
+                predicate=start < state.start and not _ends_as_adjective(structure, clause),
                 state=(state.start, state.end),
                 named_by=(structure, state),
             )
@@ -168,9 +166,11 @@ def _is_degree(state: Tag, found: Mapping[int, Mention], clause: Clause) -> bool
 
 def _is_adjective(structure: Tag, clause: Clause) -> bool:
     """Whether a structure only says where what follows is: a lobe, or "mediastinal"."""
-    return bool(clause.of("zone", structure.start, structure.end)) or clause.words[structure.end - 1].endswith(
-        ("al", "ar")
-    )
+    return bool(clause.of("zone", structure.start, structure.end)) or _ends_as_adjective(structure, clause)
+
+
+def _ends_as_adjective(structure: Tag, clause: Clause) -> bool:
+    return clause.words[structure.end - 1].endswith(_ADJECTIVE)
 
 
 def _add_alike(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> None:
@@ -261,10 +261,8 @@ def _joined_to(name: Mention, tag: Tag, clause: Clause, composites: Mapping[tupl
         own = {composites.get((t.value, tag.value), made) for t in clause.of("anatomy", start, end)}
         return own == {made} and not clause.has(start, end, "concept", "joint")
     behind = tag.end
-    while behind < clause.end and clause.words[behind] in (
-        "of",
-        "the",
-    ):  # "nodules with calcification of the hilar nodes"
+    # "nodules with calcification of the hilar nodes"
+    while behind < clause.end and clause.words[behind] in ("of", "the"):
         behind += 1
     leads = {kind for kind in ("anatomy", "concept") if any(t.start == behind for t in clause.of(kind, behind))}
     if tag.kind == "anatomy" and "concept" in leads and tag.start >= name.end:
