@@ -4,16 +4,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from crimson_core.judges.rules.attributes import NOTHING, Mention
-from crimson_core.judges.rules.clauses import COPULAS, MODIFIERS, Clause
+from crimson_core.judges.rules.clauses import MODIFIERS, Clause
 from crimson_core.judges.rules.lexicon import Tag, lexicon
 
 _VERB = 3  # words up to a comma: "is identified,"
-_SEEN = ("ed", "seen", "present", "evident", "visible", "apparent")
 _DENYING = frozenset(("negated_before",))
 _NOT_DENIED = ("not_actionable_not_urgent", "benign_expected")  # what reports tell where it is, and not that it is not
-_PREFERRING = frozenset(("favor", "favored", "favoring", "preferred", "likely", "probable", "probably"))
 _ADVISED = frozenset(("is", "are", "advised", "recommended", "suggested"))
-_PERHAPS = frozenset(("may", "might", "could", "can", "possibly", "perhap", "question", "query"))
 _OF_ITS_OWN = ("side", "zone", "severity", "descriptor", "temporal", "glue", "definite")
 _SAID_OF_IT = ("glue", "definite", "pronoun", "anaphor", "appearance", "extent", "prior", *MODIFIERS)
 _DECIDING = frozenset(("normal", "elsewhere", "harmless"))
@@ -69,7 +66,8 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
                 _hedge(mention, cue)
     for cue in clause.cues("outweighed"):  # "favor edema over infection"
         hedges = (*clause.cues("uncertain_before"), *clause.cues("uncertain_after"))
-        if any(c.end <= cue.start and not _PREFERRING.isdisjoint(clause.words[c.start : cue.start]) for c in hedges):
+        preferring = lexicon().words["preferring"]
+        if any(c.end <= cue.start and not preferring.isdisjoint(clause.words[c.start : cue.start]) for c in hedges):
             for mention in _list_after(found, cue, clause):
                 _decide(mention, "unsaid", cue)
     symptoms = clause.by_kind.get("symptom", [])
@@ -152,7 +150,7 @@ def _decide_by_statements(found: list[Mention], clause: Clause) -> None:
             # "interstitial markings are normal", but not "the clips are intact"
             vague = lexicon().concepts[mention.concepts[0]].vague
             plainly = (
-                clause.words[normal.start] in ("normal", "within", "unremarkable")
+                clause.words[normal.start] in lexicon().words["plainly_normal"]
                 and not lexicon().concepts[mention.concepts[0]].device
             )
             answers = mention.end == normal.start and clause.set_off(normal.start)  # "Vascular engorgement: normal"
@@ -162,7 +160,7 @@ def _decide_by_statements(found: list[Mention], clause: Clause) -> None:
             if leads and clause.only(normal.end, mention.start, "conjunction", "glue"):
                 _decide(mention, "absent", normal)  # "of normal size and density"
             # "volumes are low normal"
-            if mention.end == normal.start and clause.words[mention.end - 1] in ("low", "high"):
+            if mention.end == normal.start and clause.words[mention.end - 1] in lexicon().words["low_or_high"]:
                 _decide(mention, "absent", normal)
     for elsewhere in clause.of("elsewhere")[:1]:
         for mention in found:
@@ -172,7 +170,7 @@ def _decide_by_statements(found: list[Mention], clause: Clause) -> None:
     for harmless in clause.of("harmless"):
         for mention in found:
             if mention.end <= harmless.start and _is_all_it_is(mention, harmless, clause):
-                if _PERHAPS.isdisjoint(clause.words[mention.end : harmless.start]):
+                if lexicon().words["perhaps"].isdisjoint(clause.words[mention.end : harmless.start]):
                     _decide(mention, "absent", harmless)
                 else:
                     _hedge(mention, harmless)
@@ -297,7 +295,8 @@ def _plainly_there(mention: Mention, before: list[Mention], cue: Tag, clause: Cl
     if "," not in between:
         return mention.first == before[-1].end and _is_never_denied(mention)
     verb = between[: between.index(",")]
-    if not COPULAS.isdisjoint(verb) or (verb and verb[-1].endswith(_SEEN)):
+    copulas, seen = lexicon().words["copulas"], lexicon().words["seen"]
+    if not copulas.isdisjoint(verb) or (verb and (verb[-1] in seen or verb[-1].endswith("ed"))):
         return True  # "no fracture is seen, degenerative changes of the spine"
     told = mention.attributes
     bare = told == NOTHING and len(before) > 1  # "no pneumonia, tuberculosis, granuloma"

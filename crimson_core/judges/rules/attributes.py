@@ -9,15 +9,11 @@ from typing import Any, NamedTuple
 from crimson_core.judges.rules.clauses import Clause
 from crimson_core.judges.rules.lexicon import Tag, lexicon
 
-_UNITS = {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "centimeter": 10.0}
 _BOTH = frozenset(("left", "right"))
 _SIDES = {"left": frozenset(("left",)), "right": frozenset(("right",)), "both": _BOTH}
 _GRAVEST_CHANGE = ("new", "worse", "acute", "increased", "better", "old", "stable", None)
 _GRAVEST_POSITION = ("bad", "coiled", "good")
-_INTO = frozenset(("in", "into", "within"))
-_ABOVE = frozenset(("above", "from", "over", "superior", "proximal"))
 _TIMES = frozenset({"x", "by"})
-_NOW = frozenset(("now", "currently", "today", "presently"))
 _NEAR = 2  # words
 _SAME_SIZE = 0.1  # share by which a size may differ and still be the same
 _SPINE = {"c": "C", "t": "T", "l": "L"}
@@ -167,8 +163,9 @@ def attributes_of(
 
 def _in_lung(clause: Clause, start: int, end: int) -> bool:
     """Whether a device is said to lie in a lung or a part of one: "in the right lung", "into the left lower lobe"."""
+    within = lexicon().words["within"]
     return any(
-        tag.value in ("lung", "lobe") and _INTO.intersection(clause.words[max(start, tag.start - 3) : tag.start])
+        tag.value in ("lung", "lobe") and within.intersection(clause.words[max(start, tag.start - 3) : tag.start])
         for tag in clause.of("anatomy", start, end)
     )
 
@@ -220,13 +217,13 @@ def _by_sizes(now: Sequence[float], earlier: Sequence[float]) -> str | None:
 
 def earlier_sizes(clause: Clause, start: int, end: int) -> list[float]:
     """Measurements in millimetres of an earlier date: "previously 3 cm", "from 3.0 to 4.5 cm"."""
-    found = []
+    found, units = [], lexicon().units
     for tag in clause.of("earlier", start, end) if clause.has_numbers else ():
         for place in range(tag.end, min(end, tag.end + 4)):
             if clause.words[place][0].isdecimal():
-                unit = next((w for w in clause.words[place + 1 : place + 6] if w in _UNITS), None)
+                unit = next((w for w in clause.words[place + 1 : place + 6] if w in units), None)
                 if unit:
-                    found.append(float(clause.words[place]) * _UNITS[unit])
+                    found.append(float(clause.words[place]) * units[unit])
                 break
     return found
 
@@ -247,8 +244,9 @@ def _places(tags: Sequence[Tag]) -> frozenset[tuple[str, str]]:
 
 def sizes_in(clause: Clause, start: int, end: int, named: int) -> Iterator[tuple[float, int, int]]:
     """Measurements in millimetres with their word positions: "5 mm", "3.2 x 2.1 cm"; not those of an earlier date."""
+    units, now = lexicon().units, lexicon().words["now"]
     for unit in range(start, end) if clause.has_numbers else ():
-        if clause.words[unit] not in _UNITS:
+        if clause.words[unit] not in units:
             continue
         number = unit - 1
         before = clause.of("earlier", named, unit)
@@ -256,13 +254,11 @@ def sizes_in(clause: Clause, start: int, end: int, named: int) -> Iterator[tuple
         while first > start and clause.words[first - 1] in _TIMES:
             first -= 2
         # "from 3.0 to 4.5 cm", "previously 2 cm, now 3 cm"
-        again = before and (
-            clause.words[first - 1] == "to" or not _NOW.isdisjoint(clause.words[before[-1].end : first])
-        )
+        again = before and (clause.words[first - 1] == "to" or not now.isdisjoint(clause.words[before[-1].end : first]))
         if before and not again:
             continue
         while number >= start and clause.words[number][0].isdecimal():
-            yield float(clause.words[number]) * _UNITS[clause.words[unit]], number, unit + 1
+            yield float(clause.words[number]) * units[clause.words[unit]], number, unit + 1
             number -= 2 if number > start and clause.words[number - 1] in _TIMES else number + 1
 
 
@@ -273,7 +269,8 @@ def _above_carina(clause: Clause, start: int, end: int) -> float | None:
         return None
     carina = carinas[0]
     before = clause.words[max(start, carina.start - 4) : carina.start]
-    sign = -1.0 if {"below", "beyond"} & set(before) else 1.0 if _ABOVE & set(before) else 0.0
+    beyond, above = (not lexicon().words[kind].isdisjoint(before) for kind in ("beyond", "above"))
+    sign = -1.0 if beyond else 1.0 if above else 0.0
     if not sign:
         return None
     told = sizes_in(clause, start, end, end)
@@ -285,9 +282,7 @@ def _above_carina(clause: Clause, start: int, end: int) -> float | None:
 def _well_above(clause: Clause, start: int, end: int) -> bool:
     """Whether a tip is said to be above the carina by more than a little, without a number."""
     words = clause.words[start:end]
-    return "above" in words and not {"just", "immediately", "right", "directly", "slightly"} & set(
-        words[: words.index("above")]
-    )
+    return "above" in words and lexicon().words["barely"].isdisjoint(words[: words.index("above")])
 
 
 def _levels(clause: Clause, start: int, end: int) -> set[str]:
@@ -300,7 +295,7 @@ def _levels(clause: Clause, start: int, end: int) -> set[str]:
     for position in ribs:
         for near in range(max(start, position - 8), min(end, position + 6)):
             number = words[near] if words[near].isdecimal() else ordinals().get(words[near])
-            unit = near + 1 < len(words) and words[near + 1] in _UNITS
+            unit = near + 1 < len(words) and words[near + 1] in lexicon().units
             if number and not unit and 1 <= int(number) <= 12:
                 found.add(f"rib {int(number)}")
     for position in range(start, end - 1) if clause.has_numbers else ():

@@ -7,21 +7,17 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 
-from crimson_core.judges.rules.lexicon import START, Tag
+from crimson_core.judges.rules.lexicon import START, Tag, lexicon
 
 CHANGING = frozenset(("change", "prior"))  # the kinds of tags that tell of a change
-_COMPARING = frozenset(("compared", "since", "relative"))
 _GROWING = frozenset(("enlarged", "distended", "prominent", "elevated"))  # states
-_HAS = frozenset(("has", "have", "had"))
 _TELLING = ("states", "change", "temporal", "assertion", "clause_end", "concept", "normal")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _TEMPORAL = {"up": "worse", "again": "new", "down": "better", "raised": "increased"}
-_PLAINLY_DENIED = frozenset(("no", "without"))
 _NAMING = ("concept", "states", "change", "temporal", "conjunction", "clause_end")
 _COMPLETE = 5  # rank of severity
 _DENIALS = ("negated_before", "negated_after")
 _TAGS = 30  # that may stand within this reach
-_MORE = {"more": "up", "less": "down", "fewer": "down"}
 _LONGEST = 12  # words between "more" and "than"
 _LIST = 40  # words of a list behind a change
 _REACH = 5  # words between a denial and the change that it denies
@@ -63,7 +59,13 @@ def _with_comparison(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
     if not any(tag.kind == "prior" and than < tag.start <= than + _REACH for tag in tags):
         return tags
     free = set(range(max(0, than - _LONGEST), than)).difference(*(range(tag.start, tag.end) for tag in tags))
-    made = [Tag(place, place + 1, "change", (_MORE[words[place]], True)) for place in free if words[place] in _MORE]
+    listed = (("up", lexicon().words["more"]), ("down", lexicon().words["less"]))
+    made = [
+        Tag(place, place + 1, "change", (value, True))
+        for value, named in listed
+        for place in free
+        if words[place] in named
+    ]
     return sorted([*tags, *made], key=lambda tag: tag.start)
 
 
@@ -76,7 +78,7 @@ def _with_growth(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
 def _growth(prior: Tag, tags: Sequence[Tag], words: Sequence[str]) -> Tag | None:
     """The "compared with" between a state that grows and the name of an earlier radiograph."""
     near = range(max(0, prior.start - _REACH), prior.start)
-    place = next((at for at in reversed(near) if words[at] in _COMPARING), None)
+    place = next((at for at in reversed(near) if words[at] in lexicon().words["comparing"]), None)
     if place is None:
         return None
     first, last = (bisect_left(tags, at, key=START) for at in (place - _LONGEST, place))
@@ -202,7 +204,7 @@ class _Told:
         states = [tag.value for tag in self._by_place.get(change.end - 1, ()) if tag.kind == "states"]
         if not states or self.words[change.end - 1].endswith("er"):  # "larger" is large, and has changed
             return False
-        if self.words[change.start] in _HAS:  # "the heart has enlarged"
+        if self.words[change.start] in lexicon().words["having"]:  # "the heart has enlarged"
             return False
         if self.words[change.end : change.end + 1] == ["of"]:
             for place in range(change.end, min(len(self.words), change.end + _REACH)):
@@ -256,7 +258,7 @@ class _Told:
         for place in range(start - 1, max(-1, start - 1 - _REACH), -1):
             denial = self._at(place, "assertion")
             if denial is not None and denial.value == "negated_before":
-                plain = self.words[denial.start] in _PLAINLY_DENIED
+                plain = self.words[denial.start] in lexicon().words["plainly_denied"]
                 return None if plain and not noun and start == denial.end else denial
             if self._at(place, "glue", "extent") is None and self._at(place, "change") is None:
                 return None

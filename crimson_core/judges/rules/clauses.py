@@ -7,15 +7,12 @@ from dataclasses import dataclass, field
 
 from crimson_core.judges.rules.change import CHANGING, with_changes, with_years
 from crimson_core.judges.rules.forms import may_answer, with_answers
-from crimson_core.judges.rules.lexicon import START, Lexicon, Tag, report_words
+from crimson_core.judges.rules.lexicon import START, Lexicon, Tag, lexicon, report_words
 from crimson_core.judges.rules.ratios import with_ratios
 
 MODIFIERS = ("side", "dominant", "zone", "sites", "severity", "temporal", "descriptor", "position")
 
-COPULAS = frozenset(("is", "are", "appear", "appears", "remain", "remains", "was", "were"))
-
 _MODIFIERS = frozenset(MODIFIERS)
-_UNITS = frozenset(("mm", "cm"))
 _LISTING = ("conjunction", "alternative", "anatomy", "definite", *MODIFIERS)
 _TRANSPARENT = ("glue", "link", "showing", "anatomy", "states", "conjunction", *MODIFIERS)
 _NAMING = frozenset(("concept", "states", "normal", "anaphor"))
@@ -103,7 +100,7 @@ class Clause:
 
     def copula(self, start: int, end: int) -> bool:
         """Whether a form of "to be" or the like is all that stands between two word positions."""
-        return start < end and COPULAS.issuperset(self.words[start:end])
+        return start < end and lexicon().words["copulas"].issuperset(self.words[start:end])
 
     def one_list(self, start: int, end: int, articles: bool = False) -> bool:
         """Whether only commas, conjunctions and modifiers stand between two word positions, or these and articles."""
@@ -185,8 +182,8 @@ class Clause:
     def _numbers(self) -> int:
         if not self.has_numbers:
             return 0
-        words = self.words[self.start : self.end]
-        return sum(1 << place for place, word in enumerate(words) if word[0].isdecimal() or word in _UNITS)
+        words, units = self.words[self.start : self.end], lexicon().units
+        return sum(1 << place for place, word in enumerate(words) if word[0].isdecimal() or word in units)
 
 
 def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
@@ -247,7 +244,7 @@ def _only_a_name(tags: list[Tag], words: list[str], start: int, end: int) -> boo
     inside = [t for t in _inside(tags, start, end) if t.value != "past"]  # "After treatment the edema and the"
     named = {t.start for t in inside if t.kind == "concept"}  # "edema" is a state of other things as well
     kinds = {"concept" if t.value == "tube" or t.start in named else t.kind for t in inside}
-    return "concept" in kinds and kinds <= _NAMES and COPULAS.isdisjoint(words[start:end])
+    return "concept" in kinds and kinds <= _NAMES and lexicon().words["copulas"].isdisjoint(words[start:end])
 
 
 def _borders(tags: list[Tag], words: list[str]) -> Iterator[tuple[int, int, str | None]]:

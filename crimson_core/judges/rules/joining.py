@@ -8,7 +8,6 @@ from typing import NamedTuple
 from crimson_core.judges.rules.attributes import NOTHING, SUSPECTED, Mention
 from crimson_core.judges.rules.clauses import MODIFIERS, Clause
 from crimson_core.judges.rules.lexicon import Lexicon, lexicon
-from crimson_core.judges.rules.naming import HOLDING
 
 _IS_A = {(verb, article) for verb in ("is", "was") for article in ("a", "an")}
 _WITHIN = (["within"], ["in"], ["inside"])
@@ -26,7 +25,6 @@ _AROUND = (
     "joint",
     "definite",
 )
-_RELATED = frozenset(("related", "induced"))
 _NOUN_ENDS = frozenset(("of", "in"))
 
 
@@ -91,7 +89,7 @@ def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
 def _lies_there(left: Mention, right: Mention, clause: Clause) -> bool:
     """Whether a finding is said to be where the one before it is: "RUL consolidation containing a cavity"."""
     joints = [clause.words[t.start] for t in clause.of("conjunction", left.end, right.start)]
-    inside = not HOLDING.isdisjoint({*joints} - {"with"})
+    inside = not lexicon().words["holding"].isdisjoint({*joints} - {"with"})
     if joints == ["with"] and clause.only(left.end, right.start, *_BETWEEN_SIGNS):
         return True  # "effusion on the right with atelectasis"
     return inside or clause.has(left.end, right.start, "nearby")
@@ -203,7 +201,7 @@ def _shows(pair: _Pair) -> bool:
     words = pair.clause.words
     apart = _set_off(last, mention, pair.clause)
     joints = [words[t.start] for t in pair.clause.of("conjunction", last.end, mention.start)]
-    caused = not _RELATED.isdisjoint(words[last.end : last.end + 1])
+    caused = not pair.lexicon.words["related"].isdisjoint(words[last.end : last.end + 1])
     told = apart or caused or pair.link == "direct" or joints[-1:] == ["with"]
     hidden = words[mention.start].endswith("ing") and not pair.clause.of("conjunction", last.end, mention.start)
     if vague[1] and hidden and mention.state[0] == mention.start:

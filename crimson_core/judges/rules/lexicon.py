@@ -103,6 +103,8 @@ class Lexicon:
         near_sites: Site -> those that are told for it of a device that does not lie there, and itself.
         phrases: All phrases, but for those of `statements`.
         statements: The same of the statements that rule a concept out; apart, since they hold other phrases.
+        words: The words by which the code chooses between two readings, by the name of their list.
+        units: Unit of length -> its millimetres.
     """
 
     version: int
@@ -114,6 +116,8 @@ class Lexicon:
     broader: dict[str, frozenset[str]]
     phrases: Phrases
     statements: Phrases
+    words: dict[str, frozenset[str]]
+    units: dict[str, float]
     skipped_sections: frozenset[str]
     sections: frozenset[str]
     findings_sections: frozenset[str]
@@ -337,6 +341,8 @@ def _build() -> Lexicon:
         broader={key: frozenset(others) for key, others in above.items()},
         phrases=phrases,
         statements=statements,
+        words={name: frozenset(map(normalise, words)) for name, words in data["words"].items()},
+        units={unit: float(millimetres) for millimetres, units in data["units"].items() for unit in units},
         skipped_sections=skipped,
         sections=skipped.union(data["kept_sections"], data["findings_sections"]),
         findings_sections=frozenset(data["findings_sections"]),

@@ -9,15 +9,12 @@ from crimson_core.judges.rules.assertion import decide_presence
 from crimson_core.judges.rules.attributes import Attributes, Mention, attributes_of, sizes_in
 from crimson_core.judges.rules.clauses import Clause
 from crimson_core.judges.rules.joining import joined, share
-from crimson_core.judges.rules.lexicon import Lexicon, Tag
+from crimson_core.judges.rules.lexicon import Lexicon, Tag, lexicon
 from crimson_core.judges.rules.naming import named
 
 _PLACE = attrgetter("start", "end")
 _EXPLAINING = frozenset(("similar", "link", "appearance", "pronoun"))
-_ALL_OF_THEM = frozenset(("these", "they"))
 _OF_BOTH = frozenset(("has", "have", "is", "are"))
-_WAYS_IN = frozenset(("arm", "approach", "access"))
-_TOWARD = frozenset(("to", "toward", "away"))
 _HUGE = 5  # rank of severity
 
 
@@ -75,7 +72,7 @@ def continuation(clause: Clause) -> tuple[Attributes | None, Attributes | None] 
 def of_several(clause: Clause) -> bool:
     """Whether a clause that goes on speaks of all that was named before: "These are unchanged"."""
     pronouns = clause.of("pronoun", clause.start, clause.start + 2)
-    return bool(_overall(clause)) or any(clause.words[t.start] in _ALL_OF_THEM for t in pronouns)
+    return bool(_overall(clause)) or any(clause.words[t.start] in lexicon().words["all_of_them"] for t in pronouns)
 
 
 def _overall(clause: Clause) -> list[Tag]:
@@ -152,7 +149,7 @@ def _without_sides_of_veins(tags: list[Tag], mention: Mention, clause: Clause, e
 
 def _is_way_in(side: Tag, clause: Clause) -> bool:
     """Whether a side is that of the arm or the way by which a line was put in."""
-    return not _WAYS_IN.isdisjoint(clause.words[side.end : side.end + 2])
+    return not lexicon().words["ways_in"].isdisjoint(clause.words[side.end : side.end + 2])
 
 
 def _without_numbers(tags: list[Tag], clause: Clause) -> list[Tag]:
@@ -172,8 +169,8 @@ def _points(side: Tag, clause: Clause) -> bool:
     word = clause.words[side.start]
     if word.endswith("ward"):
         return True
-    near = range(max(clause.start, side.start - 2), side.start)
-    return any(clause.words[at] in _TOWARD and not clause.has(at, at + 1, "link") for at in near)  # but not "due to"
+    near, toward = range(max(clause.start, side.start - 2), side.start), lexicon().words["toward"]
+    return any(clause.words[at] in toward and not clause.has(at, at + 1, "link") for at in near)  # but not "due to"
 
 
 def _border(left: Mention, right: Mention, clause: Clause) -> int:

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from operator import attrgetter
 
 from crimson_core.judges.rules.attributes import Mention
-from crimson_core.judges.rules.clauses import COPULAS, Clause
+from crimson_core.judges.rules.clauses import Clause
 from crimson_core.judges.rules.lexicon import Lexicon, Tag, lexicon
 
 _NAMING = ("concept", "normal_of", "states", "anaphor")
 _PLACE = attrgetter("start", "end")
 _BESIDE = frozenset(("anatomy", "states"))
-HOLDING = frozenset(("with", "containing", "harboring"))  # conjunctions before what is in something, or its state
 _NEAR = 3  # words between "with" and a state
 _ADJECTIVE = ("al", "ar", "ic", "ary")  # "pleural fluid", of which no word is said of the other
 _FARTHEST_STATE = 10  # words between a structure and its state
@@ -60,7 +59,7 @@ def _add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexi
             continue
         # "the heart is enlarged, the hilum normal"
         before = max(clause.start, state.start - 3)  # but not "the heart is enlarged with unfolding of the aorta"
-        told_before = not COPULAS.isdisjoint(clause.words[before : state.start]) and not clause.of(
+        told_before = not lexicon.words["copulas"].isdisjoint(clause.words[before : state.start]) and not clause.of(
             "states", before, state.start
         )
         # "again noted is enlargement of the heart" tells it behind
@@ -244,10 +243,10 @@ def _narrowing(mention: Mention, beside: Sequence[Tag], clause: Clause, lexicon:
     """The nearest structure or state that makes another name of a finding's."""
     near = [t for t in beside if (t.value, mention.concepts[0]) in lexicon.composites]
     near.sort(key=lambda t: abs(t.start - mention.start))
-    return next((t for t in near if _joined_to(mention, t, clause, lexicon.composites)), None)
+    return next((t for t in near if _joined_to(mention, t, clause, lexicon)), None)
 
 
-def _joined_to(name: Mention, tag: Tag, clause: Clause, composites: Mapping[tuple[str, str], str]) -> bool:
+def _joined_to(name: Mention, tag: Tag, clause: Clause, lexicon: Lexicon) -> bool:
     """Whether a structure or state is said of what is named: only words that part nothing stand between them."""
     between = _between(name, tag)
     start, end = between.start, between.stop
@@ -257,8 +256,8 @@ def _joined_to(name: Mention, tag: Tag, clause: Clause, composites: Mapping[tupl
         return False  # "bulla without a fluid level"
     if tag.end <= name.start and clause.has(start, end, "anatomy"):
         # "calcified mediastinal and hilar nodes", but not "calcified aorta and left nodule"
-        made = composites[tag.value, name.concepts[0]]
-        own = {composites.get((t.value, tag.value), made) for t in clause.of("anatomy", start, end)}
+        made = lexicon.composites[tag.value, name.concepts[0]]
+        own = {lexicon.composites.get((t.value, tag.value), made) for t in clause.of("anatomy", start, end)}
         return own == {made} and not clause.has(start, end, "concept", "joint")
     behind = tag.end
     # "nodules with calcification of the hilar nodes"
@@ -268,7 +267,7 @@ def _joined_to(name: Mention, tag: Tag, clause: Clause, composites: Mapping[tupl
     if tag.kind == "anatomy" and "concept" in leads and tag.start >= name.end:
         return False  # "mass and hilar adenopathy"
     # "nodule with calcification", but not "nodules with calcified hilar nodes"
-    held = HOLDING if tag.kind == "states" and not leads else frozenset[str]()
+    held = lexicon.words["holding"] if tag.kind == "states" and not leads else frozenset[str]()
     parting = [t for t in clause.of("conjunction", start, end) if clause.words[t.start] not in held]
     if len(parting) == 1 and _stands_alone(parting[0], tag, clause):
         parting = []

@@ -99,6 +99,31 @@ class _Modifiers(TypedDict):
 
 
 @with_config(_EXACT)
+class _Words(TypedDict):
+    copulas: Phrases
+    having: Phrases
+    holding: Phrases
+    within: Phrases
+    above: Phrases
+    beyond: Phrases
+    barely: Phrases
+    toward: Phrases
+    ways_in: Phrases
+    now: Phrases
+    comparing: Phrases
+    more: Phrases
+    less: Phrases
+    plainly_denied: Phrases
+    perhaps: Phrases
+    preferring: Phrases
+    seen: Phrases
+    plainly_normal: Phrases
+    low_or_high: Phrases
+    related: Phrases
+    all_of_them: Phrases
+
+
+@with_config(_EXACT)
 class LanguageFile(TypedDict):
     """`language.yaml`."""
 
@@ -135,6 +160,8 @@ class LanguageFile(TypedDict):
     change: dict[Literal["up", "again", "raised", "down", "gone", "any"], _ChangeForms]
     extent: dict[Literal["partial", "little", "complete", "plain"], Phrases]
     modifiers: _Modifiers
+    words: _Words
+    units: dict[Literal[1, 10], Phrases]
     general: Phrases
     beside: Phrases
     nearby: Phrases
