@@ -82,6 +82,11 @@ FAULTS = [
     (("rules.yaml", "significance", 0), rule(beside=["nothing"]), "rules.yaml: significance.0.beside: nothing is not known"),
     (("rules.yaml", "attribute_errors", "specificity", "interchangeable", 0), ["opacity", "x"], "interchangeable: x is no concept"),
     (("language.yaml", "device_damage"), ["breakage"], "language.yaml: device_damage: breakage is no concept"),
+    (("language.yaml", "growing_states"), ["grown"], "language.yaml: growing_states: grown is no state"),
+    (("language.yaml", "near_sites", 0), ["knee"], "language.yaml: near_sites.0: knee is not known"),
+    (("language.yaml", "one_sentence_sections"), ["views of old"], "language.yaml: one_sentence_sections: views of old is not among skipped_sections"),
+    (("rules.yaml", "attribute_errors", "location", "other_organ", "sites"), ["knee"], "rules.yaml: attribute_errors.location.other_organ.sites: knee is not known"),
+    (("language.yaml", "words", "wherever"), ["there"], "language.yaml: words.wherever: is no key"),
     # circles, and what stands twice
     (("concepts/lungs.yaml", "opacity", "broader"), ["consolidation"], "goes in a circle"),
     (("concepts/bones.yaml", "opacity"), {"terms": ["x"], "significance": "urgent", "note": "x", "source": "x"}, "opacity: stands in concepts/bones.yaml too"),

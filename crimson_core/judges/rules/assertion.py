@@ -9,8 +9,14 @@ from crimson_core.judges.rules.lexicon import Tag, lexicon
 
 _VERB = 3  # words up to a comma: "is identified,"
 _DENYING = frozenset(("negated_before",))
+# Cues behind what they are about, and what they make of it.
+DECIDING_BEHIND = {
+    "negated_after": "absent",
+    "removed_after": "absent",
+    "unassessed_after": "unsaid",
+    "advised_after": "unsaid",
+}
 _NOT_DENIED = ("not_actionable_not_urgent", "benign_expected")  # what reports tell where it is, and not that it is not
-_ADVISED = frozenset(("is", "are", "advised", "recommended", "suggested"))
 _OF_ITS_OWN = ("side", "zone", "severity", "descriptor", "temporal", "glue", "definite")
 _SAID_OF_IT = ("glue", "definite", "pronoun", "anaphor", "appearance", "extent", "prior", *MODIFIERS)
 _DECIDING = frozenset(("normal", "elsewhere", "harmless"))
@@ -90,24 +96,27 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
             said = cue.end + clause.words[cue.end].endswith("ed")  # "witnessed"
             if clause.only(said, mention.start, *_OF_ITS_OWN) and not clause.has(said, mention.start, "concept"):
                 _decide(mention, "unsaid", cue)
-    for value, presence in (("negated_after", "absent"), ("unassessed_after", "unsaid")):
+    for value, presence in DECIDING_BEHIND.items():
         for cue in clause.cues(value):
             if _leads_on(cue, found, clause) or _is_of_another(cue, found, clause):
                 continue
             for mention in _list_before(found, cue, clause):
                 if any(tag.value == "absent" and cue.start <= tag.start < cue.end for tag in mention.named_by):
                     continue  # "the breast shadow is absent" is a name
-                words = clause.words[cue.start : cue.end]
-                of_device = "removal" in words or (words[-1] == "out" and {"ruled", "not"}.isdisjoint(words))
-                if words == ["out"] and not (mention.end == cue.start and clause.ends(cue.end)):
+                if value == "removed_after" and not _is_removed(mention, cue, clause):
                     continue
-                if of_device and not lexicon().concepts[mention.concepts[0]].device:
-                    continue
-                if _ADVISED.issuperset(words) and not _is_advised(mention, cue, clause):
+                if value == "advised_after" and not _is_advised(mention, cue, clause):
                     continue
                 # "the tube ends below the diaphragm, its tip is not seen" tells of the tip
                 if not _of_its_tip(clause, mention.end, cue.start) and not _is_moved(mention, cue, found, clause):
                     _decide(mention, presence, cue)
+
+
+def _is_removed(mention: Mention, cue: Tag, clause: Clause) -> bool:
+    """Whether it is a device that is out; of "out" alone only where that ends what is said: "Chest tube out."."""
+    if clause.words[cue.start : cue.end] == ["out"] and not (mention.end == cue.start and clause.ends(cue.end)):
+        return False
+    return lexicon().concepts[mention.concepts[0]].device
 
 
 def _is_advised(mention: Mention, cue: Tag, clause: Clause) -> bool:
@@ -250,7 +259,7 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
     list ends with the next comma.
     """
     after = [m for m in found if cue.end <= max(m.end, m.state[1])]
-    removed = "removal" in clause.words[cue.start : cue.end]
+    removed = not lexicon().words["removal"].isdisjoint(clause.words[cue.start : cue.end])
     for position, mention in enumerate(after):
         if removed and not lexicon().concepts[mention.concepts[0]].device:
             return  # "after removal of the drain a small pneumothorax is seen"

@@ -10,9 +10,6 @@ from crimson_core.judges.rules.lexicon import lexicon, rules
 from crimson_core.judges.rules.matching import compares_sides, concept_steps, interchangeable, other_diagnosis, zone_gap
 from crimson_core.protocol.evaluation import ErrorType
 
-_ORGANS = frozenset(
-    ("trachea", "bronchus", "right_main_bronchus", "left_main_bronchus", "esophagus", "stomach", "duodenum")
-)
 _SEVERITY_WORDS = {1: "trace", 2: "small or mild", 3: "moderate", 4: "large or severe", 5: "massive"}
 
 
@@ -90,8 +87,8 @@ def _place(
             what = f"The reference says {_listed(one.zones)} zone, the candidate {_listed(other.zones)}"
             yield _error("location", rule["far_zone" if gap > 1 else "near_zone"], what)
     if one.sites and other.sites and not lexicon().concepts[references[0].concepts[0]].device:
-        for named, within in (("other_compartment", _is_compartment), ("other_organ", _is_organ)):
-            ours, theirs = (frozenset(filter(within, place.sites)) for place in (one, other))
+        for named in ("other_compartment", "other_organ"):
+            ours, theirs = (place.sites.intersection(rule[named]["sites"]) for place in (one, other))
             if ours and theirs and ours.isdisjoint(theirs):
                 what = f"The reference says {_listed(ours)}, the candidate {_listed(theirs)}"
                 yield _error("location", rule[named], what)
@@ -152,14 +149,6 @@ def _level(one: frozenset[str], other: frozenset[str], rule: dict[str, Any]) -> 
     near = any(_kind(a) == _kind(b) and abs(_number(a) - _number(b)) <= 1 for a in ours for b in theirs)
     what = f"The reference says {' and '.join(ours)}, the candidate {' and '.join(theirs)}"
     yield _error("location", rule["near_level" if near else "far_level"], what)
-
-
-def _is_compartment(site: str) -> bool:
-    return site.endswith("mediastinum")
-
-
-def _is_organ(site: str) -> bool:
-    return site in _ORGANS
 
 
 def _is_level(site: str) -> bool:

@@ -10,13 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from crimson_core.judges.rules.lexicon import START, Tag, lexicon
 
 CHANGING = frozenset(("change", "prior"))  # the kinds of tags that tell of a change
-_GROWING = frozenset(("enlarged", "distended", "prominent", "elevated"))  # states
 _TELLING = ("states", "change", "temporal", "assertion", "clause_end", "concept", "normal")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _TEMPORAL = {"up": "worse", "again": "new", "down": "better", "raised": "increased"}
 _NAMING = ("concept", "states", "change", "temporal", "conjunction", "clause_end")
 _COMPLETE = 5  # rank of severity
-_DENIALS = ("negated_before", "negated_after")
+_DENIALS = ("negated_before", "negated_after", "removed_after")
 _TAGS = 30  # that may stand within this reach
 _LONGEST = 12  # words between "more" and "than"
 _LIST = 40  # words of a list behind a change
@@ -59,13 +58,8 @@ def _with_comparison(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
     if not any(tag.kind == "prior" and than < tag.start <= than + _REACH for tag in tags):
         return tags
     free = set(range(max(0, than - _LONGEST), than)).difference(*(range(tag.start, tag.end) for tag in tags))
-    listed = (("up", lexicon().words["more"]), ("down", lexicon().words["less"]))
-    made = [
-        Tag(place, place + 1, "change", (value, True))
-        for value, named in listed
-        for place in free
-        if words[place] in named
-    ]
+    told = dict.fromkeys(lexicon().words["more"], "up") | dict.fromkeys(lexicon().words["less"], "down")
+    made = [Tag(place, place + 1, "change", (told[words[place]], True)) for place in free if words[place] in told]
     return sorted([*tags, *made], key=lambda tag: tag.start)
 
 
@@ -84,7 +78,12 @@ def _growth(prior: Tag, tags: Sequence[Tag], words: Sequence[str]) -> Tag | None
     first, last = (bisect_left(tags, at, key=START) for at in (place - _LONGEST, place))
     before = [tag for tag in tags[first:last] if tag.kind in _TELLING]
     told = max(before, key=lambda tag: tag.start, default=None)
-    if told is None or told.kind != "states" or told.value not in _GROWING or "," in words[told.start : place]:
+    if (
+        told is None
+        or told.kind != "states"
+        or told.value not in lexicon().growing_states
+        or "," in words[told.start : place]
+    ):
         return None
     return Tag(place, place + 1, "temporal", "worse")
 

@@ -243,8 +243,12 @@ def _only_a_name(tags: list[Tag], words: list[str], start: int, end: int) -> boo
     """Whether names stand between two word positions and nothing is said of them: "The drain and the tube"."""
     inside = [t for t in _inside(tags, start, end) if t.value != "past"]  # "After treatment the edema and the"
     named = {t.start for t in inside if t.kind == "concept"}  # "edema" is a state of other things as well
-    kinds = {"concept" if t.value == "tube" or t.start in named else t.kind for t in inside}
+    kinds = {"concept" if t.start in named or _is_naming(t) else t.kind for t in inside}
     return "concept" in kinds and kinds <= _NAMES and lexicon().words["copulas"].isdisjoint(words[start:end])
+
+
+def _is_naming(tag: Tag) -> bool:
+    return tag.kind == "states" and tag.value in lexicon().naming_states
 
 
 def _borders(tags: list[Tag], words: list[str]) -> Iterator[tuple[int, int, str | None]]:

@@ -10,7 +10,6 @@ from crimson_core.judges.rules.clauses import MODIFIERS, Clause
 from crimson_core.judges.rules.lexicon import Lexicon, lexicon
 
 _IS_A = {(verb, article) for verb in ("is", "was") for article in ("a", "an")}
-_WITHIN = (["within"], ["in"], ["inside"])
 _BETWEEN_SIGNS = ("conjunction", "alternative", "anatomy", "definite", "glue", "joint", *MODIFIERS)
 _AROUND = (
     "anatomy",
@@ -50,7 +49,8 @@ def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
         leading = (nouns[-1].value if nouns else leading) if listed else None
         if leading and not right.attributes.temporal:
             right.attributes = right.attributes._replace(temporal=leading)
-        if clause.words[left.end : left.end + 1] in _WITHIN and _placed(right) and not _placed(left):
+        within = not lexicon.words["within"].isdisjoint(clause.words[left.end : left.end + 1])
+        if within and _placed(right) and not _placed(left):
             left.attributes = left.attributes._replace(sides=right.attributes.sides, zones=right.attributes.zones)
         if left.start == right.start:
             continue

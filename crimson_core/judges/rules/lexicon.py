@@ -120,7 +120,10 @@ class Lexicon:
     units: dict[str, float]
     skipped_sections: frozenset[str]
     sections: frozenset[str]
+    one_sentence_sections: frozenset[str]
     findings_sections: frozenset[str]
+    growing_states: frozenset[str]
+    naming_states: frozenset[str]
     device_damage: frozenset[str]
     ordinals: dict[int, list[str]]
     elsewhere: frozenset[str]
@@ -345,7 +348,10 @@ def _build() -> Lexicon:
         units={unit: float(millimetres) for millimetres, units in data["units"].items() for unit in units},
         skipped_sections=skipped,
         sections=skipped.union(data["kept_sections"], data["findings_sections"]),
+        one_sentence_sections=frozenset(data["one_sentence_sections"]),
         findings_sections=frozenset(data["findings_sections"]),
+        growing_states=frozenset(data["growing_states"]),
+        naming_states=frozenset(data["naming_states"]),
         device_damage=frozenset(data["device_damage"]),
         ordinals=data["ordinals"],
         elsewhere=frozenset(data["elsewhere"]),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 from operator import attrgetter
 
-from crimson_core.judges.rules.assertion import decide_presence
+from crimson_core.judges.rules.assertion import DECIDING_BEHIND, decide_presence
 from crimson_core.judges.rules.attributes import Attributes, Mention, attributes_of, sizes_in
 from crimson_core.judges.rules.clauses import Clause
 from crimson_core.judges.rules.joining import joined, share
@@ -36,7 +36,7 @@ def mentions(clause: Clause, lexicon: Lexicon, before: tuple[str, ...] = ()) -> 
 def tells_something(clause: Clause) -> bool:
     """Whether a clause without a known finding may name one in other words: it denies nothing and says no normal thing."""
     silent = ("normal", "pronoun", "appearance")
-    cues = ("negated_before", "negated_after", "unassessed_after", "hypothetical", "history")
+    cues = ("negated_before", *DECIDING_BEHIND, "hypothetical", "history")
     return not any(clause.of(kind) for kind in silent) and not any(clause.cues(cue) for cue in cues)
 
 

@@ -118,6 +118,7 @@ class _Words(TypedDict):
     preferring: Phrases
     seen: Phrases
     plainly_normal: Phrases
+    removal: Phrases
     low_or_high: Phrases
     related: Phrases
     all_of_them: Phrases
@@ -130,6 +131,8 @@ class LanguageFile(TypedDict):
     version: int
     anatomy: dict[str, Phrases]
     states: dict[str, Phrases]
+    growing_states: Ids
+    naming_states: Ids
     joint: Phrases
     normal: Phrases
     course: Phrases
@@ -143,7 +146,9 @@ class LanguageFile(TypedDict):
             "hypothetical",
             "history",
             "past",
+            "removed_after",
             "unassessed_after",
+            "advised_after",
             "uncertain_before",
             "uncertain_after",
             "not_excluded_after",
@@ -185,6 +190,7 @@ class LanguageFile(TypedDict):
     glue: Phrases
     no_typing_errors: Phrases
     skipped_sections: Phrases
+    one_sentence_sections: Phrases
     findings_sections: Phrases
     kept_sections: Phrases
     neutral_statements: Phrases
@@ -195,6 +201,11 @@ class LanguageFile(TypedDict):
 class _Graded(TypedDict):
     grade: Grade
     why: Annotated[str, Field(min_length=1)]
+
+
+@with_config(_EXACT)
+class _GradedPlace(_Graded):
+    sites: NotRequired[Ids]
 
 
 @with_config(_EXACT)
@@ -302,7 +313,7 @@ class _AttributeErrors(TypedDict):
             "device_position",
             "side_left_out",
         ],
-        _Graded,
+        _GradedPlace,
     ]
     severity: _Severity
     measurement: _Measurement
@@ -508,9 +519,26 @@ def _unknown(files: Files) -> Iterator[str]:
                 yield f"{name}: {key}.composites: {of} is no structure and no state of {LANGUAGE}, and no concept"
             if what not in states | ids:
                 yield f"{name}: {key}.composites: {what} is no state of {LANGUAGE} and no concept"
+    for field, known, kind in (
+        ("device_damage", ids, "concept"),
+        ("growing_states", states, "state"),
+        ("naming_states", states, "state"),
+    ):
+        yield from (f"{LANGUAGE}: {field}: {one} is no {kind}" for one in language[field] if one not in known)
+    for place, group in enumerate(language["near_sites"]):
+        yield from (f"{LANGUAGE}: near_sites.{place}: {one} is not known" for one in group if one not in sites)
+    skipped = language["skipped_sections"]
     yield from (
-        f"{LANGUAGE}: device_damage: {one} is no concept" for one in language["device_damage"] if one not in ids
+        f"{LANGUAGE}: one_sentence_sections: {one} is not among skipped_sections"
+        for one in language["one_sentence_sections"]
+        if one not in skipped
     )
+    for key, rule in rules["attribute_errors"]["location"].items():
+        yield from (
+            f"{RULES}: attribute_errors.location.{key}.sites: {one} is not known"
+            for one in rule.get("sites", ())
+            if one not in sites
+        )
     for place, rule in enumerate(rules["significance"]):
         for field, known in (("concepts", ids), ("beside", ids), ("unless_beside", ids), ("sites", sites)):
             yield from (

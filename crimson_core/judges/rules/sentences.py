@@ -32,7 +32,6 @@ _HEADING_GOES_ON = re.compile(r"\s+[A-Z][\w/-]*(?:[^\S\n]+[A-Z][\w/-]*){0,2}\s?:
 _DANGLING = re.compile(r"(?:,|\b(?:and|or|of|with|the|an?|in|to|is|are|for|by|at))\s*$", re.IGNORECASE)
 _INNER_STOP = re.compile(r"[A-Za-z]{2}[.;]\s+[A-Za-z]")
 _FIELD = re.compile(r"\s{1,40}[\"']?\w[\w ]{0,40}[\"']?\s?:\s?\S|\s{0,40}\}")
-_OF_ONE_SENTENCE = frozenset(("comparison", "comparisons"))  # the names of radiographs, and then mostly what is seen
 _LONG_LINE = 60  # characters
 _LEAST_WIDTH = 40  # characters; text in shorter lines is not wrapped but written in lines
 
@@ -87,7 +86,11 @@ def sections(
                 section = None  # an unknown heading ends a history, and stands within the findings
             skipping, told = name in lexicon.skipped_sections or elsewhere, False
             start = (heading.end() if heading else end) if skipping else start
-        elif skipping and told and (section in _OF_ONE_SENTENCE or _SECTION_END[section_end].match(report, start)):
+        elif (
+            skipping
+            and told
+            and (section in lexicon.one_sentence_sections or _SECTION_END[section_end].match(report, start))
+        ):
             section, skipping = None, False
         told = told or bool(report[start:end].strip())
         yield start, end, section, skipping
