@@ -54,30 +54,51 @@ def _decide_beside(found: list[Mention], clause: Clause) -> None:
                 _decide(heading, "absent", cue)
     for operation, reason in pairwise(found):
         # "lobectomy for carcinoma" tells of a carcinoma that was
-        operated = (operation.concepts[0], "postsurgical_change") in lexicon().distances
-        if operated and clause.words[operation.end : reason.start] == ["for"]:
+        if _is_operation(operation) and clause.words[operation.end : reason.start] == ["for"]:
             _decide(reason, "unsaid", Tag(operation.end, reason.start, "rule", "what an operation was for"))
 
 
 def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
     """Answers, what is asked about, history, and what is denied, or said not to be seen, behind its name."""
-    for value, presence in (("answered_no", "absent"), ("answered_nothing", "unsaid")):
+    _decide_answered(found, clause)
+    _decide_outweighed(found, clause)
+    _decide_asked_about(found, clause)
+    _decide_past(found, clause)
+    for value, presence in DECIDING_BEHIND.items():
+        for cue in clause.cues(value):
+            if not _leads_on(cue, found, clause) and not _names_another(cue, found, clause):
+                for mention in _list_before(found, cue, clause):
+                    if _is_about(cue, mention, found, clause):
+                        _decide(mention, presence, cue)
+
+
+def _decide_answered(found: list[Mention], clause: Clause) -> None:
+    """What forms answer: "Effusion: no"."""
+    for value, presence in (("answered_no", "absent"), ("answered_nothing", "unsaid"), ("answered_perhaps", None)):
         for cue in clause.cues(value):
             for mention in found:
-                if mention.start < cue.end:
+                if mention.start >= cue.end:
+                    continue
+                if presence:
                     _decide(mention, presence, cue)
-    for cue in clause.cues("answered_perhaps"):
-        for mention in found:
-            if mention.start < cue.end:
-                _hedge(mention, cue)
-    for cue in clause.cues("outweighed"):  # "favor edema over infection"
+                else:
+                    _hedge(mention, cue)
+
+
+def _decide_outweighed(found: list[Mention], clause: Clause) -> None:
+    """What is less likely: "favor edema over infection"."""
+    preferring = lexicon().words["preferring"]
+    for cue in clause.cues("outweighed"):
         hedges = (*clause.cues("uncertain_before"), *clause.cues("uncertain_after"))
-        preferring = lexicon().words["preferring"]
         if any(c.end <= cue.start and not preferring.isdisjoint(clause.words[c.start : cue.start]) for c in hedges):
             for mention in _list_after(found, cue, clause):
                 _decide(mention, "unsaid", cue)
+
+
+def _decide_asked_about(found: list[Mention], clause: Clause) -> None:
+    """What somebody asks about, and history: "SOB ?PE", "evaluate for pneumonia", "history of pneumonia"."""
     symptoms = clause.by_kind.get("symptom", [])
-    for cue in clause.cues("uncertain_before") if symptoms else ():  # "SOB ?PE" is what somebody asks
+    for cue in clause.cues("uncertain_before") if symptoms else ():
         for mention in found:
             if symptoms[0].end <= cue.start and cue.end <= mention.start:
                 _decide(mention, "unsaid", cue)
@@ -87,43 +108,51 @@ def _decide_by_cues(found: list[Mention], clause: Clause) -> None:
                 # "evaluation of the heart reveals mild enlargement"
                 if cue.end <= mention.start and not clause.of("showing", cue.end, mention.end):
                     _decide(mention, "unsaid", cue)
-    for cue in clause.cues("past"):  # "Three months after covid pneumonia, residual opacities"
+
+
+def _decide_past(found: list[Mention], clause: Clause) -> None:
+    """What was once: "Three months after covid pneumonia, residual opacities"."""
+    for cue in clause.cues("past"):
         for mention in found:
-            operation = (mention.concepts[0], "postsurgical_change") in lexicon().distances
-            operation = operation or lexicon().concepts[mention.concepts[0]].device
-            if mention.start < cue.end or operation:
+            if mention.start < cue.end or _is_operation(mention) or _is_device(mention):
                 continue
             said = cue.end + clause.words[cue.end].endswith("ed")  # "witnessed"
             if clause.only(said, mention.start, *_OF_ITS_OWN) and not clause.has(said, mention.start, "concept"):
                 _decide(mention, "unsaid", cue)
-    for value, presence in DECIDING_BEHIND.items():
-        for cue in clause.cues(value):
-            if _leads_on(cue, found, clause) or _is_of_another(cue, found, clause):
-                continue
-            for mention in _list_before(found, cue, clause):
-                if any(tag.value == "absent" and cue.start <= tag.start < cue.end for tag in mention.named_by):
-                    continue  # "the breast shadow is absent" is a name
-                if value == "removed_after" and not _is_removed(mention, cue, clause):
-                    continue
-                if value == "advised_after" and not _is_advised(mention, cue, clause):
-                    continue
-                # "the tube ends below the diaphragm, its tip is not seen" tells of the tip
-                if not _of_its_tip(clause, mention.end, cue.start) and not _is_moved(mention, cue, found, clause):
-                    _decide(mention, presence, cue)
+
+
+def _is_about(cue: Tag, mention: Mention, found: list[Mention], clause: Clause) -> bool:
+    """Whether a denial behind a finding is about this finding."""
+    if any(tag.value == "absent" and cue.start <= tag.start < cue.end for tag in mention.named_by):
+        return False  # "the breast shadow is absent" is a name
+    if cue.value == "removed_after" and not _is_removed(mention, cue, clause):
+        return False
+    if cue.value == "advised_after" and not _is_advised(mention, cue, clause):
+        return False
+    # "the tube ends below the diaphragm, its tip is not seen" tells of the tip
+    return not _of_its_tip(clause, mention.end, cue.start) and not _is_moved(mention, cue, found, clause)
+
+
+def _is_device(mention: Mention) -> bool:
+    return lexicon().concepts[mention.concepts[0]].device
+
+
+def _is_operation(mention: Mention) -> bool:
+    return (mention.concepts[0], "postsurgical_change") in lexicon().distances
 
 
 def _is_removed(mention: Mention, cue: Tag, clause: Clause) -> bool:
     """Whether it is a device that is out; of "out" alone only where that ends what is said: "Chest tube out."."""
     if clause.words[cue.start : cue.end] == ["out"] and not (mention.end == cue.start and clause.ends(cue.end)):
         return False
-    return lexicon().concepts[mention.concepts[0]].device
+    return _is_device(mention)
 
 
 def _is_advised(mention: Mention, cue: Tag, clause: Clause) -> bool:
     """Whether a device itself is advised, so that it is not there yet; not "repositioning of the tube is advised"."""
     before = mention.start - (clause.words[mention.start - 1] in ("the", "this"))
     moved = before > clause.start and clause.words[before - 1] == "of"
-    return lexicon().concepts[mention.concepts[0]].device and mention.end == cue.start and not moved
+    return _is_device(mention) and mention.end == cue.start and not moved
 
 
 def _decide_alike(found: list[Mention], tag: Tag) -> None:
@@ -145,11 +174,21 @@ def _leads_on(cue: Tag, found: list[Mention], clause: Clause) -> bool:
     )
 
 
-def _is_of_another(cue: Tag, found: list[Mention], clause: Clause) -> bool:
-    """Whether what is denied stands behind a comma and is none of the findings: "pleural thickening, fluid has not recurred"."""
+def _names_another(cue: Tag, found: list[Mention], clause: Clause) -> bool:
+    """Whether a denial is about a structure or state behind a comma: "pleural thickening, fluid has not recurred"."""
     named = max((mention.last for mention in found if mention.end <= cue.start), default=cue.start)
-    commas = [at for at in range(named, cue.start) if clause.words[at] == ","]
-    return bool(commas) and clause.has(commas[-1], cue.start, "states", "anatomy")
+    comma = _last_comma(named, cue.start, clause)
+    return comma is not None and clause.has(comma, cue.start, "states", "anatomy")
+
+
+def _hedges_another(mention: Mention, cue: Tag, clause: Clause) -> bool:
+    """Whether a hedge is about what has no name here: "pneumothorax, dehiscence of the anastomosis is suspected"."""
+    comma = _last_comma(mention.last, cue.start, clause)
+    return comma is not None and not clause.only(comma + 1, cue.start, *_SAID_OF_IT)
+
+
+def _last_comma(start: int, end: int, clause: Clause) -> int | None:
+    return next((place for place in range(end - 1, start - 1, -1) if clause.words[place] == ","), None)
 
 
 def _decide_by_statements(found: list[Mention], clause: Clause) -> None:
@@ -158,10 +197,7 @@ def _decide_by_statements(found: list[Mention], clause: Clause) -> None:
         for mention in found:
             # "interstitial markings are normal", but not "the clips are intact"
             vague = lexicon().concepts[mention.concepts[0]].vague
-            plainly = (
-                clause.words[normal.start] in lexicon().words["plainly_normal"]
-                and not lexicon().concepts[mention.concepts[0]].device
-            )
+            plainly = clause.words[normal.start] in lexicon().words["plainly_normal"] and not _is_device(mention)
             answers = mention.end == normal.start and clause.set_off(normal.start)  # "Vascular engorgement: normal"
             if (vague or plainly) and (answers or clause.copula(mention.end, normal.start)):
                 _decide(mention, "absent", normal)
@@ -173,7 +209,7 @@ def _decide_by_statements(found: list[Mention], clause: Clause) -> None:
                 _decide(mention, "absent", normal)
     for elsewhere in clause.of("elsewhere")[:1]:
         for mention in found:
-            leads = mention.end <= elsewhere.start and lexicon().concepts[mention.concepts[0]].device
+            leads = mention.end <= elsewhere.start and _is_device(mention)
             if not leads:  # "the tip of the PICC points toward the elbow"
                 _decide(mention, "unsaid", elsewhere)
     for harmless in clause.of("harmless"):
@@ -190,7 +226,7 @@ def _hedge_by_cues(found: list[Mention], clause: Clause) -> None:
         if any(cue.end <= m.start and clause.one_list(cue.end, m.start) for m in found):
             continue  # "the opacity is likely pneumonia"
         for mention in _list_before(found, cue, clause):
-            if not _of_another(mention, cue, clause):
+            if not _hedges_another(mention, cue, clause):
                 _hedge(mention, cue)
     for cue in clause.cues("not_excluded_after"):
         for mention in _list_before(found, cue, clause):
@@ -200,19 +236,13 @@ def _hedge_by_cues(found: list[Mention], clause: Clause) -> None:
     for cue in clause.cues("uncertain_before"):
         hedged = _list_after(found, cue, clause)
         if not hedged and cue.end >= clause.end:  # "aortic dissection suspected"
-            hedged = [m for m in _list_before(found, cue, clause) if not _of_another(m, cue, clause)]
+            hedged = [m for m in _list_before(found, cue, clause) if not _hedges_another(m, cue, clause)]
         if not hedged:  # "small effusion, presumably blood"
             hedged = [m for m in found if m.end <= cue.start and any(t.start == cue.end for t in m.named_by)]
         for mention in hedged:
             _hedge(mention, cue)
         if hedged and hedged[0].first == cue.end:
             hedged[0].first = cue.start  # "possible left effusion" is quoted whole
-
-
-def _of_another(mention: Mention, cue: Tag, clause: Clause) -> bool:
-    """Whether a hedge is about what has no name here: "pneumothorax, dehiscence of the anastomosis is suspected"."""
-    commas = [place for place in range(mention.last, cue.start) if clause.words[place] == ","]
-    return bool(commas) and not clause.only(commas[-1] + 1, cue.start, *_SAID_OF_IT)
 
 
 def _is_all_it_is(mention: Mention, harmless: Tag, clause: Clause) -> bool:
@@ -232,7 +262,7 @@ def _of_its_tip(clause: Clause, start: int, end: int) -> bool:
 
 def _is_moved(device: Mention, cue: Tag, found: list[Mention], clause: Clause) -> bool:
     """Whether a device has been drawn back and not out: "has been withdrawn and now terminates above the carina"."""
-    if not lexicon().concepts[device.concepts[0]].device:
+    if not _is_device(device):
         return False
     behind = min((m.start for m in found if m.start >= cue.end), default=clause.end)
     return bool(clause.of("course", cue.end, behind))
@@ -261,7 +291,7 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
     after = [m for m in found if cue.end <= max(m.end, m.state[1])]
     removed = not lexicon().words["removal"].isdisjoint(clause.words[cue.start : cue.end])
     for position, mention in enumerate(after):
-        if removed and not lexicon().concepts[mention.concepts[0]].device:
+        if removed and not _is_device(mention):
             return  # "after removal of the drain a small pneumothorax is seen"
         if clause.of("negation_end", cue.end, mention.start):
             return
@@ -314,7 +344,7 @@ def _plainly_there(mention: Mention, before: list[Mention], cue: Tag, clause: Cl
     lacking = any(t.start >= mention.end and clause.words[t.start] == "without" for t in clause.cues("negated_before"))
     return bool(
         lacking  # "no effusion, cardiomegaly without edema"
-        or lexicon().concepts[mention.concepts[0]].device
+        or _is_device(mention)
         or told.sizes_mm
         or (told.sides and told.zones)
         or told.temporal == "old"
@@ -362,8 +392,7 @@ def _list_after(found: list[Mention], cue: Tag, clause: Clause) -> list[Mention]
     for left, right in pairwise(after):
         # "likely atelectasis, and a small effusion": what has a degree of its own is plainly there
         own = clause.of("severity", left.end, right.start) and not clause.of("alternative", left.end, right.start)
-        devices = [lexicon().concepts[m.concepts[0]].device for m in (left, right)]
-        if own or devices[0] != devices[1] or not clause.one_list(left.end, right.start):
+        if own or _is_device(left) != _is_device(right) or not clause.one_list(left.end, right.start):
             break
         enumerated.append(right)
     return enumerated
