@@ -124,6 +124,10 @@ class Clause:
         """Whether a word between two positions stands in a phrase of some kinds."""
         return start < end and bool(self.places(*kinds) & self.words_between(start, end))
 
+    def is_read(self, start: int, end: int) -> bool:
+        """Whether every word between two word positions stands in a phrase of the lexicon or is a number."""
+        return self._all(self.bits(self.tags) | self._numbers(), start, end)
+
     @property
     def listing(self) -> int:
         """Words that may stand between the items of a list: commas, conjunctions, modifiers."""

@@ -28,6 +28,7 @@ _SHORT = 40  # characters; "Lymphangioleiomyomatosis." is one phrase and no othe
 _STATEMENTS = frozenset(("normal", "assertion", "temporal", "states", "appearance"))
 _OF_HEADINGS = frozenset(("anatomy", "sites", "zone", "conjunction", "alternative", "glue"))
 _LONGEST_HEADING = 4  # words
+_FARTHEST_NOUN = 4  # words that a place may take behind its side
 NameOf = Callable[[str], str | None]
 
 
@@ -236,6 +237,18 @@ def read_sentence(sentence: str, name_of: NameOf = no_name, detailed: bool = Fal
     return tuple(_told(clause, sentence, name_of, (), detailed) for clause in clauses(sentence, lexicon()))
 
 
+def _end_of_quote(mention: Mention, clause: Clause) -> int:
+    """Where to stop a quote that would end in an adjective: "in the left [anterior chest wall]"."""
+    last = mention.last
+    if not any(tag.end == last and tag.kind in ("side", "zone") for tag in mention.told_by):
+        return last
+    upto = min(clause.end, last + _FARTHEST_NOUN)
+    nouns = [
+        t for t in clause.of("anatomy", last, upto) if not clause.has(last, t.start, "joint", "conjunction", "glue")
+    ]
+    return max((t.end for t in nouns), default=last)
+
+
 def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...], detailed: bool) -> Told:
     """What a clause tells; `before` are the concepts that were named last."""
     words = lexicon()
@@ -245,7 +258,7 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
         named = mention_of(clause, name_of(text), words)
     told = tuple(
         [
-            _finding(m, clause.spans[m.first][0], clause.spans[m.last - 1][1])
+            _finding(m, clause.spans[m.first][0], clause.spans[_end_of_quote(m, clause) - 1][1])
             for m in named
             if m.presence != "unsaid" and words.concepts[m.concepts[0]].reported
         ]
@@ -513,6 +526,8 @@ def _same_finding(earlier: ReportFinding, later: ReportFinding, words: Lexicon) 
         )
     if not words.related(earlier.diagnoses, later.diagnoses):
         return False
+    if any(words.concepts[concept].apart for concept in (*earlier.diagnoses, *later.diagnoses)):
+        return any(words.concepts[f.concepts[0]].vague for f in (earlier, later) if not f.appearance)
     # The impression names the disease ("pneumonia") that the findings describe ("airspace opacity"), at the same place or at none.
     if _names_the_disease(later, earlier, words) or _names_the_disease(earlier, later, words):
         return True

@@ -69,6 +69,7 @@ class Concept:
     tip_misplaced: frozenset[str]
     once_old: str | None
     one_sided: str | None
+    apart: bool
     signs: tuple[str, ...]
     tip_levels: frozenset[str]
     tip_above_carina_mm: tuple[float, float] | None
@@ -584,6 +585,7 @@ def _concept(key: str, entry: dict[str, Any]) -> Concept:
         tip_misplaced=frozenset(entry.get("tip_misplaced", ())),
         once_old=entry.get("once_old"),
         one_sided=entry.get("one_sided"),
+        apart=entry.get("apart", False),
         signs=tuple(entry.get("signs", ())),
         tip_levels=frozenset(entry.get("tip_levels", ())),
         tip_above_carina_mm=tuple(entry["tip_above_carina_mm"]) if "tip_above_carina_mm" in entry else None,

@@ -81,12 +81,13 @@ def _at(finding: ReportFinding, concept: str, whole: ReportFinding) -> bool:
 def is_sign(finding: ReportFinding, explained: ReportFinding) -> bool:
     """Whether one report lists apart what the other one names as the sign of a finding: "edema with Kerley lines"."""
     known = lexicon().signs_of(explained.concepts)
-    if not explained.signs and not known:
+    told = set(explained.signs).difference(explained.concepts)  # "interlobar fluid (pseudotumor)" names itself
+    if not told and not known:
         return False
     one, other = finding.attributes.sides, explained.attributes.sides
     pairs = interchangeable_pairs()
-    signs = known.union(explained.signs)
-    named = all(c in signs or any((c, sign) in pairs for sign in explained.signs) for c in finding.concepts)
+    signs = known | told
+    named = all(c in signs or any((c, sign) in pairs for sign in told) for c in finding.concepts)
     return named and (not one or not other or bool(one & other))
 
 
@@ -220,10 +221,13 @@ def _is_part(reference: ReportFinding, prediction: ReportFinding) -> bool:
     """Whether one of two findings of one concept is a part of the other: a side of a bilateral one, a lobe of a diffuse one."""
     if _belongs_to(reference, prediction) or _belongs_to(prediction, reference):
         return True
-    if concept_steps(reference, prediction) != 0 and not interchangeable(reference, prediction):
+    same = concept_steps(reference, prediction) == 0
+    if not same and not interchangeable(reference, prediction):
         return False
     if not compares_sides(reference, prediction):
         return True
+    if not same and bool(reference.attributes.sides) != bool(prediction.attributes.sides):
+        return False  # fluid in the fissure is no part of effusions on both sides
     return _within(reference, prediction) or _within(prediction, reference)
 
 

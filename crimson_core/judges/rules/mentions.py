@@ -201,11 +201,23 @@ def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: in
         denied = (cue for cue in clause.cues("negated_before") if mention.end <= cue.start < tag.start)
         if not all(clause.of("clause_end", cue.end, tag.start) for cue in denied):
             return False
+    if tag.kind == "side" and tag.start >= mention.end and _tells_on(tag, mention, clause, start, end):
+        return False
     if "normal" not in clause.by_kind:
         return True
     # "left lung clear, right effusion": what is said to be normal has its own place
     piece = _piece(tag.start, clause, start, end)
     return mention.start in piece or not any(t.start in piece for t in clause.by_kind["normal"])
+
+
+def _tells_on(side: Tag, mention: Mention, clause: Clause, start: int, end: int) -> bool:
+    """Whether a side behind a comma leads to something that is not read: "left effusion, the right side looks fine"."""
+    piece = _piece(side.start, clause, start, end)
+    behind_comma = clause.words[piece.start - 1] == "," and mention.start < piece.start
+    if not behind_comma or not any(t.value != side.value for t in clause.of("side", start, piece.start)):
+        return False
+    stops = [t.start for t in clause.of("clause_end", side.end, piece.stop)]
+    return not clause.is_read(side.end, min(stops, default=piece.stop))
 
 
 def _piece(position: int, clause: Clause, start: int, end: int) -> range:

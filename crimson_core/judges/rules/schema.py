@@ -68,6 +68,7 @@ class ConceptEntry(TypedDict):
     tip_misplaced: NotRequired[Ids]
     once_old: NotRequired[str]
     one_sided: NotRequired[str]
+    apart: NotRequired[bool]
     signs: NotRequired[Ids]
     tip_levels: NotRequired[list[Annotated[str, Field(pattern="^[CTL][0-9]{1,2}$")]]]
     tip_above_carina_mm: NotRequired[
