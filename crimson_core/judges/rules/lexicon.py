@@ -536,7 +536,7 @@ def lexicon_faults(folder: Path | None = None) -> list[str]:
     from crimson_core.judges.rules import schema
 
     found, faults = schema.read_files(folder or files(__package__))
-    return faults or schema.faults_of(found, _normalised)
+    return faults or schema.faults_of(found, _readings)
 
 
 @cache
@@ -550,7 +550,7 @@ def _files() -> dict[str, dict[Any, Any]]:
     from crimson_core.judges.rules import schema
 
     found, faults = schema.read_files(files(__package__))
-    faults = faults or schema.faults_at_load(found, _normalised)
+    faults = faults or schema.faults_at_load(found, _readings)
     if faults:
         raise JudgeError(
             f"The lexicon of the offline judge has faults: {'; '.join(faults[:5])}. `crimson lexicon check` lists all."
@@ -562,8 +562,9 @@ def _load(name: str) -> dict[str, Any]:
     return _files()[name]
 
 
-def _normalised(phrase: str) -> str:
-    return " ".join(_words(phrase))
+def _readings(phrase: str) -> list[str]:
+    """The normalised words of all that a phrase with alternatives stands for."""
+    return [" ".join(_words(way)) for way in _ways(phrase)]
 
 
 def _concept(key: str, entry: dict[str, Any]) -> Concept:

@@ -36,7 +36,14 @@ def _pattern(text: str) -> str:
     return text
 
 
-Phrase = Annotated[str, Field(pattern=r"[^\W_]|[,;/>%?]")]  # holds a word or a sign that is read
+def _unnested(phrase: str) -> str:
+    if not re.fullmatch(r"[^()]*(?:\([^()]*\)[^()]*)*", phrase):
+        raise ValueError("alternatives stand in brackets that hold no others")
+    return phrase
+
+
+# Holds a word or a sign that is read, and perhaps alternatives.
+Phrase = Annotated[str, Field(pattern=r"[^\W_]|[,;/>%?]"), AfterValidator(_unnested)]
 Phrases = Annotated[list[Phrase], Field(min_length=1)]
 Ids = Annotated[list[str], Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -425,23 +432,26 @@ def read_files(folder: Traversable) -> tuple[dict[str, dict[Any, Any]], list[str
     return found, faults
 
 
-def faults_of(files: Files, normalised: Callable[[str], str]) -> list[str]:
+Readings = Callable[[str], list[str]]
+
+
+def faults_of(files: Files, readings: Readings) -> list[str]:
     """What is wrong in the files of a lexicon; what a check needs to be right is checked before it.
 
     Args:
         files: By name, as `read_files` gives them.
-        normalised: Makes one phrase of those that are read alike.
+        readings: Gives all that a phrase with alternatives stands for; what is read alike is the same.
     """
-    return list(_shape(files)) or _quick(files) or list(_twice(files, normalised))
+    return list(_shape(files)) or _quick(files) or list(_twice(files, readings))
 
 
-def faults_at_load(files: Files, normalised: Callable[[str], str]) -> list[str]:
+def faults_at_load(files: Files, readings: Readings) -> list[str]:
     """The same, but where nothing is wrong with keys and ids, nothing else is looked at."""
     try:
         quick = _quick(files)
     except (AttributeError, KeyError, TypeError, ValueError):  # of data of another shape
         quick = [""]
-    return faults_of(files, normalised) if quick else []
+    return faults_of(files, readings) if quick else []
 
 
 def _quick(files: Files) -> list[str]:
@@ -575,7 +585,7 @@ def _cycles(files: Files) -> Iterator[str]:
         yield f"{name}: {first}.broader: goes in a circle: {' < '.join(reversed(circle.args[1]))}"
 
 
-def _twice(files: Files, normalised: Callable[[str], str]) -> Iterator[str]:
+def _twice(files: Files, readings: Readings) -> Iterator[str]:
     """Ids that stand in two files, terms of two concepts, rules with the same `why`, and phrases that stand twice in a list."""
     ids: dict[str, str] = {}
     terms: dict[str, str] = {}
@@ -584,8 +594,8 @@ def _twice(files: Files, normalised: Callable[[str], str]) -> Iterator[str]:
             yield f"{name}: {key}: stands in {ids[key]} too"
         ids[key] = name
         for term in entry["terms"]:
-            if (other := terms.setdefault(normalised(term), key)) != key:
-                yield f"{name}: {key}.terms: {term} names {other} too"
+            others = {terms.setdefault(reading, key) for reading in readings(term)} - {key}
+            yield from (f"{name}: {key}.terms: {term} names {other} too" for other in sorted(others))
     whys: set[str] = set()
     for place, rule in enumerate(files[RULES]["significance"]):
         if rule["why"] in whys:
@@ -594,6 +604,24 @@ def _twice(files: Files, normalised: Callable[[str], str]) -> Iterator[str]:
     for name, content in files.items():
         for where, phrases in _lists(content, ()):
             yield from (f"{name}: {where}: {phrase} stands twice" for phrase in _repeated(phrases))
+            if not where.endswith(_AS_WRITTEN):
+                # the first term is the name of its concept, and stands whatever the others say
+                rest = dict.fromkeys(phrases[where.endswith(".terms") :])
+                yield from (f"{name}: {where}: {again}" for again in _given_again(rest, readings))
+
+
+_AS_WRITTEN = ("_sections", "neutral_statements")  # lists whose phrases are not normalised
+
+
+def _given_again(phrases: Iterable[str], readings: Readings) -> Iterator[str]:
+    """What an alternative of a phrase says that another one, or another phrase of the list, says already."""
+    given: dict[str, str] = {}
+    for phrase in phrases:
+        for reading in readings(phrase):
+            if reading in given:
+                yield f"{phrase} gives “{reading}”, as does {given[reading]}"
+                break
+            given[reading] = phrase
 
 
 def _lists(content: Any, place: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
