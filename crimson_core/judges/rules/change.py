@@ -107,8 +107,7 @@ def _new(denial: Tag, behind: Iterable[Tag], words: Sequence[str]) -> Tag:
 class _Told:
     """What stands beside the changes of a sentence.
 
-    `used` are the tags that say no more than how a change is meant, `listed` those that join
-    what a change is about.
+    `used` are the tags that only say how a change is meant, `listed` those that join what a change is about.
     """
 
     def __init__(self, tags: Sequence[Tag], words: Sequence[str], composites: Mapping[tuple[str, str], str]) -> None:

@@ -114,7 +114,7 @@ class Clause:
         return self._all(self.places(*kinds), start, end)
 
     def joined(self, start: int, end: int, *kinds: str) -> bool:
-        """Whether what stands between two word positions parts no structure from its state; nor do phrases of some kinds."""
+        """Whether only words that part no structure from its state, and phrases of some kinds, stand between two positions."""
         if self._transparent is None:
             cues = self.bits(tag for value in ("negated_before", "uncertain_before") for tag in self.cues(value))
             self._transparent = cues | self.places(*_TRANSPARENT) | self._numbers() | self._adverbs()
@@ -252,6 +252,7 @@ def _only_a_name(tags: list[Tag], words: list[str], start: int, end: int) -> boo
 
 
 def _is_naming(tag: Tag) -> bool:
+    """Whether a state is a name by itself: "the drain and the tube"."""
     return tag.kind == "states" and tag.value in lexicon().naming_states
 
 
