@@ -17,10 +17,10 @@ from crimson_core import CrimsonScorer, make_pairs
 from crimson_core.compare.exports import json_ready
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair
-from crimson_core.run.files import written_whole
 from crimson_core.run.pairs import pairs_from_rows
 from crimson_core.run.scorer import PairResult
 from crimson_core.run.tables import column_names, read_rows
+from training import journal
 from training.command import run as command_line
 
 CANDIDATES = ("C1", "C2")  # of a RadPref case
@@ -108,13 +108,8 @@ def ratio(part: float, whole: float) -> float:
 
 def write_json(file: Path | None, figures: dict[str, Any]) -> None:
     """Write figures as JSON if a file is given; NaN becomes null, since JSON has no NaN."""
-    if file is None:
-        return
-    try:
-        with written_whole(file) as out:
-            out.write(json.dumps(json_ready(figures), indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror}.") from None
+    if file:
+        journal.write_json(file, json_ready(figures))
 
 
 def write_csv(file: Path, rows: Iterable[dict[str, str]]) -> None:

@@ -1,8 +1,8 @@
 """Does the offline judge read the findings that `radlabels` labels? Precision, recall and F1 per finding and status.
 
 `radlabels` ships 1,000 synthetic chest X-ray reports, labelled with RadGraph-XL for 49 radiologist-defined findings (present,
-uncertain, absent). It also labels the indication and the technique, which a judge must not read; so the main figures leave
-out the text under such headings, and a second table covers the whole text.
+uncertain, absent). It also labels the indication and the technique, which a judge must not read: the text under such headings
+is left out.
 """
 
 import json
@@ -15,9 +15,8 @@ from typing import Annotated
 
 import typer
 import yaml
-from rich.table import Table
 
-from benchmarks.common import JsonOption, console, run, write_json
+from benchmarks.common import JsonOption, console, run, table, write_json
 from crimson_core.judges.rules.extraction import ReportFinding, read_report
 from training.corpus import radlabels_samples
 
@@ -45,15 +44,12 @@ def main(
     concepts = yaml.safe_load((Path(__file__).parent / "radlabels.yaml").read_text(encoding="utf-8"))
     reports = {r: (folder / "synthetic_reports" / f"{r}.txt").read_text(encoding="utf-8") for r in matches}
     ours = {report: labels_of(text, concepts) for report, text in reports.items()}
-    figures = {}
-    for scope, whole in (("report text", False), ("whole text", True)):
-        theirs = {report: labels_in(entry, whole) for report, entry in matches.items()}
-        counts = count(ours, theirs)
-        figures[scope] = {status: prf(sum_of(counts, status)) for status in _COLUMNS}
-        console.print(table_of(counts, scope))
-        if show and not whole:
-            print_disagreements(reports, matches, ours, theirs, show)
-    write_json(json_file, figures)
+    theirs = {report: labels_in(entry) for report, entry in matches.items()}
+    counts = count(ours, theirs)
+    print_counts(counts)
+    if show:
+        print_disagreements(reports, matches, ours, theirs, show)
+    write_json(json_file, {status: prf(sum_of(counts, status)) for status in _COLUMNS})
 
 
 def labels_of(text: str, concepts: dict[str, list[str]]) -> dict[str, str]:
@@ -78,9 +74,9 @@ def status_of(finding: ReportFinding) -> str:
     return "absent" if not finding.present else "uncertain" if finding.attributes.uncertain else "present"
 
 
-def labels_in(entry: dict, whole: bool) -> dict[str, str]:
-    """The labels of radlabels for a report; without `whole`, only those under its findings."""
-    left_out = set() if whole else set(other_tokens(entry["text"]))
+def labels_in(entry: dict) -> dict[str, str]:
+    """The labels of radlabels for the findings of a report."""
+    left_out = set(other_tokens(entry["text"]))
     found: dict[str, set[str]] = defaultdict(set)
     for match in entry["matches"]:
         if not left_out.issuperset(match["start_ix"]):
@@ -128,22 +124,18 @@ def prf(c: Counter) -> dict[str, float]:
     }
 
 
-def table_of(counts: dict[tuple[str, str], Counter], scope: str) -> Table:
-    """Precision, recall, F1 and number of labels, per finding and status, commonest first."""
-    table = Table(title=f"Extraction against radlabels, {scope} (precision / recall / F1 / n)")
-    table.add_column("finding")
-    for status in _COLUMNS:
-        table.add_column(status, justify="right")
+def print_counts(counts: dict[tuple[str, str], Counter]) -> None:
+    """Print precision, recall, F1 and number of labels, per finding and status, commonest first."""
+    made = table("Extraction against radlabels (precision / recall / F1 / n)", ("finding", *_COLUMNS))
 
     def cell(c: Counter) -> str:
         f = prf(c)
-        return f"{f['precision']:.2f} / {f['recall']:.2f} / {f['f1']:.3f} / {f['n']:4d}" if sum(c.values()) else ""
+        return f"{f['precision']:.2f} / {f['recall']:.2f} / {f['f1']:.3f} / {f['n']:4d}" if c.total() else ""
 
-    table.add_row("all (micro)", *(cell(sum_of(counts, status)) for status in _COLUMNS), end_section=True)
-    labels = sorted({label for label, _ in counts}, key=lambda k: -counts[k, "present or uncertain"]["both"])
-    for label in labels:
-        table.add_row(label, *(cell(counts[label, status]) for status in _COLUMNS))
-    return table
+    made.add_row("all (micro)", *(cell(sum_of(counts, status)) for status in _COLUMNS), end_section=True)
+    for label in sorted({label for label, _ in counts}, key=lambda k: -counts[k, "present or uncertain"]["both"]):
+        made.add_row(label, *(cell(counts[label, status]) for status in _COLUMNS))
+    console.print(made)
 
 
 def print_disagreements(reports: dict, matches: dict, ours: dict, theirs: dict, show: int) -> None:

@@ -244,12 +244,11 @@ class _Aligned(NamedTuple):
 def _errors(results: Sequence[PairResult], candidates: Sequence[tuple[dict, dict]]) -> dict[str, Any]:
     scored = [(r, case, candidate) for r, (case, candidate) in zip(results, candidates, strict=True) if r.evaluation]
     aligned = [_align(result.evaluation, case, candidate) for result, case, candidate in scored]
-    kinds = ("false", "missing", *ERROR_TYPES)
     return {
         "unscored_pairs": len(results) - len(scored),
         "min_overlap": MIN_OVERLAP,
         "findings": dict(sum((one.findings for one in aligned), Counter())),
-        "errors": {kind: _detection(kind, aligned) | _counts(kind, scored) for kind in kinds},
+        "errors": {kind: _detection(kind, aligned) for kind in ("false", "missing", *ERROR_TYPES)},
         "significance": {kind: _confusion(kind, aligned) for kind in ("false", "missing")},
     }
 
@@ -355,25 +354,6 @@ def _detection(kind: str, aligned: Sequence[_Aligned]) -> dict[str, Any]:
     }
 
 
-def _counts(kind: str, scored: Sequence[tuple[PairResult, dict, dict]]) -> dict[str, float]:
-    """Agreement on how many errors of a kind each candidate has, which needs no alignment."""
-    key = f"{kind}_findings" if kind in ("false", "missing") else f"{kind}_errors"
-    judge = np.array([result.outcome.error_counts[key] for result, _, _ in scored], dtype=float)
-    radiologists = np.array([_mean_count(kind, candidate["annotations"]) for _, _, candidate in scored])
-    tau, pearson = _correlations(judge, radiologists)
-    return {
-        "count_judge": judge.sum(),
-        "count_radiologists": radiologists.sum(),
-        "count_tau": tau,
-        "count_pearson": pearson,
-    }
-
-
-def _mean_count(kind: str, annotations: Sequence[dict[str, Any]]) -> float:
-    errors = sum(said == kind for annotation in annotations for said, _, _ in _annotated(annotation))
-    return errors / len(annotations)
-
-
 def _confusion(kind: str, aligned: Sequence[_Aligned]) -> dict[str, dict[str, int]]:
     """Radiologists' level -> judge's level -> how many errors that both see."""
     counts = {row: dict.fromkeys((*SIGNIFICANCE_LEVELS, _OTHER), 0) for row in (*SIGNIFICANCE_LEVELS, _NO_MAJORITY)}
@@ -388,16 +368,12 @@ def _confusion(kind: str, aligned: Sequence[_Aligned]) -> dict[str, dict[str, in
 
 def _show_errors(judge: str, figures: dict[str, Any]) -> None:
     headers = ("error", "judge", "unaligned", "radiologists", "both", "precision", "recall")
-    counts = ("count: judge", "count: radiologists", "tau-b", "Pearson")
-    made = table(f"B. Errors against the radiologists' annotations: {judge}", (*headers, *counts))
+    made = table(f"B. Errors against the radiologists' annotations: {judge}", headers)
     for kind, row in figures["errors"].items():
         made.add_row(
             kind,
             *(str(row[key]) for key in ("judge", "judge_unaligned", "radiologists", "both")),
             *(number(row[key]) for key in ("precision", "recall")),
-            number(row["count_judge"], 0),
-            number(row["count_radiologists"], 1),
-            *(number(row[key]) for key in ("count_tau", "count_pearson")),
         )
     console.print(made)
     findings = Counter(figures["findings"])
@@ -409,9 +385,8 @@ def _show_errors(judge: str, figures: dict[str, Any]) -> None:
         )
     console.print(
         f"Radiologists: errors that {MAJORITY} of 3 see. Precision is over aligned findings; in recall, an error on a finding "
-        "that the judge does not list is one that it does not see. Counts are sums over the candidates (radiologists: the mean "
-        f"one), their correlations over candidates. {findings['annotations_outside']} annotated errors point outside the list "
-        f"of findings: they are in the counts only. Unscored pairs: {figures['unscored_pairs']}, left out.\n"
+        f"that the judge does not list is one that it does not see. {findings['annotations_outside']} annotated errors point "
+        f"outside the list of findings, and are left out, like unscored pairs: {figures['unscored_pairs']}.\n"
     )
 
 

@@ -1,20 +1,16 @@
-"""Speed: pairs per second compared with BLEU and ROUGE-L, files in several processes, a comparison, a store, cold start, and time
-by length of the reports.
+"""Speed: pairs per second compared with BLEU and ROUGE-L, files in several processes, a comparison, a store, and cold start.
 
 Measurements that need a fresh process start one.
 """
 
 import gc
 import json
-import math
-import random
-import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count, cycle, islice, repeat
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -29,7 +25,6 @@ from crimson_core.protocol.pair import ReportPair
 from crimson_core.run.processes import cores
 
 _STORED = 1_000  # pairs
-_LONGEST = 60.0  # seconds; a kind of text that took this long is not tried any longer
 SENTENCES = (
     "There is a {} mm nodule in the right upper lobe.",
     "Small left pleural effusion, measuring {} cm in depth.",
@@ -37,11 +32,6 @@ SENTENCES = (
     "No pneumothorax is seen {} hours after drainage.",
     "The endotracheal tube ends {} cm above the carina.",
     "Patchy opacity at the left base, unchanged since {} days ago.",
-)
-_OTHER_SCRIPT = (
-    "Размеры сердца увеличены, индекс {}.",
-    "Небольшой выпот слева, толщина {} мм.",
-    "Очаг в верхней доле правого лёгкого, {} мм.",
 )
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -83,10 +73,6 @@ def main(
         int | None, typer.Option(min=1, help="Times that all is measured (5), or an hf judge's runs (3).")
     ] = None,
     studies: Annotated[int, typer.Option(min=2, help="Of the comparison of five systems.")] = 2_000,
-    words: Annotated[
-        list[int] | None,
-        typer.Option(min=1, help="Words of each report, to see time grow.  [default: 1,000, 5,000, 10,000, 50,000]"),
-    ] = None,
     batch_size: Annotated[
         list[int] | None, typer.Option(min=1, help="Batch sizes of an hf judge's runs.  [default: 1, 4, 8, 16]")
     ] = None,
@@ -118,7 +104,6 @@ def main(
             "comparison": _comparison(judge, reports, studies),
             "store": _store(judge, reports, rounds),
             "cold_start": _cold_start(judge, first, rounds),
-            "length": _length(judge, words or (1_000, 5_000, 10_000, 50_000), rounds),
         }
     write_json(json_file, {"judge": judge, **figures})
 
@@ -288,79 +273,6 @@ def endless_pairs(pairs: Sequence[ReportPair]) -> Iterator[ReportPair]:
     """The pairs over and over, each with a new number, so that no cache helps."""
     for n, pair in enumerate(cycle(pairs)):
         yield ReportPair(f"{pair.reference} Accession {n}.", f"{pair.candidate} Accession {n}.", pair.context)
-
-
-# Length
-
-
-def _length(judge: str, lengths: Sequence[int], rounds: int) -> list[dict[str, Any]]:
-    scorer = CrimsonScorer(judge)
-    rows = [{"text": kind, "seconds": _seconds_by_words(scorer, kind, lengths, rounds)} for kind in _TEXTS]
-    made = table("Length: seconds (ms per 1,000 words)", ("text", *(f"{n_words:,} words" for n_words in lengths)))
-    for row in rows:
-        made.add_row(row["text"], *(_length_cell(n, row["seconds"].get(n, math.nan)) for n in lengths))
-    console.print(made)
-    console.print(
-        f"Reference and candidate have that many words each. The fastest of {rounds} runs. –: unscored, or left out after a "
-        f"length that took {_LONGEST:.0f} s.\n"
-    )
-    return rows
-
-
-def _seconds_by_words(scorer: CrimsonScorer, kind: str, lengths: Sequence[int], rounds: int) -> dict[int, float]:
-    seconds: dict[int, float] = {}
-    for n_words in lengths:
-        # A new text each time, since a judge may remember words. The least counts, since other work on the machine only adds.
-        texts = [_text(kind, n_words, seed) for seed in range(2 * rounds)]
-        runs = [_timed_pair(scorer, ReportPair(*pair)) for pair in zip(texts[::2], texts[1::2], strict=True)]
-        seconds[n_words] = min(runs)
-        if seconds[n_words] > _LONGEST:
-            break
-    return seconds
-
-
-def _timed_pair(scorer: CrimsonScorer, pair: ReportPair) -> float:
-    """Seconds for one pair; NaN if it is unscored."""
-    started = time.perf_counter()
-    (result,) = scorer.score([pair])
-    return math.nan if result.evaluation is None else time.perf_counter() - started
-
-
-def _length_cell(n_words: int, seconds: float) -> str:
-    return "–" if math.isnan(seconds) else f"{seconds:.3f} ({seconds * 1e6 / (2 * n_words):.2f})"
-
-
-def _text(kind: str, n_words: int, seed: int) -> str:
-    """A text of exactly `n_words` words; an extra blank counts as a word."""
-    words = (word for piece in _TEXTS[kind](random.Random(seed)) for word in piece.split(" "))
-    return " ".join(islice(words, n_words))
-
-
-def _varied(sentences: Sequence[str], rng: random.Random) -> Iterator[str]:
-    # Numbers enough that few sentences recur: a judge may well read a sentence once only.
-    return (sentence.format(rng.randrange(1, 1000) / 10) for sentence in cycle(sentences))
-
-
-def _debris(rng: random.Random) -> Iterator[str]:
-    return (rng.randbytes(rng.randrange(2, 12)).decode("latin-1") for _ in count())
-
-
-def _unpunctuated(rng: random.Random) -> Iterator[str]:
-    return (re.sub(r"[^\w\s]", "", sentence) + " and" for sentence in _varied(SENTENCES, rng))
-
-
-def _blanks(rng: random.Random) -> Iterator[str]:
-    return (piece for sentence in _varied(SENTENCES, rng) for piece in (sentence, *repeat("", 500)))
-
-
-_TEXTS: dict[str, Callable[[random.Random], Iterator[str]]] = {
-    "report sentences, numbers vary": lambda rng: _varied(SENTENCES, rng),
-    "one sentence over and over": lambda rng: repeat(SENTENCES[0].format(8)),
-    "random binary debris": _debris,
-    "another script": lambda rng: _varied(_OTHER_SCRIPT, rng),
-    "one sentence without an end": _unpunctuated,
-    "sentences far apart": _blanks,
-}
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from pydantic import Field, model_validator
 
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, PatientContext, check_report, is_missing, parse_context
+from crimson_core.run.config_file import Strict
 from crimson_core.run.tables import Rows, column_names, read_rows, told_columns
-from training.config import Strict
 from training.patients import with_patient
 from training.readable import readable
 from training.sections import findings_only_text, findings_text, indication_text, parts, whole_sentences

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from crimson_core.errors import InputError
 from crimson_core.protocol.evaluation import SIGNIFICANCE_LEVELS, Evaluation
 from crimson_core.protocol.pair import PatientContext, ReportPair, parse_context
-from training.config import Strict
+from crimson_core.run.config_file import Strict
 from training.corpus import Split
 from training.writers import Change, ErrorKind
 from training.writers.forging import Forgery

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from training.config import Strict
+from crimson_core.run.config_file import Strict
 from training.corpus import CorpusConfig
 from training.records import AnswerStyle
 

@@ -1,4 +1,4 @@
-"""Finds the most similar reports by the cosine similarity of sentence embeddings, with exact search in blocks."""
+"""Finds the most similar reports by the cosine similarity of sentence embeddings, by exact search."""
 
 import hashlib
 import json
@@ -15,10 +15,9 @@ from training.corpus import Study, same_text
 from training.journal import Journal
 
 ENCODED_AT_ONCE = 1024  # reports; a run that is killed loses no more
-SEARCHED_AT_ONCE = 1024  # reports whose neighbours are searched together
-BLOCK_BYTES = 64 * 2**20  # of similarities held at once
-# The last bits of a float32 product depend on the size of its block. So more neighbours than asked for are taken, and float64
-# decides their order.
+_CELL_BYTES = 15  # a similarity takes 4, its place in the order 8, and comparisons 3
+# The last bits of a float32 product depend on how many reports are searched together. So more neighbours than asked for are
+# taken, and float64 decides their order.
 _SPARE = 8
 
 
@@ -29,7 +28,7 @@ def nearest(
     encoder: str = MODEL,
     count: int = 5,
     batch: int = 64,
-    block_bytes: int = BLOCK_BYTES,
+    most_bytes: int = 64 * 2**20,
     progress: bool = False,
 ) -> list[list[int]]:
     """For each study, the places of the studies with the most similar reports, the most similar first.
@@ -44,7 +43,7 @@ def nearest(
         encoder: Hub id or folder of a sentence-transformers model.
         count: Neighbours per study; fewer if there are not enough others.
         batch: Reports that are encoded together; it changes results by rounding only.
-        block_bytes: Memory for similarities; the embeddings (1.5 KB each) take more.
+        most_bytes: Memory for similarities, of one report to all at least; the embeddings (1.5 KB each) take more.
         progress: Show progress bars.
 
     Raises:
@@ -60,14 +59,13 @@ def nearest(
     places = {key: place for place, key in enumerate(texts)}
     text_of = np.array([places[key] for key in keys], np.int32)
     patient_of = _patients(studies)
-    vectors = embeddings(list(texts.values()), kept, encoder=encoder, batch=batch, progress=progress)
+    vectors = embeddings(list(texts.values()), kept, encoder=encoder, batch=batch, progress=progress)[text_of]
+    at_once = max(1, most_bytes // (len(studies) * _CELL_BYTES))
     found: list[list[int]] = []
     with tqdm(total=len(studies), desc="similar reports", unit="report", disable=not progress) as bar:
-        for start in range(0, len(studies), SEARCHED_AT_ONCE):
-            stop = min(start + SEARCHED_AT_ONCE, len(studies))
-            near = search(vectors, text_of, patient_of, start, stop, count=count, block_bytes=block_bytes)
-            found += [[place for place in row if place >= 0] for row in near.tolist()]
-            bar.update(stop - start)
+        for start in range(0, len(studies), at_once):
+            found += search(vectors, text_of, patient_of, slice(start, start + at_once), count)
+            bar.update(len(found) - bar.n)
     return found
 
 
@@ -99,59 +97,26 @@ def embeddings(
 
 
 def search(
-    vectors: np.ndarray,
-    text_of: np.ndarray,
-    patient_of: np.ndarray,
-    start: int,
-    stop: int,
-    *,
-    count: int,
-    block_bytes: int = BLOCK_BYTES,
-) -> np.ndarray:
-    """Places of the studies most similar to the studies from `start` up to `stop`, int32 [study, count]; -1 if there are no more.
+    vectors: np.ndarray, text_of: np.ndarray, patient_of: np.ndarray, some: slice, count: int
+) -> list[list[int]]:
+    """The places of the studies that are most similar to some of them, the most similar first.
 
     Args:
-        vectors: Unit embeddings of the distinct texts, float32 [text, dimension].
-        text_of: The row of each study's text in `vectors`.
+        vectors: Unit embeddings of all studies, float32 [study, dimension].
+        text_of: The number of each study's text.
         patient_of: The number of each study's patient; studies of unknown patients have numbers of their own.
-        start: The first study.
-        stop: The study after the last one.
-        count: Neighbours per study.
-        block_bytes: Memory for similarities.
+        some: The studies whose neighbours are wanted.
+        count: Neighbours per study; fewer if there are not enough others.
     """
-    total, rows = len(text_of), stop - start
-    queries = vectors[text_of[start:stop]]
-    # A similarity takes 4 bytes, its place in the order 8, and comparisons 3.
-    width = max(count + _SPARE, block_bytes // (rows * 15))
-    best = np.full((rows, 0), -1, np.int32)
-    scores = np.full((rows, 0), -np.inf, np.float32)
-    for left in range(0, total, width):
-        right = min(left + width, total)
-        block = queries @ vectors[text_of[left:right]].T
-        block[text_of[start:stop, None] == text_of[left:right]] = -np.inf
-        block[patient_of[start:stop, None] == patient_of[left:right]] = -np.inf
-        columns = _top(block, count + _SPARE)
-        scores = np.hstack([scores, np.take_along_axis(block, columns, 1)])
-        best = np.hstack([best, (columns + left).astype(np.int32)])
-        kept = _top(scores, count + _SPARE)
-        scores, best = np.take_along_axis(scores, kept, 1), np.take_along_axis(best, kept, 1)
-    return _ordered(queries, vectors[text_of[best]], best, np.isneginf(scores), count)
-
-
-def _ordered(queries: np.ndarray, found: np.ndarray, best: np.ndarray, none: np.ndarray, count: int) -> np.ndarray:
-    similar = np.einsum("qd,qkd->qk", queries.astype(np.float64), found.astype(np.float64))
-    similar[none] = -np.inf
-    order = np.lexsort((best, -similar), axis=1)[:, :count]
-    places = np.where(np.isneginf(similar), -1, best)
-    kept = np.take_along_axis(places, order, 1)
-    return np.pad(kept, ((0, 0), (0, count - kept.shape[1])), constant_values=-1).astype(np.int32)
-
-
-def _top(scores: np.ndarray, count: int) -> np.ndarray:
-    """Columns of the highest scores of each row, in no order."""
-    if scores.shape[1] <= count:
-        return np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
-    return np.argpartition(scores, -count, axis=1)[:, -count:]
+    similar = vectors[some] @ vectors.T
+    for same in (text_of, patient_of):
+        similar[same[some, None] == same] = -np.inf
+    near = np.argpartition(similar, -min(count + _SPARE, len(vectors)), axis=1)[:, -count - _SPARE :]
+    exact = np.einsum("qd,qkd->qk", vectors[some].astype(np.float64), vectors[near].astype(np.float64))
+    exact[np.isneginf(np.take_along_axis(similar, near, 1))] = -np.inf
+    order = np.lexsort((near, -exact), axis=1)[:, :count]
+    ordered, kept = (np.take_along_axis(values, order, 1) for values in (near, ~np.isneginf(exact)))
+    return [row[there].tolist() for row, there in zip(ordered, kept, strict=True)]
 
 
 def _patients(studies: Sequence[Study]) -> np.ndarray:

@@ -33,11 +33,10 @@ from crimson_core.protocol.pair import ReportPair
 from crimson_core.protocol.prompt import PUBLISHED_MODEL, Prompt
 
 # Those that are compiled come last, since the layers stay compiled.
-WAYS = ("prompt pass", "crimson-score", "generate", "prompt pass, compiled", "passes", "drafts", "profile", "host")
+WAYS = ("prompt pass", "crimson-score", "generate", "prompt pass, compiled", "drafts", "profile", "host")
 _SCRIPTED = ("crimson-score", "generate", "drafts", "profile", "host")  # those that write
 _PROMPT = Prompt(guidelines=False)
 _PROMPTS = 64  # of the prompt pass
-_CHUNK, _DRAFT, _TIMES = 512, 7, 5  # tokens of a row in a pass: of a prompt, of an output; repetitions
 _LONG = 2000  # characters of a text, which surprises make longer
 Targets = dict[tuple[int, ...], list[int]]
 
@@ -90,7 +89,7 @@ def main(
                     return about | {"out_of_memory": True}
 
             figures = results.once(name, measured)
-            if one in ("passes", "profile", "host"):
+            if one in ("profile", "host"):
                 console.print_json(data=figures)
             else:
                 rows.append(figures)
@@ -102,7 +101,7 @@ def _settings(way: str, surprises: Sequence[float], sizes: Sequence[int]) -> lis
     """Shares of surprises and batch sizes at which a way is measured."""
     if way.startswith("prompt pass"):
         return [(0.0, 4)]
-    if way in ("passes", "profile", "host"):
+    if way in ("profile", "host"):
         return [(surprises[0], sizes[-1])]
     return [(share, size) for share in surprises for size in sizes]
 
@@ -181,43 +180,6 @@ def _of_prompts(read: Callable[[], None], prompts: Sequence[Sequence[int]], devi
         "pairs_per_second": len(prompts) / figures["seconds"],
         "prompt_tokens": sum(map(len, prompts)),
     }
-
-
-@torch.no_grad()
-def _passes(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, _: float) -> dict[str, Any]:
-    """Milliseconds of passes of several make-ups, and how many of them the host needs to hand one over."""
-    packed, device, prompt = judge.engine.packed, judge.engine.model.device, len(_encode(judge, pairs[0]))
-    cache = packed.cache(_CHUNK)
-    figures: dict[str, Any] = {}
-    quarter, half = max(1, batch_size // 4), max(1, batch_size // 2)
-    for writing, reading in ((quarter, 0), (half, 0), (half, 4), (0, 8)):
-        rows = [Span(cache.open(prompt + _CHUNK), [0] * _DRAFT) for _ in range(writing)]
-        rows += [Span(cache.open(prompt + _CHUNK), [0] * _CHUNK) for _ in range(reading)]
-        for span in rows[:writing]:
-            # What was read does not matter to the time that it takes to look at it.
-            span.cache.length = prompt
-            for arena, stretch in zip(cache.arenas, span.cache.stretches, strict=True):
-                stretch.first = max(0, prompt - arena.window + 1) if arena.window else 0
-        with packed.attention():
-            for _ in range(2):  # the second time it is recorded
-                packed.hidden_states(cache, rows)
-            handing_over, _ = _timed(lambda rows=rows: _hand_over(packed, cache, rows), device)
-            _, whole = _timed(lambda rows=rows: [packed.hidden_states(cache, rows) for _ in range(_TIMES)], device)
-        for span in rows:
-            cache.close(span.cache)
-        figures[f"{writing} rows that write, {reading} chunks of prompts"] = {
-            "tokens": sum(len(span.tokens) for span in rows),
-            "ms": 1000 * whole["seconds"] / _TIMES,
-            "ms_of_the_host": handing_over,
-        }
-    return figures
-
-
-def _hand_over(packed: PackedModel, cache: Any, rows: Sequence[Span]) -> float:
-    """Milliseconds until a pass is on its way to an idle device."""
-    started = time.perf_counter()
-    packed.hidden_states(cache, rows)
-    return 1000 * (time.perf_counter() - started)
 
 
 def _crimson_score(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
@@ -450,7 +412,6 @@ _MEASURES = {
     "crimson-score": _crimson_score,
     "generate": _generate,
     "prompt pass, compiled": _compiled_prompt_pass,
-    "passes": _passes,
     "drafts": _drafts,
     "profile": _profile,
     "host": _host,

@@ -159,11 +159,9 @@ def test_extraction(samples, tmp_path):
     figures = tmp_path / "figures.json"
     done = run("benchmarks.extraction", samples, "--show", 2, "--json", figures)
     assert done.returncode == 0, done.stderr
-    scopes = json.loads(figures.read_text())
-    # The pneumonia is asked about only: it counts against us in the whole text and not in the findings.
-    assert scopes["report text"]["present"]["recall"] == 1.0
-    assert scopes["whole text"]["present"]["recall"] == pytest.approx(2 / 3, abs=0.01)
-    assert scopes["report text"]["absent"]["f1"] == 1.0
+    found = json.loads(figures.read_text())
+    assert (found["present"]["recall"], found["present"]["n"]) == (1, 2)  # the pneumonia is only asked about
+    assert found["absent"]["f1"] == 1.0
 
 
 OPENI = [
@@ -286,13 +284,10 @@ def test_mutations(samples, tmp_path):
 
 
 def test_speed(radpref):
-    done = run(
-        "benchmarks.speed", radpref, "--pairs", 300, "--studies", 50, "--rounds", 1, "--words", 100, "--words", 1000
-    )
+    done = run("benchmarks.speed", radpref, "--pairs", 300, "--studies", 50, "--rounds", 1)
     assert done.returncode == 0, done.stderr
     assert "pairs/s" in done.stdout
     assert "1,200" in done.stdout
-    assert "1,000 words" in done.stdout
 
 
 def test_many(tmp_path):

@@ -31,8 +31,6 @@ def test_every_way_writes_the_targets_and_is_measured_once(gemma_folder, tmp_pat
     host = figures["host, batch 2, 30% surprises"]
     assert host["wrong_outputs"] == 0 and 0 < host["ms_a_pass"] < host["ms_a_pass_of_all_threads"]
 
-    assert figures["passes, batch 2"]["1 rows that write, 4 chunks of prompts"]["tokens"] == 7 + 4 * 512
-
     def too_much(*_):
         raise torch.OutOfMemoryError
 

@@ -112,7 +112,7 @@ def test_the_example_config_is_read_as_it_says():
             "systems.A and systems.B are the same column 'c' on the test set 'b'",
         ),
         ("judges: [offline, offline]\ntest_sets: {a: x}\nsystems: {A: a}", "judges has 'offline' twice"),
-        ("- a", "must hold the keys judges, test_sets and systems"),
+        ("- a", "must hold the keys judges, test_sets, systems"),
         ("a: [", "line 1 is no YAML"),
     ],
 )

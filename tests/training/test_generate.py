@@ -468,8 +468,8 @@ def test_an_api_that_refuses_is_one_message_and_keeps_what_there_is(settings, mo
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"colour": 1}, "'colour' is unknown. Keys there: corpus"),
-        ({"corpus": {"source": "radlabels", "colour": 1}}, "'corpus.colour' is unknown. Keys there: source"),
+        ({"tint": 1}, "tint is an unknown key. The keys are corpus"),
+        ({"corpus": {"source": "radlabels", "tint": 1}}, "corpus.tint is an unknown key. The keys are source"),
         ({"context": 1.5}, "context: .*less than or equal to 1"),
         ({"candidates": {"train": -1}}, "candidates.train"),
         ({"candidates": {}}, "no records"),
@@ -487,7 +487,7 @@ def test_a_wrong_configuration_is_one_line(settings, tmp_path, change, words):
 
 def test_a_configuration_that_is_none(tmp_path):
     config = tmp_path / "c.yaml"
-    for text, words in (("a: [", "no YAML"), ("- 1", "must hold keys"), (None, "cannot be read")):
+    for text, words in (("a: [", "no YAML"), ("- 1", "must hold the keys corpus, output"), (None, "cannot be read")):
         config.unlink(missing_ok=True) if text is None else config.write_text(text)
         with pytest.raises(InputError, match=words):
             load_config(config, GenerateConfig)

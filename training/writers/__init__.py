@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from crimson_core.errors import InputError
 from crimson_core.protocol.evaluation import Evaluation
 from crimson_core.protocol.pair import PatientContext
-from training.config import Strict
+from crimson_core.run.config_file import Strict
 
 ErrorKind = Literal["false_finding", "attribute_error", "omission"]
 ERROR_KINDS: tuple[ErrorKind, ...] = ErrorKind.__args__

@@ -1,21 +1,19 @@
 """The config of a leaderboard: judges, test sets and systems, from a YAML file."""
 
-import difflib
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from crimson_core.errors import InputError
-from crimson_core.run.config_file import NOT_QUOTED, read_yaml
+from crimson_core.run.config_file import Strict, checked, meant, read_yaml
 
 SECRET_OPTIONS = frozenset({"api_key"})  # never shown
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Part(Strict):
+    model_config = ConfigDict(frozen=True)
 
 
 class Source(_Part):
@@ -100,18 +98,13 @@ def load_config(file: Path) -> Config:
 
 def parse_config(data: Any, source: str) -> Config:
     """Check the content of a config, which errors call `source`; see `load_config`."""
-    if not isinstance(data, dict):
-        raise InputError(f"{source} must hold the keys judges, test_sets and systems.")
-    try:
-        config = Config.model_validate(data)
-    except ValidationError as error:
-        raise InputError(f"{source}: " + "; ".join(map(_problem, error.errors()))) from None
+    config = checked(Config, data, source)
     for name, system in config.systems.items():
         for test_set in system.data:
             if test_set not in config.test_sets:
                 raise InputError(
                     f"{source}: systems.{name}.data names the test set {test_set!r}, which is none."
-                    + _meant(test_set, config.test_sets)
+                    + meant(test_set, config.test_sets)
                 )
     for (name, system), (other, same) in combinations(config.systems.items(), 2):
         for test_set, shared in config.test_sets.items():
@@ -126,31 +119,3 @@ def parse_config(data: Any, source: str) -> Config:
         if specs.count(spec) > 1:
             raise InputError(f"{source}: judges has {spec[0]!r} twice. Give each once.")
     return config
-
-
-def _problem(error: ErrorDetails) -> str:
-    where = ".".join(map(str, error["loc"]))
-    if error["type"] != "extra_forbidden":
-        quote = " Quote it." if error["type"] == "string_type" and isinstance(error["input"], NOT_QUOTED) else ""
-        return f"{where}: {error['msg'][:1].lower()}{error['msg'][1:]}.{quote}"
-    *parents, key = error["loc"]
-    known = _fields(parents)
-    return f"{where} is an unknown key." + (_meant(str(key), known) or f" The keys are {', '.join(known)}.")
-
-
-def _fields(parents: list[Any]) -> list[str]:
-    """The valid keys at a place in the config."""
-    parts: dict[Any, type[BaseModel]] = {
-        "judges": JudgeChoice,
-        "test_sets": TestSet,
-        "systems": System,
-        "columns": Columns,
-        "data": Source,
-    }
-    part = next((parts[parent] for parent in reversed(parents) if parent in parts), Config)
-    return list(part.model_fields)
-
-
-def _meant(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {close[0]}?" if close else ""
