@@ -17,6 +17,8 @@ _LISTING = ("conjunction", "alternative", "anatomy", "definite", *MODIFIERS)
 _TRANSPARENT = ("glue", "link", "showing", "anatomy", "states", "conjunction", *MODIFIERS)
 _NAMING = frozenset(("concept", "states", "normal", "anaphor"))
 _NAMES = frozenset(("concept", "definite", "glue", "side", "zone", "sites", "anatomy", "conjunction", "descriptor"))
+_DASHES = frozenset((" - ", " – ", " — ", " -- "))
+_INSERTED = re.compile(r"\([^()]{1,40}\)")
 _DIGIT = re.compile(r"\d")
 
 # No clause that a person writes is longer. Text without an end, as a looping generator writes it, is cut here, so that the
@@ -55,6 +57,7 @@ class Clause:
     sentence: str
     by_kind: dict[str, list[Tag]] = field(init=False)
     by_cue: dict[str, list[Tag]] = field(init=False)
+    has_dash: bool = field(init=False)
     _modifiers: list[Tag] = field(init=False)
     _listing: int | None = field(init=False, default=None)
     _transparent: int | None = field(init=False, default=None)
@@ -75,6 +78,7 @@ class Clause:
                 modifiers.append(tag)
             elif kind == "assertion":
                 by_cue.setdefault(tag.value, []).append(tag)
+        self.has_dash = any(dash in self.sentence for dash in _DASHES)
         self.by_kind, self.by_cue, self._modifiers = by_kind, by_cue, modifiers
 
     def of(self, kind: str, start: int = 0, end: int | None = None) -> list[Tag]:
@@ -117,7 +121,7 @@ class Clause:
         """Whether only words that part no structure from its state, and phrases of some kinds, stand between two positions."""
         if self._transparent is None:
             cues = self.bits(tag for value in ("negated_before", "uncertain_before") for tag in self.cues(value))
-            self._transparent = cues | self.places(*_TRANSPARENT) | self._numbers() | self._adverbs()
+            self._transparent = cues | self.places(*_TRANSPARENT) | self._numbers() | self._adverbs() | self._inserted()
         return self._all(self._transparent | self.places(*kinds), start, end)
 
     def has(self, start: int, end: int, *kinds: str) -> bool:
@@ -139,6 +143,10 @@ class Clause:
         """Whether a sign that is no word, such as a colon, stands before a word."""
         between = self.sentence[self.spans[position - 1][1] : self.spans[position][0]] if position < self.end else ""
         return len(between) > 1 and not between.isspace()
+
+    def dashed(self, position: int) -> bool:
+        """Whether a dash with blanks around it stands before a word."""
+        return self.has_dash and self.sentence[self.spans[position - 1][1] : self.spans[position][0]] in _DASHES
 
     def ends(self, position: int) -> bool:
         """Whether the clause, or a piece of it before a comma, ends at a word position."""
@@ -182,6 +190,18 @@ class Clause:
     def _adverbs(self) -> int:
         """Words such as "heavily", which say how a state is."""
         return sum(1 << place for place, word in enumerate(self.words[self.start : self.end]) if word.endswith("ly"))
+
+    def _inserted(self) -> int:
+        """Words in brackets that name nothing: "stenosis (about half of the lumen) of the trachea"."""
+        if "(" not in self.sentence:
+            return 0
+        found = 0
+        for match in _INSERTED.finditer(self.sentence):
+            first, last = (bisect_left(self.spans, (place, 0)) for place in match.span())
+            first, last = max(first, self.start), min(last, self.end)
+            if first < last and not self.has(first, last, "concept", "clause_end"):
+                found |= self.words_between(first, last)
+        return found
 
     def _numbers(self) -> int:
         if not self.has_numbers:

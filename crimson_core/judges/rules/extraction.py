@@ -333,9 +333,14 @@ def _read(
             meant = None
             if told.tentative is not None and last:
                 meant = _meant(told, found, recent, words)
+                if (
+                    meant is None and not told.implied
+                ):  # "Aspiration is the likely cause" may be said of any finding before
+                    meant = _meant(told, found, 0, words)
             if told.tentative is not None and meant is not None:
                 found[meant] = _explained(found[meant], _moved(told.findings, start), told.tentative)
-                found[recent:] = _with_signs(found, recent, meant, told.tentative, words)
+                first = min(recent, meant)
+                found[first:] = _with_signs(found, first, meant, told.tentative, words)
                 role = "explains"
             elif not told.names and last:
                 more = told.more and told.more[words.concepts[last.concepts[0]].device]

@@ -373,8 +373,12 @@ def _is_said_to_be(link: str, appearance: Mention, lexicon: Lexicon) -> bool:
 
 
 def _bare(left: Mention, right: Mention, clause: Clause) -> bool:
-    """Whether the right one follows in a list, with no place, degree or change of its own."""
-    told = [t for t in clause.modifiers(left.end, right.start) if t.kind in ("side", "zone", "severity", "temporal")]
+    """Whether the right one follows in a list, with no place, degree or change of its own; "multifocal" is no place."""
+    told = [
+        t
+        for t in clause.modifiers(left.end, right.start)
+        if t.kind in ("side", "zone", "severity", "temporal") and t.value != "diffuse"
+    ]
     return not told and clause.one_list(left.end, right.start)
 
 

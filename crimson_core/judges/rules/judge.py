@@ -109,13 +109,23 @@ def discrepancies(
         if joined and (is_sign(predictions[p], references[r]) or is_sign(references[r], predictions[p])):
             found += [(r, p, what) for what in contradictions(references[r], predictions[p])]
             continue
-        here = compare(references[r], predictions[p], urgent[r], (r, p) in parts)
+        whole = _with_change([references[i] for i, j in matches if j == p], references[r])
+        told = _with_change([predictions[j] for i, j in matches if i == r], predictions[p])
+        here = compare(whole, told, urgent[r], (r, p) in parts)
         if r not in placed:
             refs, preds = _group(r, matches)
             placed |= refs
             here += compare_location([references[i] for i in sorted(refs)], [predictions[i] for i in sorted(preds)])
         found += [(r, p, what) for what in here]
     return found
+
+
+def _with_change(together: Sequence[ReportFinding], finding: ReportFinding) -> ReportFinding:
+    """A finding with the change that is told of another part of what it matches."""
+    change = finding.attributes.temporal or next(
+        (f.attributes.temporal for f in together if f.attributes.temporal), None
+    )
+    return finding._replace(attributes=finding.attributes._replace(temporal=change))
 
 
 def _group(reference: int, matches: Sequence[tuple[int, int]]) -> tuple[set[int], set[int]]:

@@ -88,7 +88,8 @@ def is_sign(finding: ReportFinding, explained: ReportFinding) -> bool:
     pairs = interchangeable_pairs()
     signs = known | told
     named = all(c in signs or any((c, sign) in pairs for sign in told) for c in finding.concepts)
-    return named and (not one or not other or bool(one & other))
+    here = (not one or not other or bool(one & other)) and not zone_gap(finding.attributes, explained.attributes)
+    return named and here
 
 
 def _goes_with(finding: ReportFinding, whole: ReportFinding) -> bool:
@@ -141,7 +142,9 @@ def similarity(reference: ReportFinding, prediction: ReportFinding) -> float:
 
 
 def _harmless(finding: ReportFinding) -> bool:
-    return any(lexicon().concepts[concept].significance == "benign_expected" for concept in finding.concepts)
+    past = finding.attributes.temporal == "old"
+    harmless = ("benign_expected", "not_actionable_not_urgent") if past else ("benign_expected",)
+    return any(lexicon().concepts[concept].significance in harmless for concept in finding.concepts)
 
 
 def _of_other_age(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> bool:
@@ -158,7 +161,7 @@ def concept_steps(reference: ReportFinding, prediction: ReportFinding) -> int | 
     Of several possible concepts those that are closest count.
     """
     distances, pairs = lexicon().distances, interchangeable_pairs()
-    best: int | None = None
+    best = 1 if _explains_the_same(reference, prediction) else None
     for r in reference.concepts:
         for p in prediction.concepts:
             if (p, r) in distances:
@@ -172,6 +175,14 @@ def concept_steps(reference: ReportFinding, prediction: ReportFinding) -> int | 
             if best is None or abs(steps) < abs(best):
                 best = steps
     return best
+
+
+def _explains_the_same(reference: ReportFinding, prediction: ReportFinding) -> bool:
+    """Whether one report explains what the other one leaves at that: "hyperinflation compatible with asthma"."""
+    return any(
+        lexicon().signs_of(explained.concepts).intersection(explained.signs).issuperset(plain.concepts)
+        for plain, explained in ((reference, prediction), (prediction, reference))
+    )
 
 
 def interchangeable(reference: ReportFinding, prediction: ReportFinding) -> bool:

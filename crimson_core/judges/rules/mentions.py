@@ -174,9 +174,12 @@ def _points(side: Tag, clause: Clause) -> bool:
 
 
 def _border(left: Mention, right: Mention, clause: Clause) -> int:
-    """Where the words about one mention end and those about the next one begin: before the words that lead its name."""
+    """Where the words about one mention end and those about the next one begin: before the words that lead its name.
+
+    A dash parts them: "consolidation, new, left lower lobe - likely aspiration".
+    """
     position = right.start
-    while position > left.end and not clause.is_joint(position - 1):
+    while position > left.end and not clause.is_joint(position - 1) and not clause.dashed(position):
         position -= 1
     return max(position, left.end)
 

@@ -27,6 +27,8 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
         )
         for inside in range(tag.start + 1, tag.end):  # of a "normal thoracic kyphosis" the kyphosis is none
             found.pop(inside, None)
+        if tag.start in found and found[tag.start].end < tag.end and found[tag.start].concepts == normal.concepts:
+            found[tag.start] = normal  # "hilar nodes are not enlarged"
         found.setdefault(tag.start, normal)
     if "states" in clause.by_kind and "anatomy" in clause.by_kind:
         add_states(found, spent, clause, lexicon)

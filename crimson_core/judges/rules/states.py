@@ -1,6 +1,7 @@
 """Structures with their state, which name a finding together: "the heart is enlarged", "enlargement of the heart"."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from crimson_core.judges.rules.attributes import Mention
@@ -49,7 +50,8 @@ def _candidates(state: Tag, scene: _Scene) -> list[Tag]:
     """The structures of which a state may be said, by where they and other findings stand."""
     upto = state.start if _follows_a_copula(state, scene) else scene.clause.end
     composites = scene.lexicon.composites
-    near = _heads([t for t in scene.structures if t.start < upto and (t.value, state.value) in composites])
+    near = [t for t in scene.structures if t.start < upto and (t.value, state.value) in composites]
+    near = _heads(near, scene.clause)
     return [t for t in near if not any(is_other(t, state, scene) for is_other in _NOT_OF_IT)]
 
 
@@ -90,8 +92,19 @@ def _has_its_own(structure: Tag, state: Tag, scene: _Scene) -> bool:
     return any(t.start == structure.end for t in scene.clause.of("states", structure.end))
 
 
+def _shares_a_noun(structure: Tag, state: Tag, scene: _Scene) -> bool:
+    """Whether a structure is one of two adjectives before a finding: "enlarged hilar and paratracheal nodes"."""
+    joints = [t for t in scene.clause.of("conjunction", structure.end) if t.start == structure.end]
+    if not joints or not _ends_as_adjective(structure, scene.clause):
+        return False
+    named = joints[0].end
+    while scene.clause.of("side", named, named + 1):
+        named += 1
+    return named in scene.found and scene.clause.words[named].endswith(_ADJECTIVE)
+
+
 # Each asks whether a structure that could have a state has not this one.
-_NOT_OF_IT = (_places_a_finding, _is_heading, _precedes_a_degree, _is_of_the_item_before, _has_its_own)
+_NOT_OF_IT = (_places_a_finding, _is_heading, _precedes_a_degree, _is_of_the_item_before, _has_its_own, _shares_a_noun)
 
 
 def _nearest_first(state: Tag, structures: Sequence[Tag], scene: _Scene) -> list[Tag]:
@@ -156,6 +169,8 @@ def _name_more_exactly(named: Mention, structure: Tag, state: Tag, scene: _Scene
         if structure.end < state.start and clause.copula(structure.end, state.start):
             named.start = structure.start  # "the sternum and the left ribs are fractured"
     elif _is_another_kind(named, concept, lexicon) and clause.enumerated(structure, state):
+        if structure.start > state.start and clause.words[state.end : state.end + 1] != ["of"]:
+            return False  # "calcified plaques along the diaphragm and the chest wall"
         # "left rib and clavicle fractures"
         item = Mention((concept,), structure.start, structure.end, named_by=(structure, state))
         scene.found.setdefault(structure.start, item)
@@ -196,15 +211,25 @@ def _acts_on(state: Tag, structures: Sequence[Tag], clause: Clause) -> bool:
     return any(0 <= t.start - state.end <= 1 for t in structures)
 
 
-def _heads(structures: Sequence[Tag]) -> list[Tag]:
-    """Structures in order, without those that say which of the next one is meant: of "T9-T10 disc space" the last."""
+def _heads(structures: Sequence[Tag], clause: Clause) -> list[Tag]:
+    """Structures in order, without those that only say which other one is meant.
+
+    Of "T9-T10 disc space" that is the last, of "the nodes of the left hilum" the first.
+    """
     leading: set[Tag] = set()
     by_start = {t.start: t for t in structures if t.end > t.start}
     for structure in reversed(structures):
         following = by_start.get(structure.end) if structure.end > structure.start else None
         if following and (following.value != structure.value or following in leading):
             leading.add(structure)
-    return [t for t in structures if t not in leading]
+    of = {owned for whole, owned in pairwise(structures) if _belongs_to(whole, owned, clause)}
+    return [t for t in structures if t not in leading and t not in of]
+
+
+def _belongs_to(part: Tag, whole: Tag, clause: Clause) -> bool:
+    """Whether only "of" and a side stand between two structures."""
+    between = clause.words[part.end : whole.start]
+    return between[:1] == ["of"] and clause.only(part.end, whole.start, "glue", "joint", "side", "definite")
 
 
 def _is_degree(state: Tag, found: Mapping[int, Mention], clause: Clause) -> bool:
