@@ -19,7 +19,7 @@ from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair
 from crimson_core.run.pairs import pairs_from_rows
 from crimson_core.run.scorer import PairResult
-from crimson_core.run.tables import column_names, read_rows
+from crimson_core.run.tables import column_names, open_table
 from training import journal
 from training.command import run as command_line
 
@@ -63,7 +63,7 @@ def report_pairs(file: Path) -> list[ReportPair]:
     """
     if file.suffix.lower() == ".json":
         return radpref_pairs(read_cases(file))
-    rows = read_rows(file)
+    rows = open_table(file).rows
     columns = {name: name for name in ("id", *CONTEXT_FIELDS) if name in column_names(rows)}
     return pairs_from_rows(rows, {"prediction": "prediction", "reference": "reference", **columns}, file.name)
 

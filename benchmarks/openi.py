@@ -29,7 +29,7 @@ from crimson_core import make_pairs
 from crimson_core.errors import InputError
 from crimson_core.protocol.evaluation import SIGNIFICANCE_LEVELS
 from crimson_core.protocol.pair import ReportPair
-from crimson_core.run.tables import column_names, read_rows
+from crimson_core.run.tables import column_names, open_table
 
 JUDGE = "offline"
 _TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
@@ -92,7 +92,7 @@ def read_studies(file: Path) -> list[Study]:
     Raises:
         InputError: The file cannot be read, lacks a column or holds no report.
     """
-    rows = read_rows(file)
+    rows = open_table(file).rows
     lacking = [column for column in _COLUMNS if column not in column_names(rows)]
     if lacking:
         raise InputError(f"{file} has no column {lacking[0]!r}. It needs {', '.join(_COLUMNS)}.")

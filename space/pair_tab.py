@@ -7,7 +7,7 @@ import gradio as gr
 from crimson_core import CrimsonError, InputError, PairResult, ReportPair, make_pairs
 from crimson_core.compare.html.pair import pair_html
 from crimson_core.run.pairs import pairs_from_rows
-from crimson_core.run.tables import read_rows
+from crimson_core.run.tables import open_table
 from space.judging import explained, judge_in_turns, scorer_for
 from space.parts import PRIVATE, PairTab, html, judge_choice, privacy_text, refused
 from space.settings import Settings
@@ -25,7 +25,7 @@ _NOTHING = (None, gr.update(visible=False), None, gr.update(visible=False))  # u
 
 def build(settings: Settings) -> PairTab:
     """Lay out the tab inside the Blocks and Tab that are open."""
-    examples = pairs_from_rows(read_rows(EXAMPLES), _COLUMNS, EXAMPLES.name)
+    examples = pairs_from_rows(open_table(EXAMPLES).rows, _COLUMNS, EXAMPLES.name)
     with gr.Row():
         reference = gr.Textbox(
             label="Reference report, by a radiologist", lines=6, max_lines=16, elem_id="reference", min_width=320

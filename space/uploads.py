@@ -12,7 +12,7 @@ from crimson_core.errors import InputError
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.run.pairs import pairs_from_rows
 from crimson_core.run.parquet import Limits
-from crimson_core.run.tables import READABLE, Rows, column_names, read_rows
+from crimson_core.run.tables import READABLE, Rows, column_names, open_table
 from space.settings import Settings
 
 _EXAMPLES_FOLDER = Path(__file__).parent.parent / "examples"
@@ -55,7 +55,7 @@ def read_table(path: Path, name: str, settings: Settings) -> UploadedTable:
         raise InputError(f"{name} is larger than {settings.max_megabytes} MB. Upload a part of it.")
     try:
         limits = Limits(settings.max_rows, settings.max_bytes)
-        rows = read_rows(path, tell=lambda text: gr.Warning(text.replace(str(path), name)), limits=limits)
+        rows = open_table(path, tell=lambda text: gr.Warning(text.replace(str(path), name)), limits=limits).rows
     except InputError as error:
         raise InputError(str(error).replace(str(path), name)) from None
     if len(rows) > settings.max_rows:

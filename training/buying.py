@@ -11,7 +11,7 @@ from crimson_core.protocol.pair import ReportPair
 from training.journal import Journal
 from training.labels import Labels
 from training.plan import Slot
-from training.settings import BATCH_SHARE, Engine, GenerateConfig, Price
+from training.settings import BATCH_SHARE, GenerateConfig
 
 FREE_REGIMES = (0, 1)  # the candidate is the report of another study
 MOST_UNASKED = 10.0  # US dollars that are spent without --yes
@@ -34,11 +34,6 @@ class Tokens:
         return Tokens(self.requests + other.requests, self.prompt + other.prompt, self.answer + other.answer)
 
 
-def is_bought(engine: Engine) -> bool:
-    """Whether an engine may cost money."""
-    return engine.spec.partition(":")[0] in ("openai", "azure")
-
-
 class Budget:
     """Knows what has been paid, what the rest will cost, and what the budget allows."""
 
@@ -48,7 +43,7 @@ class Budget:
         self._at_once = None if batch else _AT_ONCE
         self._before = self.spent
         self._expected = 0.0  # the estimated price of everything that this start has bought
-        self._instructions = _judge_instructions(config) if is_bought(config.judge) else 0
+        self._instructions = _judge_instructions(config) if config.judge.is_bought else 0
 
     @property
     def spent(self) -> float:
@@ -103,8 +98,8 @@ class Budget:
         if slot.study is None:
             return Tokens(), Tokens()
         words = len(slot.study.report) // _CHARACTERS
-        written = is_bought(self._config.writer) and slot.regime not in FREE_REGIMES
-        judged = is_bought(self._config.judge) and not (
+        written = self._config.writer.is_bought and slot.regime not in FREE_REGIMES
+        judged = self._config.judge.is_bought and not (
             self._config.construction and self._config.writer.spec == "rules" and slot.regime not in FREE_REGIMES
         )
         return (
@@ -127,17 +122,10 @@ class Budget:
                 )
         if len(told) > 1:
             cost = sum(map(self.price, waiting))
-            unknown = self._unpriced()
-            told.append(f"some ${cost:.2f}" + (f" and what {' and '.join(unknown)} costs" if unknown else ""))
+            unknown = " and ".join(dict.fromkeys(getattr(self._config, name).spec for name in self._config.unpriced))
+            told.append(f"some ${cost:.2f}" + (f" and what {unknown} costs" if unknown else ""))
             told.append("a day or less in each round of batches" if batch else f"some {hours:.1f} hours")
         return "; ".join(told) + "."
-
-    def _unpriced(self) -> list[str]:
-        priced: list[tuple[Engine, Price | None]] = [
-            (self._config.writer, self._config.prices.writer),
-            (self._config.judge, self._config.prices.judge),
-        ]
-        return list(dict.fromkeys(engine.spec for engine, price in priced if is_bought(engine) and price is None))
 
     def check(self, waiting: Sequence[Slot], yes: bool) -> None:
         """Refuse to spend much, or an unknown amount, without a yes.
@@ -147,11 +135,10 @@ class Budget:
         """
         if yes or not any(tokens.requests for slot in waiting for tokens in self._tokens(slot)):
             return
-        unknown = self._unpriced()
-        if unknown:
-            name = "writer" if self._config.writer.spec == unknown[0] and not self._config.prices.writer else "judge"
+        if self._config.unpriced:
+            name = self._config.unpriced[0]
             raise CrimsonError(
-                f"The price of {unknown[0]} is unknown. Give prices.{name}: {{input: …, output: …}}, US dollars per million "
+                f"The price of {getattr(self._config, name).spec} is unknown. Give prices.{name}: {{input: …, output: …}}, US dollars per million "
                 "tokens (0 for a server of your own), or --yes to buy without."
             )
         cost = sum(map(self.price, waiting))

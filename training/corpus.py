@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, PatientContext, check_report, is_missing, parse_context
 from crimson_core.run.config_file import Strict
-from crimson_core.run.tables import Rows, column_names, read_rows, told_columns
+from crimson_core.run.tables import Rows, column_names, open_table, told_columns
 from training.patients import with_patient
 from training.readable import readable
 from training.sections import findings_only_text, findings_text, indication_text, parts, whole_sentences
@@ -326,7 +326,7 @@ def _file(config: CorpusConfig) -> tuple[Iterator[_Raw], str]:
     raws = (
         raw
         for split, path in paths
-        for raw in _from_rows(read_rows(path), config.columns, path.name, split, "columns.")
+        for raw in _from_rows(open_table(path).rows, config.columns, path.name, split, "columns.")
     )
     return raws, " + ".join(path.name for _, path in paths)
 
@@ -378,10 +378,10 @@ def _metadata_rows(path: Path) -> Rows:
         try:
             data = json.loads(path.read_bytes())
         except ValueError:
-            data = None  # `read_rows` says what is wrong
+            data = None  # `open_table` says what is wrong
         if isinstance(data, dict) and data and all(isinstance(study, dict) for study in data.values()):
             return [{"id": key} | study for key, study in data.items()]
-    return read_rows(path)
+    return open_table(path).rows
 
 
 def _paths(config: CorpusConfig) -> list[tuple[Split | None, Path]]:

@@ -1,16 +1,16 @@
 """Compares a judge with the labels of records that it was not trained on: `python -m training.evaluate FILE --judge SPEC`."""
 
-import math
 import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from crimson_core.cli.options import console
 from crimson_core.compare.exports import json_ready
+from crimson_core.compare.formats import fixed
 from crimson_core.errors import InputError
 from crimson_core.judges import parse_spec
 from crimson_core.run.scorer import CrimsonScorer
@@ -50,18 +50,16 @@ def main(
         if own:
             figures[name] = agreement([truth[i] for i in own], [results[i] for i in own])
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 120
+    out = console()
     table = Table("records", box=None, pad_edge=False)
     names = list(figures["all"])
     for name in names:
         table.add_column(name, justify="right")
     for label, found in figures.items():
-        table.add_row(label, *(_number(found[name], 0 if name == "pairs" else 3) for name in names))
-    console.print(table)
-    console.print(f"{len(truth) / seconds:.2f} pairs/s")
-    console.print(scorer.signature, soft_wrap=True)
+        table.add_row(label, *(fixed(found[name], 0 if name == "pairs" else 3) for name in names))
+    out.print(table)
+    out.print(f"{len(truth) / seconds:.2f} pairs/s")
+    out.print(scorer.signature, soft_wrap=True)
     told = {
         "records": f"{records.parent.name}/{records.name}".lstrip("/"),  # no folders of this machine
         "regimes": sorted(set(regime)) if regime else None,
@@ -88,10 +86,6 @@ def _folder_of(judge: str) -> Path:
         raise InputError(f"--card needs a judge whose folder holds {RECORD_FILE}: --judge hf:<folder of the adapter>.")
     read_run(folder)  # so that a broken record is an error before hours of judging
     return folder
-
-
-def _number(value: float, digits: int) -> str:
-    return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 if __name__ == "__main__":

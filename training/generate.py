@@ -26,7 +26,7 @@ from crimson_core.judges.engines.batch import Batching
 from crimson_core.protocol.evaluation import Evaluation
 from crimson_core.protocol.pair import ReportPair, parse_context
 from crimson_core.protocol.scoring import score_evaluation
-from training.buying import FREE_REGIMES, Budget, is_bought
+from training.buying import FREE_REGIMES, Budget
 from training.command import run
 from training.config import load_config
 from training.corpus import SPLITS, Corpus, Study, read_corpus, same_text
@@ -96,13 +96,13 @@ def generate(
         CrimsonError: The disk is full, the budget is spent, or the price needs `yes`.
     """
     work = config.output / "work"
-    if batch and not (is_bought(config.writer) or is_bought(config.judge)):
+    if batch and not (config.writer.is_bought or config.judge.is_bought):
         raise InputError(
             "--batch is for a writer or a judge of OpenAI or Azure; this configuration has none. Leave it out."
         )
 
     def options(engine: Engine, name: str) -> dict[str, Any]:
-        batching = {"batch": Batching(work / f"batches-{name}", wait, every)} if batch and is_bought(engine) else {}
+        batching = {"batch": Batching(work / f"batches-{name}", wait, every)} if batch and engine.is_bought else {}
         return engine.options | batching
 
     for_writer, for_judge = options(config.writer, "writer"), options(config.judge, "judge")
@@ -119,129 +119,207 @@ def generate(
         labels = Labels(config.judge.spec, for_judge, work / "labels.sqlite", retry_failed)
         with Journal(work / "candidates.jsonl") as candidates:
             budget = Budget(config, candidates, labels, batch)
-            waiting = _unfinished(config, slots, candidates, labels, retry_failed)
-            if progress or is_bought(config.writer) or is_bought(config.judge):
+            made = _Run(config, corpus, writer, slots, candidates, labels, budget, retry_failed, progress)
+            waiting = made.unfinished()
+            if progress or config.writer.is_bought or config.judge.is_bought:
                 print(budget.estimate(waiting, batch), file=sys.stderr)
             budget.check(waiting, yes)
-            tools = _Tools(config, corpus, writer, candidates, labels)
-            finished = _make(tools, waiting, budget, retry_failed, progress)
-            failures = _finish(config, corpus, writer, slots, candidates, labels, budget)
+            finished = made.make(waiting)
+            failures = made.finish()
     _report(config, slots, failures, budget, finished)
 
 
 @dataclass
-class _Tools:
-    """Everything that is needed to make the slots of a run."""
+class _Run:
+    """A run: what it is to make, and what it has made so far."""
 
     config: GenerateConfig
     corpus: Corpus
     writer: Writer
+    slots: Sequence[Slot]
     candidates: Journal
     labels: Labels
+    budget: Budget
+    retry_failed: bool
+    progress: bool
 
+    def unfinished(self) -> list[Slot]:
+        """The slots that lack a candidate or a label."""
+        lacking = {slot.id for slot in self._waiting(self.slots)}
+        pairs = self._pairs(self.slots)
+        lacking.update(pairs[place].id for place in self.labels.lacking(pairs))
+        return [slot for slot in self.slots if slot.id in lacking]
 
-def _make(tools: _Tools, waiting: Sequence[Slot], budget: Budget, retry_failed: bool, progress: bool) -> bool:
-    """Write and label the waiting slots, some at a time, so that money is spent on whole records.
+    def make(self, waiting: Sequence[Slot]) -> bool:
+        """Write and label the waiting slots, some at a time, so that money is spent on whole records.
 
-    Returns:
-        Whether all were made; False if the budget ended first.
-    """
-    others = [slot for slot in waiting if slot.study is None or slot.regime in FREE_REGIMES]
-    for entry in _other_reports(tools.config, tools.corpus, _waiting(others, tools.candidates, retry_failed), progress):
-        tools.candidates.add(entry)
-    with tqdm(total=len(waiting), desc="making", unit="record", disable=not progress) as bar:
-        left = list(waiting)
-        while left:
-            some = budget.next(left)
-            if not some:
-                return False
-            _write_candidates(tools, _waiting(some, tools.candidates, retry_failed))
-            pairs = _pairs(tools.config, some, tools.candidates)
-            if pairs:
-                tools.labels.make(pairs)
-            budget.bought(some)
-            del left[: len(some)]
-            bar.update(len(some))
-            if budget.spent:
-                bar.set_postfix_str(f"${budget.spent:.2f}", refresh=False)
-    return True
+        Returns:
+            Whether all were made; False if the budget ended first.
+        """
+        others = [slot for slot in waiting if slot.study is None or slot.regime in FREE_REGIMES]
+        for entry in self._other_reports(self._waiting(others)):
+            self.candidates.add(entry)
+        with tqdm(total=len(waiting), desc="making", unit="record", disable=not self.progress) as bar:
+            left = list(waiting)
+            while left:
+                some = self.budget.next(left)
+                if not some:
+                    return False
+                self._write_candidates(self._waiting(some))
+                pairs = self._pairs(some)
+                if pairs:
+                    self.labels.make(pairs)
+                self.budget.bought(some)
+                del left[: len(some)]
+                bar.update(len(some))
+                if self.budget.spent:
+                    bar.set_postfix_str(f"${self.budget.spent:.2f}", refresh=False)
+        return True
 
+    def finish(self) -> dict[str, str]:
+        """Write the records, the failures and the data card; return the failures by id."""
+        config, failures = self.config, dict[str, str]()
+        for split in SPLITS:
+            path = config.output / f"{split}.jsonl"
+            if any(slot.split == split for slot in self.slots):
+                write_whole(path, map(line_of, self._records(failures, split)))
+            else:
+                path.unlink(missing_ok=True)
+        # For model cards.
+        told = {
+            "corpus": self.corpus.name,
+            "writer": _signature(self.writer),
+            "judge": config.judge.spec,
+            "context": config.context,
+            "second_error": config.second_error,
+            "forged": config.forged,
+            "seed": config.seed,
+        }
+        write_json(config.output / DATASET_FILE, told)
+        lines = (json.dumps({"id": i, "failure": why}) + "\n" for i, why in sorted(failures.items()))
+        write_whole(config.output / "failures.jsonl", lines)
+        write_data_card(
+            (record.model_dump() for record in self._records({})),
+            config.output,
+            config=config.model_dump(mode="json", exclude={"output"}) | {"writer_signature": _signature(self.writer)},
+            corpus=self.corpus,
+            failures=Counter(failures.values()),
+            cost=self.budget.spent,
+        )
+        return failures
 
-def _unfinished(
-    config: GenerateConfig, slots: Sequence[Slot], candidates: Journal, labels: Labels, retry_failed: bool
-) -> list[Slot]:
-    lacking = {slot.id for slot in _waiting(slots, candidates, retry_failed)}
-    pairs = _pairs(config, slots, candidates)
-    lacking.update(pairs[place].id for place in labels.lacking(pairs))
-    return [slot for slot in slots if slot.id in lacking]
+    def _waiting(self, slots: Sequence[Slot]) -> list[Slot]:
+        """Those that have no candidate, or a failed one that is to be tried again."""
+        failed = self.candidates.failures if self.retry_failed else ()
+        return [slot for slot in slots if slot.id not in self.candidates or slot.id in failed]
 
+    def _pairs(self, slots: Sequence[Slot]) -> list[ReportPair]:
+        """The pairs of slots that have a candidate and need the judge's label; a pair has its slot's id."""
+        pairs = []
+        for slot in slots:
+            if slot.id in self.candidates and slot.id not in self.candidates.failures:
+                entry = self.candidates.get(slot.id)
+                if not (self.config.construction and entry.get("evaluation")):
+                    pairs.append(ReportPair(slot.study.report, entry["candidate"], _context(slot), slot.id))
+        return pairs
 
-def _pairs(config: GenerateConfig, slots: Sequence[Slot], candidates: Journal) -> list[ReportPair]:
-    """The pairs of slots that have a candidate and need the judge's label; a pair has its slot's id."""
-    pairs = []
-    for slot in slots:
-        if slot.id in candidates and slot.id not in candidates.failures:
-            entry = candidates.get(slot.id)
-            if not (config.construction and entry.get("evaluation")):
-                pairs.append(ReportPair(slot.study.report, entry["candidate"], _context(slot), slot.id))
-    return pairs
+    def _write_candidates(self, slots: Sequence[Slot]) -> None:
+        """Let the writer write candidates, and add them to the journal."""
+        slots = [slot for slot in slots if slot.study and slot.regime not in FREE_REGIMES]
+        tasks = [
+            Task(slot.study.report, slot.kinds, f"{self.config.seed} {slot.id}", _context(slot), slot.aim)
+            for slot in slots
+        ]
+        if tasks:
+            with closing(self.writer.write(tasks)) as drafts:
+                for index, draft in drafts:
+                    entry = {
+                        "id": slots[index].id,
+                        "candidate": draft.candidate,
+                        "changes": [change.model_dump() for change in draft.changes],
+                        "evaluation": draft.evaluation.model_dump() if draft.evaluation else None,
+                        "failure": draft.failure,
+                        "usage": draft.usage,
+                        "writer": _signature(self.writer),
+                    }
+                    self.candidates.add(entry, paid=bool(draft.usage))
 
+    def _other_reports(self, slots: Sequence[Slot]) -> Iterator[dict[str, Any]]:
+        """Journal entries of the candidates that are reports of other studies."""
+        config = self.config
+        by_split = {split: [s for s in self.corpus.studies if s.split == split] for split in SPLITS}
+        places = {study.id: place for studies in by_split.values() for place, study in enumerate(studies)}
+        similar: dict[str, list[list[int]]] = {}
+        for slot in slots:
+            study = slot.study
+            if study is None:
+                yield {"id": slot.id, "failure": _no_study(slot)}
+                continue
+            own = by_split[slot.split]
+            rng = random.Random(f"{config.seed} {slot.id}")
+            if slot.regime == _SIMILAR:
+                if slot.split not in similar:
+                    kept = config.output / "work" / "embeddings.jsonl"
+                    similar[slot.split] = nearest(
+                        own, kept=kept, encoder=config.encoder, count=config.neighbours, progress=self.progress
+                    )
+                near = similar[slot.split][places[study.id]]
+                other = own[rng.choice(near)] if near else None
+            else:
+                drawn = (rng.choice(own) for _ in range(_TRIES))
+                other = next((o for o in drawn if _is_other(study, o)), None)
+            if other is None:
+                yield {"id": slot.id, "failure": "no other study of the split has another report"}
+            else:
+                yield {"id": slot.id, "candidate": other.report, "candidate_study": other.id}
 
-def _write_candidates(tools: _Tools, slots: Sequence[Slot]) -> None:
-    """Let the writer write candidates, and add them to the journal."""
-    slots = [slot for slot in slots if slot.study and slot.regime not in FREE_REGIMES]
-    tasks = [
-        Task(slot.study.report, slot.kinds, f"{tools.config.seed} {slot.id}", _context(slot), slot.aim)
-        for slot in slots
-    ]
-    if tasks:
-        with closing(tools.writer.write(tasks)) as drafts:
-            for index, draft in drafts:
-                entry = {
-                    "id": slots[index].id,
-                    "candidate": draft.candidate,
-                    "changes": [change.model_dump() for change in draft.changes],
-                    "evaluation": draft.evaluation.model_dump() if draft.evaluation else None,
-                    "failure": draft.failure,
-                    "usage": draft.usage,
-                    "writer": _signature(tools.writer),
-                }
-                tools.candidates.add(entry, paid=bool(draft.usage))
+    def _records(self, failures: dict[str, str], split: str | None = None) -> Iterator[Record]:
+        """The records of a split, or all; why others cannot be made is added to `failures` by id."""
+        own = (slot for slot in self.slots if split in (None, slot.split))
+        while some := list(islice(own, _READ_AT_ONCE)):
+            pairs = self._pairs(some)
+            told = {pairs[place].id: label for place, label in self.labels.read(pairs).items()}
+            failures.update({i: label.failure for i, label in told.items() if label.failure})
+            for slot in some:
+                if slot.id in self.candidates.failures:
+                    failures[slot.id] = self.candidates.failures[slot.id]
+                elif slot.id in self.candidates and (record := self._record(slot, told.get(slot.id))):
+                    yield record
 
-
-def _waiting(slots: Sequence[Slot], journal: Journal, retry_failed: bool) -> list[Slot]:
-    return [s for s in slots if s.id not in journal or (retry_failed and s.id in journal.failures)]
-
-
-def _other_reports(
-    config: GenerateConfig, corpus: Corpus, slots: Sequence[Slot], progress: bool
-) -> Iterator[dict[str, Any]]:
-    """Journal entries of the candidates that are reports of other studies."""
-    by_split = {split: [s for s in corpus.studies if s.split == split] for split in SPLITS}
-    places = {study.id: place for studies in by_split.values() for place, study in enumerate(studies)}
-    similar: dict[str, list[list[int]]] = {}
-    for slot in slots:
-        study = slot.study
-        if study is None:
-            yield {"id": slot.id, "failure": _no_study(slot)}
-            continue
-        own = by_split[slot.split]
-        rng = random.Random(f"{config.seed} {slot.id}")
-        if slot.regime == _SIMILAR:
-            if slot.split not in similar:
-                kept = config.output / "work" / "embeddings.jsonl"
-                similar[slot.split] = nearest(
-                    own, kept=kept, encoder=config.encoder, count=config.neighbours, progress=progress
-                )
-            near = similar[slot.split][places[study.id]]
-            other = own[rng.choice(list(near))] if len(near) else None
-        else:
-            drawn = (rng.choice(own) for _ in range(_TRIES))
-            other = next((o for o in drawn if _is_other(study, o)), None)
-        if other is None:
-            yield {"id": slot.id, "failure": "no other study of the split has another report"}
-        else:
-            yield {"id": slot.id, "candidate": other.report, "candidate_study": other.id}
+    def _record(self, slot: Slot, label: Label | None) -> Record | None:
+        """The record of a slot that has a candidate; None if it has no label."""
+        config, entry = self.config, self.candidates.get(slot.id)
+        evaluation, source = entry.get("evaluation"), f"construction|{entry.get('writer')}"
+        if not (config.construction and evaluation):
+            if label is None or label.evaluation is None:
+                return None
+            marked = Evaluation.model_validate(label.evaluation)
+            whole = with_whole_texts(marked, slot.study.report, entry["candidate"])
+            evaluation, source = whole.model_dump(), label.source
+        evaluation = without_marks(evaluation)
+        candidate, forgery = entry["candidate"], None
+        rng = random.Random(f"{config.seed} {slot.id} forged")
+        if rng.random() < config.forged:
+            candidate, forgery = forged(candidate, evaluation, rng)
+        return Record(
+            id=slot.id,
+            split=slot.split,
+            study=slot.study.id,
+            candidate_study=entry.get("candidate_study"),
+            ground_truth=slot.study.report,
+            candidate=candidate,
+            patient_context=context_of(slot.study.context, slot.included),
+            context_included=slot.included,
+            regime=slot.regime,
+            error_types=list(slot.kinds),
+            changes=entry.get("changes", []),
+            forgery=forgery,
+            raw_evaluation=evaluation,
+            crimson_score=score_evaluation(evaluation)["crimson_score"],
+            label_source=source,
+            writer=entry.get("writer"),
+            seed=config.seed,
+        )
 
 
 def _no_study(slot: Slot) -> str:
@@ -254,95 +332,6 @@ def _no_study(slot: Slot) -> str:
 def _is_other(study: Study, other: Study) -> bool:
     apart = study.patient is None or study.patient != other.patient
     return study.id != other.id and apart and same_text(study.report) != same_text(other.report)
-
-
-def _finish(
-    config: GenerateConfig,
-    corpus: Corpus,
-    writer: Writer,
-    slots: Sequence[Slot],
-    candidates: Journal,
-    labels: Labels,
-    budget: Budget,
-) -> dict[str, str]:
-    """Write the records, the failures and the data card; return the failures by id."""
-    failures: dict[str, str] = {}
-
-    def records(split: str | None = None) -> Iterator[Record]:
-        own = (slot for slot in slots if split in (None, slot.split))
-        while some := list(islice(own, _READ_AT_ONCE)):
-            pairs = _pairs(config, some, candidates)
-            told = {pairs[place].id: label for place, label in labels.read(pairs).items()}
-            failures.update({i: label.failure for i, label in told.items() if label.failure})
-            for slot in some:
-                if slot.id in candidates.failures:
-                    failures[slot.id] = candidates.failures[slot.id]
-                elif slot.id in candidates and (record := _record(config, slot, candidates, told.get(slot.id))):
-                    yield record
-
-    for split in SPLITS:
-        path = config.output / f"{split}.jsonl"
-        if any(slot.split == split for slot in slots):
-            write_whole(path, map(line_of, records(split)))
-        else:
-            path.unlink(missing_ok=True)
-    # For model cards.
-    told = {
-        "corpus": corpus.name,
-        "writer": _signature(writer),
-        "judge": config.judge.spec,
-        "context": config.context,
-        "second_error": config.second_error,
-        "forged": config.forged,
-        "seed": config.seed,
-    }
-    write_json(config.output / DATASET_FILE, told)
-    lines = (json.dumps({"id": i, "failure": why}) + "\n" for i, why in sorted(failures.items()))
-    write_whole(config.output / "failures.jsonl", lines)
-    write_data_card(
-        (record.model_dump() for record in records()),
-        config.output,
-        config=config.model_dump(mode="json", exclude={"output"}) | {"writer_signature": _signature(writer)},
-        corpus=corpus,
-        failures=Counter(failures.values()),
-        cost=budget.spent,
-    )
-    return failures
-
-
-def _record(config: GenerateConfig, slot: Slot, candidates: Journal, label: Label | None) -> Record | None:
-    """The record of a slot that has a candidate; None if it has no label."""
-    entry = candidates.get(slot.id)
-    evaluation, source = entry.get("evaluation"), f"construction|{entry.get('writer')}"
-    if not (config.construction and evaluation):
-        if label is None or label.evaluation is None:
-            return None
-        marked = Evaluation.model_validate(label.evaluation)
-        evaluation, source = with_whole_texts(marked, slot.study.report, entry["candidate"]).model_dump(), label.source
-    evaluation = without_marks(evaluation)
-    candidate, forgery = entry["candidate"], None
-    rng = random.Random(f"{config.seed} {slot.id} forged")
-    if rng.random() < config.forged:
-        candidate, forgery = forged(candidate, evaluation, rng)
-    return Record(
-        id=slot.id,
-        split=slot.split,
-        study=slot.study.id,
-        candidate_study=entry.get("candidate_study"),
-        ground_truth=slot.study.report,
-        candidate=candidate,
-        patient_context=context_of(slot.study.context, slot.included),
-        context_included=slot.included,
-        regime=slot.regime,
-        error_types=list(slot.kinds),
-        changes=entry.get("changes", []),
-        forgery=forgery,
-        raw_evaluation=evaluation,
-        crimson_score=score_evaluation(evaluation)["crimson_score"],
-        label_source=source,
-        writer=entry.get("writer"),
-        seed=config.seed,
-    )
 
 
 def _context(slot: Slot) -> Any:

@@ -49,6 +49,11 @@ class Engine(Strict):
     spec: str
     options: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def is_bought(self) -> bool:
+        """Whether it may cost money."""
+        return self.spec.partition(":")[0] in ("openai", "azure")
+
 
 class GenerateConfig(Strict):
     """A data set to generate."""
@@ -75,14 +80,18 @@ class GenerateConfig(Strict):
     prices: Prices = Field(default_factory=Prices)
     budget: float | None = Field(None, gt=0, description="US dollars; when they are spent, no more requests are sent.")
 
+    @property
+    def unpriced(self) -> list[str]:
+        """Which of `writer` and `judge` may cost money and have no price."""
+        bought = (name for name in ("writer", "judge") if getattr(self, name).is_bought)
+        return [name for name in bought if getattr(self.prices, name) is None]
+
     @model_validator(mode="after")
     def _has_prices(self) -> Self:
-        paid = [
-            name for name in ("writer", "judge") if getattr(self, name).spec.partition(":")[0] in ("openai", "azure")
-        ]
-        unpriced = [name for name in paid if getattr(self.prices, name) is None]
-        if self.budget is not None and unpriced:
-            raise ValueError(f"budget is set, and prices.{unpriced[0]} is missing: give its input and output price")
+        if self.budget is not None and self.unpriced:
+            raise ValueError(
+                f"budget is set, and prices.{self.unpriced[0]} is missing: give its input and output price"
+            )
         if not any(self.candidates.model_dump().values()):
             raise ValueError("candidates asks for no records")
         return self

@@ -222,7 +222,7 @@ def sign_flip_p_values(
     observed = np.abs(sums.sum(0)) - 1e-12 * np.abs(sums).sum(0)  # sums that are equal on paper are as extreme
     beyond = np.zeros(sums.shape[1])
     units = len(sums)
-    exact = units < 63 and 2**units <= resamples
+    exact = 2**units <= resamples
     for signs in _all_signs(units) if exact else _random_signs(units, resamples, seed):
         beyond += (np.abs(signs @ sums) >= observed).sum(0)
     p_values = beyond / 2**units if exact else (beyond + 1) / (resamples + 1)

@@ -98,7 +98,7 @@ class Summary:
                 self._counts.extend(figure.count(outcome))
 
     def merge(self, other: "Summary") -> None:
-        """Add what another one has counted of further results."""
+        """Add what another one has counted of further results, but for `counts`."""
         self.scores.extend(other.scores)
         self.failures.update(other.failures)
         for name in _NUMBERS:
@@ -107,8 +107,6 @@ class Summary:
             self.n_errors[kind] += n
         for kind, levels in other.errors_by_significance.items():
             self.errors_by_significance[kind].update(levels)
-        if self._counts is not None and other._counts is not None:
-            self._counts.extend(other._counts)
 
     @property
     def n_pairs(self) -> int:

@@ -87,11 +87,6 @@ def parse_table(data: bytes, ending: str, source: str, **options: Any) -> Table:
     return _table(partial(io.BytesIO, data), ending, source, **options)
 
 
-def read_rows(path: Path, **options: Any) -> Rows:
-    """The rows of a file; see `open_table`."""
-    return open_table(path, **options).rows
-
-
 def table_of(rows: Rows, source: str) -> Table:
     """The table of rows that are in memory."""
     return Table(source, column_names(rows), lambda: iter([rows]))

@@ -14,7 +14,7 @@ from crimson_core.compare.html.pair import error_rows, pair_html
 from crimson_core.protocol.evaluation import Evaluation
 from crimson_core.protocol.scoring import read_outcome
 from crimson_core.run.pairs import pairs_from_rows
-from crimson_core.run.tables import read_rows
+from crimson_core.run.tables import open_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -127,7 +127,7 @@ def test_what_a_judge_writes_is_text_too():
 
 def test_every_example_locates_its_findings_and_adds_up():
     columns = {"reference": "reference", "prediction": "prediction"}
-    for pair in pairs_from_rows(read_rows(ROOT / "examples" / "reports.csv"), columns, "x"):
+    for pair in pairs_from_rows(open_table(ROOT / "examples" / "reports.csv").rows, columns, "x"):
         (result,) = CrimsonScorer("offline").score([pair])
         outcome = result.outcome
         for marks in mark_reports(outcome, pair.reference, pair.candidate):

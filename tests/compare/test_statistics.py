@@ -12,6 +12,7 @@ from scipy import stats
 
 from crimson_core import InputError
 from crimson_core.compare.statistics import (
+    _resample,
     agreement,
     bca_interval,
     compare_systems,
@@ -213,6 +214,26 @@ def test_a_clear_difference_of_many_pairs_has_a_small_p_value_and_noise_has_not(
     )
 
 
+def test_all_signs_are_flipped_for_13_units_and_units_without_a_difference_change_nothing():
+    assert sign_flip_p_values(np.ones((13, 1))) == pytest.approx([2 / 2**13])
+    assert sign_flip_p_values(np.ones((14, 1))) != pytest.approx([2 / 2**14])
+    told = np.array([[0.3], [0.2], [-0.1], [0.4]])
+    assert sign_flip_p_values(np.insert(told, 2, NAN, axis=0)) == pytest.approx(sign_flip_p_values(told))
+
+
+def test_a_resample_that_is_just_as_far_counts():
+    (found,) = compare_systems(
+        {"a": [1.0, 0.0], "b": [0.0, 0.0]}
+    )  # half of the resamples are 0 or 1, and .5 is the mean
+    assert found.bootstrap_p_value == pytest.approx(0.5, abs=0.03)
+
+
+def test_the_jackknife_leaves_out_one_unit_or_group_of_a_ratio():
+    columns = np.array([[1.0], [2.0], [6.0]]), np.array([[1.0], [4.0], [5.0]])
+    assert _resample(*columns, None, 0, 9).jackknifed.ravel() == pytest.approx([8 / 9, 7 / 6, 3 / 5])
+    assert _resample(*columns, ["p", "q", "p"], 0, 9).jackknifed.ravel() == pytest.approx([2 / 4, 7 / 6])
+
+
 def test_without_a_common_pair_there_is_no_p_value():
     (found,) = compare_systems({"a": [1.0, NAN], "b": [NAN, 1.0]})
     assert math.isnan(found.p_value)
@@ -242,7 +263,7 @@ def test_holm():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx(
         [0.03, 0.06, 0.06]
     )  # by hand: 3 * .01, then 2 * .03, then at least that
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([0.02, NAN]) == pytest.approx([0.02, NAN], nan_ok=True)
     assert holm([]) == []
 

@@ -126,6 +126,15 @@ def test_urgent_findings_and_what_came_from_a_store_are_counted():
     assert (counted.n_read, counted.n_failures_read) == (2, 1)
 
 
+def test_parts_of_a_run_add_up_to_the_whole():
+    results = [replace(RESULTS[0], from_store=True, repairs=["x"]), *RESULTS[1:3], replace(RESULTS[3], from_store=True)]
+    merged = Summary(results[:1])
+    merged.merge(Summary(results[1:]))
+    told, expected = vars(merged), vars(Summary(results))
+    assert list(told.pop("scores")) == pytest.approx(list(expected.pop("scores")), nan_ok=True)
+    assert told == expected
+
+
 def test_the_figures_and_the_comparison_of_two_systems_stand_together():
     figures, (comparison,) = compared_figures({"a": counts(RESULTS), "b": counts(RESULTS[::-1])})
     assert figures["a"]["crimson_score"].value == figures["b"]["crimson_score"].value
@@ -150,6 +159,13 @@ def test_subgroups_of_a_patient_context():
     pairs = make_pairs(["a"] * 4, ["a"] * 4, contexts)
     assert [age_band(pair) for pair in pairs] == ["under 18", "40 to 64", "80 and over", "unknown"]
     assert [sex(pair) for pair in pairs] == ["female", "male", "other", "unknown"]
+
+
+def test_age_bands_end_before_the_next():
+    ages = (17.5, 18, 39, 40, 64, 65, 79, 80)
+    pairs = make_pairs(["a"] * 8, ["a"] * 8, [{"age": age} for age in ages])
+    bands = ["under 18", *["18 to 39"] * 2, *["40 to 64"] * 2, *["65 to 79"] * 2, "80 and over"]
+    assert [age_band(pair) for pair in pairs] == bands
 
 
 def test_the_pairs_that_differ_most_stand_first():

@@ -98,6 +98,12 @@ def test_output_that_is_cut_after_its_last_key_is_not_closed_as_if_it_were_whole
         parse_evaluation(cut(json.dumps(WHOLE)))
 
 
+@pytest.mark.parametrize("around", ["{{{}}}", 'First {{"errors": {{}}}}, then {}', "{} {{}}"])
+def test_a_whole_evaluation_among_other_brackets_needs_no_repair(around):
+    told = WHOLE | {"remark": "a key of the judge's own"}
+    assert parse_evaluation(around.format(json.dumps(told))) == (Evaluation.model_validate(told), [])
+
+
 def test_what_is_no_object_is_no_evaluation():
     with pytest.raises(ValueError, match="the output is not a JSON object"):
         check_evaluation([WHOLE])

@@ -12,11 +12,15 @@ from crimson_core import InputError
 from crimson_core.run.files import opened_private, written_whole
 from crimson_core.run.pairs import pairs_from_rows
 from crimson_core.run.parquet import Limits
-from crimson_core.run.tables import read_rows
+from crimson_core.run.tables import open_table
 
 
 def beside(path):
     return sorted(entry.name for entry in path.parent.iterdir())
+
+
+def rows_of(path, **options):
+    return open_table(path, **options).rows
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):
@@ -98,18 +102,18 @@ def test_what_comes_out_of_a_parquet_file_is_counted(tmp_path):
     assert bomb.stat().st_size < 100_000
     before, started = pyarrow.total_allocated_bytes(), time.process_time()
     with pytest.raises(InputError, match="unpacks to too much; at most 50 MB"):
-        read_rows(bomb, limits=Limits(1_000_000, 50 * 2**20))
+        rows_of(bomb, limits=Limits(1_000_000, 50 * 2**20))
     assert pyarrow.default_memory_pool().max_memory() - before < 200 * 2**20
     assert time.process_time() - started < 10
     with pytest.raises(InputError, match="500,000 rows; at most 10"):
-        read_rows(bomb, limits=Limits(10, 2**40))
+        rows_of(bomb, limits=Limits(10, 2**40))
 
 
 def test_lists_are_not_unpacked_and_records_are_read(tmp_path):
     records = pyarrow.array([{"report": "Edema.", "age": "65"}, None])
     columns = {"reference": records, "prediction": ["a", None], "n": [1.5, None], "many": [[0] * 5_000_000, []]}
     path = parquet(tmp_path / "t.parquet", columns)
-    assert read_rows(path) == [
+    assert rows_of(path) == [
         {"reference": {"report": "Edema.", "age": "65"}, "prediction": "a", "n": 1.5},
         {"reference": None, "prediction": None, "n": None},
     ]
@@ -126,7 +130,7 @@ def test_a_damaged_parquet_file_is_a_message(tmp_path):
             damaged[chance.randrange(len(damaged))] = chance.randrange(256)
         path.write_bytes(damaged)
         try:
-            read_rows(path)
+            rows_of(path)
         except InputError as error:
             assert "SECRET" not in str(error)
 
@@ -136,20 +140,20 @@ def test_tens_of_thousands_of_columns_are_checked_at_once(tmp_path):
     path.write_text(",".join(["reference", "prediction", *map(str, range(40_000))]) + "\n")
     started = time.process_time()
     with pytest.raises(InputError, match="no rows"):
-        read_rows(path)
+        rows_of(path)
     assert time.process_time() - started < 2
 
 
 def test_a_cell_may_be_long_and_a_quotation_mark_left_open_names_the_row(tmp_path):
     path = tmp_path / "p.csv"
     path.write_text(f"reference,prediction\n{'x' * 200_000},y\n")
-    assert len(read_rows(path)[0]["reference"]) == 200_000
+    assert len(rows_of(path)[0]["reference"]) == 200_000
     path.write_text('reference,prediction\na,b\n"c,d\n')
     with pytest.raises(InputError, match=r"cannot be read beyond row 1: .*Check the quotation marks"):
-        read_rows(path)
+        rows_of(path)
     path.write_text('"reference,prediction\na,b\n')
     with pytest.raises(InputError, match="cannot be read from its first rows on"):
-        read_rows(path)
+        rows_of(path)
 
 
 ROW = "Large right pneumothorax.,SECRET effusion,Normal study\n"
@@ -166,7 +170,7 @@ ROW = "Large right pneumothorax.,SECRET effusion,Normal study\n"
 def test_what_may_be_a_report_is_in_no_message(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError) as refused:
-        pairs_from_rows(read_rows(tmp_path / name), {"reference": "reference", "prediction": "prediction"}, name)
+        pairs_from_rows(rows_of(tmp_path / name), {"reference": "reference", "prediction": "prediction"}, name)
     assert not any(word in str(refused.value) for word in ("SECRET", "Normal", "pneumothorax"))
     assert "usual name" in str(refused.value) or "same name" in str(refused.value)
 
@@ -174,9 +178,9 @@ def test_what_may_be_a_report_is_in_no_message(tmp_path, name, content):
 def test_the_columns_of_a_table_with_a_header_are_told(tmp_path):
     (tmp_path / "p.csv").write_text(f"study_id,gt,pred,note,{'x' * 41}\n1,a,b,c,d\n")
     with pytest.raises(InputError, match=r"It has: 'study_id', 'gt', 'pred', 'note' and 1 more\."):
-        pairs_from_rows(read_rows(tmp_path / "p.csv"), {"reference": "reference", "prediction": "pred"}, "p.csv")
+        pairs_from_rows(rows_of(tmp_path / "p.csv"), {"reference": "reference", "prediction": "pred"}, "p.csv")
 
 
 def test_blank_lines_between_lines_of_json_do_not_count(tmp_path):
     (tmp_path / "p.jsonl").write_text('{"reference": "a"}\n\n  \n{"reference": "b"}\n')
-    assert read_rows(tmp_path / "p.jsonl") == [{"reference": "a"}, {"reference": "b"}]
+    assert rows_of(tmp_path / "p.jsonl") == [{"reference": "a"}, {"reference": "b"}]

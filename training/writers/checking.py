@@ -56,9 +56,9 @@ def problem(report: str, kinds: Sequence[ErrorKind], candidate: str, changes: Se
     return _rest(before, after, refs, preds)
 
 
-def significant_findings(findings: Sequence[ReportFinding]) -> list[ReportFinding]:
-    """The findings of a report that may be omitted, for an unknown patient."""
-    return [finding for finding, level in zip(findings, _levels(findings), strict=True) if level in _SIGNIFICANT]
+def significant(findings: Sequence[ReportFinding]) -> list[int]:
+    """Positions of the findings of a report that may be omitted, for an unknown patient."""
+    return [place for place, level in enumerate(_levels(findings)) if level in _SIGNIFICANT]
 
 
 def _levels(findings: Sequence[ReportFinding]) -> list[str]:
@@ -160,8 +160,7 @@ def _omission(change: Change, before: Reading, after: Reading, refs: set[int], p
     left_out = standing_for([mention for mention in told if mention.present], before.findings)
     if not left_out:
         return "`before` of the omission is no abnormal finding of the report."
-    weighty = significant_findings(before.findings)
-    if not any(before.findings[r] in weighty for r in left_out):
+    if not set(left_out) & set(significant(before.findings)):
         return "The omission is of a finding without clinical significance."
     remaining = [p for p in range(len(after.findings)) if p not in preds]
     kept = [r for r in range(len(before.findings)) if r not in refs]

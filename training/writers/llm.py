@@ -20,7 +20,7 @@ from crimson_core.judges.model import Answer, Question
 from crimson_core.judges.rules.extraction import extract_findings
 from crimson_core.judges.rules.lexicon import lexicon
 from training.writers import ERROR_KINDS, Aim, Attribute, Change, Draft, ErrorKind, Task
-from training.writers.checking import problem, significant_findings
+from training.writers.checking import problem, significant
 
 _PROMPTS = Path(__file__).with_name("prompts.yaml")
 
@@ -82,7 +82,7 @@ class LLMWriter:
         possible: dict[ErrorKind, bool] = {
             "false_finding": True,
             "attribute_error": bool(findings),
-            "omission": bool(significant_findings(findings)),
+            "omission": bool(significant(findings)),
         }
         return all(possible[kind] for kind in kinds)
 

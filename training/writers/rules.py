@@ -14,11 +14,12 @@ from crimson_core.judges.rules.attribute_errors import Discrepancy, compare, com
 from crimson_core.judges.rules.extraction import ReportFinding, extract_findings
 from crimson_core.judges.rules.judge import listed_error, listed_findings
 from crimson_core.judges.rules.lexicon import lexicon, rules
-from crimson_core.judges.rules.significance import patient_of, significance
+from crimson_core.judges.rules.significance import patient_of
 from crimson_core.protocol.evaluation import Errors, Evaluation, Match
 from crimson_core.protocol.pair import PatientContext
 from training.readable import with_whole_texts
 from training.writers import Aim, Change, Draft, ErrorKind, Task
+from training.writers.checking import significant
 from training.writers.edits import Edit, attribute_errors, false_findings, omissions
 from training.writers.pieces import Piece, joined, phrases, pieces_of
 from training.writers.rewording import reworded
@@ -26,7 +27,6 @@ from training.writers.rewording import reworded
 _TRIES = 12  # drafts of one task
 _MOST_EDITS = 8  # errors of one kind that are tried in one draft
 _STRENGTHS = (0.9, 0.7, 0.5, 0.3)  # of the rewording; it decreases as drafts fail
-_SIGNIFICANT = ("urgent", "actionable_not_urgent")
 
 
 class _Expected(NamedTuple):
@@ -127,10 +127,7 @@ def _edits(
         return false_findings(pieces, findings, rng)
     if kind == "attribute_error":
         return attribute_errors(pieces, findings, rng, aim)
-    patient = patient_of(None)
-    beside = frozenset(concept for finding in findings for concept in finding.concepts)
-    targets = [i for i, finding in enumerate(findings) if significance(finding, patient, beside) in _SIGNIFICANT]
-    return omissions(pieces, targets, findings, rng)
+    return omissions(pieces, significant(findings), findings, rng)
 
 
 def _labelled(
