@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from crimson_core.judges.rules.change import CHANGING, with_changes, with_years
+from crimson_core.judges.rules.denials import with_directions
 from crimson_core.judges.rules.forms import may_answer, with_answers
 from crimson_core.judges.rules.lexicon import START, Lexicon, Tag, lexicon, report_words
 from crimson_core.judges.rules.ratios import with_ratios
@@ -223,6 +224,8 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
     if may_answer(sentence, "side" in kinds):
         tags = with_answers(tags, sentence, spans)
         kinds.update(tag.kind for tag in tags)
+    if "assertion" in kinds:
+        tags = with_directions(tags, words)
     if len(words) <= _LONGEST and "clause_end" not in kinds:
         if tags:
             yield Clause(words, spans, 0, len(words), tags, None, numbers, sentence)
@@ -291,7 +294,10 @@ def _borders(tags: list[Tag], words: list[str]) -> Iterator[tuple[int, int, str 
     for position, tag in enumerate([*ends, Tag(length, length, "clause_end", None)]):
         upto = ends[position + 1].start if position + 1 < len(ends) else length
         # "enlarged but stable": what names nothing says more about what was named before
-        goes_on = tag.value != "exception" and (tag.value != "stop" or upto - tag.end <= _SHORT)
+        # but an item of a form that is no place ("finding: nodule; rest: normal") stands by itself
+        item = tag.start == tag.end and not any(t.kind in ("side", "zone") for t in _inside(tags, tag.end, upto))
+        short = upto - tag.end <= _SHORT and not item
+        goes_on = tag.value != "exception" and (tag.value != "stop" or short)
         # "no effusion on the right; on the left there is one"
         leads = (
             position + 1 < len(ends) and ends[position + 1].value == "contrast" and _only_a_place(tags, tag.end, upto)

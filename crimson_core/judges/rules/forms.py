@@ -10,10 +10,10 @@ _SIGN = r"[\"'”“*_`\s]{0,8}"  # bounded, since a text may be all blanks
 _NO_WORD = (
     r"no\s+evidence|no\s+sign|not\s+(?:present|seen|identified|detected|visuali[sz]ed|visible|evident|noted|found|appreciated|"
     r"observed|demonstrated)|none(?:\s+(?:seen|identified|detected|present|visible|noted))?|"
-    r"(?:within\s+)?normal\s+limits|within\s+(?:the\s+)?limits\s+of\s+normal|normal|unremarkable|wnl|"
+    r"[-−–]\s?ve|nad|(?:within\s+)?normal\s+limits|within\s+(?:the\s+)?limits\s+of\s+normal|normal|unremarkable|wnl|"
     r"no|negative|neg|absent|false|nil|nothing|n|✗|✘|❌|☐"
 )
-_YES_WORD = r"yes|present|true|positive|pos|y|✓|✔|✅|☑|seen|found|detected"
+_YES_WORD = r"\+\s?ve|yes|present|true|positive|pos|y|✓|✔|✅|☑|seen|found|detected"
 _UNSAID_WORD = (
     r"n/?a|null|unknown|unspecified|not\s+(?:assessed|evaluated|applicable|mentioned|reported|stated|available)"
 )
@@ -23,7 +23,7 @@ _HEDGED_WORD = (
 _FIELD = r"(?:present|presence|status|detected|found|finding|seen|value|answer|result)"
 # Behind a name: a sign that asks, then perhaps a field of its own, the answer, and the end of the item.
 _ANSWER = re.compile(
-    rf"(?:{_SIGN}(?P<asks>[:=?|])[\"'”“*_`\s{{]{{0,40}}(?:{_FIELD}{_SIGN}[:=|]{_SIGN})?|\s?[.·_]{{3,80}}\s?|\s[-–—]\s{{1,4}}|,(?=\s?(?:[01]|no|yes|true|false)\s*$)\s?|[(\[]\s?)"
+    rf"(?:{_SIGN}(?P<asks>[:=?|]|\t)[\"'”“*_`\s{{]{{0,40}}(?:{_FIELD}{_SIGN}[:=|]{_SIGN})?|\s?[.·_]{{3,80}}\s?|\s[-–—]\s{{1,4}}|,(?=\s?(?:[01]|no|yes|true|false)\s*$)\s?|[(\[]\s?)"
     rf"(?:(?P<absent>{_NO_WORD})|(?P<present>{_YES_WORD})|(?P<unsaid>{_UNSAID_WORD})|(?P<hedged>{_HEDGED_WORD})"
     r"|(?P<sign>(?<=[:=|(\[ ,])[-−–+01]))"
     rf"(?={_SIGN}(?:$|[,;|.!\n)\]}}]|[-–—]\s))",
@@ -31,7 +31,7 @@ _ANSWER = re.compile(
 )
 # What a sentence with an answer holds; most sentences hold none of it, and are not searched any further.
 _MAY_ANSWER = re.compile(
-    r"[-–—:=?|(\[☐.·_,](?:(?<=[:=?|(\[☐])|(?<=[.·_])[.·_]{2}|(?<=\s[-–—])\s|(?<=,)\s?(?:[01]|no|yes|true|false)\s*$)",
+    r"[-–—:=?|(\[☐✗✘❌.·_,\t](?:(?<=[:=?|(\[☐✗✘❌\t])|(?<=[.·_])[.·_]{2}|(?<=\s[-–—])\s|(?<=,)\s?(?:[01]|no|yes|true|false)\s*$)",
     re.IGNORECASE,
 )
 _TICK, _BLANK = r"(?:\[\s?[xX✓✔]\s?\]|\(\s?[xX]\s?\)|☑|☒|✅)", r"(?:\[\s{0,3}\]|\(\s{0,3}\)|☐)"
@@ -44,9 +44,9 @@ _TICKED = re.compile(
 _BOX = re.compile(r"[\[(☐]\s{0,3}[\])]?\s?(?:yes|no)\b", re.IGNORECASE)
 _SIGNS = {"+": "present", "1": "present"}
 _LEADING_SIGN = re.compile(r"\s?[(\[]\s?(?P<sign>[-–−+])\s?[)\]]")
-_EMPTY_BOX = re.compile(r"^\s{0,40}(?:[-*•]\s?)?(?:\[\s?\]|\(\s?\)|☐)")
+_EMPTY_BOX = re.compile(r"^\s{0,40}(?:[-*•]\s?)?(?:\[\s?\]|\(\s?\)|[☐✗✘❌])")
 _ITEM = re.compile(r"[,;|\n{\]]")
-_ASKS = re.compile(r"[:=|]")
+_ASKS = re.compile(r"[:=|\t]")
 # One side of two that is answered by itself: "Effusion: left small, right none".
 _SIDE_ANSWERED = re.compile(
     rf"\b(?:(?P<right>right|rt?)|(?P<left>left|lt?))\b(?:\s+side)?{_SIGN}[:=–—-]?{_SIGN}(?:none|no|nil|absent|negative)\b"

@@ -420,11 +420,12 @@ def _composites(entries: dict[str, dict[str, Any]], phrases: Phrases) -> dict[tu
     return {parts: keys.pop() for parts, keys in found.items() if len(keys) == 1 and parts not in own}
 
 
-_WORD = re.compile(r"\d+(?:\.\d+| \. \d+)?|(?!s\b(?<=['’]s))[^\W\d_]+|[,;/>%]|\?(?=\w|$)")
+_WORD = re.compile(r"\d+(?:\.\d+| \. \d+)?|(?!s\b(?<=['’]s))[^\W\d_]+|(?<!\w)[-−–+]ve\b|[,;/>%]|\?(?=\w|$)")
 # A short word is too often one letter from another one.
 _SHORTEST_MENDED, _SHORTEST_MENDED_TWICE = 7, 12
 _SHORTEST_SWAPPED = 5  # letters in the wrong order make no other word
 _LONGEST_NUMBER = 9  # characters
+_APOSTROPHES = frozenset("'’`")
 _LETTERS = {"R": "right", "L": "left", "r": "right", "l": "left"}
 _NO_SIDE = re.compile(r"\d|/\s?\w\b|\s?-?\s?spine|\.\w", re.IGNORECASE)
 _PLURAL = re.compile(r"(?<=..)(?:(?P<y>ies)|(?P<ss>ss)es|(?P<x>x|ch|sh)es|(?<![sui])s)$")
@@ -440,11 +441,22 @@ def report_words(text: str) -> tuple[list[str], list[tuple[int, int]]]:
     matches = list(_WORD.finditer(text))
     raw = [match[0] for match in matches]
     words = list(map(_mended, raw))
+    if "t" in raw:
+        _write_out(words, raw, matches)
     if not _LETTERS.keys().isdisjoint(raw):
         for position, match in enumerate(matches):
             if match[0] in _LETTERS:
                 words[position] = _side_of(match, text) or words[position]
     return words, [match.span() for match in matches]
+
+
+def _write_out(words: list[str], raw: Sequence[str], matches: Sequence[re.Match[str]]) -> None:
+    """Make "is not" of "isn't", and "can not" of "can't"."""
+    for position in range(1, len(raw)):
+        verb = raw[position - 1].lower()
+        if raw[position] == "t" and matches[position].start() == matches[position - 1].end() + 1:
+            if matches[position].string[matches[position].start() - 1] in _APOSTROPHES and verb.endswith("n"):
+                words[position - 1 : position + 1] = [verb if verb == "can" else normalise(verb[:-1]), "not"]
 
 
 def _number(text: str) -> str:

@@ -125,6 +125,8 @@ class _Words(TypedDict):
     perhaps: Phrases
     preferring: Phrases
     seen: Phrases
+    answers: Phrases
+    empty_subjects: Phrases
     plainly_normal: Phrases
     removal: Phrases
     low_or_high: Phrases
@@ -149,6 +151,7 @@ class LanguageFile(TypedDict):
     asymmetry: Phrases
     assertion: dict[
         Literal[
+            "negated_beside",
             "negated_before",
             "negated_after",
             "hypothetical",

@@ -1,0 +1,57 @@
+"""Which way a denial looks: "not seen", "nil" and "absent" may deny what stands before them or what follows, "no" may be an answer."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from crimson_core.judges.rules.lexicon import START, Tag, lexicon
+
+_NAMING = frozenset(("concept", "states", "anaphor"))
+
+
+def with_directions(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
+    """The tags of a sentence in which each denial is `negated_before` or `negated_after`.
+
+    One that may look either way looks back to what stands before it in its piece of the sentence, up to a comma or a conjunction,
+    and else to what follows in it: "effusion not seen, small pneumothorax", "enlarged heart, not seen effusion". A "no" or "not" at
+    the end of a piece is a denial of what stands before: "pneumothorax no, effusion yes".
+    """
+    borders = _borders(tags, words)
+    named = [tag.start for tag in tags if tag.kind in _NAMING]
+    directed = []
+    for tag in tags:
+        if tag.kind == "assertion" and (tag.value == "negated_beside" or _is_answer(tag, words)):
+            place = bisect_left(borders, tag.start)
+            first = borders[place - 1] if place else 0
+            last = borders[bisect_left(borders, tag.end)]
+            before, behind = _any(named, first, tag.start), _any(named, tag.end, last)
+            if tag.value == "negated_beside":
+                back = _is_predicate(tag, words) or before or not behind
+                tag = tag._replace(value="negated_after" if back else "negated_before")
+            elif before and tag.end == last:
+                tag = tag._replace(value="negated_after")
+        directed.append(tag)
+    return directed
+
+
+def _borders(tags: Sequence[Tag], words: Sequence[str]) -> list[int]:
+    """Where the pieces of a sentence begin and end, in order."""
+    found = {place for place, word in enumerate(words) if word == ","}
+    for tag in tags:
+        if tag.kind in ("clause_end", "conjunction"):
+            found |= {tag.start, tag.end}
+    return sorted(found | {len(words)})
+
+
+def _any(places: Sequence[int], start: int, end: int) -> bool:
+    return bisect_left(places, start) != bisect_left(places, end)
+
+
+def _is_answer(tag: Tag, words: Sequence[str]) -> bool:
+    return tag.value == "negated_before" and words[tag.end - 1] in lexicon().words["answers"]
+
+
+def _is_predicate(denial: Tag, words: Sequence[str]) -> bool:
+    """Whether a denial is said of what stands before it: "the effusion, as expected, is not seen", but not "it is not seen effusion"."""
+    copulas, empty = lexicon().words["copulas"], lexicon().words["empty_subjects"]
+    verb = denial.start if words[denial.start] in copulas else denial.start - 1
+    return verb > 0 and words[verb] in copulas and words[verb - 1] not in empty
