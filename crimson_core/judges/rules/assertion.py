@@ -16,6 +16,7 @@ DECIDING_BEHIND = {
     "unassessed_after": "unsaid",
     "advised_after": "unsaid",
 }
+_APART = frozenset((",", "with"))
 _NOT_DENIED = ("not_actionable_not_urgent", "benign_expected")  # what reports tell where it is, and not that it is not
 _OF_ITS_OWN = ("side", "zone", "severity", "descriptor", "temporal", "glue", "definite")
 _SAID_OF_IT = ("glue", "definite", "pronoun", "anaphor", "appearance", "extent", "prior", *MODIFIERS)
@@ -352,10 +353,19 @@ def _plainly_there(mention: Mention, before: list[Mention], cue: Tag, clause: Cl
 
 
 def _of_its_own(mention: Mention) -> bool:
+    return _is_told_more_of(mention) or _is_never_denied(mention)
+
+
+def _is_told_more_of(mention: Mention) -> bool:
+    """Whether a finding has a place, a degree, a size or a change of its own."""
     told = mention.attributes
-    return bool(told.sides or told.zones or told.severity or told.temporal or told.sizes_mm) or _is_never_denied(
-        mention
-    )
+    return bool(told.sides or told.zones or told.severity or told.temporal or told.sizes_mm)
+
+
+def _is_plainly_told(mention: Mention) -> bool:
+    """Whether a finding stands by itself, and not in a list of what is denied: "enlarged heart, effusion not seen"."""
+    device = lexicon().concepts[mention.concepts[0]].device
+    return _is_told_more_of(mention) or mention.state != (0, 0) or device
 
 
 def _is_never_denied(mention: Mention) -> bool:
@@ -369,9 +379,10 @@ def _list_before(found: list[Mention], cue: Tag, clause: Clause) -> list[Mention
     enumerated = before[-1:]
     for left, right in pairwise(before[::-1]):
         start = _first_word(left, right.end, clause)
-        # "basal atelectasis, pneumonia excluded": what has a place of its own stands by itself
-        alone = clause.words[right.last : start] == [","] and (right.attributes.sides or right.attributes.zones)
-        if alone or not clause.one_list(right.end, start):
+        apart = clause.words[right.last : start]
+        # "basal atelectasis, pneumonia excluded", but not "consolidation, large effusion or pneumothorax excluded"
+        alone = bool(apart) and _APART.issuperset(apart) and not clause.of("alternative", right.end, cue.start)
+        if (alone and ("with" in apart or _is_plainly_told(right))) or not clause.one_list(right.end, start):
             break
         enumerated.append(right)
     return enumerated

@@ -202,8 +202,9 @@ class _Told:
         states = [tag.value for tag in self._by_place.get(change.end - 1, ()) if tag.kind == "states"]
         if not states or self.words[change.end - 1].endswith("er"):  # "larger" is large, and has changed
             return False
-        if self.words[change.start] in lexicon().words["having"]:  # "the heart has enlarged"
-            return False
+        if self.words[change.start] in lexicon().words["having"]:
+            # "the patient has enlarged nodes", but not "the heart has enlarged"
+            return self._at(change.end, "anatomy") is not None and not self._has_a_subject(change)
         if self.words[change.end : change.end + 1] == ["of"]:
             for place in range(change.end, min(len(self.words), change.end + _REACH)):
                 here = self._by_place.get(place, ())
@@ -221,6 +222,11 @@ class _Told:
                 if tag.kind == "anatomy" and any((tag.value, state) in self._composites for state in states):
                     return not self._has_a_state(tag)
         return False
+
+    def _has_a_subject(self, change: Tag) -> bool:
+        return any(
+            self._at(place, "anatomy", "concept") for place in range(max(0, change.start - _REACH), change.start)
+        )
 
     def _has_a_state(self, structure: Tag) -> bool:
         """Whether a structure stands behind a state of its own: "enlargement of the heart, increased since last week"."""

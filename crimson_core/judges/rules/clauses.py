@@ -4,6 +4,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from crimson_core.judges.rules.change import CHANGING, with_changes, with_years
 from crimson_core.judges.rules.denials import with_directions
@@ -271,7 +272,8 @@ def _only_a_name(tags: list[Tag], words: list[str], start: int, end: int) -> boo
     inside = [t for t in _inside(tags, start, end) if t.value != "past"]  # "After treatment the edema and the"
     named = {t.start for t in inside if t.kind == "concept"}  # "edema" is a state of other things as well
     kinds = {"concept" if t.start in named or _is_naming(t) else t.kind for t in inside}
-    return "concept" in kinds and kinds <= _NAMES and lexicon().words["copulas"].isdisjoint(words[start:end])
+    said = words[max(0, start - 1) : end]  # with the verb of "There is an effusion, but"
+    return "concept" in kinds and kinds <= _NAMES and lexicon().words["copulas"].isdisjoint(said)
 
 
 def _is_naming(tag: Tag) -> bool:
@@ -279,10 +281,28 @@ def _is_naming(tag: Tag) -> bool:
     return tag.kind == "states" and tag.value in lexicon().naming_states
 
 
+def _main_clause(tags: list[Tag], words: list[str]) -> int | None:
+    """The comma before the main clause of a sentence that begins with another one: "While the effusion is gone, the heart is large"."""
+    verbs = lexicon().words["copulas"] | lexicon().words["having"]
+    if not words or words[0] not in lexicon().words["subordinating"]:
+        return None
+    named = [t.start for t in tags if t.kind in _NAMING]
+    commas = [place for place, word in enumerate(words) if word == ","]
+    for comma, upto in pairwise([*commas, len(words)]):
+        piece = words[comma + 1 : upto]
+        subject = _any(named, comma, upto) and piece[:1] and piece[0] not in verbs
+        if subject and _any(named, 0, comma) and (piece[:2] == ["the", "one"] or not verbs.isdisjoint(piece)):
+            return comma
+    return None
+
+
 def _borders(tags: list[Tag], words: list[str]) -> Iterator[tuple[int, int, str | None]]:
     length = len(words)
     start, lead = 0, None
     ends = [t for t in tags if t.kind == "clause_end"]
+    main = _main_clause(tags, words)
+    if main is not None:
+        ends = sorted([*ends, Tag(main, main + 1, "clause_end", "contrast")], key=START)
     change = {t.end for t in tags if t.kind == "temporal"}
     bare = [t.start for t in tags if t.kind == "states" and t.end in change]  # "larger" by itself is a change
     structures = [t.start for t in tags if t.kind == "anatomy"] if bare else []

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from crimson_core.judges.rules.lexicon import START, Tag, lexicon
+from crimson_core.judges.rules.lexicon import Tag, lexicon
 
 _NAMING = frozenset(("concept", "states", "anaphor"))
 
@@ -17,20 +17,24 @@ def with_directions(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
     """
     borders = _borders(tags, words)
     named = [tag.start for tag in tags if tag.kind in _NAMING]
+    structures = {tag.end for tag in tags if tag.kind == "anatomy"}  # "the breast shadow is absent" is a name
     directed = []
+    spent = set()  # of "effusion absent, rib fracture" no rib is absent
     for tag in tags:
         if tag.kind == "assertion" and (tag.value == "negated_beside" or _is_answer(tag, words)):
             place = bisect_left(borders, tag.start)
             first = borders[place - 1] if place else 0
             last = borders[bisect_left(borders, tag.end)]
             before, behind = _any(named, first, tag.start), _any(named, tag.end, last)
+            if before and tag.start not in structures:
+                spent.add(Tag(tag.start, tag.end, "states", "absent"))
             if tag.value == "negated_beside":
                 back = _is_predicate(tag, words) or before or not behind
                 tag = tag._replace(value="negated_after" if back else "negated_before")
             elif before and tag.end == last:
                 tag = tag._replace(value="negated_after")
         directed.append(tag)
-    return directed
+    return [tag for tag in directed if tag not in spent]
 
 
 def _borders(tags: Sequence[Tag], words: Sequence[str]) -> list[int]:

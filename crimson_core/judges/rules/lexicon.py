@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from importlib.resources import files
-from itertools import chain, product
+from itertools import chain, pairwise, product
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -425,7 +425,7 @@ _WORD = re.compile(r"\d+(?:\.\d+| \. \d+)?|(?!s\b(?<=['’]s))[^\W\d_]+|(?<!\w)[
 _SHORTEST_MENDED, _SHORTEST_MENDED_TWICE = 7, 12
 _SHORTEST_SWAPPED = 5  # letters in the wrong order make no other word
 _LONGEST_NUMBER = 9  # characters
-_APOSTROPHES = frozenset("'’`")
+_APOSTROPHES, _T = frozenset("'’`"), frozenset("tT")
 _LETTERS = {"R": "right", "L": "left", "r": "right", "l": "left"}
 _NO_SIDE = re.compile(r"\d|/\s?\w\b|\s?-?\s?spine|\.\w", re.IGNORECASE)
 _PLURAL = re.compile(r"(?<=..)(?:(?P<y>ies)|(?P<ss>ss)es|(?P<x>x|ch|sh)es|(?<![sui])s)$")
@@ -441,8 +441,8 @@ def report_words(text: str) -> tuple[list[str], list[tuple[int, int]]]:
     matches = list(_WORD.finditer(text))
     raw = [match[0] for match in matches]
     words = list(map(_mended, raw))
-    if "t" in raw:
-        _write_out(words, raw, matches)
+    if not _T.isdisjoint(raw):
+        _write_out(words, matches)
     if not _LETTERS.keys().isdisjoint(raw):
         for position, match in enumerate(matches):
             if match[0] in _LETTERS:
@@ -450,13 +450,13 @@ def report_words(text: str) -> tuple[list[str], list[tuple[int, int]]]:
     return words, [match.span() for match in matches]
 
 
-def _write_out(words: list[str], raw: Sequence[str], matches: Sequence[re.Match[str]]) -> None:
+def _write_out(words: list[str], matches: Sequence[re.Match[str]]) -> None:
     """Make "is not" of "isn't", and "can not" of "can't"."""
-    for position in range(1, len(raw)):
-        verb = raw[position - 1].lower()
-        if raw[position] == "t" and matches[position].start() == matches[position - 1].end() + 1:
-            if matches[position].string[matches[position].start() - 1] in _APOSTROPHES and verb.endswith("n"):
-                words[position - 1 : position + 1] = [verb if verb == "can" else normalise(verb[:-1]), "not"]
+    for position, (verb, end) in enumerate(pairwise(matches)):
+        between = verb.string[verb.end() : end.start()]
+        if end[0] in _T and between in _APOSTROPHES and verb[0][-1] in "nN":
+            told = verb[0] if verb[0].lower() == "can" else verb[0][:-1]
+            words[position : position + 2] = [normalise(told), "not"]
 
 
 def _number(text: str) -> str:

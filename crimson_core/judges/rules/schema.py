@@ -126,6 +126,7 @@ class _Words(TypedDict):
     preferring: Phrases
     seen: Phrases
     answers: Phrases
+    subordinating: Phrases
     empty_subjects: Phrases
     plainly_normal: Phrases
     removal: Phrases
@@ -151,9 +152,9 @@ class LanguageFile(TypedDict):
     asymmetry: Phrases
     assertion: dict[
         Literal[
-            "negated_beside",
             "negated_before",
             "negated_after",
+            "negated_beside",
             "hypothetical",
             "history",
             "past",

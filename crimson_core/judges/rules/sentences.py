@@ -1,7 +1,9 @@
 """A report's text -> the sentences that tell findings, with their place in the report."""
 
 import re
+from collections import deque
 from collections.abc import Iterator
+from itertools import pairwise
 
 from crimson_core.judges.rules.lexicon import Lexicon
 
@@ -25,7 +27,15 @@ _HEADING = re.compile(r"\s*(?P<name>[A-Za-z][A-Za-z /&]{1,40}?)\s*:")
 _EMPTY_LINE = re.compile(r"\s*?\n[^\S\n]*\n")
 _SECTION_END = {"paragraph": _EMPTY_LINE, "line": re.compile(r"[^\S\n]*\n"), "sentence": re.compile(r"(?!\s*\?)")}
 _LINE_START = re.compile(
-    r"[^\S\n]*(?P<item>\d{1,2}[.)]\s|[-*•+‣◦▪–—]\s|[|\[☐☑☒✓✔✗✘✅❌#>]|[\"']?[A-Za-z][\w /-]{0,40}[\"']?\s*[:=]\s)?(?P<word>\S*)"
+    r"[^\S\n]*(?P<item>\(?(?:\d{1,2}|[a-h]|[ivx]{1,4})[.)]\s|[-*•+‣◦▪–—]\s|[|\[☐☑☒✓✔✗✘✅❌#>]|[\"']?[A-Za-z][\w /-]{0,40}[\"']?\s*[:=]\s)?(?P<word>\S*)"
+)
+# "a) effusion b) nodule", "1. effusion 2. nodule": items of a list within a line, where their labels follow each other.
+_LABEL = re.compile(r"(?:(?<=\s)|^)\(?(?P<label>\d{1,2}|[a-h]|[ivx]{1,4})[.)]\s+(?=\S)", re.IGNORECASE)
+_MAY_LIST = re.compile(r"(?:1|a|A|i|I)[.)]\s")
+_SERIES = (
+    {str(number): str(number + 1) for number in range(1, 20)},
+    dict(pairwise("abcdefgh")),
+    dict(pairwise(("i", "ii", "iii", "iv", "v", "vi", "vii", "viii"))),
 )
 _TITLE = re.compile(r"(?:^|\n)[^\S\n]*[A-Z][\w/-]*(?:[^\S\n]+[A-Z][\w/-]*){0,2}\Z")
 _HEADING_GOES_ON = re.compile(r"\s+[A-Z][\w/-]*(?:[^\S\n]+[A-Z][\w/-]*){0,2}\s?:")
@@ -111,10 +121,13 @@ def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
     flowing = _flowing(lines, lexicon) if len(lines) > 1 else []
     width = max(map(len, lines))
     mixed_case = not (report.islower() or report.isupper())
+    items = deque(_items(report))
     number = 0  # of the line that ends at a break
     block = None  # indentation of a key in whose indented lines we are
     stop = _STOP if _PUNCTUATION.search(report) or len(report.split()) < _MANY_WORDS else _STOP_OR_CAPITAL
     for match in stop.finditer(report):
+        while items and items[0] <= match.start():
+            yield items.popleft()
         sign = match[0]
         if sign != "\n":
             if not sign.isspace():
@@ -142,7 +155,24 @@ def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
         goes_on = wrapped or flowing[number] or unfinished or _DANGLING.search(line)
         if not line.strip() or not first or following["item"] or _is_heading(lines[number], lexicon) or not goes_on:
             yield match.start()  # an empty line stands at the start of the next sentence
+    yield from items
     yield len(report)
+
+
+def _items(report: str) -> list[int]:
+    """Where the items of lists within a line begin."""
+    labels = (
+        [(match["label"].lower(), match.start()) for match in _LABEL.finditer(report)]
+        if _MAY_LIST.search(report)
+        else []
+    )
+    found = {
+        start
+        for (label, first), (following, second) in pairwise(labels)
+        if any(series.get(label) == following for series in _SERIES)
+        for start in (first, second)
+    }
+    return sorted(found)
 
 
 def _indentation(line: str) -> int:
