@@ -22,7 +22,7 @@ def entries(phrases):
     ("report", "concept", "presence", "cue", "effect", "entry"),
     [
         ("No pneumothorax.", "pneumothorax", "absent", "No", "absent", "language.yaml: assertion.negated_before"),
-        ("Pneumothorax is not seen.", "pneumothorax", "absent", "not seen", "absent", "language.yaml: assertion.negated_after"),
+        ("Pneumothorax is not seen.", "pneumothorax", "absent", "is not seen", "absent", "language.yaml: assertion.negated_beside"),
         ("Pneumothorax: none", "pneumothorax", "absent", "none", "absent", "forms.py"),
         ("Evaluate for pneumonia.", "pneumonia", "unsaid", "Evaluate for", "unsaid", "language.yaml: assertion.hypothetical"),
         ("History of pneumonia.", "pneumonia", "unsaid", "History of", "unsaid", "language.yaml: assertion.history"),

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from crimson_core.judges.rules.lexicon import Tag, lexicon
 
+BESIDE = "negated_beside"
+DIRECTED = frozenset(("negated_before", "negated_after"))  # what becomes of it
 _NAMING = frozenset(("concept", "states", "anaphor"))
 
 
@@ -21,14 +23,14 @@ def with_directions(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
     directed = []
     spent = set()  # of "effusion absent, rib fracture" no rib is absent
     for tag in tags:
-        if tag.kind == "assertion" and (tag.value == "negated_beside" or _is_answer(tag, words)):
+        if tag.kind == "assertion" and (tag.value == BESIDE or _is_answer(tag, words)):
             place = bisect_left(borders, tag.start)
             first = borders[place - 1] if place else 0
             last = borders[bisect_left(borders, tag.end)]
             before, behind = _any(named, first, tag.start), _any(named, tag.end, last)
             if before and tag.start not in structures:
                 spent.add(Tag(tag.start, tag.end, "states", "absent"))
-            if tag.value == "negated_beside":
+            if tag.value == BESIDE:
                 back = _is_predicate(tag, words) or before or not behind
                 tag = tag._replace(value="negated_after" if back else "negated_before")
             elif before and tag.end == last:

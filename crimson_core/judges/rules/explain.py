@@ -9,6 +9,7 @@ from typing import Any
 
 from crimson_core.judges.rules.attributes import Attributes, Mention
 from crimson_core.judges.rules.clauses import Clause
+from crimson_core.judges.rules.denials import BESIDE, DIRECTED
 from crimson_core.judges.rules.extraction import ClauseRead, ReportFinding, reading_of
 from crimson_core.judges.rules.judge import discrepancies
 from crimson_core.judges.rules.legible import legible
@@ -291,7 +292,9 @@ def _entry(tag: Tag, clause: Clause) -> str:
     if kind in ("concept", "normal_of"):
         return f"{concept_files()[value]}: {value}.{'terms' if kind == 'concept' else 'normal'}"
     known = {(other.kind, other.value) for other in lexicon().tags(clause.words[tag.start : tag.end])}
-    if (kind, value) not in known:  # made by code
+    if value in DIRECTED and ("assertion", BESIDE) in known:
+        value = BESIDE  # of which only the place told which way it looks
+    elif (kind, value) not in known:  # made by code
         return _COMPOSED.get(kind, "forms.py")
     if kind == "dominant":
         return "language.yaml: asymmetry"
