@@ -124,8 +124,9 @@ _SIDE_WORDS: Mapping[str, Callable[[Attributes, Attributes], str]] = {
 
 
 def _pooled(findings: Sequence[ReportFinding]) -> Attributes:
-    """The places of some findings together; one without a zone or a site may be at any."""
-    told = [finding.attributes for finding in findings]
+    """The places of some findings together; one without a zone or a site may be at any, and a shift only tells a direction."""
+    placed = [finding for finding in findings if not lexicon().concepts[finding.concepts[0]].directed]
+    told = [finding.attributes for finding in placed or findings]
     if len(told) == 1:
         return told[0]
 

@@ -275,7 +275,7 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
         implied or tentative,
         implied,
         more,
-        more is not None and of_several(clause),
+        (more is not None or tentative is not None) and of_several(clause),
         clause.lead == "exception",
         len(clause.tags),
         "elsewhere" not in clause.by_kind and not _STATEMENTS.isdisjoint(clause.by_kind),
@@ -312,7 +312,7 @@ def _read(
     found: list[ReportFinding] = []
     seen: set[str] = set()
     heading: tuple[str, ...] = ()  # over the list in which we are
-    recent = current = 0  # where the findings of the sentence before, and of this one, begin in `found`
+    earlier = recent = current = 0  # where the findings of the two sentences before, and of this one, begin in `found`
     for start, end in sentences(report, words, section_end):
         sentence = report[start:end]
         if sentence in seen:  # what a looping generator repeats says nothing new
@@ -321,7 +321,7 @@ def _read(
         bare = sentence.strip()
         start += sentence.index(bare)
         length += len(bare)
-        recent, current = current, len(found)
+        earlier, recent, current = recent, current, len(found)
         for told in read(bare):
             last = found[-1] if len(found) > recent else None
             if last and told.clause and "anaphor" in told.clause.by_kind:
@@ -332,10 +332,10 @@ def _read(
             role = None
             meant = None
             if told.tentative is not None and last:
-                meant = _meant(told, found, recent, words)
-                if (
-                    meant is None and not told.implied
-                ):  # "Aspiration is the likely cause" may be said of any finding before
+                # "Together these suggest lung cancer"
+                meant = _meant(told, found, earlier if told.several else recent, words)
+                if meant is None and not told.implied:
+                    # "Aspiration is the likely cause" may be said of any finding before
                     meant = _meant(told, found, 0, words)
             if told.tentative is not None and meant is not None:
                 found[meant] = _explained(found[meant], _moved(told.findings, start), told.tentative)

@@ -172,7 +172,10 @@ def _is_explanation(pair: _Pair) -> bool:
     if not pair.link:
         return False
     if explains(pair.mention.concepts, pair.last.concepts, pair.lexicon):
-        return True
+        # "apical mass with destruction of a rib, consistent with lung cancer" tells what the mass is
+        plain = not pair.lexicon.concepts[pair.last.concepts[0]].vague
+        unrelated = plain and not pair.lexicon.related(pair.mention.concepts, pair.last.concepts)
+        return not (unrelated and _renames_earlier(pair))
     # "nodules and calcified nodes, consistent with silicosis" tells what the nodules are
     return (
         _is_said_to_be(pair.link, pair.last, pair.lexicon) and _earlier(pair.mention, pair.joined, pair.lexicon) is None
@@ -216,7 +219,7 @@ def _shows(pair: _Pair) -> bool:
         return False
     one, other = last.attributes.zones, mention.attributes.zones
     alike = (not _placed(last) or not other or one == other) and _may_be_at_one_place(last, mention)
-    return alike and pair.lexicon.shows_by(last.concepts, mention.concepts)
+    return alike and _shows_by(last.concepts, mention.concepts, pair.lexicon)
 
 
 def _add_sign(pair: _Pair) -> None:
@@ -273,7 +276,7 @@ def _is_named(pair: _Pair) -> bool:
 def _is_suspected(pair: _Pair) -> bool:
     """As in "The aortic knob is enlarged, aneurysm suspected"."""
     last, mention = pair.last, pair.mention
-    narrower = mention.concepts != last.concepts and pair.lexicon.shows_by(mention.concepts, last.concepts)
+    narrower = mention.concepts != last.concepts and _shows_by(mention.concepts, last.concepts, pair.lexicon)
     return narrower and mention.attributes == SUSPECTED and not last.attributes.uncertain and not last.appearance
 
 
@@ -289,13 +292,26 @@ def _is_alternative(pair: _Pair) -> bool:
 
 def _add_alternative(pair: _Pair) -> None:
     concepts = (*pair.last.concepts, *pair.mention.concepts)
-    pair.joined[-1] = _merged(pair.last, pair.mention, concepts, True)
+    # of "pyopneumothorax/empyema" and "atelectasis/collapse" each names the other
+    tags = pair.clause.of("alternative", pair.last.end, pair.mention.start)
+    alike = all(pair.clause.words[t.start] == "/" for t in tags) and pair.lexicon.akin(
+        pair.last.concepts, pair.mention.concepts
+    )
+    pair.joined[-1] = _merged(pair.last, pair.mention, concepts, not alike)
 
 
 def _names_again(pair: _Pair) -> bool:
     """As in "Pneumothorax with mediastinal shift, concerning for tension pneumothorax"."""
-    told = pair.link in ("tentative", "firm") or pair.mention.attributes == SUSPECTED
-    return told and _earlier(pair.mention, pair.joined, pair.lexicon) is not None
+    mention = pair.mention
+    last = mention is pair.found[-1] and mention.attributes == NOTHING and pair.clause.words[mention.first - 1] == ","
+    # "Apical mass with destruction of a rib, Pancoast tumor."
+    told = pair.link in ("tentative", "firm") or mention.attributes == SUSPECTED or last
+    return told and _earlier(mention, pair.joined, pair.lexicon) is not None
+
+
+def _renames_earlier(pair: _Pair) -> bool:
+    """Whether the link leads to another name of a finding before the last one, which is no sign of it."""
+    return pair.link != "direct" and _earlier(pair.mention, pair.joined, pair.lexicon) is not None
 
 
 def _rename(pair: _Pair) -> None:
@@ -466,7 +482,15 @@ def made_of(appearance: Sequence[str], diagnosis: Sequence[str]) -> tuple[str, .
 
 def explains(diagnosis: Iterable[str], appearance: Sequence[str], lexicon: Lexicon) -> bool:
     """Whether a diagnosis after "consistent with" and the like is about the appearance before it."""
-    return lexicon.concepts[appearance[0]].vague or lexicon.shows_by(tuple(diagnosis), appearance)
+    diagnosis = tuple(diagnosis)
+    named = any((a, b) in lexicon.composites for a in appearance for b in diagnosis)
+    return lexicon.concepts[appearance[0]].vague or named or _shows_by(diagnosis, appearance, lexicon)
+
+
+def _shows_by(diagnosis: Sequence[str], appearance: Sequence[str], lexicon: Lexicon) -> bool:
+    """Whether an appearance is a sign of a diagnosis; a shift, with a direction of its own, stays a finding beside it."""
+    directed = lexicon.concepts[appearance[0]].directed
+    return (lexicon.related if directed else lexicon.shows_by)(diagnosis, appearance)
 
 
 def _merged(left: Mention, right: Mention, concepts: tuple[str, ...], uncertain: bool) -> Mention:

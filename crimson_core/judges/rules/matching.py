@@ -84,7 +84,10 @@ def is_sign(finding: ReportFinding, explained: ReportFinding) -> bool:
     told = set(explained.signs).difference(explained.concepts)  # "interlobar fluid (pseudotumor)" names itself
     if not told and not known:
         return False
-    one, other = finding.attributes.sides, explained.attributes.sides
+    concepts = lexicon().concepts
+    # of a "left tension pneumothorax with shift to the right" each side means something else
+    alike = concepts[finding.concepts[0]].directed == concepts[explained.concepts[0]].directed
+    one, other = (finding.attributes.sides if alike else frozenset[str]()), explained.attributes.sides
     pairs = interchangeable_pairs()
     signs = known | told
     named = all(c in signs or any((c, sign) in pairs for sign in told) for c in finding.concepts)

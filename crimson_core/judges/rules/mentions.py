@@ -72,7 +72,9 @@ def continuation(clause: Clause) -> tuple[Attributes | None, Attributes | None] 
 def of_several(clause: Clause) -> bool:
     """Whether a clause that goes on speaks of all that was named before: "These are unchanged"."""
     pronouns = clause.of("pronoun", clause.start, clause.start + 2)
-    return bool(_overall(clause)) or any(clause.words[t.start] in lexicon().words["all_of_them"] for t in pronouns)
+    return bool(_overall(clause)) or any(
+        not lexicon().words["all_of_them"].isdisjoint(clause.words[t.start : t.end]) for t in pronouns
+    )
 
 
 def _overall(clause: Clause) -> list[Tag]:
