@@ -414,6 +414,7 @@ def _earlier(mention: Mention, joined: Sequence[Mention], lexicon: Lexicon) -> i
     for place in range(len(joined) - 2, -1, -1):
         earlier = joined[place]
         narrower = any((a, b) in lexicon.distances for a in mention.concepts for b in earlier.concepts)
+        narrower = narrower or not lexicon.signs_of(mention.concepts).isdisjoint(earlier.concepts)
         if earlier.presence == "present" and narrower and not mention.attributes.sides - earlier.attributes.sides:
             return place
     return None

@@ -15,6 +15,7 @@ from crimson_core.judges.rules.naming import named
 _PLACE = attrgetter("start", "end")
 _EXPLAINING = frozenset(("similar", "link", "appearance", "pronoun"))
 _OF_BOTH = frozenset(("has", "have", "is", "are"))
+_LEADING = 6  # words of a link that opens a clause
 _HUGE = 5  # rank of severity
 
 
@@ -94,6 +95,9 @@ def explanation(clause: Clause) -> bool | None:
         return True
     if any(t.value == "differential" and t.start <= clause.start + 2 for t in clause.of("link")):
         return True
+    leading = [t for t in clause.of("link", clause.start, clause.start + _LEADING) if t.value in ("firm", "tentative")]
+    if leading and clause.only(clause.start, leading[0].start, "definite", "glue"):
+        return leading[0].value == "tentative"  # "Suggestive of edema", "Features of emphysema"
     opening = any(t.start == clause.start for t in clause.of("definite"))
     nouns = [t for t in clause.of("appearance") if t.start <= clause.start + 2]
     pronouns = [t for t in clause.of("pronoun") if t.start == clause.start]

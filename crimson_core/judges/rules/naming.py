@@ -126,7 +126,8 @@ def _is_shared(name: Mention, tag: Tag, clause: Clause, lexicon: Lexicon) -> boo
     made = lexicon.composites[tag.value, name.concepts[0]]
     structures = clause.of("anatomy", tag.end, name.start)
     own = {lexicon.composites.get((t.value, tag.value), made) for t in structures}
-    return own == {made} and not clause.has(tag.end, name.start, "concept", "joint")
+    within = tag.end + (clause.words[tag.end] in lexicon.words["within"])  # "fluid level in a left bulla"
+    return own == {made} and not clause.has(within, name.start, "concept", "joint")
 
 
 def _leads_to(tag: Tag, clause: Clause) -> set[str]:
@@ -137,9 +138,14 @@ def _leads_to(tag: Tag, clause: Clause) -> set[str]:
     return {kind for kind in ("anatomy", "concept") if any(t.start == behind for t in clause.of(kind, behind))}
 
 
-def _stands_alone(comma: Tag, state: Tag, clause: Clause) -> bool:
-    """Whether a state is all that stands behind a comma: "masses in both lungs, likely metastatic"."""
-    ends = clause.words[state.end : state.end + 1] in ([], [","]) or state.end >= clause.end
-    hedges = clause.bits(clause.cues("uncertain_before")) | clause.places("link", "severity", "glue")
-    said = clause.words_between(comma.end, state.start) if comma.end <= state.start else 0
-    return clause.words[comma.start] == "," and state.kind == "states" and ends and not said & ~hedges
+def _stands_alone(comma: Tag, tag: Tag, clause: Clause) -> bool:
+    """Whether a state, or at the end a place, is all that stands behind a comma.
+
+    "Masses in both lungs, likely metastatic", "foreign body, right main bronchus".
+    """
+    place = tag.kind == "anatomy"
+    ends = tag.end >= clause.end or (not place and clause.words[tag.end] == ",")
+    beside = clause.places("side", "zone", "glue") if place else clause.places("link", "severity", "glue")
+    hedges = clause.bits(clause.cues("uncertain_before"))
+    said = clause.words_between(comma.end, tag.start) if comma.end <= tag.start else 0
+    return clause.words[comma.start] == "," and ends and not said & ~(hedges | beside)
