@@ -150,6 +150,15 @@ def test_what_is_shown_of_each_finding_adds_up_to_the_score_of_a_repaired_evalua
         assert finding.credit == 0 if not finding.partners else 0 <= finding.credit <= finding.weight
 
 
+def test_findings_know_their_partners_and_errors():
+    match = {"ref_id": "R1", "pred_id": "P2"}
+    errors = {"attribute_errors": [match | {"severity": "significant", "error_types": ["location"]}]}
+    listed = {"reference_findings": [{"id": "R1"}], "predicted_findings": [{"id": "P1"}, {"id": "P2"}]}
+    outcome = read_outcome(listed | {"matched_findings": [match], "errors": errors})
+    assert outcome.references["R1"].partners == ("P2",)
+    assert [(f.partners, len(f.errors)) for f in outcome.predictions.values()] == [((), 0), (("R1",), 1)]
+
+
 def test_an_outcome_prints_no_report_text():
     finding = {"finding": "secret", "clinical_significance": "urgent"}
     error = {"ref_id": "R1", "pred_id": "P1", "severity": "significant", "error_types": ["location"]}
