@@ -18,6 +18,7 @@ DECIDING_BEHIND = {
 }
 _APART = frozenset((",", "with"))
 _NOT_DENIED = ("not_actionable_not_urgent", "benign_expected")  # what reports tell where it is, and not that it is not
+_FOLLOW_UP = frozenset(("recommend", "recommended", "ct", "mri", "ultrasound", "follow"))
 _OF_ITS_OWN = ("side", "zone", "severity", "descriptor", "temporal", "glue", "definite")
 _SAID_OF_IT = ("glue", "definite", "pronoun", "anaphor", "appearance", "extent", "prior", *MODIFIERS)
 _DECIDING = frozenset(("normal", "elsewhere", "harmless"))
@@ -106,9 +107,16 @@ def _decide_asked_about(found: list[Mention], clause: Clause) -> None:
     for value in ("hypothetical", "history"):
         for cue in clause.cues(value):
             for mention in found:
-                # "evaluation of the heart reveals mild enlargement"
-                if cue.end <= mention.start and not clause.of("showing", cue.end, mention.end):
+                # "evaluation of the heart reveals mild enlargement", "CT for the 2 cm nodule"
+                found_already = value == "hypothetical" and _is_followed_up(cue, mention, clause)
+                if cue.end <= mention.start and not clause.of("showing", cue.end, mention.end) and not found_already:
                     _decide(mention, "unsaid", cue)
+
+
+def _is_followed_up(cue: Tag, mention: Mention, clause: Clause) -> bool:
+    """Whether an examination is advised for what this one has found and measured: "Recommend CT for a new 2 cm nodule"."""
+    advised = not _FOLLOW_UP.isdisjoint(clause.words[cue.start : mention.start])
+    return advised and bool(mention.attributes.sizes_mm) and not _is_device(mention)
 
 
 def _decide_past(found: list[Mention], clause: Clause) -> None:
@@ -185,7 +193,11 @@ def _names_another(cue: Tag, found: list[Mention], clause: Clause) -> bool:
 def _hedges_another(mention: Mention, cue: Tag, clause: Clause) -> bool:
     """Whether a hedge is about what has no name here: "pneumothorax, dehiscence of the anastomosis is suspected"."""
     comma = _last_comma(mention.last, cue.start, clause)
-    return comma is not None and not clause.only(comma + 1, cue.start, *_SAID_OF_IT)
+    if comma is None:
+        return False
+    if clause.has(comma, cue.start, "position") and not _is_device(mention):
+        return True  # "free air, perforation suspected"
+    return not clause.only(comma + 1, cue.start, *_SAID_OF_IT)
 
 
 def _last_comma(start: int, end: int, clause: Clause) -> int | None:
@@ -382,10 +394,23 @@ def _list_before(found: list[Mention], cue: Tag, clause: Clause) -> list[Mention
         apart = clause.words[right.last : start]
         # "basal atelectasis, pneumonia excluded", but not "consolidation, large effusion or pneumothorax excluded"
         alone = bool(apart) and _APART.issuperset(apart) and not clause.of("alternative", right.end, cue.start)
-        if (alone and ("with" in apart or _is_plainly_told(right))) or not clause.one_list(right.end, start):
+        if (alone and ("with" in apart or _is_plainly_told(right))) or not (
+            clause.one_list(right.end, start) or _is_listed_with_its_place(right, start, cue, clause)
+        ):
             break
         enumerated.append(right)
     return enumerated
+
+
+def _is_listed_with_its_place(first: Mention, start: int, cue: Tag, clause: Clause) -> bool:
+    """Whether a place behind the first of two findings parts them not: "nodules in the apices and calcified nodes are absent".
+
+    But not where one verb tells of each: "there is a nodule in the left apex and effusion is absent".
+    """
+    copulas = lexicon().words["copulas"]
+    plural = clause.words[cue.start] in ("are", "were", "have")
+    leads = copulas.isdisjoint(clause.words[clause.start : first.start]) and first.first == clause.start
+    return plural and leads and first.end < first.last <= start and clause.one_list(first.last, start)
 
 
 def _first_word(mention: Mention, start: int, clause: Clause) -> int:

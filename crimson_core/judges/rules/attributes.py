@@ -1,5 +1,6 @@
 """What a report says about a finding: where, how big, how certain, since when; read from the words of its clause."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -16,7 +17,10 @@ _GRAVEST_POSITION = ("bad", "coiled", "good")
 _TIMES = frozenset({"x", "by"})
 _NEAR = 2  # words
 _SAME_SIZE = 0.1  # share by which a size may differ and still be the same
-_SPINE = {"c": "C", "t": "T", "l": "L"}
+_SPINE = {"c": "C", "t": "T", "d": "T", "l": "L"}
+_VERTEBRAE = {"cervical": "C", "thoracic": "T", "dorsal": "T", "lumbar": "L"}  # "the twelfth thoracic vertebra"
+_LEVELS = range(1, 13)
+_FROM_TO = re.compile(r"(?:st|nd|rd|th)?\s*(?:-|–|to|through|thru)\s*", re.IGNORECASE)
 
 
 class Attributes(NamedTuple):
@@ -286,23 +290,52 @@ def _well_above(clause: Clause, start: int, end: int) -> bool:
 
 
 def _levels(clause: Clause, start: int, end: int) -> set[str]:
-    """Ribs and vertebrae by number: "left 5th and 6th ribs", "the seventh rib", "T8"."""
+    """Ribs and vertebrae by number: "left 5th and 6th ribs", "ribs 4-6", "the seventh rib", "T8", "T9/10"."""
+    words = clause.words[start:end]
+    if not clause.has_numbers and "rib" not in words and _VERTEBRAE.keys().isdisjoint(words):
+        return set()
+    return {f"rib {number}" for number in _ribs(clause, start, end)} | _vertebrae(clause, start, end)
+
+
+def _ribs(clause: Clause, start: int, end: int) -> set[int]:
+    found: set[int] = set()
+    for rib in range(start, end):
+        if clause.words[rib] != "rib":
+            continue
+        before: tuple[int, int] | None = None  # a number and where it stands
+        for place in range(max(start, rib - 8), min(end, rib + 6)):
+            number = _level_at(clause, place)
+            if number is None or (place + 1 < len(clause.words) and clause.words[place + 1] in lexicon().units):
+                continue
+            if before and _FROM_TO.fullmatch(clause.sentence, clause.spans[before[1]][1], clause.spans[place][0]):
+                found.update(range(before[0], number))
+            found.add(number)
+            before = number, place
+    return found
+
+
+def _vertebrae(clause: Clause, start: int, end: int) -> set[str]:
     found: set[str] = set()
     words = clause.words
-    if not clause.has_numbers and "rib" not in words[start:end]:
-        return found
-    ribs = [position for position in range(start, end) if words[position] == "rib"]
-    for position in ribs:
-        for near in range(max(start, position - 8), min(end, position + 6)):
-            number = words[near] if words[near].isdecimal() else ordinals().get(words[near])
-            unit = near + 1 < len(words) and words[near + 1] in lexicon().units
-            if number and not unit and 1 <= int(number) <= 12:
-                found.add(f"rib {int(number)}")
-    for position in range(start, end - 1) if clause.has_numbers else ():
-        letter, number = words[position : position + 2]
-        if letter in _SPINE and number.isdecimal() and int(number) <= 12 and _adjacent(clause, position):
-            found.add(f"{_SPINE[letter]}{number}")
+    for place in range(start, end - 1):
+        if words[place] in _VERTEBRAE:
+            number = _level_at(clause, place - 1 - (words[place - 1] in ("st", "nd", "rd", "th")))
+            if number and words[place + 1] in ("vertebra", "vertebral"):
+                found.add(f"{_VERTEBRAE[words[place]]}{number}")
+        elif words[place] in _SPINE and words[place + 1].isdecimal() and _adjacent(clause, place):
+            number = _level_at(clause, place + 1)
+            behind = place + 2 + (words[place + 2 : place + 3] == ["/"])  # "T9/10", "T9-10"
+            beside = clause.sentence[clause.spans[place + 1][1] :][:1] in ("/", "-", "–")
+            more = _level_at(clause, behind) if beside and behind < end else None
+            found |= {f"{_SPINE[words[place]]}{level}" for level in (number, more) if level}
     return found
+
+
+def _level_at(clause: Clause, place: int) -> int | None:
+    """The number of a rib or vertebra that a word tells."""
+    word = clause.words[place] if clause.start <= place < clause.end else ""
+    number = word if word.isdecimal() else ordinals().get(word)
+    return int(number) if number and int(number) in _LEVELS else None
 
 
 def _adjacent(clause: Clause, position: int) -> bool:

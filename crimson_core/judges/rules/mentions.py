@@ -122,6 +122,8 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
         told = attributes_of(tags, clause, start, end, mention.end, concept.device, concept.percent)
         if mention.state[0] and not told.temporal and _has_come(mention, clause):
             told = told._replace(temporal="new")
+        if not told.temporal and _is_of_the_past(mention, clause, lexicon):
+            told = told._replace(temporal="old")
         mention.attributes, mention.told_by = told, tuple(tags)
         if told.temporal == "old" and concept.once_old:
             mention.concepts = (concept.once_old,)
@@ -133,6 +135,14 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
         for _, number, behind in sizes_in(clause, start, end, mention.end) if told.sizes_mm else ():
             first, last = min(first, number), max(last, behind)
         mention.first, mention.last = first, last
+
+
+def _is_of_the_past(mention: Mention, clause: Clause, lexicon: Lexicon) -> bool:
+    """Whether an injury is one of before: "previous right rib fractures"."""
+    if (mention.concepts[0], "fracture") not in lexicon.distances:
+        return False
+    before = [t for t in clause.by_kind.get("prior", ()) if t.end <= mention.start and t.end == t.start + 1]
+    return bool(before) and clause.only(before[-1].end, mention.start, "side", "zone", "severity", "descriptor", "glue")
 
 
 def _has_come(mention: Mention, clause: Clause) -> bool:

@@ -31,7 +31,10 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
             found[tag.start] = normal  # "hilar nodes are not enlarged"
         found.setdefault(tag.start, normal)
     if "states" in clause.by_kind and "anatomy" in clause.by_kind:
+        before_states = set(found)
         add_states(found, spent, clause, lexicon)
+        made = [mention for start, mention in found.items() if start not in before_states]
+        _narrow_by_states(made, found, spent, clause, lexicon)
         add_alike(found, clause, lexicon)
     for tag in clause.of("anaphor") if before else ():
         # "a smaller one on the left", but not "one small nodule", "one of the ribs"
@@ -86,6 +89,19 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
     return spent
 
 
+def _narrow_by_states(
+    made: Sequence[Mention], found: dict[int, Mention], spent: set[Tag], clause: Clause, lexicon: Lexicon
+) -> None:
+    """The same of structures and their states, by states that name nothing else: "metastatic destruction of the rib"."""
+    told = {tag for mention in found.values() for tag in mention.named_by} | spent
+    taken = {position for mention in found.values() for position in range(mention.start, mention.end)}
+    free = [tag for tag in clause.of("states") if tag not in told and tag.start not in taken]
+    for mention in made if free else ():
+        if tag := _narrowing(mention, free, clause, lexicon):
+            mention.concepts = (lexicon.composites[tag.value, mention.concepts[0]],)
+            mention.named_by += (tag,)
+
+
 def _narrowing(mention: Mention, beside: Sequence[Tag], clause: Clause, lexicon: Lexicon) -> Tag | None:
     """The nearest structure or state that makes another name of a finding's."""
     near = [t for t in beside if (t.value, mention.concepts[0]) in lexicon.composites]
@@ -126,8 +142,9 @@ def _is_shared(name: Mention, tag: Tag, clause: Clause, lexicon: Lexicon) -> boo
     made = lexicon.composites[tag.value, name.concepts[0]]
     structures = clause.of("anatomy", tag.end, name.start)
     own = {lexicon.composites.get((t.value, tag.value), made) for t in structures}
-    within = tag.end + (clause.words[tag.end] in lexicon.words["within"])  # "fluid level in a left bulla"
-    return own == {made} and not clause.has(within, name.start, "concept", "joint")
+    # "fluid level in a left bulla", "calcification of hilar and mediastinal nodes"
+    first = tag.end + (clause.words[tag.end] in {"of", *lexicon.words["within"]})
+    return own == {made} and not clause.has(first, name.start, "concept", "joint")
 
 
 def _leads_to(tag: Tag, clause: Clause) -> set[str]:
