@@ -242,7 +242,9 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
             yield Clause(words, spans, start, end, inside, lead, numbers, sentence)
 
 
-_PLACE = frozenset(("side", "zone", "joint", "glue", "conjunction", "anatomy", "definite", "extent", "sites"))
+_PLACE = frozenset(
+    ("side", "zone", "joint", "glue", "conjunction", "anatomy", "definite", "extent", "sites", "clause_end")
+)
 
 
 def _only_a_place(tags: list[Tag], start: int, end: int) -> bool:
@@ -252,6 +254,15 @@ def _only_a_place(tags: list[Tag], start: int, end: int) -> bool:
     begun = any(t.kind == "joint" and t.start == start for t in inside)
     named = {"side", "zone", "anatomy", "sites"} if begun else {"side", "zone"}
     return bool(kinds & named) and kinds <= _PLACE
+
+
+def _fronted(tags: list[Tag], start: int, contrast: Tag) -> Tag | None:
+    """The conjunction behind which only a place stands before "there is"."""
+    inside = _inside(tags, max(start, contrast.start - _LONGEST_NAME), contrast.start)
+    joint = next((t for t in reversed(inside) if t.kind == "conjunction"), None)
+    if joint is None or not any(t.kind == "joint" and t.start == joint.end for t in inside):
+        return None
+    return joint if _only_a_place(tags, joint.end, contrast.start) else None
 
 
 def _inside(tags: list[Tag], start: int, end: int) -> list[Tag]:
@@ -327,6 +338,11 @@ def _borders(tags: list[Tag], words: list[str]) -> Iterator[tuple[int, int, str 
         if tag.value == "contrast" and _only_a_place(tags, start, tag.start):
             continue
         if tag.value == "contrast" and _only_a_name(tags, words, start, tag.start):
+            continue
+        place = _fronted(tags, start, tag) if tag.value == "contrast" else None
+        if place is not None:  # "effusion on the left, and on the right there is a nodule"
+            yield start, place.start, lead
+            start, lead = place.end, tag.value
             continue
         while tag.start - start > _LONGEST:
             yield start, start + _LONGEST, lead

@@ -16,6 +16,7 @@ from crimson_core.judges.rules.mentions import (
     mention_of,
     mentions,
     of_several,
+    taken_back,
     tells_something,
 )
 from crimson_core.judges.rules.sentences import has_findings_section, sentences
@@ -96,6 +97,8 @@ class Told(NamedTuple):
         implied: It does so only if it names a kind of that finding: "Patchy opacity. Pneumonia is suspected."
         more: What it says about a finding before it that is no device, and about a device, where it names none.
         several: It says that of all that the sentence before names.
+        nearby: It says that what it names lies where the finding before it lies.
+        taken_back: It says that what was named before is not there.
         exception: It takes back a denial: "no effusion except for a trace on the left".
         phrases: How many phrases of the lexicon it holds.
         states: Whether it says something that may stand without a finding.
@@ -111,6 +114,8 @@ class Told(NamedTuple):
     implied: bool
     more: tuple[Attributes | None, Attributes | None] | None
     several: bool
+    nearby: bool
+    taken_back: bool
     exception: bool
     phrases: int
     states: bool
@@ -276,6 +281,8 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
         implied,
         more,
         (more is not None or tentative is not None) and of_several(clause),
+        bool(named) and "nearby" in clause.by_kind,
+        more is not None and taken_back(clause),
         clause.lead == "exception",
         len(clause.tags),
         "elsewhere" not in clause.by_kind and not _STATEMENTS.isdisjoint(clause.by_kind),
@@ -344,13 +351,19 @@ def _read(
                 role = "explains"
             elif not told.names and last:
                 more = told.more and told.more[words.concepts[last.concepts[0]].device]
-                if more and (told.exception or last.present):
+                since = current if len(found) > current else recent  # findings that "these" means
+                if more and told.taken_back:
+                    role = "continues"
+                    since = since if told.several else len(found) - 1
+                    found[since:] = [_without(finding, more.sides) for finding in found[since:]]
+                elif more and (told.exception or last.present):
                     role = "continues"
                     if told.several and not told.exception:
-                        found[recent:-1] = [_changed_alike(finding, more) for finding in found[recent:-1]]
+                        found[since:-1] = [_changed_alike(finding, more) for finding in found[since:-1]]
                     found[-1] = last._replace(attributes=last.attributes.with_those_of(more), present=True)
             else:
-                found += _moved(told.findings, start)
+                near = told.nearby and last
+                found += _moved([_beside(f, last) for f in told.findings] if near else told.findings, start)
             phrases += told.phrases
             states = states or told.states
             if steps is not None and told.clause:
@@ -372,6 +385,22 @@ def _finding(mention: Mention, start: int, end: int) -> ReportFinding:
         mention.taken_up,
         mention.signs,
     )
+
+
+def _without(finding: ReportFinding, sides: frozenset[str]) -> ReportFinding:
+    """A finding that is not there any more, at some sides or, where none is named, at all."""
+    left = finding.attributes.sides - sides
+    if sides and left:
+        return finding._replace(attributes=finding.attributes._replace(sides=left))
+    return finding if sides and not finding.attributes.sides else finding._replace(present=False)
+
+
+def _beside(finding: ReportFinding, other: ReportFinding) -> ReportFinding:
+    """A finding at the side of the one before it: "Left consolidation. There is also an effusion on that side."."""
+    one, there = finding.attributes, other.attributes
+    concepts = [lexicon().concepts[f.concepts[0]] for f in (finding, other)]
+    alike = all(concept.sided and not concept.directed for concept in concepts)
+    return finding._replace(attributes=one._replace(sides=there.sides)) if alike and not one.sides else finding
 
 
 def _changed_alike(finding: ReportFinding, told: Attributes) -> ReportFinding:

@@ -49,12 +49,15 @@ _ITEM = re.compile(r"[,;|\n{\]]")
 _ASKS = re.compile(r"[:=|\t]")
 # One side of two that is answered by itself: "Effusion: left small, right none".
 _SIDE_ANSWERED = re.compile(
-    rf"\b(?:(?P<right>right|rt?)|(?P<left>left|lt?))\b(?:\s+side)?{_SIGN}[:=–—-]?{_SIGN}(?:none|no|nil|absent|negative)\b"
+    rf"(?:\b(?:on|in|at)\s+the\s+)?\b(?:right|left|rt?|lt?)\b(?:\s+side)?{_SIGN}[:=–—-]?{_SIGN}(?:none|no|nil|absent|negative)\b"
+    rf"(?={_SIGN}(?:$|[,;|.!\n)\]}}]))"
+    rf"|\b(?:absent|none|not\s+seen|not\s+present)\s+(?:on|in|at)\s+the\s+(?:right|left)\b(?:\s+side)?"
     rf"(?={_SIGN}(?:$|[,;|.!\n)\]}}]))",
     re.IGNORECASE,
 )
 _BEGINS = re.compile(r"(?:[:;,|(\[–—-]|\b(?:and|but))\s*\Z", re.IGNORECASE)
 _OTHER_SIDE = {"right": re.compile(r"\b(?:left|lt?)\b", re.I), "left": re.compile(r"\b(?:right|rt?)\b", re.I)}
+_RIGHT = re.compile(r"\br(?:t|ight)?\b", re.I)
 _LETTER = re.compile(r"[A-Za-z]")
 _CUES = {"absent": "answered_no", "unsaid": "answered_nothing", "hedged": "answered_perhaps"}
 
@@ -118,7 +121,7 @@ def _free_side(sentence: str) -> re.Match[str] | None:
     (free,) = answered
     if not _BEGINS.search(sentence, 0, free.start()):
         return None  # "effusion on the right: none"
-    other = _OTHER_SIDE[free.lastgroup or ""]
+    other = _OTHER_SIDE["right" if _RIGHT.search(free[0]) else "left"]
     return free if other.search(sentence[: free.start()]) or other.search(sentence[free.end() :]) else None
 
 

@@ -24,6 +24,7 @@ _AROUND = (
     "joint",
     "definite",
 )
+_PLACE_WORDS = 4  # "on the far left"
 _NOUN_ENDS = frozenset(("of", "in"))
 
 
@@ -35,6 +36,7 @@ def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
     """
     if all(mention.attributes is NOTHING for mention in found):
         return
+    fronted = _is_fronted(found[0], clause)
     leading = None  # a change that stands before a list as a noun: "worsening of the effusions and the edema"
     for left, right in pairwise(found):
         if right.state != (0, 0) and right.state in (left.state, (left.start, left.end)):
@@ -54,7 +56,8 @@ def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
             left.attributes = left.attributes._replace(sides=right.attributes.sides, zones=right.attributes.zones)
         if left.start == right.start:
             continue
-        there = _lies_there(left, right, clause) and _placed_alike(left, right)
+        there = _lies_there(left, right, clause) or (fronted and clause.one_list(left.end, right.start, articles=True))
+        there = there and _placed_alike(left, right)
         if there and left.attributes.sides and not _placed(right):
             right.attributes = right.attributes._replace(sides=left.attributes.sides)
         if not clause.one_list(left.end, right.start):
@@ -84,6 +87,12 @@ def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
         where = place if lexicon.concepts[earlier.concepts[0]].device else None
         if (change and not own.temporal) or (where and not own.position):
             earlier.attributes = own._replace(temporal=own.temporal or change, position=own.position or where)
+
+
+def _is_fronted(first: Mention, clause: Clause) -> bool:
+    """Whether a place stands before all that is there: "On the left there is a nodule and an effusion"."""
+    begins = clause.of("joint", clause.start, clause.start + 1)
+    return bool(begins and clause.of("side", clause.start, clause.start + _PLACE_WORDS)) and first.start > clause.start
 
 
 def _lies_there(left: Mention, right: Mention, clause: Clause) -> bool:

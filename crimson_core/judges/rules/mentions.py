@@ -17,6 +17,7 @@ _EXPLAINING = frozenset(("similar", "link", "appearance", "pronoun"))
 _OF_BOTH = frozenset(("has", "have", "is", "are"))
 _LEADING = 6  # words of a link that opens a clause
 _HUGE = 5  # rank of severity
+_ONE_MORE = 2  # sides, "both" and another one
 
 
 def mentions(clause: Clause, lexicon: Lexicon, before: tuple[str, ...] = ()) -> list[Mention]:
@@ -72,10 +73,21 @@ def continuation(clause: Clause) -> tuple[Attributes | None, Attributes | None] 
 
 def of_several(clause: Clause) -> bool:
     """Whether a clause that goes on speaks of all that was named before: "These are unchanged"."""
-    pronouns = clause.of("pronoun", clause.start, clause.start + 2)
+    pronouns = [t for t in clause.of("pronoun") if t.start <= clause.start + 1]
     return bool(_overall(clause)) or any(
         not lexicon().words["all_of_them"].isdisjoint(clause.words[t.start : t.end]) for t in pronouns
     )
+
+
+def taken_back(clause: Clause) -> bool:
+    """Whether a clause says that what was named before is not there: "It has resolved", "Neither is present today"."""
+    opening = [t for t in clause.of("pronoun") if t.start <= clause.start + 1]
+    if not opening or clause.of("course") or "tip" in clause.words[clause.start : clause.end]:
+        return False
+    denied = [*clause.cues("negated_after")]
+    # "Neither is present", "Both have resolved"
+    denied += [t for t in clause.cues("negated_before") if t.start == opening[0].start or t.end == clause.end]
+    return bool(denied) and "lateral" not in clause.words[denied[0].end : clause.end]  # "not seen on the lateral view"
 
 
 def _overall(clause: Clause) -> list[Tag]:
@@ -118,7 +130,8 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
         if concept.directed:
             tags = _directions(tags, clause)
         elif concept.device:
-            tags = _without_numbers(_without_sides_of_veins(tags, mention, clause, end), clause)
+            tags = _without_sides_of_veins(tags, mention, clause, end)
+        tags = _without_counts(tags, concept.device, clause)
         told = attributes_of(tags, clause, start, end, mention.end, concept.device, concept.percent)
         if mention.state[0] and not told.temporal and _has_come(mention, clause):
             told = told._replace(temporal="new")
@@ -168,11 +181,29 @@ def _is_way_in(side: Tag, clause: Clause) -> bool:
     return not lexicon().words["ways_in"].isdisjoint(clause.words[side.end : side.end + 2])
 
 
-def _without_numbers(tags: list[Tag], clause: Clause) -> list[Tag]:
-    """The modifiers of a device, without "both" where that counts them: "both drains on the right"."""
+def _without_counts(tags: list[Tag], device: bool, clause: Clause) -> list[Tag]:
+    """The modifiers without a "both" that counts: "both drains on the right", "both a mass and a node", "both on the left"."""
     told = {t.value for t in tags if t.kind == "side"}
-    counted = len(told) == 2 and "both" in told
-    return [t for t in tags if not (counted and t.value == "both" and clause.words[t.start] == "both")]
+    if "both" not in told:
+        return tags
+
+    def counts(side: Tag) -> bool:
+        if side.value != "both" or clause.words[side.start] != "both":
+            return False
+        following = clause.words[side.end : side.end + 1]
+        placed = device or bool(clause.of("joint", side.end, side.end + 1))
+        return following in (["a"], ["an"]) or (len(told) == _ONE_MORE and placed) or _pairs(side, clause)
+
+    return [t for t in tags if not counts(t)]
+
+
+def _pairs(both: Tag, clause: Clause) -> bool:
+    """Whether "both" joins one finding and another one: "both atelectasis and edema", but not "both effusions and edema"."""
+    named = next((t for t in clause.of("concept", both.end) if t.start == both.end), None)
+    if named is None or clause.words[named.end : named.end + 1] != ["and"]:
+        return False
+    text = clause.sentence[: clause.spans[named.end - 1][1]]
+    return not text.endswith("s") or text.endswith(("is", "us"))
 
 
 def _directions(tags: list[Tag], clause: Clause) -> list[Tag]:

@@ -41,6 +41,9 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
         stands_alone = tag.end >= clause.end or (
             clause.of("joint", tag.end, tag.end + 1) and clause.words[tag.end] != "of"
         )
+        if clause.words[tag.start] in lexicon.words["alike"]:
+            opens = tag.start == clause.start + 1 or any(t.end == tag.start - 1 for t in clause.of("conjunction"))
+            stands_alone = stands_alone and opens
         if stands_alone and clause.modifiers(max(clause.start, tag.start - 3), min(clause.end, tag.end + 5)):
             found[tag.start] = Mention(before, tag.start, tag.end, named_by=(tag,))
     named = sorted(found.values(), key=_PLACE)
@@ -124,7 +127,7 @@ def _joined_to(name: Mention, tag: Tag, clause: Clause, lexicon: Lexicon) -> boo
     # "nodule with calcification", but not "nodules with calcified hilar nodes"
     held = lexicon.words["holding"] if tag.kind == "states" and not leads else frozenset[str]()
     parting = [t for t in clause.of("conjunction", words.start, words.stop) if clause.words[t.start] not in held]
-    if len(parting) == 1 and _stands_alone(parting[0], tag, clause):
+    if parting and all(clause.words[t.start] == "," for t in parting) and _stands_alone(parting[-1], tag, clause):
         parting = []
     return not parting and not clause.has(words.start, words.stop, "alternative", "concept")
 

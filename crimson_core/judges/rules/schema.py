@@ -132,6 +132,7 @@ class _Words(TypedDict):
     removal: Phrases
     low_or_high: Phrases
     related: Phrases
+    alike: Phrases
     all_of_them: Phrases
 
 

@@ -15,7 +15,7 @@ _NO_ABBREVIATION = "".join(rf"(?<!{before}.)" for before in _ABBREVIATED.split("
 _NO_ANSWER = r"(?!\s*(?i:yes|no|none|negative|positive|absent|present|not)\b)"
 _STOP = re.compile(
     rf"\.{_NO_ABBREVIATION}\.{{0,2}}(?!\.)(?=\s|[A-Z]|$)|\.(?<=[A-Za-z]{{3}}\.)(?=[A-Za-z]{{3}})"
-    rf"|!(?<![!?].)[!?]*(?=\s|$){_NO_ANSWER}|\?(?<![!?].)[!?]*(?=\s|$){_NO_ANSWER}|\n"
+    rf"|!(?<![!?].)[!?]*(?=\s|$){_NO_ANSWER}|\?(?<!^.)(?<![\n(].)(?<![.;:,\n]\s.)(?<![!?].)[!?]*(?=\s|$){_NO_ANSWER}|\n"
 )
 # Where nobody has written stops, a capital letter begins a sentence.
 _PUNCTUATION = re.compile(r"[.;!?](?:\s|$)")
