@@ -420,7 +420,9 @@ def _composites(entries: dict[str, dict[str, Any]], phrases: Phrases) -> dict[tu
     return {parts: keys.pop() for parts, keys in found.items() if len(keys) == 1 and parts not in own}
 
 
-_WORD = re.compile(r"\d+(?:\.\d+| \. \d+)?|(?!s\b(?<=['’]s))[^\W\d_]+|(?<!\w)[-−–+]ve\b|[,;/>%]|\?(?=\w|$)|(?<!\S)\?(?=\s)")
+_WORD = re.compile(
+    r"\d+(?:\.\d+| \. \d+)?|(?!s\b(?<=['’]s))[^\W\d_]+|(?<!\w)[-−–+]ve\b|[,;/>%]|\?(?=\w|$)|(?<!\S)\?(?=\s)"
+)
 # A short word is too often one letter from another one.
 _SHORTEST_MENDED, _SHORTEST_MENDED_TWICE = 7, 12
 _SHORTEST_SWAPPED = 5  # letters in the wrong order make no other word
