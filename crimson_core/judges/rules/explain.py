@@ -10,8 +10,8 @@ from typing import Any
 from crimson_core.judges.rules.attributes import Attributes, Mention
 from crimson_core.judges.rules.clauses import Clause
 from crimson_core.judges.rules.denials import BESIDE, DIRECTED
-from crimson_core.judges.rules.extraction import ClauseRead, ReportFinding, reading_of
-from crimson_core.judges.rules.judge import discrepancies
+from crimson_core.judges.rules.extraction import ClauseRead, reading_of
+from crimson_core.judges.rules.judge import Read, discrepancies
 from crimson_core.judges.rules.legible import legible
 from crimson_core.judges.rules.lexicon import Tag, concept_files, lexicon, rules
 from crimson_core.judges.rules.matching import match_findings, similarity
@@ -186,9 +186,10 @@ def explain(report: str, context: PatientContext | Mapping[str, Any] | None = No
 def explain_pair(pair: ReportPair) -> PairExplanation:
     """How the offline judge reads the two reports of a pair, what it matches, and by which rule it grades what differs."""
     patient = patient_of(pair.context)
-    reference, references = _explained("R", pair.reference, patient)
-    candidate, predictions = _explained("P", pair.candidate, patient)
-    matches = match_findings(references, predictions)
+    reference, one = _explained("R", pair.reference, patient)
+    candidate, other = _explained("P", pair.candidate, patient)
+    references, predictions = one.findings, other.findings
+    matches = match_findings(references, predictions, (one.denied, other.denied))
     urgent = [finding.significance == "urgent" for finding in reference.findings]
     found = discrepancies(references, predictions, matches, urgent)
     explained = [
@@ -208,7 +209,7 @@ def explain_pair(pair: ReportPair) -> PairExplanation:
     return PairExplanation(reference, candidate, explained)
 
 
-def _explained(letter: str, report: str, patient: Patient) -> tuple[Explanation, list[ReportFinding]]:
+def _explained(letter: str, report: str, patient: Patient) -> tuple[Explanation, Read]:
     report, _ = legible(report)
     steps: list[ClauseRead] = []
     reading = reading_of(report, steps=steps)
@@ -251,7 +252,7 @@ def _explained(letter: str, report: str, patient: Patient) -> tuple[Explanation,
         bare = text.strip()
         read = [] if left_out else by_sentence.get(start + text.index(bare), [])
         sentences.append(ExplainedSentence(bare, left_out, [_clause(step, bare, ids) for step in read]))
-    return Explanation(reading.recognised, sentences, findings), found
+    return Explanation(reading.recognised, sentences, findings), Read(found, reading.denied(), reading.recognised)
 
 
 def _clause(step: ClauseRead, sentence: str, ids: Mapping[tuple[int, int], list[str]]) -> ExplainedClause:

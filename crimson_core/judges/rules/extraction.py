@@ -151,6 +151,10 @@ class Reading(NamedTuple):
         found = _without_repeats([finding for finding in self.told if finding.present], lexicon())
         return _with_worse_side(_without_headings(found, self.report))
 
+    def denied(self) -> list[ReportFinding]:
+        """What the report says to be absent."""
+        return [finding for finding in self.told if not finding.present]
+
 
 def extract_findings(report: str, name_of: NameOf = no_name) -> list[ReportFinding]:
     """The abnormal findings of a report, in the order in which they first stand in it, each once.

@@ -23,9 +23,10 @@ _SENTENCES = 4_096
 
 
 class Read(NamedTuple):
-    """What the judge needs of a report: its findings, and whether it is one that the lexicon can read."""
+    """What the judge needs of a report: its findings, what it denies, and whether it is one that the lexicon can read."""
 
     findings: list[ReportFinding]
+    denied: list[ReportFinding]
     recognised: bool
 
 
@@ -36,7 +37,7 @@ def read_findings(report: str, name_of: NameOf = no_name, read: ReadSentence | N
     findings = reading.findings()
     if places:
         findings = [one._replace(start=places[one.start], end=places[one.end - 1] + 1) for one in findings]
-    return Read(findings, reading.recognised)
+    return Read(findings, reading.denied(), reading.recognised)
 
 
 class OfflineJudge:
@@ -75,7 +76,7 @@ def evaluate_pair(pair: ReportPair, read: Callable[[str], Read] = read_findings)
     patient = patient_of(pair.context)
     ref_findings = listed_findings("R", reference.findings, pair.reference, patient)
     pred_findings = listed_findings("P", candidate.findings, pair.candidate, patient)
-    matches = match_findings(reference.findings, candidate.findings)
+    matches = match_findings(reference.findings, candidate.findings, (reference.denied, candidate.denied))
     urgent = [finding.clinical_significance == "urgent" for finding in ref_findings]
     found = discrepancies(reference.findings, candidate.findings, matches, urgent)
     matched_refs, matched_preds = {r for r, _ in matches}, {p for _, p in matches}

@@ -13,11 +13,17 @@ _DETAILS = ("sides", "zones", "sites", "sizes_mm", "temporal", "uncertain")
 _ZONE_ORDER = {"upper": 0, "mid": 1, "lower": 2}
 
 
-def match_findings(references: list[ReportFinding], predictions: list[ReportFinding]) -> list[tuple[int, int]]:
+def match_findings(
+    references: Sequence[ReportFinding],
+    predictions: Sequence[ReportFinding],
+    denied: tuple[Sequence[ReportFinding], Sequence[ReportFinding]] = ((), ()),
+) -> list[tuple[int, int]]:
     """Positions (reference, prediction) of the findings that match, in the order of the references.
 
     First each finding at most once, so that the sum of similarities is the greatest. Then what is left may join a finding
-    that has a match, where one report splits what the other one joins ("bilateral effusions" against a left and a right one).
+    that has a match, where one report splits what the other one joins ("bilateral effusions" against a left and a right
+    one), or names its sign beside it. A sign that the other report denies is none: `denied` is what the reference and the
+    candidate say to be absent.
     """
     if not references or not predictions:
         return []
@@ -36,8 +42,8 @@ def match_findings(references: list[ReportFinding], predictions: list[ReportFind
         (r, p)
         for r, reference in enumerate(references)
         for p, prediction in enumerate(predictions)
-        if (r in matched_refs and p not in matched_preds and _goes_with(prediction, reference))
-        or (p in matched_preds and r not in matched_refs and _goes_with(reference, prediction))
+        if (r in matched_refs and p not in matched_preds and _goes_with(prediction, reference, denied[0]))
+        or (p in matched_preds and r not in matched_refs and _goes_with(reference, prediction, denied[1]))
     }
     scores |= {pair: threshold for pair in signs if pair not in scores}
     parts |= signs
@@ -73,9 +79,17 @@ def in_parts(references: Sequence[ReportFinding], predictions: Sequence[ReportFi
 
 
 def _at(finding: ReportFinding, concept: str, whole: ReportFinding) -> bool:
-    one, other = finding.attributes.sides, whole.attributes.sides
     named = all(told == concept or (told, concept) in interchangeable_pairs() for told in finding.concepts)
-    return named and (not one or not other or bool(one & other))
+    return named and _meet(finding, whole)
+
+
+def _meet(finding: ReportFinding, other: ReportFinding) -> bool:
+    """Whether two findings can be at one side."""
+    concepts = lexicon().concepts
+    if concepts[finding.concepts[0]].directed != concepts[other.concepts[0]].directed:
+        return True  # of a "left tension pneumothorax with shift to the right" each side means something else
+    one, theirs = finding.attributes.sides, other.attributes.sides
+    return not one or not theirs or bool(one & theirs)
 
 
 def is_sign(finding: ReportFinding, explained: ReportFinding) -> bool:
@@ -84,19 +98,17 @@ def is_sign(finding: ReportFinding, explained: ReportFinding) -> bool:
     told = set(explained.signs).difference(explained.concepts)  # "interlobar fluid (pseudotumor)" names itself
     if not told and not known:
         return False
-    concepts = lexicon().concepts
-    # of a "left tension pneumothorax with shift to the right" each side means something else
-    alike = concepts[finding.concepts[0]].directed == concepts[explained.concepts[0]].directed
-    one, other = (finding.attributes.sides if alike else frozenset[str]()), explained.attributes.sides
     pairs = interchangeable_pairs()
     signs = known | told
     named = all(c in signs or any((c, sign) in pairs for sign in told) for c in finding.concepts)
-    here = (not one or not other or bool(one & other)) and not zone_gap(finding.attributes, explained.attributes)
-    return named and here
+    return named and _meet(finding, explained) and not zone_gap(finding.attributes, explained.attributes)
 
 
-def _goes_with(finding: ReportFinding, whole: ReportFinding) -> bool:
-    """Whether a finding is a sign of another one, or a component of it that is in place."""
+def _goes_with(finding: ReportFinding, whole: ReportFinding, denied: Sequence[ReportFinding]) -> bool:
+    """Whether a finding is a sign of another one, or a component of it that is in place; not if it is among what is `denied`."""
+    vague = lexicon().concepts[finding.concepts[0]].vague  # beside "the lungs are clear" a disease may show
+    if not vague and any(set(finding.concepts) <= set(other.concepts) and _meet(finding, other) for other in denied):
+        return False
     return is_sign(finding, whole) or (
         _belongs_to(finding, whole) and "bad" not in (position(finding), position(whole))
     )
