@@ -421,10 +421,11 @@ def _composites(entries: dict[str, dict[str, Any]], phrases: Phrases) -> dict[tu
 
 
 _WORD = re.compile(
-    r"\d+(?:\.\d+| \. \d+)?|(?!s\b(?<=['’]s))[^\W\d_]+|(?<!\w)[-−–+]ve\b|[,;/>%]|\?(?=\w|$)|(?<!\S)\?(?=\s)"
+    r"\d+(?:\.\d+| \. \d+)?|(?!s\b(?<=['’]s))[^\W\d_]+|(?<!\w)[-−–+]ve\b|[,;/>%]|\?(?=\w|$)|(?<!\S)\?(?=\s)|(?<!#)#(?! ?[#\dA-Z])"
 )
 # A short word is too often one letter from another one.
 _SHORTEST_MENDED, _SHORTEST_MENDED_TWICE = 7, 12
+_SHORTEST_JOINED = 9
 _SHORTEST_SWAPPED = 5  # letters in the wrong order make no other word
 _LONGEST_NUMBER = 9  # characters
 _APOSTROPHES, _T = frozenset("'’`"), frozenset("tT")
@@ -443,13 +444,28 @@ def report_words(text: str) -> tuple[list[str], list[tuple[int, int]]]:
     matches = list(_WORD.finditer(text))
     raw = [match[0] for match in matches]
     words = list(map(_mended, raw))
+    spans = [match.span() for match in matches]
     if not _T.isdisjoint(raw):
         _write_out(words, matches)
     if not _LETTERS.keys().isdisjoint(raw):
         for position, match in enumerate(matches):
             if match[0] in _LETTERS:
                 words[position] = _side_of(match, text) or words[position]
-    return words, [match.span() for match in matches]
+    if not _vocabulary()[0].issuperset(words):
+        _join(words, spans, raw)
+    return words, spans
+
+
+def _join(words: list[str], spans: list[tuple[int, int]], raw: Sequence[str]) -> None:
+    """Make one word of one that speech recognition has split: "pneumo thorax", "cardio megaly"."""
+    known = _vocabulary()[0]
+    for position in range(len(raw) - 2, -1, -1):
+        if words[position] in known and words[position + 1] in known:
+            continue
+        whole = normalise(raw[position] + raw[position + 1])
+        if len(whole) >= _SHORTEST_JOINED and whole in known and spans[position + 1][0] - spans[position][1] == 1:
+            words[position : position + 2] = [whole]
+            spans[position : position + 2] = [(spans[position][0], spans[position + 1][1])]
 
 
 def _write_out(words: list[str], matches: Sequence[re.Match[str]]) -> None:
@@ -520,9 +536,16 @@ def is_known(word: str) -> bool:
 def normalise(word: str) -> str:
     """A word in lower case, US spelling and singular."""
     word = word.lower()
+    word = abbreviations().get(word, word)
     for pattern, replacement in _spelling():
         word = pattern.sub(replacement, word)
     return _PLURAL.sub(lambda m: "y" if m["y"] else m["ss"] or m["x"] or "", word) if len(word) > 3 else word
+
+
+@cache
+def abbreviations() -> dict[str, str]:
+    """Words cut short, and the whole words."""
+    return _load("language.yaml")["abbreviations"]
 
 
 @cache

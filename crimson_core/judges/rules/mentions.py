@@ -132,7 +132,8 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
         elif concept.device:
             tags = _without_sides_of_veins(tags, mention, clause, end)
         tags = _without_counts(tags, concept.device, clause)
-        told = attributes_of(tags, clause, start, end, mention.end, concept.device, concept.percent)
+        named = _named_at(mention, concept.device)
+        told = attributes_of(tags, clause, start, end, named, concept.device, concept.percent)
         if mention.state[0] and not told.temporal and _has_come(mention, clause):
             told = told._replace(temporal="new")
         if not told.temporal and _is_of_the_past(mention, clause, lexicon):
@@ -156,6 +157,11 @@ def _is_of_the_past(mention: Mention, clause: Clause, lexicon: Lexicon) -> bool:
         return False
     before = [t for t in clause.by_kind.get("prior", ()) if t.end <= mention.start and t.end == t.start + 1]
     return bool(before) and clause.only(before[-1].end, mention.start, "side", "zone", "severity", "descriptor", "glue")
+
+
+def _named_at(mention: Mention, device: bool) -> int:
+    """Where a finding's name ends; of the "tube in the right main bronchus" behind the tube."""
+    return mention.state[1] if device and mention.state[1] else mention.end
 
 
 def _has_come(mention: Mention, clause: Clause) -> bool:
@@ -241,7 +247,7 @@ def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: in
         return False  # "no new findings: left effusion unchanged"
     if tag.kind == "severity" and clause.of("earlier", tag.start - 1, tag.start):
         return False  # "small effusion, previously large"
-    if device and tag.kind in ("sites", "zone") and (tag.kind == "zone" or tag.start < mention.end):
+    if device and tag.kind in ("sites", "zone") and (tag.kind == "zone" or tag.start < _named_at(mention, device)):
         # before its name stands the way it was put in, but "left mainstem intubation" is out of place there
         return tag.kind == "sites" and bool(clause.of("position", tag.start, tag.end))
     if device and tag.kind not in ("position", "temporal", "sites"):

@@ -43,7 +43,7 @@ def _unnested(phrase: str) -> str:
 
 
 # Holds a word or a sign that is read, and perhaps alternatives.
-Phrase = Annotated[str, Field(pattern=r"[^\W_]|[,;/>%?]"), AfterValidator(_unnested)]
+Phrase = Annotated[str, Field(pattern=r"[^\W_]|[,;/>%?#]"), AfterValidator(_unnested)]
 Phrases = Annotated[list[Phrase], Field(min_length=1)]
 Ids = Annotated[list[str], Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -207,6 +207,7 @@ class LanguageFile(TypedDict):
     findings_sections: Phrases
     kept_sections: Phrases
     neutral_statements: Phrases
+    abbreviations: dict[str, str]
     spelling: dict[Annotated[str, AfterValidator(_pattern)], str]
 
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import pairwise
 
-from crimson_core.judges.rules.lexicon import Lexicon
+from crimson_core.judges.rules.lexicon import Lexicon, abbreviations
 
 # A full stop ends a sentence before a space, a capital ("cm.There") or between two words ("clear.no effusion"), but not in
 # "1.5 cm" or "vs. edema". Each way of the pattern begins with its sign and then looks back, since it is much faster to search for a
@@ -27,7 +27,7 @@ _HEADING = re.compile(r"\s*(?P<name>[A-Za-z][A-Za-z /&]{1,40}?)\s*:")
 _EMPTY_LINE = re.compile(r"\s*?\n[^\S\n]*\n")
 _SECTION_END = {"paragraph": _EMPTY_LINE, "line": re.compile(r"[^\S\n]*\n"), "sentence": re.compile(r"(?!\s*\?)")}
 _LINE_START = re.compile(
-    r"[^\S\n]*(?P<item>\(?(?:\d{1,2}|[a-h]|[ivx]{1,4})[.)]\s|[-*•+‣◦▪–—]\s|[|\[☐☑☒✓✔✗✘✅❌#>]|[\"']?[A-Za-z][\w /-]{0,40}[\"']?\s*[:=]\s)?(?P<word>\S*)"
+    r"[^\S\n]*(?P<item>\(?(?:\d{1,2}|[a-h]|[ivx]{1,4})[.)]\s|[-*•+‣◦▪–—]\s|[|\[☐☑☒✓✔✗✘✅❌#>]|[\"']?[A-Za-z][\w /-]{0,40}[\"']?\s*[:=|]\s)?(?P<word>\S*)"
 )
 # "a) effusion b) nodule", "1. effusion 2. nodule": items of a list within a line, where their labels follow each other.
 _LABEL = re.compile(r"(?:(?<=\s)|^)\(?(?P<label>\d{1,2}|[a-h]|[ivx]{1,4})[.)]\s+(?=\S)", re.IGNORECASE)
@@ -42,6 +42,8 @@ _HEADING_GOES_ON = re.compile(r"\s+[A-Z][\w/-]*(?:[^\S\n]+[A-Z][\w/-]*){0,2}\s?:
 _DANGLING = re.compile(r"(?:,|\b(?:and|or|of|with|the|an?|in|to|is|are|for|by|at))\s*$", re.IGNORECASE)
 _INNER_STOP = re.compile(r"[A-Za-z]{2}[.;]\s+[A-Za-z]")
 _FIELD = re.compile(r"\s{1,40}[\"']?\w[\w ]{0,40}[\"']?\s?:\s?\S|\s{0,40}\}")
+_CUT_SHORT = re.compile(r"\s?[a-z]")
+_LONGEST_WORD = 16
 _LONG_LINE = 60  # characters
 _LEAST_WIDTH = 40  # characters; text in shorter lines is not wrapped but written in lines
 
@@ -121,6 +123,7 @@ def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
     flowing = _flowing(lines, lexicon) if len(lines) > 1 else []
     width = max(map(len, lines))
     mixed_case = not (report.islower() or report.isupper())
+    cut_short = abbreviations()
     items = deque(_items(report))
     number = 0  # of the line that ends at a break
     block = None  # indentation of a key in whose indented lines we are
@@ -129,6 +132,10 @@ def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
         while items and items[0] <= match.start():
             yield items.popleft()
         sign = match[0]
+        if sign == "." and _CUT_SHORT.match(report, match.end()):
+            last = report[max(0, match.start() - _LONGEST_WORD) : match.start()].split()[-1:]
+            if last and last[0].lower() in cut_short:
+                continue  # "degen. changes"
         if sign != "\n":
             if not sign.isspace():
                 yield match.end()
