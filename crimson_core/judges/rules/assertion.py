@@ -247,8 +247,10 @@ def _hedge_by_cues(found: list[Mention], clause: Clause) -> None:
             if clause.lead == "concession":  # "Clear lungs, although subtle opacities cannot be excluded" found none
                 _decide(mention, "unsaid", cue)
     for cue in clause.cues("uncertain_before"):
-        hedged = _list_after(found, cue, clause)
-        if not hedged and cue.end >= clause.end:  # "aortic dissection suspected"
+        # "aortic dissection suspected", "hemothorax suspected, small pneumothorax"
+        behind = clause.ends(cue.end) and any(m.end == cue.start for m in found)
+        hedged = [] if behind else _list_after(found, cue, clause)
+        if not hedged and (behind or cue.end >= clause.end):
             hedged = [m for m in _list_before(found, cue, clause) if not _hedges_another(m, cue, clause)]
         if not hedged:  # "small effusion, presumably blood"
             hedged = [m for m in found if m.end <= cue.start and any(t.start == cue.end for t in m.named_by)]

@@ -227,7 +227,9 @@ def _certainty(
     if one != other:
         what = f"The reference is {'unsure' if one else 'definite'}, the candidate {'unsure' if other else 'definite'}"
         inferred = (prediction if one else reference).signs
-        yield _error("certainty", rule["other" if not urgent else "inferred" if inferred else "urgent"], what)
+        device = lexicon().concepts[reference.concepts[0]].device
+        grade = "other" if not urgent else "device" if device else "inferred" if inferred else "urgent"
+        yield _error("certainty", rule[grade], what)
 
 
 def _specificity(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:

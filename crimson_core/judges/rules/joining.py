@@ -169,11 +169,18 @@ def _is_reason(pair: _Pair) -> bool:
 
 def _add_reason(pair: _Pair) -> None:
     last, mention = pair.last, pair.mention
-    if explains(last.concepts, mention.concepts, pair.lexicon):
+    if explains(last.concepts, mention.concepts, pair.lexicon) or _is_seen_as(pair):
         merged = _merged(last, mention, last.concepts, False)
         pair.joined[-1] = replace(merged, appearance=last.appearance, signs=(*merged.signs, *mention.concepts))
     else:
         pair.joined.append(mention)
+
+
+def _is_seen_as(pair: _Pair) -> bool:
+    """As in "Fluid in the fissure seen as a rounded density", which is no nodule."""
+    links = pair.clause.of("link", pair.last.end, pair.mention.start)
+    told = any(t.value == "reversed" and pair.clause.words[t.end - 1] == "as" for t in links)
+    return told and _is_said_to_be("reversed", pair.mention, pair.lexicon)
 
 
 def _is_explanation(pair: _Pair) -> bool:

@@ -314,7 +314,7 @@ def _build() -> Lexicon:
             add(statement, "normal_of", key, statements)
         for term in _terms(entry):
             within = list(_words(term))
-            if _parts(within, phrases) in derived and (within[-1],) not in named:
+            if _parts(within, phrases) in derived and named.get((within[-1],), key) == key:
                 continue  # read as a structure and its state, in whatever order they stand
             held = [
                 tag

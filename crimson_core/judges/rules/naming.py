@@ -127,6 +127,9 @@ def _joined_to(name: Mention, tag: Tag, clause: Clause, lexicon: Lexicon) -> boo
     # "nodule with calcification", but not "nodules with calcified hilar nodes"
     held = lexicon.words["holding"] if tag.kind == "states" and not leads else frozenset[str]()
     parting = [t for t in clause.of("conjunction", words.start, words.stop) if clause.words[t.start] not in held]
+    if parting and tag.kind == "states":  # "the lead ends in the atrium and shows a fracture"
+        verbs = {t.start for t in clause.of("showing", words.start, words.stop)}
+        parting = [t for t in parting if t.end not in verbs]
     if parting and all(clause.words[t.start] == "," for t in parting) and _stands_alone(parting[-1], tag, clause):
         parting = []
     return not parting and not clause.has(words.start, words.stop, "alternative", "concept")

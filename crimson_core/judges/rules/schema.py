@@ -331,7 +331,7 @@ class _AttributeErrors(TypedDict):
     ]
     severity: _Severity
     measurement: _Measurement
-    certainty: dict[Literal["urgent", "inferred", "other"], _Graded]
+    certainty: dict[Literal["urgent", "device", "inferred", "other"], _Graded]
     temporal: _Temporal
     descriptor: dict[str, _Graded]
     specificity: _Specificity

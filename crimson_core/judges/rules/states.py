@@ -161,9 +161,13 @@ def _name_more_exactly(named: Mention, structure: Tag, state: Tag, scene: _Scene
     clause, lexicon = scene.clause, scene.lexicon
     concept = lexicon.composites[structure.value, state.value]
     words = between(structure, state)
-    # "fluid in the fissure and effusions" tells of two
-    apart = structure.end <= state.start and clause.has(words.start, words.stop, "conjunction")
-    if named.concepts[0] in lexicon.concepts[concept].broader and not apart:
+    # "fluid in the fissure and effusions" and "effusions with fluid in the fissure" tell of two
+    others = any((structure.value, t.value) in lexicon.composites for t in clause.of("states", words.start, words.stop))
+    parted = clause.has(words.start, words.stop, "conjunction")
+    apart = parted and (structure.end <= state.start or others)
+    if named.concepts == (concept,) and structure.end == named.start:
+        named.start = structure.start  # "pleural effusion" is quoted whole
+    elif named.concepts[0] in lexicon.concepts[concept].broader and not apart:
         named.concepts = (concept,)  # "fracture of the left ribs" names more than a fracture
         named.named_by += (structure,)
         if structure.end < state.start and clause.copula(structure.end, state.start):
