@@ -146,6 +146,10 @@ class Clause:
         between = self.sentence[self.spans[position - 1][1] : self.spans[position][0]] if position < self.end else ""
         return len(between) > 1 and not between.isspace()
 
+    def sign(self, position: int) -> str:
+        """The signs between a word and the one before it, without blanks."""
+        return self.sentence[self.spans[position - 1][1] : self.spans[position][0]].strip()
+
     def dashed(self, position: int) -> bool:
         """Whether a dash with blanks around it stands before a word."""
         return self.has_dash and self.sentence[self.spans[position - 1][1] : self.spans[position][0]] in _DASHES

@@ -37,6 +37,7 @@ def match_findings(
     parts = in_parts(references, predictions)
     scores |= dict.fromkeys(parts, rules()["matching"]["interchangeable"])
     matches = _assign(scores)
+    matches += _explained_by_one(references, predictions, matches)
     matched_refs, matched_preds = {r for r, _ in matches}, {p for _, p in matches}
     signs = {
         (r, p)
@@ -132,6 +133,12 @@ def similarity(reference: ReportFinding, prediction: ReportFinding) -> float:
     score = weights["concept_steps"].get(abs(steps), weights["far_concept"])
     if steps and interchangeable(reference, prediction):
         score = max(score, weights["interchangeable"])
+    if (
+        steps
+        and _is_named_harmless(reference) != _is_named_harmless(prediction)
+        and not interchangeable(reference, prediction)
+    ):
+        return 0.0  # "nipple shadow" against "nodule"
     if {position(reference), position(prediction)} == {"good", "bad"}:
         score -= weights["other_position"]
     if other_diagnosis(reference, prediction):
@@ -156,6 +163,10 @@ def similarity(reference: ReportFinding, prediction: ReportFinding) -> float:
     return score - weights["severity_step"] * abs((one.severity or 2) - (other.severity or 2))
 
 
+def _is_named_harmless(finding: ReportFinding) -> bool:
+    return any(lexicon().concepts[concept].significance == "benign_expected" for concept in finding.concepts)
+
+
 def _harmless(finding: ReportFinding) -> bool:
     past = finding.attributes.temporal == "old"
     harmless = ("benign_expected", "not_actionable_not_urgent") if past else ("benign_expected",)
@@ -176,7 +187,7 @@ def concept_steps(reference: ReportFinding, prediction: ReportFinding) -> int | 
     Of several possible concepts those that are closest count.
     """
     distances, pairs = lexicon().distances, interchangeable_pairs()
-    best = 1 if _explains_the_same(reference, prediction) else None
+    best: int | None = None
     for r in reference.concepts:
         for p in prediction.concepts:
             if (p, r) in distances:
@@ -192,12 +203,30 @@ def concept_steps(reference: ReportFinding, prediction: ReportFinding) -> int | 
     return best
 
 
+def _explained_by_one(
+    references: Sequence[ReportFinding], predictions: Sequence[ReportFinding], matches: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """More matches, of findings that have none: an appearance and what the other report explains it by."""
+    refs = set(range(len(references))).difference(r for r, _ in matches)
+    left = [p for p in range(len(predictions)) if all(p != matched for _, matched in matches)] if refs else []
+    found = []
+    for r in sorted(refs) if left else ():
+        same = next((p for p in left if _explains_the_same(references[r], predictions[p])), None)
+        if same is not None:
+            found.append((r, same))
+            left.remove(same)
+    return found
+
+
 def _explains_the_same(reference: ReportFinding, prediction: ReportFinding) -> bool:
     """Whether one report explains what the other one leaves at that: "hyperinflation compatible with asthma"."""
-    return any(
+    one, other = reference.attributes.sides, prediction.attributes.sides
+    named = any(
         lexicon().signs_of(explained.concepts).intersection(explained.signs).issuperset(plain.concepts)
         for plain, explained in ((reference, prediction), (prediction, reference))
     )
+    alike = not _of_other_age(reference, prediction, rules()["matching"]["other_age"])
+    return named and alike and (not one or not other or bool(one & other))
 
 
 def interchangeable(reference: ReportFinding, prediction: ReportFinding) -> bool:

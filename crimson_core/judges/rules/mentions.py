@@ -229,12 +229,22 @@ def _points(side: Tag, clause: Clause) -> bool:
 def _border(left: Mention, right: Mention, clause: Clause) -> int:
     """Where the words about one mention end and those about the next one begin: before the words that lead its name.
 
-    A dash parts them: "consolidation, new, left lower lobe - likely aspiration".
+    A dash parts them, and a colon behind a first item: "consolidation, new, left lower lobe - likely aspiration",
+    "shift to the left: collapse of the lung".
     """
     position = right.start
-    while position > left.end and not clause.is_joint(position - 1) and not clause.dashed(position):
+    while position > left.end and not clause.is_joint(position - 1) and not _parts(position, left, clause):
         position -= 1
     return max(position, left.end)
+
+
+def _parts(position: int, left: Mention, clause: Clause) -> bool:
+    """Whether a dash stands before a word, or a colon that no comma parts from the mention on its left."""
+    if clause.dashed(position):
+        return True
+    return (
+        clause.set_off(position) and clause.sign(position) == ":" and not clause.of("conjunction", left.end, position)
+    )
 
 
 def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: int, end: int) -> bool:
