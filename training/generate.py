@@ -182,7 +182,7 @@ class _Run:
         for split in SPLITS:
             path = config.output / f"{split}.jsonl"
             if any(slot.split == split for slot in self.slots):
-                write_whole(path, map(line_of, self._records(failures, split)))
+                write_whole(path, map(line_of, self._records(failures, split)), private=True)
             else:
                 path.unlink(missing_ok=True)
         # For model cards.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crimson_core.errors import CrimsonError, InputError
-from crimson_core.run.files import written_whole
+from crimson_core.run.files import opened_private, written_whole
 
 
 class Journal:
@@ -36,7 +36,7 @@ class Journal:
         self.failures: dict[str, str] = {}
         self._places: dict[str, int] = {}
         try:
-            self._file = path.open("a+b")
+            self._file = opened_private(path)
             self._mend()
             self._read()
         except OSError as error:
@@ -113,14 +113,14 @@ class Journal:
             self._file.truncate(end)
 
 
-def write_whole(path: Path, lines: Iterable[str]) -> None:
-    """Write a file completely or not at all.
+def write_whole(path: Path, lines: Iterable[str], *, private: bool = False) -> None:
+    """Write a file completely or not at all; a new `private` one can be read by its owner only.
 
     Raises:
         CrimsonError: It cannot be written.
     """
     try:
-        with written_whole(path) as file:
+        with written_whole(path, private=private) as file:
             file.writelines(lines)
     except OSError as error:
         raise CrimsonError(f"{path} cannot be written: {error.strerror}.") from None

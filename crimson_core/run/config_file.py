@@ -89,7 +89,9 @@ def read_yaml(file: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise InputError(f"{file}{where} is no YAML: {getattr(error, 'problem', None) or 'check it'}.") from None
-    except Exception as error:  # odd scalars, such as a thirteenth month, and depth, raise many kinds
+    except RecursionError:
+        raise InputError(f"{file} cannot be read: it is nested too deeply for a config.") from None
+    except Exception as error:  # odd scalars, such as a thirteenth month, raise many kinds
         raise InputError(
             f"{file} cannot be read: {type(error).__name__}. Quote dates and numbers that are none."
         ) from None

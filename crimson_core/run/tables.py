@@ -162,7 +162,9 @@ def _told(source: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise InputError(f"{source} cannot be read: {error.strerror or type(error).__name__}.") from None
-    except (RecursionError, OverflowError, ValueError) as error:  # JSON nested too deeply, a number too long
+    except RecursionError:
+        raise InputError(f"{source} cannot be read: its JSON is nested too deeply for a table of reports.") from None
+    except (OverflowError, ValueError) as error:  # a number too long
         raise InputError(
             f"{source} cannot be read: {type(error).__name__}. Check that it is a table of reports."
         ) from None

@@ -148,7 +148,7 @@ def bad(path, content):
         ("p.csv", "reference,prediction\na,b\n", ["-o", "/dev/stdout"], ["not a regular file"]),
         ("p.csv", "reference,prediction,prediction\na,b,c\n", [], ["two columns 'prediction'"]),
         ("p.csv", 'reference,prediction\n"a"x,b\n', [], ["quotation marks"]),
-        ("p.json", "[" * 100_000, [], ["cannot be read"]),
+        ("p.json", "[" * 100_000, [], ["cannot be read", "nested too deeply"]),
         ("p.jsonl", '{"reference": "a", "prediction": "b", "age": ' + "9" * 5000 + "}", [], ["cannot be read"]),
         ("p.jsonl", '{"reference": "a", "prediction": "b", "age": ' + "9" * 400 + "}", ["--strict"], ["row 1", "'age'"]),
     ],

@@ -51,12 +51,19 @@ def test_a_working_folder_that_is_gone_is_told(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["title: 2026-13-45", "title: !!int x", "seed: 0x", "title: !!binary 'ä'", "a: " + "[" * 5_000, "? {a: b}\n: c", "a: 1:99:", "title: !!timestamp x"],
+    ["title: 2026-13-45", "title: !!int x", "seed: 0x", "title: !!binary 'ä'", "? {a: b}\n: c", "a: 1:99:", "title: !!timestamp x"],
 )  # fmt: skip
 def test_odd_yaml_is_a_message(tmp_path, text):
     path = tmp_path / "c.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"c\.yaml"):
+        load_config(path)
+
+
+def test_yaml_that_is_nested_too_deeply_is_told_so(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("a: " + "[" * 5_000, encoding="utf-8")
+    with pytest.raises(InputError, match="nested too deeply"):
         load_config(path)
 
 

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +55,19 @@ def test_a_second_run_reads_what_the_first_has_judged(tmp_path):
     assert [r.id for r in again.score(more)] == ["d", "a", "b", "c"]
     with Store(path) as store:
         assert CrimsonScorer(CountingJudge(), store=store).score(PAIRS)[1].from_store
+
+
+def test_a_store_of_the_first_version_is_read(tmp_path):
+    path = tmp_path / "s.sqlite"
+    with closing(sqlite3.connect(path)) as written:
+        written.executescript(RUNS.with_name("store_v1.sql").read_text())
+    scorer = CrimsonScorer(CountingJudge(), store=path)
+    results = scorer.score(PAIRS)
+    assert scorer.judge.asked == ["c"]  # which it does not hold
+    assert shown(results)[:2] == CrimsonScorer(CountingJudge()).score(PAIRS)[:2]
+    with Store(path) as store:
+        assert store.verify() == (3, [], [])
+        assert sorted(entry["candidate"] for entry in store.entries()) == sorted(pair.candidate for pair in PAIRS)
 
 
 def test_whatever_decides_a_judgement_is_part_of_its_key():

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -115,6 +116,14 @@ def test_records_hold_what_the_card_says(settings):
             assert record.crimson_score == 1.0
         for field in ("age", "sex", "indication"):
             assert (getattr(record.patient_context, field) is not None) == getattr(record.context_included, field)
+
+
+def test_files_with_report_text_are_the_users_own(settings):
+    made(settings)
+    output = Path(settings["output"])
+    files = [output / "train.jsonl", output / "work" / "candidates.jsonl", *output.rglob("*.sqlite")]
+    assert len(files) == 3
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
 def test_lines_are_what_the_reference_implementation_trains_on(settings):
