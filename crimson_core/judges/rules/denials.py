@@ -1,6 +1,6 @@
 """Which way a denial looks: "not seen", "nil" and "absent" may deny what stands before them or what follows, "no" may be an answer."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from crimson_core.judges.rules.lexicon import Tag, lexicon
@@ -24,16 +24,18 @@ def with_directions(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
     spent = set()  # of "effusion absent, rib fracture" no rib is absent
     for tag in tags:
         if tag.kind == "assertion" and (tag.value == BESIDE or _is_answer(tag, words)):
-            place = bisect_left(borders, tag.start)
+            place = bisect_right(borders, tag.start)
             first = borders[place - 1] if place else 0
             last = borders[bisect_left(borders, tag.end)]
-            before, behind = _any(named, first, tag.start), _any(named, tag.end, last)
+            stops = tag.end == len(words) or words[tag.end] == ","
+            alone = first == tag.start and stops and words[tag.start] == "no"  # "effusion, no"
+            before, behind = _any(named, 0 if alone else first, tag.start), _any(named, tag.end, last)
             if before and tag.start not in structures:
                 spent.add(Tag(tag.start, tag.end, "states", "absent"))
             if tag.value == BESIDE:
                 back = _is_predicate(tag, words) or before or not behind
                 tag = tag._replace(value="negated_after" if back else "negated_before")
-            elif before and tag.end == last:
+            elif before and tag.end == last and (words[tag.start] == "no" or words[tag.end : tag.end + 1] != [","]):
                 tag = tag._replace(value="negated_after")
         directed.append(tag)
     return [tag for tag in directed if tag not in spent]

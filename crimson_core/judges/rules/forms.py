@@ -11,7 +11,7 @@ _NO_WORD = (
     r"no\s+evidence|no\s+sign|not\s+(?:present|seen|identified|detected|visuali[sz]ed|visible|evident|noted|found|appreciated|"
     r"observed|demonstrated)|none(?:\s+(?:seen|identified|detected|present|visible|noted))?|"
     r"[-−–]\s?ve|nad|(?:within\s+)?normal\s+limits|within\s+(?:the\s+)?limits\s+of\s+normal|normal|unremarkable|wnl|"
-    r"no|negative|neg|absent|false|nil|nothing|n|✗|✘|❌|☐"
+    r"no|negative|neg|absent|false|nil|nothing(?:\s+seen)?|n|✗|✘|❌|☐"
 )
 _YES_WORD = r"\+\s?ve|yes|present|true|positive|pos|y|✓|✔|✅|☑|seen|found|detected"
 _UNSAID_WORD = (

@@ -426,6 +426,7 @@ _WORD = re.compile(
 # A short word is too often one letter from another one.
 _SHORTEST_MENDED, _SHORTEST_MENDED_TWICE = 7, 12
 _SHORTEST_JOINED = 9
+_DOUBLED = re.compile(r"([a-z])\1")
 _SHORTEST_SWAPPED = 5  # letters in the wrong order make no other word
 _LONGEST_NUMBER = 9  # characters
 _APOSTROPHES, _T = frozenset("'’`"), frozenset("tT")
@@ -504,6 +505,9 @@ def _mended(word: str) -> str:
     if len(word) < _SHORTEST_MENDED:
         swapped = (word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(1, len(word) - 1))
         return next((other for other in swapped if other in by_letter.get(other[0], ())), word)
+    same = _by_single_letters().get(_DOUBLED.sub(r"\1", word))
+    if same:
+        return same  # "efussion"
     errors = 1 if len(word) < _SHORTEST_MENDED_TWICE else 2
     found = process.extractOne(word, by_letter.get(word[0], ()), scorer=OSA.distance, score_cutoff=errors)
     if found is None or word.startswith(found[0]) or found[0].startswith(word):
@@ -525,6 +529,13 @@ def _vocabulary() -> tuple[frozenset[str], dict[str, list[str]]]:
         if len(word) >= _SHORTEST_SWAPPED:
             by_letter.setdefault(word[0], []).append(word)
     return frozenset(words | set(_load("language.yaml")["no_typing_errors"])), by_letter
+
+
+@cache
+def _by_single_letters() -> dict[str, str]:
+    """The long words of the lexicon by what is left of them without their doubled letters, which are the commonest errors."""
+    words = chain.from_iterable(_vocabulary()[1].values())
+    return {_DOUBLED.sub(r"\1", word): word for word in words if len(word) >= _SHORTEST_MENDED}
 
 
 def is_known(word: str) -> bool:
