@@ -289,6 +289,14 @@ def _is_named(pair: _Pair) -> bool:
     return any((a, b) in pair.lexicon.distances for a in mention.concepts for b in last.concepts if a != b)
 
 
+def _is_said_to_sum_up(pair: _Pair) -> bool:
+    """As in "Granular lungs with air bronchograms: respiratory distress syndrome"."""
+    last, mention, clause = pair.last, pair.mention, pair.clause
+    if last.appearance or _placed(mention) or mention is not pair.found[-1] or not _set_off(last, mention, clause):
+        return False
+    return mention.concepts != last.concepts and _shows_by(mention.concepts, last.concepts, pair.lexicon)
+
+
 def _is_suspected(pair: _Pair) -> bool:
     """As in "The aortic knob is enlarged, aneurysm suspected"."""
     last, mention = pair.last, pair.mention
@@ -360,6 +368,7 @@ _WAYS: tuple[tuple[Callable[[_Pair], bool], Callable[[_Pair], None]], ...] = (
     (_shows, _add_sign),
     (_is_differential, _list_what_it_may_be),
     (_is_explanation, _explain),
+    (_is_said_to_sum_up, _explain),
     (_is_suspected, _list_what_it_may_be),
     (_is_named, _specify),
     (_shows_more, _specify),

@@ -182,6 +182,12 @@ def _without_sides_of_veins(tags: list[Tag], mention: Mention, clause: Clause, e
     return sorted([*(t for t in tags if t not in of_veins), *across], key=_PLACE)
 
 
+def _leads_in(site: Tag, clause: Clause) -> bool:
+    """Whether a vein is the one by which a line was put in: "via the right internal jugular vein", "from the neck"."""
+    before = clause.words[max(clause.start, site.start - 3) : site.start]
+    return site.value.endswith("_vein") and not lexicon().words["by_way_of"].isdisjoint(before)
+
+
 def _is_way_in(side: Tag, clause: Clause) -> bool:
     """Whether a side is that of the arm or the way by which a line was put in."""
     return not lexicon().words["ways_in"].isdisjoint(clause.words[side.end : side.end + 2])
@@ -260,6 +266,8 @@ def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: in
     if device and tag.kind in ("sites", "zone") and (tag.kind == "zone" or tag.start < _named_at(mention, device)):
         # before its name stands the way it was put in, but "left mainstem intubation" is out of place there
         return tag.kind == "sites" and bool(clause.of("position", tag.start, tag.end))
+    if device and tag.kind == "sites" and _leads_in(tag, clause):
+        return False
     if device and tag.kind not in ("position", "temporal", "sites"):
         # What follows the tip, the end or the course of a device tells where it lies, not where it was put in.
         return tag.start < mention.end or not clause.of("course", mention.end, tag.start)
