@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from crimson_core.cli.options import spread
 from crimson_core.version import __version__
 
 _GROUPS = ("store", "lexicon")
@@ -31,7 +32,7 @@ def _command(name: str) -> Any:
         made: Any = typer.main.get_group(module.app)
     else:
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-        alone.command()(getattr(module, name))
+        alone.command()(spread(getattr(module, name)))
         made = typer.main.get_command(alone)
     made.name = name
     return made

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from crimson_core.cli import options as opt
-from crimson_core.cli.outputs import HubFiles, Outputs, Public, PushToHub, run_and_write
-from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption
+from crimson_core.cli.outputs import OutputOptions, run_and_write
+from crimson_core.cli.store import StoreOptions
 from crimson_core.compare.leaderboard.config import parse_config
 from crimson_core.compare.section import name_systems
 from crimson_core.errors import InputError
@@ -22,6 +22,7 @@ def compare(
             "references; they are then joined by id."
         ),
     ],
+    *,
     prediction_column: Annotated[
         list[str] | None,
         typer.Option(
@@ -38,11 +39,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    reference_column: opt.ReferenceColumn = "reference",
-    id_column: opt.IdColumn = None,
-    age_column: opt.AgeColumn = None,
-    sex_column: opt.SexColumn = None,
-    indication_column: opt.IndicationColumn = None,
+    shared: opt.Columns,
     patient_column: Annotated[
         str | None,
         typer.Option(help="Column of patients: intervals and p values then resample patients instead of pairs."),
@@ -51,23 +48,13 @@ def compare(
         list[str] | None,
         typer.Option(help="Also give figures by age_band, sex or a column. May be given several times."),
     ] = None,
-    batch_size: opt.BatchSize = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
-    compile: opt.Compile = None,
-    base_url: opt.BaseUrl = None,
-    concurrency: opt.Concurrency = None,
+    judging: opt.JudgeOptions,
     repair: opt.Repair = True,
     strict: opt.Strict = False,
     workers: opt.Workers = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
-    store: StoreOption = None,
-    no_store: NoStoreOption = False,
-    retry_failures: RetryOption = False,
-    output: Outputs = None,
-    hub_files: HubFiles = None,
-    push_to_hub: PushToHub = None,
-    public: Public = False,
+    kept: StoreOptions,
+    to: OutputOptions,
     fill_missing: opt.FillMissing = False,
     progress: opt.Progress = None,
 ) -> None:
@@ -86,14 +73,7 @@ def compare(
             "`crimson score` scores one."
         )
     test_set = files[0].stem
-    options = opt.given(
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-        compile=compile,
-        base_url=base_url,
-        concurrency=concurrency,
-    )
+    options = opt.given(**vars(judging))
     if Path("-") in files:
         raise InputError("Standard input (-) cannot be compared. Give files, or the file with a column per system.")
     paths = [str(file.resolve()) for file in files]
@@ -104,14 +84,8 @@ def compare(
             test_set: {
                 "data": paths[0],
                 "columns": {
-                    "reference": reference_column,
-                    **opt.given(
-                        id=id_column,
-                        age=age_column,
-                        sex=sex_column,
-                        indication=indication_column,
-                        patient=patient_column,
-                    ),
+                    "reference": shared.reference_column,
+                    **opt.given(**shared.optional, patient=patient_column),
                 },
                 "subgroups": subgroup or [],
             }
@@ -127,15 +101,10 @@ def compare(
         parse_config(config, "the command line"),
         Path(),
         how=BY_OPTION,
-        store=store,
-        no_store=no_store,
-        retry_failures=retry_failures,
+        kept=kept,
+        to=to,
         strict=strict,
         workers=workers,
-        outputs=output,
-        hub_files=hub_files,
-        push_to=push_to_hub,
-        public=public,
         progress=opt.wanted(progress),
         inputs=files,
     )

@@ -6,22 +6,18 @@ from typing import Annotated
 import typer
 
 from crimson_core.cli.options import Progress, Strict, Workers, wanted
-from crimson_core.cli.outputs import HubFiles, Outputs, Public, PushToHub, run_and_write
-from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption
+from crimson_core.cli.outputs import OutputOptions, run_and_write
+from crimson_core.cli.store import StoreOptions
 from crimson_core.compare.leaderboard.config import load_config
 
 
 def leaderboard(
     config: Annotated[Path, typer.Argument(help="YAML file with the keys judges, test_sets and systems.")],
-    store: StoreOption = None,
-    no_store: NoStoreOption = False,
-    retry_failures: RetryOption = False,
+    *,
+    kept: StoreOptions,
     strict: Strict = False,
     workers: Workers = None,
-    output: Outputs = None,
-    hub_files: HubFiles = None,
-    push_to_hub: PushToHub = None,
-    public: Public = False,
+    to: OutputOptions,
     progress: Progress = None,
 ) -> None:
     """Judge systems on test sets and compare them, as a config describes.
@@ -44,15 +40,10 @@ def leaderboard(
     run_and_write(
         read,
         folder,
-        store=store,
-        no_store=no_store,
-        retry_failures=retry_failures,
+        kept=kept,
+        to=to,
         strict=strict,
         workers=workers,
-        outputs=output,
-        hub_files=hub_files,
-        push_to=push_to_hub,
-        public=public,
         progress=wanted(progress),
         inputs=[config, *(folder / source.path for source in sources)],
     )

@@ -1,10 +1,12 @@
 """Shared by several commands: options, declared once as annotations of parameters, and the console."""
 
+import inspect
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, TextIO
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, TextIO, get_type_hints
 
 import typer
 from rich.console import Console
@@ -19,19 +21,53 @@ JUDGE_HELP = (
     "for an adapter whose base model is elsewhere hf:<adapter>,base=<folder or Hub id>."
 )
 
-# The judge and its options.
 JudgeSpec = Annotated[str, typer.Option("--judge", "-j", help=JUDGE_HELP)]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Pairs per batch (hf and vllm judges).")]
-Device = Annotated[str | None, typer.Option(help="Where the model runs, for example cuda:0 or cpu (hf judges).")]
-Dtype = Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 (hf and vllm judges).")]
-Compile = Annotated[
-    bool | None,
-    typer.Option("--compile/--no-compile", help="Compile the model's layers first; by default on a GPU (hf judges)."),
-]
-BaseUrl = Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible server (openai judges).")]
-Concurrency = Annotated[
-    int | None, typer.Option(min=1, help="Maximum number of requests in flight (openai and azure judges).")
-]
+
+
+@dataclass
+class JudgeOptions:
+    """Options of judges; None leaves one to the judge."""
+
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs per batch (hf and vllm judges).")] = None
+    device: Annotated[str | None, typer.Option(help="Where the model runs, for example cuda:0 or cpu (hf judges).")] = (
+        None
+    )
+    dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32 (hf and vllm judges).")] = None
+    compile: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile", help="Compile the model's layers first; by default on a GPU (hf judges)."
+        ),
+    ] = None
+    base_url: Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible server (openai judges).")] = None
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of requests in flight (openai and azure judges).")
+    ] = None
+
+
+@dataclass
+class Columns:
+    """The columns of a file besides the candidate reports; None takes the one of the usual name, if it exists."""
+
+    reference_column: Annotated[str, typer.Option(help="Column of the reference reports.")] = "reference"
+    id_column: Annotated[str | None, typer.Option(help="Column of ids.  [default: id, if it exists]")] = None
+    age_column: Annotated[str | None, typer.Option(help="Column of ages.  [default: age, if it exists]")] = None
+    sex_column: Annotated[str | None, typer.Option(help="Column of sexes.  [default: sex, if it exists]")] = None
+    indication_column: Annotated[
+        str | None, typer.Option(help="Column of indications.  [default: indication, if it exists]")
+    ] = None
+
+    @property
+    def optional(self) -> dict[str, str | None]:
+        """Role -> column, without the references."""
+        return {
+            "id": self.id_column,
+            "age": self.age_column,
+            "sex": self.sex_column,
+            "indication": self.indication_column,
+        }
+
+
 Repair = Annotated[
     bool, typer.Option("--repair/--no-repair", help="Make inconsistent evaluations consistent before scoring.")
 ]
@@ -53,16 +89,7 @@ Strict = Annotated[
     ),
 ]
 
-# The columns of a file.
-ReferenceColumn = Annotated[str, typer.Option(help="Column of the reference reports.")]
 PredictionColumn = Annotated[str, typer.Option(help="Column of the candidate reports.")]
-IdColumn = Annotated[str | None, typer.Option(help="Column of ids.  [default: id, if it exists]")]
-AgeColumn = Annotated[str | None, typer.Option(help="Column of ages.  [default: age, if it exists]")]
-SexColumn = Annotated[str | None, typer.Option(help="Column of sexes.  [default: sex, if it exists]")]
-IndicationColumn = Annotated[
-    str | None, typer.Option(help="Column of indications.  [default: indication, if it exists]")
-]
-
 FillMissing = Annotated[
     bool,
     typer.Option("--fill-missing", help="Treat missing reports as empty ones, and skip blank rows."),
@@ -71,6 +98,35 @@ Progress = Annotated[
     bool | None,
     typer.Option("--progress/--no-progress", help="Show a progress bar.  [default: on a terminal]", show_default=False),
 ]
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the fields of its groups of options (dataclasses) as options of its own, which is what typer reads."""
+    groups: dict[str, Any] = {}
+    options: list[tuple[str, Any, Any]] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        group: Any = parameter.annotation
+        if is_dataclass(group):
+            groups[name] = group
+            kinds = get_type_hints(group, include_extras=True)
+            options += [(field.name, field.default, kinds[field.name]) for field in fields(group)]
+        else:
+            options.append((name, parameter.default, group))
+
+    def called(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
+
+    called.__doc__ = command.__doc__
+    called.__annotations__ = {name: kind for name, _, kind in options}
+    called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=own, annotation=kind)
+            for name, own, kind in options
+        ]
+    )
+    return called
 
 
 def wanted(progress: bool | None) -> bool:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 from rich.table import Table
 
 from crimson_core.cli.options import INTERRUPTED, UNSCORED, console, told_once_and_short
-from crimson_core.cli.store import store_line, store_path
+from crimson_core.cli.store import StoreOptions, store_line
 from crimson_core.compare import exports, tables
 from crimson_core.compare.formats import printable
 from crimson_core.compare.leaderboard.config import Config
@@ -35,27 +36,34 @@ _WRITERS: dict[str, Callable[[Leaderboard], str]] = {
 }
 _WITH_REPORTS = {".html", ".jsonl"}  # formats with report text: new files are readable by their owner only
 
-Outputs = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--output",
-        "-o",
-        help="Write to this file; its ending sets the format: .html (a page with figures and highlighted reports), .md, .csv (all "
-        "figures), .json (everything except report text) or .jsonl (every evaluation). May be given several times.",
-    ),
-]
-HubFiles = Annotated[
-    Path | None,
-    typer.Option(
-        help="Write each system's results to this folder in the Hub's formats: a model card with a model-index block, and files "
-        "like those of evaluate.save. An existing model card keeps its text and its other metadata."
-    ),
-]
-PushToHub = Annotated[
-    str | None,
-    typer.Option(help="Push every evaluation as a data set to this Hub repository. They contain report text."),
-]
-Public = Annotated[bool, typer.Option("--public", help="Make the data set of --push-to-hub public, if it is new.")]
+
+@dataclass
+class OutputOptions:
+    """Where the results of a comparison go."""
+
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write to this file; its ending sets the format: .html (a page with figures and highlighted reports), .md, .csv (all "
+            "figures), .json (everything except report text) or .jsonl (every evaluation). May be given several times.",
+        ),
+    ] = None
+    hub_files: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write each system's results to this folder in the Hub's formats: a model card with a model-index block, and files "
+            "like those of evaluate.save. An existing model card keeps its text and its other metadata."
+        ),
+    ] = None
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(help="Push every evaluation as a data set to this Hub repository. They contain report text."),
+    ] = None
+    public: Annotated[
+        bool, typer.Option("--public", help="Make the data set of --push-to-hub public, if it is new.")
+    ] = False
 
 
 def run_and_write(
@@ -63,16 +71,11 @@ def run_and_write(
     folder: Path,
     *,
     how: str = IN_CONFIG,
-    outputs: Sequence[Path] | None,
-    hub_files: Path | None,
-    push_to: str | None,
-    public: bool,
+    to: OutputOptions,
+    kept: StoreOptions,
     progress: bool,
     strict: bool,
     inputs: Sequence[Path],
-    store: Path | None,
-    no_store: bool,
-    retry_failures: bool,
     workers: int | None,
 ) -> None:
     """Judge, write the outputs, and print the tables.
@@ -84,10 +87,9 @@ def run_and_write(
         CrimsonError: The input, a judge or an output was refused.
         typer.Exit: With status 3 if pairs are unscored, 130 if the run was interrupted.
     """
-    outputs = list(outputs or [])
-    kept_in = store_path(store, no_store, retry_failures)
+    outputs, hub_files, kept_in = to.output or [], to.hub_files, kept.path
     _check_outputs(outputs, [*inputs, *([kept_in] if kept_in else [])], stored=kept_in is not None)
-    if public and not push_to:
+    if to.public and not to.push_to_hub:
         raise InputError("--public needs --push-to-hub. Give both.")
     if hub_files:
         from crimson_core.compare.leaderboard.hub import check_hub_files
@@ -95,7 +97,7 @@ def run_and_write(
         check_hub_files(list(config.systems), hub_files)
     with told_once_and_short(strict):
         test_sets = read_test_sets(config, folder, how)
-    scoring = {"store": kept_in, "retry_failures": retry_failures, "strict": strict, "workers": workers}
+    scoring = {"store": kept_in, "retry_failures": kept.retry_failures, "strict": strict, "workers": workers}
     board = run_leaderboard(config, test_sets, progress=progress, **scoring)
     files = {output: output for output in outputs}
     if board.interrupted:
@@ -107,17 +109,17 @@ def run_and_write(
             from crimson_core.compare.leaderboard.hub import write_hub_files
 
             write_hub_files(board, hub_files)
-        if push_to and not board.interrupted:
+        if to.push_to_hub and not board.interrupted:
             from crimson_core.compare.leaderboard.hub import push_to_hub
 
-            push_to_hub(board, push_to, private=not public)
+            push_to_hub(board, to.push_to_hub, private=not to.public)
     finally:
         print_board(board, kept_in)
     if board.interrupted:
         print("Interrupted: the figures are for the pairs that were judged for all systems.", file=sys.stderr)
         for file in files.values():
             print(f"Written to {file}.", file=sys.stderr)
-        left = [*(output for output in outputs if output not in files), *filter(None, (hub_files, push_to))]
+        left = [*(output for output in outputs if output not in files), *filter(None, (hub_files, to.push_to_hub))]
         if left:
             print(f"Not written: {', '.join(map(str, left))}.", file=sys.stderr)
         if kept_in:

@@ -16,7 +16,7 @@ from rich.table import Table as Grid
 
 from crimson_core.cli import options as opt
 from crimson_core.cli.results import ENDINGS, Output
-from crimson_core.cli.store import NoStoreOption, RetryOption, StoreOption, store_line, store_path
+from crimson_core.cli.store import StoreOptions, store_line
 from crimson_core.compare.formats import count, printable
 from crimson_core.compare.parts import part_of
 from crimson_core.compare.summary import Summary
@@ -46,13 +46,10 @@ def score(
         Path,
         typer.Argument(help="CSV, TSV, JSONL, JSON or Parquet file with one report pair per row; - is standard input."),
     ],
+    *,
     judge: opt.JudgeSpec = "default",
-    reference_column: opt.ReferenceColumn = "reference",
+    shared: opt.Columns,
     prediction_column: opt.PredictionColumn = "prediction",
-    id_column: opt.IdColumn = None,
-    age_column: opt.AgeColumn = None,
-    sex_column: opt.SexColumn = None,
-    indication_column: opt.IndicationColumn = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -70,17 +67,10 @@ def score(
         str | None, typer.Option(help="Encoding of CSV or TSV, cp1252 for example.  [default: UTF-8, else detected]")
     ] = None,
     fill_missing: opt.FillMissing = False,
-    batch_size: opt.BatchSize = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
-    compile: opt.Compile = None,
-    base_url: opt.BaseUrl = None,
-    concurrency: opt.Concurrency = None,
+    judging: opt.JudgeOptions,
     repair: opt.Repair = True,
     strict: opt.Strict = False,
-    store: StoreOption = None,
-    no_store: NoStoreOption = False,
-    retry_failures: RetryOption = False,
+    stored: StoreOptions,
     engine: Annotated[
         Literal["ray"] | None, typer.Option(help="Judge in workers of Ray's, on this machine or on a cluster.")
     ] = None,
@@ -103,14 +93,7 @@ def score(
     With `accelerate launch -m crimson_core.cli score …`, several processes judge a share each; the first one reads, prints and
     writes.
     """
-    options = opt.given(
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-        compile=compile,
-        base_url=base_url,
-        concurrency=concurrency,
-    )
+    options = opt.given(**vars(judging))
     if engine is None and (num_gpus or address):
         raise InputError("--num-gpus and --address are options of --engine ray. Add it, or leave them out.")
     if engine and launched():
@@ -124,7 +107,7 @@ def score(
         raise InputError(
             f"output {output} has an unknown ending. Give one of {', '.join(filter(None, ENDINGS))}, or none."
         )
-    optional = {"id": id_column, "age": age_column, "sex": sex_column, "indication": indication_column}
+    reference_column, optional = shared.reference_column, shared.optional
     with opt.told_once_and_short(strict):
         table = _table(file, separator, encoding)
         names = [reference_column, prediction_column, *(name or role for role, name in optional.items())]
@@ -132,13 +115,18 @@ def score(
         fixed = {"reference": reference_column, "prediction": prediction_column}
         columns = opt.columns_by_role(table.columns, fixed, **optional)
         read = TablePairs(table, columns, fill_missing=fill_missing)
-    kept_in = store_path(store, no_store, retry_failures)
+    kept_in = stored.path
     to_standard = output is not None and str(output) == _STANDARD
     if to_standard:
         output = None
     if output and kept_in and output.resolve() == kept_in.expanduser().resolve():
         raise InputError(f"output {output} is the store, which would be overwritten. Give another path.")
-    kept: dict[str, Any] = {"repair": repair, "strict": strict, "store": kept_in, "retry_failures": retry_failures}
+    kept: dict[str, Any] = {
+        "repair": repair,
+        "strict": strict,
+        "store": kept_in,
+        "retry_failures": stored.retry_failures,
+    }
     if engine == "ray":
         from crimson_core.run.ray import RayJudge
 

@@ -1,6 +1,7 @@
 """`crimson store`: commands for the store of judgements, and the store options of other commands."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from crimson_core.run.tables import write_parquet
 _DAMAGED = 3  # exit status of verify
 _MOST_DAYS = 36_500  # a hundred years; the date must exist
 
-StoreOption = Annotated[
+_StoreFile = Annotated[
     Path | None,
     typer.Option(
         "--store",
@@ -26,10 +27,33 @@ StoreOption = Annotated[
         "the user's cache folder]",
     ),
 ]
-NoStoreOption = Annotated[bool, typer.Option("--no-store", help="Use no store (like CRIMSON_STORE=off).")]
-RetryOption = Annotated[
-    bool, typer.Option("--retry-failures", help="Judge pairs again whose stored judgement is a failure.")
-]
+
+
+@dataclass
+class StoreOptions:
+    """The store of a run."""
+
+    store: _StoreFile = None
+    no_store: Annotated[bool, typer.Option("--no-store", help="Use no store (like CRIMSON_STORE=off).")] = False
+    retry_failures: Annotated[
+        bool, typer.Option("--retry-failures", help="Judge pairs again whose stored judgement is a failure.")
+    ] = False
+
+    @property
+    def path(self) -> Path | None:
+        """The store that the options name; None for no store.
+
+        Raises:
+            InputError: The options contradict each other.
+        """
+        if self.store is not None and self.no_store:
+            raise InputError("--store and --no-store exclude each other. Leave one out.")
+        path = None if self.no_store or self.store == Path(OFF) else self.store or default_path()
+        if path is None and self.retry_failures:
+            raise InputError("--retry-failures needs the store with the failures, and the store is off. Leave one out.")
+        return path
+
+
 _SignatureOption = Annotated[
     str | None,
     typer.Option(
@@ -42,20 +66,6 @@ _FailuresOption = Annotated[bool | None, typer.Option("--failures/--no-failures"
 app = typer.Typer(
     help="The stored judgements: export, stats, verify, prune.", no_args_is_help=True, rich_markup_mode=None
 )
-
-
-def store_path(store: Path | None, no_store: bool, retry_failures: bool) -> Path | None:
-    """The store that the options name; None for no store.
-
-    Raises:
-        InputError: The options contradict each other.
-    """
-    if store is not None and no_store:
-        raise InputError("--store and --no-store exclude each other. Leave one out.")
-    path = None if no_store or store == Path(OFF) else store or default_path()
-    if path is None and retry_failures:
-        raise InputError("--retry-failures needs the store with the failures, and the store is off. Leave one out.")
-    return path
 
 
 def shown(path: Path) -> str:
@@ -71,7 +81,7 @@ def store_line(n: int, n_read: int, n_failures_read: int, store: Path) -> str:
 
 
 def _open(store: Path | None) -> Store:
-    path = store_path(store, no_store=False, retry_failures=False)
+    path = StoreOptions(store).path
     if path is None:
         raise InputError("The store is off (by CRIMSON_STORE or --store). Give the path of one with --store.")
     return Store(path, create=False)
@@ -80,7 +90,7 @@ def _open(store: Path | None) -> Store:
 @app.command()
 def export(
     output: Annotated[Path, typer.Argument(help="File to write; its name ends in .jsonl or .parquet.")],
-    store: StoreOption = None,
+    store: _StoreFile = None,
     signature: _SignatureOption = None,
     failures: _FailuresOption = None,
 ) -> None:
@@ -109,7 +119,7 @@ def export(
 
 
 @app.command()
-def stats(store: StoreOption = None) -> None:
+def stats(store: _StoreFile = None) -> None:
     """Count the judgements of each judge."""
     with _open(store) as opened:
         judges, path = opened.stats(), opened.path
@@ -129,7 +139,7 @@ def stats(store: StoreOption = None) -> None:
 
 
 @app.command()
-def verify(store: StoreOption = None) -> None:
+def verify(store: _StoreFile = None) -> None:
     """Check that the file is intact, that every evaluation can be read, and that every judgement fits its key.
 
     Exit status: 0 if no damage was found, 3 otherwise.
@@ -153,7 +163,7 @@ def verify(store: StoreOption = None) -> None:
 
 @app.command()
 def prune(
-    store: StoreOption = None,
+    store: _StoreFile = None,
     signature: _SignatureOption = None,
     older_than: Annotated[
         int | None, typer.Option(min=0, max=_MOST_DAYS, help="Only judgements older than this many days.")

@@ -223,6 +223,18 @@ def test_the_parts_of_a_report_are_studies_of_one_patient(tmp_path):
     assert len({s.split for s in read}) == 3
 
 
+def test_a_report_without_an_indication_keeps_the_patient_that_the_corpus_knows(tmp_path):
+    path = write(tmp_path / "r.csv", [{"report": f"FINDINGS: {report}", "age": 3} for report in REPORTS])
+    read = corpus("file", path=path, columns={"age": "age"}, sections="findings").studies
+    assert [study.context.as_dict() for study in read] == [{"age": "3"}] * len(REPORTS)
+
+
+def test_five_in_a_hundred_studies_are_held_out_for_each_purpose(tmp_path):
+    path = write(tmp_path / "r.csv", [{"report": f"Nodule of {number} mm."} for number in range(2000)])
+    found = Counter(study.split for study in corpus("file", path=path).studies)
+    assert found["test"] == pytest.approx(100, abs=30) and found["validation"] == pytest.approx(100, abs=30)
+
+
 def test_the_indication_of_the_corpus_wins_over_that_of_the_report(tmp_path):
     path = write(
         tmp_path / "r.csv", [{"report": REPORT, "why": "fever", "age": "3"}, {"report": "Edema.", "why": "", "age": ""}]
