@@ -417,7 +417,7 @@ class _Offline:
         judge = cast(OfflineJudge, scorer.judge).remembering()
         if scorer.store is None:
             return partial(judged, judge)
-        stored = StoredJudge(judge, scorer.store, retry_failures=scorer.retry_failures)
+        stored = StoredJudge(judge, scorer.store, retry_failures=scorer.retry_failures, in_groups=True)
         self._open.enter_context(stored.kept_open())
         return stored.judge
 

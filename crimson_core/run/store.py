@@ -77,6 +77,7 @@ _STATS = f"""
 OFF = "off"  # instead of a path
 _WAIT = 60.0  # seconds to wait for another process's write
 _AT_ONCE = 500  # rows per query
+_LOG_PAGES = 10_000  # after which SQLite moves its log, here of 40 MB, into the file, and waits for the disk
 _INSTEAD = "give another path (--store), or use no store (--no-store)"
 
 
@@ -95,13 +96,11 @@ class StoredJudgement(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A judgement to be written."""
+    """A judgement to be written, as text: the evaluation itself is of many small objects."""
 
-    key: bytes  # `judgement_key` of the pair
-    pair: ReportPair
-    judgement: Judgement
+    key: bytes
+    row: dict[str, Any]  # the columns, except for the judge and the time of writing
     answered: Mapping[str, str]  # the judge's signature after it
-    seconds: float  # of judging
 
 
 class JudgeStats(NamedTuple):
@@ -178,6 +177,26 @@ def _hash(asked: Mapping[str, str], reference: str, candidate: str, context: lis
     """The key: of the JSON of all four as a list, of which the first is the same for all pairs of a run."""
     rest = f"{_text(reference)},{_text(candidate)},{_json(context) if context else '[]'}]"
     return hashlib.sha256(f"{_start(tuple(asked.items()))}{rest}".encode()).digest()
+
+
+def made_now(key: bytes, pair: ReportPair, judgement: Judgement, answered: Mapping[str, str], seconds: float) -> Made:
+    """A judgement to be written; `key` is its `judgement_key`, `seconds` the time of judging."""
+    raw_output = judgement.raw_output
+    row = {
+        "key": key,
+        "reference": pair.reference,
+        "candidate": pair.candidate,
+        "context": _json(_context(pair)) if pair.context else "[]",
+        "evaluation": None if judgement.evaluation is None else judgement.evaluation.model_dump_json(),
+        "failure": judgement.failure,
+        "repairs": _json(judgement.repairs) if judgement.repairs else "[]",
+        # UTF-8 cannot encode a lone surrogate
+        "raw_output": raw_output and raw_output.encode(errors="replace").decode(),
+        "usage": _json(judgement.usage) if judgement.usage else "{}",
+        "cost": judgement.cost,
+        "seconds": seconds,
+    }
+    return Made(key, row, answered)
 
 
 @lru_cache(8)
@@ -292,23 +311,24 @@ class Store:
             Whether each was written.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        rows = [_row(own, now) for own in made]  # before the lock
         with self._translated(), self._transaction():
             judge = lru_cache(1)(lambda answered: self._judge(_json(asked), _json(dict(answered))))
             before: dict[bytes, tuple[str, float | None]] = {}
-            for start in range(0, len(rows), _AT_ONCE):
+            for start in range(0, len(made), _AT_ONCE):
                 keys = [own.key for own in made[start : start + _AT_ONCE]]
                 marks = ", ".join("?" * len(keys))
                 found = self._db.execute(f"SELECT key, usage, cost FROM judgement WHERE key IN ({marks})", keys)
                 before.update((key, (usage, cost)) for key, usage, cost in found)
-            for own, row in zip(made, rows, strict=True):
-                row["judge"] = judge(tuple(own.answered.items()))
+            rows = []
+            for own in made:
+                row = own.row | {"judge": judge(tuple(own.answered.items())), "judged_at": now}
                 if own.key in before:
                     usage, cost = before[own.key]
-                    used = Counter(own.judgement.usage)
+                    used = Counter(json.loads(row["usage"]))
                     used.update(self._usage(usage))
                     row["usage"] = _json(used)
                     row["cost"] = row["cost"] if cost is None else cost + (row["cost"] or 0.0)
+                rows.append(row)
             self._db.executemany(_INSERT, (row for row in rows if row["key"] not in before))
             return [row["key"] not in before or self._db.execute(_INSERT, row).rowcount > 0 for row in rows]
 
@@ -433,6 +453,7 @@ class Store:
         if self._write("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise self._error("is in a place where SQLite cannot share it, perhaps a network drive", _INSTEAD)
         self._db.execute("PRAGMA synchronous = NORMAL")  # a kill loses nothing; a power cut may lose the last moments
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         self._db.execute("PRAGMA foreign_keys = ON")
         if mark != _MARK:
             self._write("BEGIN IMMEDIATE")
@@ -550,26 +571,6 @@ class Store:
 
     def _error(self, what: str, remedy: str) -> StoreError:
         return StoreError(f"The store {self.path} {what}. {remedy[0].upper()}{remedy[1:]}.")
-
-
-def _row(made: Made, judged_at: str) -> dict[str, Any]:
-    """The columns of a judgement, except for its judge."""
-    judgement, pair, raw_output = made.judgement, made.pair, made.judgement.raw_output
-    return {
-        "key": made.key,
-        "reference": pair.reference,
-        "candidate": pair.candidate,
-        "context": _json(_context(pair)) if pair.context else "[]",
-        "evaluation": None if judgement.evaluation is None else judgement.evaluation.model_dump_json(),
-        "failure": judgement.failure,
-        "repairs": _json(judgement.repairs) if judgement.repairs else "[]",
-        # UTF-8 cannot encode a lone surrogate
-        "raw_output": raw_output and raw_output.encode(errors="replace").decode(),
-        "usage": _json(judgement.usage) if judgement.usage else "{}",
-        "cost": judgement.cost,
-        "seconds": made.seconds,
-        "judged_at": judged_at,
-    }
 
 
 def _entry(row: dict[str, Any]) -> dict[str, Any]:

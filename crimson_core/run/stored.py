@@ -5,12 +5,13 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 from crimson_core.errors import InputError
 from crimson_core.judges.base import IN_MEMORY, Judge, Judgement, repeated
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.run.guarded import judged
-from crimson_core.run.store import Made, Store, StoredJudgement, judgement_key
+from crimson_core.run.store import Made, Store, StoredJudgement, judgement_key, made_now
 
 _TOGETHER, _LONGEST = 500, 0.5  # judgements of rules in one transaction, and seconds of judging
 
@@ -22,17 +23,24 @@ class StoredJudge:
     second. Pairs that differ only in their ids are judged once. A judgement from the store has `from_store` set, and
     its failure says so too.
 
+    Args:
+        judge: Makes the missing judgements.
+        path: The store.
+        retry_failures: Judge pairs again whose stored judgement is a failure.
+        in_groups: The caller takes all judgements of a call before it uses one. They come before they are written then,
+            since so many evaluations are much work for Python's garbage collector. For judges that answer the same twice.
+
     Raises:
         InputError: The judge's signature does not identify its model.
     """
 
-    def __init__(self, judge: Judge, path: Path, *, retry_failures: bool = False) -> None:
+    def __init__(self, judge: Judge, path: Path, *, retry_failures: bool = False, in_groups: bool = False) -> None:
         if IN_MEMORY in judge.signature().values():
             raise InputError(
                 "store: the signature of a judge around a model in memory stays the same while the model is trained, so its "
                 "judgements cannot be kept. Save the model and judge with its folder, or leave store out."
             )
-        self._judge, self._path, self._retry_failures = judge, path, retry_failures
+        self._judge, self._path, self._retry_failures, self._in_groups = judge, path, retry_failures, in_groups
         self._signatures: list[Mapping[str, str]] = []
         self._store: Store | None = None
 
@@ -93,7 +101,7 @@ class StoredJudge:
         # A model's judgement took seconds or cost money, so it is written at once. A judgement by rules takes no longer
         # than a transaction.
         most = _TOGETHER if asked.get("judge", "").startswith("offline") else 1
-        unwritten: list[tuple[list[int], Made]] = []
+        unwritten: list[_Unwritten] = []
         with closing(judged(self._judge, [pairs[first] for first, *_ in places.values()])) as judgements:
             try:
                 started = written = perf_counter()
@@ -102,8 +110,13 @@ class StoredJudge:
                     if index not in waiting:
                         raise repeated(index)
                     key, at = waiting.pop(index)
-                    made = Made(key, pairs[at[0]], judgement, self._judge.signature(), now - started)
-                    unwritten.append((at, made))
+                    made = made_now(key, pairs[at[0]], judgement, self._judge.signature(), now - started)
+                    if self._in_groups:
+                        unwritten.append(_Unwritten(made))
+                        yield at[0], judgement
+                        yield from ((place, replace(judgement, from_store=True)) for place in at[1:])
+                    else:
+                        unwritten.append(_Unwritten(made, at, judgement))
                     if len(unwritten) >= most or now - written >= _LONGEST:
                         yield from self._write(store, asked, unwritten)
                         written = perf_counter()
@@ -113,18 +126,19 @@ class StoredJudge:
             yield from done
 
     def _write(
-        self, store: Store, asked: Mapping[str, str], unwritten: list[tuple[list[int], Made]]
+        self, store: Store, asked: Mapping[str, str], unwritten: list["_Unwritten"]
     ) -> list[tuple[int, Judgement]]:
         """Write the unwritten judgements, and return (position, judgement) as they are in the store now."""
         new, unwritten[:] = list(unwritten), []
         if not new:
             return []
         done = []
-        added = store.add(asked, [made for _, made in new])
-        for (copies, made), is_ours in zip(new, added, strict=True):
+        added = store.add(asked, [made for made, *_ in new])
+        for (made, copies, judgement), is_ours in zip(new, added, strict=True):
             if is_ours:
                 self._note(made.answered)
-                done.append((copies[0], made.judgement))
+                if judgement is not None:
+                    done.append((copies[0], judgement))
                 copies = copies[1:]
             if copies:  # as stored: if another run was faster, both give the same
                 ((_, stored),) = store.read([made.key])
@@ -135,6 +149,12 @@ class StoredJudge:
     def _note(self, signature: Mapping[str, str]) -> None:
         if signature not in self._signatures:
             self._signatures.append(signature)
+
+
+class _Unwritten(NamedTuple):
+    made: Made
+    places: Sequence[int] = ()  # of the pairs that wait for it
+    judgement: Judgement | None = None
 
 
 def _asked(judge: Judge) -> dict[str, str]:

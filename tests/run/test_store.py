@@ -28,7 +28,7 @@ from crimson_core import (
     StoreError,
 )
 from crimson_core.protocol.evaluation import Evaluation
-from crimson_core.run.store import Made, Selection, default_path, judgement_key
+from crimson_core.run.store import Selection, default_path, judgement_key, made_now
 
 RUNS = Path(__file__).with_name("store_runs.py")
 
@@ -142,7 +142,7 @@ def test_what_failures_have_used_counts_when_they_are_tried_again(tmp_path):
         judged = Judgement(Evaluation(), usage={"prompt_tokens": 5, "batch_prompt_tokens": 2}, cost=0.25)
         for pair, judgement in ((PAIRS[0], failed), (PAIRS[0], judged), (PAIRS[1], judged)):
             key, signature = judgement_key({"judge": "a"}, pair), {"judge": "a"}
-            assert store.add(signature, [Made(key, pair, judgement, signature, 1.0)]) == [True]
+            assert store.add(signature, [made_now(key, pair, judgement, signature, 1.0)]) == [True]
         assert store.usage() == {"prompt_tokens": 17, "completion_tokens": 0, "batch_prompt_tokens": 4}
         assert store.stats()[0].cost == 1.0
 
@@ -491,3 +491,16 @@ def test_what_rules_have_judged_is_written_when_a_run_breaks_off(tmp_path):
         CrimsonScorer(Breaking(0.0), store=tmp_path / "s").score([ReportPair(str(n), "") for n in range(9)])
     with Store(tmp_path / "s") as store:
         assert [judge.judgements for judge in store.stats()] == [4]
+
+
+def test_a_group_of_the_offline_judge_is_in_the_store_before_a_result_of_it_is_told(tmp_path):
+    pairs = [ReportPair(f"Nodule of {n % 4} mm.", "Edema.", id=str(n)) for n in range(6)]
+    stream = CrimsonScorer("offline", store=tmp_path / "s").stream(pairs)
+    first = next(stream)
+    with Store(tmp_path / "s") as store:
+        assert [judge.judgements for judge in store.stats()] == [4]
+    results = [first, *stream]
+    assert [result.from_store for result in results] == [False] * 4 + [True] * 2
+    plain = CrimsonScorer("offline").score(pairs)
+    assert [result.evaluation for result in results] == [result.evaluation for result in plain]
+    assert all(result.from_store for result in CrimsonScorer("offline", store=tmp_path / "s").score(pairs))
