@@ -145,7 +145,8 @@ def score(
     with Output(output, file, lambda: scorer.stored(pairs), len(pairs)) as out:
         try:
             each = partial(part_of, keep=_MOST_ROWS if streaming else None)
-            for part in scorer.stream_in_parts(pairs, each, progress=opt.wanted(progress), total=len(pairs)):
+            shows, total = opt.wanted(progress), len(pairs)
+            for part in scorer.stream_in_parts(pairs, each, progress=shows, total=total, copies=True):
                 with _undisturbed():
                     out.write(part.lines)
                     if to_standard and streaming:

@@ -6,10 +6,9 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from crimson_core.compare.formats import printable
-from crimson_core.compare.leaderboard.run import Leaderboard
 from crimson_core.compare.section import Section
 from crimson_core.compare.statistics import Agreement, Comparison, Estimate
 from crimson_core.compare.summary import CLINICAL_FIGURES
@@ -18,6 +17,9 @@ from crimson_core.protocol.scoring import ERROR_COUNT_KEYS
 from crimson_core.run.files import json_line
 from crimson_core.run.scorer import PairResult
 from crimson_core.version import __version__
+
+if TYPE_CHECKING:  # `crimson score` is there sooner without it
+    from crimson_core.compare.leaderboard.run import Leaderboard
 
 _COLUMNS = ("test_set", "judge", "subgroup", "system", "figure", *Estimate._fields, "p_value", "adjusted_p_value")
 _OF_SUMMARY = (
@@ -29,7 +31,7 @@ _ADDRESS = re.compile(r"(?<=http)(?=s?://)|(?<=ftp)(?=://)|(?<=www)(?=\.)", re.I
 _MARKDOWN_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]<>#|~$&"} | {"\n": "<br>"})
 
 
-def as_csv(board: Leaderboard) -> str:
+def as_csv(board: "Leaderboard") -> str:
     """One row per figure of each system, overall and by subgroup, and one per paired difference."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -62,7 +64,7 @@ def safe_cell(text: str) -> str:
     return _FORMULA.sub("'", text)
 
 
-def as_json(board: Leaderboard) -> str:
+def as_json(board: "Leaderboard") -> str:
     """Everything except report text: figures, comparisons, scores by pair, agreement. Undefined values are null."""
     data = {
         "title": board.config.title,
@@ -89,7 +91,7 @@ def as_json(board: Leaderboard) -> str:
     return json.dumps(json_ready(data), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
-def records(board: Leaderboard) -> Iterator[dict[str, Any]]:
+def records(board: "Leaderboard") -> Iterator[dict[str, Any]]:
     """One record per pair, system, test set and judge, with its whole evaluation and so with report text."""
     for section in board.sections:
         labels = {"test_set": section.test_set, "judge": section.judge}
@@ -104,7 +106,7 @@ def pair_records(systems: Mapping[str, Sequence[PairResult]], signature: str) ->
             yield ({"system": name} if name else {}) | result.as_dict() | {"signature": signature}
 
 
-def as_jsonl(board: Leaderboard) -> str:
+def as_jsonl(board: "Leaderboard") -> str:
     """The `records`, one JSON line each."""
     return "".join(map(json_line, records(board)))
 
@@ -137,7 +139,7 @@ def write_pairs_csv(
         writer.writerow(([safe_cell(record["system"])] if named else []) + cells)
 
 
-def markdown(board: Leaderboard) -> str:
+def markdown(board: "Leaderboard") -> str:
     """A leaderboard in Markdown."""
     lines = [f"# {escaped(board.config.title)}", ""]
     part = None

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from crimson_core.compare.formats import count, fixed, interval, p_value, signed, two, with_interval
 from crimson_core.compare.html import words
-from crimson_core.compare.leaderboard.run import JudgeAgreement, Leaderboard
 from crimson_core.compare.section import Section
 from crimson_core.compare.summary import CLINICAL_FIGURES, FIGURES, OTHER
 from crimson_core.protocol.evaluation import SIGNIFICANCE_LEVELS
+
+if TYPE_CHECKING:  # `crimson score` is there sooner without it
+    from crimson_core.compare.leaderboard.run import JudgeAgreement, Leaderboard
 
 RESEARCH_ONLY = "Research use only, not for clinical decisions."
 FEW = 20  # units to resample
@@ -135,7 +138,7 @@ def subgroup_tables(section: Section) -> list[TextTable]:
     return tables
 
 
-def agreement_tables(found: JudgeAgreement) -> list[TextTable]:
+def agreement_tables(found: "JudgeAgreement") -> list[TextTable]:
     """The agreement of two judges, and the pairs on which they disagree."""
     first, second = found.sections
     rows = []
@@ -186,13 +189,13 @@ def error_table(section: Section) -> TextTable:
     return TextTable(section.name, "Errors per scored pair", ["Error", *counts], rows, [], section.signature)
 
 
-def all_tables(board: Leaderboard) -> list[TextTable]:
+def all_tables(board: "Leaderboard") -> list[TextTable]:
     """All tables of a leaderboard, in their order."""
     tables = [table for section in board.sections for table in section_tables(section)]
     return tables + [table for found in board.agreements for table in agreement_tables(found)]
 
 
-def how_to_read(sections: Sequence[Section], agreements: Sequence[JudgeAgreement] = ()) -> list[str]:
+def how_to_read(sections: Sequence[Section], agreements: "Sequence[JudgeAgreement]" = ()) -> list[str]:
     """Notes for all tables of sections and of the agreement of their judges."""
     n = sum(len(section.comparisons) for section in sections)
     told = [

@@ -1,13 +1,16 @@
 """Work in several processes of this machine, with answers in the order of the tasks.
 
 The processes are programs of their own, started with the same interpreter. `multiprocessing` would run the caller's
-script again in each of them, or fork a process with running threads. They communicate through pipes and end when the
-pipe closes, even if this process is killed. They have a session of their own, so that Ctrl-C reaches only this process.
+script again in each of them, or fork a process with running threads. The command line, which has no threads, may fork:
+copies of it need not import or load anything. All communicate through pipes and end when the pipe closes, even if this
+process is killed. They have a session of their own, so that Ctrl-C reaches only this process.
 """
 
+import gc
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -16,12 +19,13 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, Queue, SimpleQueue
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from crimson_core.errors import CrimsonError, JudgeError
 
 _AHEAD = 2  # tasks per process that are prepared in advance, or done and not taken yet
 _LENGTH = 8  # bytes of a message's length
+_PIPE = 2**20  # bytes that a pipe holds where this can be chosen: a whole message, so that nobody waits for its reader
 _SERVE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from crimson_core.run.processes import serve; serve()"
 )
@@ -34,21 +38,25 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def in_processes(work: Callable[[Any], Any], tasks: Iterable[Any], workers: int) -> Generator[Any, None, None]:
+def in_processes(
+    work: Callable[[Any], Any], tasks: Iterable[Any], workers: int, *, copies: bool = False
+) -> Generator[Any, None, None]:
     """Yield `work(task)` for each task, in order. Tasks are taken as needed; closing the generator ends the processes.
 
     Args:
         work: Pickled and sent to each process once.
         tasks: Pickled tasks, each worth a fraction of a second.
         workers: Maximum number of processes; they are started as tasks arrive.
+        copies: Fork this process, if it has one thread only, instead of starting others. For programs that hold no
+            connection to a database: SQLite breaks if it is copied.
 
     Raises:
         CrimsonError: Raised by `work` on purpose.
         JudgeError: A process could not be started, failed or was killed.
     """
     first = pickle.dumps(work, pickle.HIGHEST_PROTOCOL)
-    started: list[subprocess.Popen[bytes]] = []
-    idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
+    started: list[_Process] = []
+    idle: SimpleQueue[_Process] = SimpleQueue()
 
     def asked(task: bytes) -> bytes:
         try:
@@ -70,6 +78,10 @@ def in_processes(work: Callable[[Any], Any], tasks: Iterable[Any], workers: int)
     waiting: deque[Future[bytes]] = deque()
     threads = ThreadPoolExecutor(workers, thread_name_prefix="crimson-worker")
     try:
+        if copies and _has_one_thread():
+            for _ in range(workers):
+                started.append(_Copy(work))
+                idle.put(started[-1])
         for task in tasks:
             waiting.append(threads.submit(asked, pickle.dumps(task, pickle.HIGHEST_PROTOCOL)))
             if len(waiting) > _AHEAD * workers:
@@ -167,11 +179,92 @@ def _started(first: bytes) -> "subprocess.Popen[bytes]":
     try:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **apart)
     except OSError as error:
-        raise JudgeError(f"A worker process cannot be started: {error.strerror}. Use fewer workers.") from None
-    assert process.stdin
+        raise _not_started(error) from None
+    assert process.stdin and process.stdout
+    _widen(process.stdin)
+    _widen(process.stdout)
     with suppress(OSError):  # if the process is gone, the next message fails
         _send(process.stdin, first)
     return process
+
+
+def _not_started(error: OSError) -> JudgeError:
+    return JudgeError(f"A worker process cannot be started: {error.strerror}. Use fewer workers.")
+
+
+class _Copy:
+    """A copy of this process at work, with what is needed here of `subprocess.Popen`."""
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        asked, ask = os.pipe()
+        answer, answers = os.pipe()
+        usual = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the copy is in a session of its own
+        try:
+            self._pid = os.fork()
+            if not self._pid:
+                _be_a_copy(work, asked, answers)
+        except OSError as error:
+            raise _not_started(error) from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, usual)
+        os.close(asked)
+        os.close(answers)
+        self.stdin, self.stdout = os.fdopen(ask, "wb"), os.fdopen(answer, "rb")
+        _widen(self.stdin)
+        _widen(self.stdout)
+        self._status: int | None = None
+
+    def wait(self) -> int:
+        if self._status is None:
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        return self._status
+
+    def kill(self) -> None:
+        if self._status is None:
+            os.kill(self._pid, signal.SIGKILL)
+
+    def communicate(self) -> None:
+        self.stdout.close()
+        with suppress(OSError):  # what was not sent any more
+            self.stdin.close()
+        self.wait()
+
+
+_Process = subprocess.Popen[bytes] | _Copy
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    with suppress(ImportError, AttributeError, OSError):  # another system, or a user with too many
+        import fcntl
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
+
+
+def _has_one_thread() -> bool:
+    """Whether this is known; Linux counts those of libraries, too."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
+
+
+def _be_a_copy(work: Callable[[Any], Any], asked: int, answers: int) -> NoReturn:
+    """Work until the pipe closes. Nothing that this process was in the midst of is gone on with, or cleaned up."""
+    try:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # The pipes of other copies stay open else when the first process is gone.
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(2, 1)
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            if descriptor > 2 and descriptor not in (asked, answers):
+                with suppress(OSError):  # that of the list itself
+                    os.close(descriptor)
+        gc.freeze()  # what is there stays: collections need not look at it
+        with suppress(EOFError, BrokenPipeError):
+            _work(work, os.fdopen(asked, "rb"), os.fdopen(answers, "wb"))
+    finally:
+        os._exit(0)
 
 
 def _told(answer: bytes) -> Any:
@@ -186,18 +279,21 @@ def serve() -> None:
     asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # printed text goes to standard error, not into the answers
     with suppress(EOFError, BrokenPipeError):
-        work = pickle.loads(_receive(asked))
-        while True:
-            task = pickle.loads(_receive(asked))
-            answer: tuple[Any, CrimsonError | None]
-            try:
-                answer = work(task), None
-            except CrimsonError as error:
-                answer = None, error
-            except Exception as error:  # the message may contain report text
-                answer = None, JudgeError(f"A worker process failed ({type(error).__name__}).")
-            _send(answers, pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
+        _work(pickle.loads(_receive(asked)), asked, answers)
     os._exit(0)  # nothing to clean up, and nobody reads the pipe
+
+
+def _work(work: Callable[[Any], Any], asked: IO[bytes], answers: IO[bytes]) -> NoReturn:
+    while True:
+        task = pickle.loads(_receive(asked))
+        answer: tuple[Any, CrimsonError | None]
+        try:
+            answer = work(task), None
+        except CrimsonError as error:
+            answer = None, error
+        except Exception as error:  # the message may contain report text
+            answer = None, JudgeError(f"A worker process failed ({type(error).__name__}).")
+        _send(answers, pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
 
 
 def _send(pipe: IO[bytes], message: bytes) -> None:

@@ -2,7 +2,7 @@
 
 import marshal
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain, islice
@@ -10,7 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar, cast
 
-from crimson_core.errors import InputError, check_whole
+from crimson_core.errors import InputError, StoreError, check_whole
 from crimson_core.judges import Judge, Judgement, load_judge
 from crimson_core.judges.base import repeated
 from crimson_core.judges.rules import OfflineJudge
@@ -245,6 +245,7 @@ class CrimsonScorer:
         *,
         progress: bool = False,
         total: int | None = None,
+        copies: bool = False,
     ) -> Iterator[T]:
         """Like `stream`, but yield what `each` makes of some results at a time.
 
@@ -255,9 +256,10 @@ class CrimsonScorer:
             each: It is pickled.
             progress: Show a progress bar on standard error.
             total: How many pairs there are, for the bar, where `pairs` has no length.
+            copies: Let the workers be copies of this process; see `in_processes`.
         """
         if self._is_offline:
-            parts = self._in_turn(_not_empty(_checked(pairs)), each)
+            parts = self._in_turn(_not_empty(_checked(pairs)), each, copies)
             return (part.made for part in _closed(parts, (lambda part: part.size) if progress else None, total))
         return (each([result]) for result in self.stream(pairs, progress=progress, total=total))
 
@@ -308,19 +310,26 @@ class CrimsonScorer:
         return isinstance(self.judge, OfflineJudge) and self.judge.signature()["judge"] == "offline"
 
     def _in_turn(
-        self, pairs: Iterable[ReportPair], each: Callable[[list[PairResult]], Any] | None = None
+        self, pairs: Iterable[ReportPair], each: Callable[[list[PairResult]], Any] | None = None, copies: bool = False
     ) -> Generator[Any, None, None]:
         """The offline judge's results, in groups and in order: each group, or a `_Part` with what `each` makes of it."""
-        later = _grouped(pairs)
-        first = list(islice(later, _MANY // _TOGETHER + 1))
-        workers = self.workers or (cores() if len(first) > _MANY // _TOGETHER else 1)
-        tasks = chain(first, later)
-        # SQLite tidies up when the last one closes a store, for which a process that is ended has no time: this one keeps it open.
-        kept = Store(self.store) if self.store and workers > 1 else nullcontext()
-        with kept, closing(_Offline(self, each)) as work:
-            groups = in_processes(work.packed, tasks, workers) if workers > 1 else (work(task) for task in tasks)
-            with closing(groups):
-                yield from groups
+        tasks, workers = _grouped(pairs), self.workers
+        if workers is None:
+            first = list(islice(tasks, _MANY // _TOGETHER + 1))
+            workers = cores() if len(first) > _MANY // _TOGETHER else 1
+            tasks = chain(first, tasks)
+        with closing(_Offline(self, each)) as work:
+            if workers == 1:
+                yield from map(work, tasks)
+                return
+            try:
+                with closing(in_processes(work.packed, tasks, workers, copies=copies)) as groups:
+                    yield from groups
+            finally:
+                # SQLite tidies up when the last one closes a store, for which a process that is ended has no time.
+                if self.store:
+                    with suppress(StoreError):
+                        Store(self.store).close()
 
     def _ask(self, pairs: Sequence[ReportPair]) -> Generator[tuple[int, Judgement], None, None]:
         return self._stored.judge(pairs) if self._stored else judged(self.judge, pairs)
@@ -452,8 +461,11 @@ def _closed(
 def _counted(items: Iterable[T], size: Callable[[T], tuple[int, int, int]], total: int | None) -> Iterator[T]:
     from tqdm.auto import tqdm  # here, since it takes longer to import than pairs to judge
 
+    class Bar(tqdm):  # type: ignore[misc]
+        monitor_interval = 0  # no thread that watches it
+
     # miniters, smoothing: what is read comes much faster than what is judged, and the speed is that of judging
-    with tqdm(total=total, desc="judging", unit="pair", miniters=1, smoothing=0) as bar:
+    with Bar(total=total, desc="judging", unit="pair", miniters=1, smoothing=0) as bar:
         read, tokens, started = 0, 0, monotonic()
         for item in items:
             yield item

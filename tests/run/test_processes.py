@@ -140,6 +140,8 @@ def test_no_process_outlives_the_command(tmp_path, stop):
     while len(at_work := psutil.Process(run.pid).children()) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(at_work) == 2
+    if sys.platform == "linux":  # copies, also beside a progress bar
+        assert all("score" in process.cmdline() for process in at_work)
     time.sleep(1)  # in the midst of it
     os.killpg(run.pid, stop) if stop == signal.SIGINT else run.send_signal(stop)
     out, err = run.communicate(timeout=30)
@@ -149,6 +151,22 @@ def test_no_process_outlives_the_command(tmp_path, stop):
     if stop == signal.SIGINT:
         assert run.returncode == 130
         assert "Interrupted: " in err and "Signature" in out
+
+
+def test_the_command_writes_the_same_in_one_process_and_in_two(tmp_path):
+    file = tmp_path / "pairs.csv"
+    rows = (f"Nodule of {n} mm.,Nodule of {n % 9} mm.\n" for n in range(1_100))
+    file.write_text("reference,prediction\n" + "".join(rows))
+    written = []
+    for workers in "1", "2":
+        output, store = tmp_path / f"{workers}.jsonl", tmp_path / f"{workers}.sqlite"
+        command = [sys.executable, "-m", "crimson_core.cli", "score", file, "-j", "offline", "-o", output]
+        subprocess.run([*command, "--workers", workers, "--store", store], check=True, capture_output=True)
+        written.append(output.read_text())
+        with Store(store) as kept:
+            assert kept.verify() == (1_100, [], [])
+        assert not store.with_name(f"{store.name}-wal").exists()
+    assert written[0] == written[1]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
