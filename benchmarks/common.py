@@ -4,7 +4,8 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,9 +123,7 @@ def write_csv(file: Path, rows: Iterable[dict[str, str]]) -> None:
         writer.writerows(chain([first], rows))
 
 
-def run(command: Callable[..., None]) -> None:
-    """Run a function as a command line; an error that the user can fix is one line and exit status 2."""
-    command_line(command, "benchmark")
+run = partial(command_line, name="benchmark")  # a function as a command line
 
 
 def peak_mb() -> float:

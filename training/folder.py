@@ -28,10 +28,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
             built.mkdir()
             yield built
             os.rename(built, target)
-    except OSError as error:
-        raise InputError(f"output {target} cannot be written: {error.strerror or error}. {_ADVICE}") from None
-    except SafetensorError as error:  # a full disk, for example
-        raise InputError(f"output {target} cannot be written: {error}. {_ADVICE}") from None
-
-
-_ADVICE = "Make room, or give a folder on another disk; nothing is left of this one."
+    except (OSError, SafetensorError) as error:  # a full disk, for example
+        raise InputError(
+            f"output {target} cannot be written: {getattr(error, 'strerror', None) or error}. Make room, or give a folder on "
+            "another disk; nothing is left of this one."
+        ) from None

@@ -1,6 +1,5 @@
 """Plots of a data set as PNG files, in colours that colour-blind people can tell apart."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -134,10 +133,8 @@ def _thousands(value: float, _: int) -> str:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=_DPI)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(image.getvalue())
+        figure.savefig(path, format="png", dpi=_DPI)
     except OSError as error:
         raise CrimsonError(f"{path} cannot be written: {error.strerror}.") from None

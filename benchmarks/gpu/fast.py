@@ -8,7 +8,7 @@ measured again.
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -198,7 +198,7 @@ def _crimson_score(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: i
         texts, figures = _timed(
             lambda: scorer._chat_completion_batch(prompts, batch_size=batch_size), judge.engine.model.device
         )
-    wrong = sum(text != _text(judge, ids) for text, ids in zip(texts, targets.values(), strict=True))
+    wrong = _wrong(judge, texts, targets)
     return _of_outputs(figures, targets, wrong)
 
 
@@ -208,12 +208,14 @@ def _generate(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, s
     judge.engine.batch_size = batch_size
     with _scripted_generate(judge, targets):
         done, figures = _timed(lambda: sorted(judge.judge(pairs), key=lambda item: item[0]), judge.engine.model.device)
-    wrong = sum(one.raw_output != _text(judge, ids) for (_, one), ids in zip(done, targets.values(), strict=True))
+    wrong = _wrong(judge, (one.raw_output for _, one in done), targets)
     return _of_outputs(figures, targets, wrong)
 
 
-def _text(judge: ModelJudge, ids: Sequence[int]) -> str:
-    return judge.engine.codec.tokenizer.decode(ids, skip_special_tokens=True)
+def _wrong(judge: ModelJudge, texts: Iterable[str], targets: Targets) -> int:
+    """How many texts are not their targets."""
+    expected = (judge.engine.codec.tokenizer.decode(ids, skip_special_tokens=True) for ids in targets.values())
+    return sum(text != wanted for text, wanted in zip(texts, expected, strict=True))
 
 
 def _of_outputs(figures: dict[str, float], targets: Targets, wrong: int) -> dict[str, Any]:
@@ -252,7 +254,7 @@ def _drafts(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, sur
     with _scripted_drafts(judge, targets, _Scripted):
         bar = tqdm(judge.judge(pairs), total=len(pairs), unit="pair", mininterval=3, file=sys.stdout)
         done, figures = _timed(lambda: sorted(bar, key=lambda item: item[0]), judge.engine.model.device)
-    wrong = sum(one.raw_output != _text(judge, ids) for (_, one), ids in zip(done, targets.values(), strict=True))
+    wrong = _wrong(judge, (one.raw_output for _, one in done), targets)
     work = judge.engine.work
     return _of_outputs(figures, targets, wrong) | {
         "batch_size_at_the_end": judge.engine.batch_size,
@@ -388,7 +390,7 @@ def _host(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, surpr
         done = sorted(judge.judge(pairs), key=lambda item: item[0])
         whole, main = time.process_time() - whole, time.thread_time() - main
         scripting = judge.engine.packed.scripting
-    wrong = sum(one.raw_output != _text(judge, ids) for (_, one), ids in zip(done, targets.values(), strict=True))
+    wrong = _wrong(judge, (one.raw_output for _, one in done), targets)
     main, whole = main - scripting, whole - scripting
     return _of_outputs({"seconds": main}, targets, wrong) | {
         "passes": work.passes,

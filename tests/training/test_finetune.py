@@ -222,6 +222,10 @@ def test_encoded_records_are_kept_in_a_file(encoder, tmp_path):
     for name in ("places", "left_out", "longest_answer", "regimes", "sources", "words", "lengths"):
         assert getattr(again, name) == getattr(made, name)
     assert again.left_out == 8 - len(again) > 0 and sum(again.regimes.values()) == len(again)
+    assert again.sources == {"construction|writer:rules": len(again)}
+    answers = [again[n]["answer_tokens"] for n in range(len(again))]
+    assert again.longest_answer == max(answers) and again.answer_tokens == sum(answers)
+    assert again.words == {token for n in range(len(again)) for token in again[n]["input_ids"]}
 
 
 def test_a_sampled_output_layer_stands_for_the_whole_one():
