@@ -89,7 +89,10 @@ def _has_its_own(structure: Tag, state: Tag, scene: _Scene) -> bool:
     """Whether a structure in the next item leads to another state: "interstitial prominence and fissural fluid"."""
     if structure.start < state.end or not scene.clause.of("conjunction", state.end, structure.start):
         return False
-    return any(t.start == structure.end for t in scene.clause.of("states", structure.end))
+    composites = scene.lexicon.composites
+    behind = [t for t in scene.clause.of("states", structure.end) if t.start == structure.end]
+    # but "enlarged liver and spleen pushing up the dome"
+    return any((structure.value, t.value) in composites for t in behind)
 
 
 def _shares_a_noun(structure: Tag, state: Tag, scene: _Scene) -> bool:
@@ -118,8 +121,11 @@ def _nearest_first(state: Tag, structures: Sequence[Tag], scene: _Scene) -> list
 
 def _is_of_what_acts(structure: Tag, state: Tag, scene: _Scene) -> bool:
     """Whether a state is that of what acts on a structure behind it: "large, displacing the mediastinum"."""
-    between = scene.clause.of("states", state.end, structure.start)
-    return any(scene.clause.words[t.start].endswith("ing") for t in between)
+    clause = scene.clause
+    acting = [t for t in clause.of("states", state.end, structure.start) if clause.words[t.start].endswith("ing")]
+    if acting and clause.words[state.end - 1].endswith("ing") and clause.of("conjunction", state.end, acting[0].start):
+        return False  # "displacing and narrowing the trachea" tells two things of it
+    return bool(acting)
 
 
 def _is_told_again(structure: Tag, state: Tag, scene: _Scene) -> bool:
