@@ -282,6 +282,16 @@ def _any(places: Sequence[int], start: int, end: int) -> bool:
     return bisect_left(places, start) != bisect_left(places, end)
 
 
+def _adds_a_place(tags: list[Tag], words: list[str], end: Tag) -> bool:
+    """Whether another place of the same finding follows, and then what it is: "in the ribs and the spine, consistent with"."""
+    near = _inside(tags, end.end, min(len(words), end.end + _LONGEST_NAME))
+    link = next((t for t in near if t.kind == "link" and t.value != "direct"), None)
+    if link is None or words[end.start : end.end] != ["and", "the"]:
+        return False
+    kinds = {t.kind for t in near if t.end <= link.start}
+    return bool(kinds & {"side", "zone", "anatomy", "sites"}) and kinds <= _PLACE
+
+
 def _only_a_name(tags: list[Tag], words: list[str], start: int, end: int) -> bool:
     """Whether names stand between two word positions and nothing is said of them: "The drain and the tube"."""
     inside = [t for t in _inside(tags, start, end) if t.value != "past"]  # "After treatment the edema and the"
@@ -340,6 +350,8 @@ def _borders(tags: list[Tag], words: list[str]) -> Iterator[tuple[int, int, str 
         if tag.start < length and goes_on and not leads and not names(tag.end, upto):
             continue
         if tag.value == "contrast" and _only_a_place(tags, start, tag.start):
+            continue
+        if tag.value == "contrast" and _adds_a_place(tags, words, tag):
             continue
         if tag.value == "contrast" and _only_a_name(tags, words, start, tag.start):
             continue

@@ -127,6 +127,8 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
     for mention, (start, end) in zip(found, pairwise(borders), strict=True):
         concept = lexicon.concepts[mention.concepts[0]]
         tags = [t for t in clause.modifiers(start, end) if _belongs(t, mention, concept.device, clause, start, end)]
+        if not concept.device:  # "free air, perforation suspected"
+            tags = [t for t in tags if t.kind != "position"]
         if concept.directed:
             tags = _directions(tags, clause)
         elif concept.device:
