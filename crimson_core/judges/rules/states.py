@@ -178,9 +178,9 @@ def _name_more_exactly(named: Mention, structure: Tag, state: Tag, scene: _Scene
         named.named_by += (structure,)
         if structure.end < state.start and clause.copula(structure.end, state.start):
             named.start = structure.start  # "the sternum and the left ribs are fractured"
+    elif structure.start > state.start and clause.words[state.end : state.end + 1] != ["of"]:
+        return False  # "calcified plaques along the diaphragm and the chest wall"
     elif _is_another_kind(named, concept, lexicon) and clause.enumerated(structure, state):
-        if structure.start > state.start and clause.words[state.end : state.end + 1] != ["of"]:
-            return False  # "calcified plaques along the diaphragm and the chest wall"
         # "left rib and clavicle fractures"
         item = Mention((concept,), structure.start, structure.end, named_by=(structure, state))
         scene.found.setdefault(structure.start, item)
