@@ -248,7 +248,8 @@ def _hedge_by_cues(found: list[Mention], clause: Clause) -> None:
                 _decide(mention, "unsaid", cue)
     for cue in clause.cues("uncertain_before"):
         # "aortic dissection suspected", "hemothorax suspected, small pneumothorax"
-        behind = clause.ends(cue.end) and any(m.end == cue.start for m in found)
+        ends = clause.ends(cue.end) or clause.words[cue.end] in lexicon().words["giving_reasons"]
+        behind = ends and any(m.end == cue.start for m in found)
         hedged = [] if behind else _list_after(found, cue, clause)
         if not hedged and (behind or cue.end >= clause.end):
             hedged = [m for m in _list_before(found, cue, clause) if not _hedges_another(m, cue, clause)]

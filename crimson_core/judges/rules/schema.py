@@ -117,6 +117,7 @@ class _Words(TypedDict):
     barely: Phrases
     toward: Phrases
     ways_in: Phrases
+    giving_reasons: Phrases
     by_way_of: Phrases
     now: Phrases
     comparing: Phrases
