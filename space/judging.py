@@ -3,8 +3,9 @@
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -59,19 +60,36 @@ def warm_up(judge: str) -> None:
 def judge_in_turns(judge: str, pairs: Sequence[ReportPair]) -> Iterator[PairResult]:
     """Yield results as they are done. Concurrent runs take turns, and one call at a time reaches a model.
 
-    With the offline judge, each turn has its own process.
+    With the offline judge, each turn has its own process, and a run has two turns at once.
 
     Raises:
         CrimsonError: The judge cannot be loaded or cannot go on.
     """
     scorer = scorer_for(judge)
-    for start in range(0, len(pairs), _TURN):
-        if _is_offline(judge):
-            yield from (result.packed(start + result.index) for result in _in_time(pairs[start : start + _TURN]))
-            continue
+    turns = [(start, pairs[start : start + _TURN]) for start in range(0, len(pairs), _TURN)]
+    if _is_offline(judge):
+        yield from _offline(turns)
+        return
+    for start, some in turns:
         with _turns[judge]:
-            for result in scorer.stream(pairs[start : start + _TURN]):
+            for result in scorer.stream(some):
                 yield replace(result, index=start + result.index)
+
+
+def _offline(turns: Sequence[tuple[int, Sequence[ReportPair]]]) -> Iterator[PairResult]:
+    """The results of turns in their order; a turn begins when the one before the last is done, and none after a stop."""
+    with ThreadPoolExecutor(2) as threads:
+        running: deque[tuple[int, Future[list[PairResult]]]] = deque()
+        for start, some in turns:
+            running.append((start, threads.submit(_in_time, some)))
+            if len(running) == 2:
+                yield from _told(*running.popleft())
+        for start, told in running:
+            yield from _told(start, told)
+
+
+def _told(start: int, turn: Future[list[PairResult]]) -> Iterator[PairResult]:
+    return (result.packed(start + result.index) for result in turn.result())
 
 
 def in_process(work: Callable[..., Any], *args: Any) -> Any:

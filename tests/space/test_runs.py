@@ -10,7 +10,7 @@ import app_judges
 import pytest
 from pages import HOSTILE, OUR_TAGS, Shown
 
-from crimson_core import CrimsonScorer, JudgeError, ReportPair, make_pairs
+from crimson_core import CrimsonScorer, JudgeError, PairResult, ReportPair, make_pairs
 from crimson_core.compare import exports
 from crimson_core.compare.section import Systems
 from crimson_core.run.files import json_line
@@ -99,6 +99,25 @@ def test_sessions_share_a_judge_in_turns():
     assert len(short) == 1
     assert done < 400, "it did not wait for the whole run"
     assert app_judges.SlowJudge.most_at_once == 1
+
+
+def test_turns_of_the_offline_judge_come_in_order_and_end_with_the_run(monkeypatch):
+    begun = []
+
+    def told(pairs):
+        begun.append(len(pairs))
+        time.sleep(0.1 / len(begun))  # a later turn is done first
+        return [PairResult(index, pair.id, failure="none") for index, pair in enumerate(pairs)]
+
+    monkeypatch.setattr(judging, "_in_time", told)
+    results = judge_in_turns("offline", pairs_of(200))
+    assert [(result.index, result.id) for result in results] == [(n, str(n)) for n in range(200)]
+    assert begun == [64, 64, 64, 8]
+    begun.clear()
+    results = judge_in_turns("offline", pairs_of(640))
+    next(results)
+    results.close()
+    assert len(begun) == 2
 
 
 def test_a_slow_text_keeps_nobody_waiting_and_has_a_limit(monkeypatch):
