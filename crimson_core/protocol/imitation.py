@@ -9,10 +9,8 @@ Every step takes time linear in the length of the text.
 
 import re
 import sys
-import unicodedata
 from bisect import bisect_left, bisect_right
 from dataclasses import replace
-from functools import lru_cache
 from typing import NamedTuple
 
 from crimson_core.protocol.evaluation import (
@@ -25,6 +23,7 @@ from crimson_core.protocol.evaluation import (
     Finding,
     Match,
 )
+from crimson_core.protocol.letters import as_seen
 from crimson_core.protocol.pair import ReportPair
 
 _KEYS = [key for part in (Evaluation, Errors, Finding, Match, AttributeError) for key in part.model_fields]
@@ -201,13 +200,9 @@ def _decoded(text: str, origin: list[int] | range) -> tuple[str, list[int]]:
     return "".join([*parts, text[last:]]), [*places, *origin[last:]]
 
 
-@lru_cache(2**16)
 def _meant(character: str) -> str:
     """A character as the Latin one that it looks like, in lower case without accents; none for one that nobody sees."""
-    plain = unicodedata.normalize("NFKD", character).casefold()
-    seen = (c for c in plain if c.isspace() or unicodedata.category(c) not in ("Cf", "Cc", "Mn", "Cs"))
-    latin = "".join(seen).translate(_LOOK_ALIKES)
-    return latin if latin.isascii() else character  # one of another script may stand for many
+    return as_seen(character).casefold()
 
 
 _PLAIN = re.compile(r"[\t\n\r -~]*")
@@ -217,8 +212,6 @@ _ESCAPED = re.compile(
     r"\\u(?P<json>[0-9a-f]{4})|&\#(?P<decimal>[0-9]{1,6});|&\#x(?P<html>[0-9a-f]{1,6});|%(?P<url>[0-9a-f]{2})"
     r"|=(?P<mail>2[02]|3[ad]|5[bdf]|7[bd])|=\r?\n"
 )
-# Cyrillic and Greek letters that look like Latin ones
-_LOOK_ALIKES = str.maketrans("аеіјорсухѕԁһαεικορυ", "aeijopcyxsdhaeikopu")
 
 
 def _structures(text: str, keys: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -1,7 +1,8 @@
-"""Texts that were copied out of PDF files and pages."""
+"""Texts that were copied out of PDF files and pages, or in which somebody hides a word."""
 
 import pytest
 
+from crimson_core import CrimsonScorer, ReportPair
 from crimson_core.judges.rules.legible import legible
 
 
@@ -19,6 +20,15 @@ from crimson_core.judges.rules.legible import legible
         ("Nodule of 2,1 cm, mass 1,2 x 0,8 cm", "Nodule of 2.1 cm, mass 1.2 x 0.8 cm"),
         ("Ribs 2,3 and 4", "Ribs 2,3 and 4"),
         ("Effusion -\nsmall", "Effusion -\nsmall"),
+        ("Large\u200beffusion", "Large effusion"),
+        ("Effusion\nedema", "Effusion\nedema"),
+        ("right_pleural_effusion", "right_pleural_effusion"),
+        (
+            "**Effusion** *small* | \u00bd of it, 5 \u00b5m, \u00f8 edema",
+            "**Effusion** *small* | \u00bd of it, 5 \u00b5m, \u00f8 edema",
+        ),
+        ("\x005 mm", "5 mm"),
+        ("p\nn\ne\nu\nm\no\nthorax\nright", "pneumothorax\nright"),
     ],
 )
 def test_what_only_a_computer_sees_is_gone(report, expected):
@@ -33,3 +43,56 @@ def test_what_only_a_computer_sees_is_gone(report, expected):
             for sign, place in zip(text, places, strict=False)
             if sign.isalpha() and sign in report
         )
+
+
+WORD = "pneumothorax"
+
+
+def each(form):
+    return "".join(map(form, WORD))
+
+
+def alphabet(first):
+    return each(lambda letter: chr(ord(first) + ord(letter) - ord("a")))
+
+
+DISGUISES = {
+    **{
+        f"{sign!a} inside": f"pneumo{sign}thorax"
+        for sign in "\0\b\x1b\x1f\x7f\x85*_~`^|\u034f\u200d\u200e\u2028\ufe0f\U000e0061"
+    },
+    **{f"{sign!a} everywhere": sign.join(WORD) for sign in "\0\n*\u00ad\u200b\u2060\ufe0e"},
+    **{f"{sign!a} on each letter": each(lambda letter, sign=sign: letter + sign) for sign in "\u0301\u0489\u20dd"},
+    **{f"{sign} around a half": f"pneumo{sign}thorax{sign}" for sign in ("**", "~~", "\\_")},
+    "tags": "pneumo<b>thorax</b>",
+    "entity": "pneumo&shy;thorax",
+    "two lines": "pneumo\nthorax",
+    "three lines": "pneu\nmo\nthorax",
+    "indented": "pneumo\n   thorax",
+    "CR LF": "pneumo\r\nthorax",
+    "capitals": "PNEUMO-\nTHORAX",
+    "several": "pneu\u200b**mo\nthorax**",
+    "Cyrillic": WORD.translate(str.maketrans("aeopxytmk", "аеорхутмк")),
+    "Cyrillic capitals": "РNЕUМОТНОRАХ",
+    "Greek": WORD.translate(str.maketrans("eoax", "εοαχ")),
+    "Armenian": WORD.replace("o", "օ"),
+    "strokes": "pneumøŧħørax",
+    "mathematical": alphabet("\U0001d41a"),
+    "script": alphabet("\U0001d4ea"),
+    "circled": alphabet("\u24d0"),
+    "white on black": alphabet("\U0001f150"),
+    "flags": alphabet("\U0001f1e6"),
+    "full width": alphabet("\uff41"),
+    "small capitals": "ᴘɴᴇᴜᴍᴏᴛʜᴏʀᴀx",
+}
+
+
+@pytest.mark.parametrize("name", DISGUISES)
+def test_a_disguised_word_is_read_and_found_where_it_stands(name):
+    candidate = f"Heart is normal. Large right {DISGUISES[name]} and scoliosis. No effusion."
+    (result,) = CrimsonScorer("offline", workers=1).score([ReportPair("Lungs are clear.", candidate)])
+    assert result.crimson_score <= 0
+    found, _ = result.evaluation["predicted_findings"]
+    start, end = found["span"]
+    assert candidate[start:end].startswith("Large right ")
+    assert candidate[end:].lstrip("*~_\\</b>" + "\u0301\u0489\u20dd\ufe0e\ufe0f") == " and scoliosis. No effusion."

@@ -1,62 +1,115 @@
-"""A report's text as it is meant, where it was copied out of a PDF file or a web page or written with decimal commas."""
+"""A report's text as a reader sees it, where it was copied out of a PDF file or a web page or written with decimal commas."""
 
 import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 
-from crimson_core.judges.rules.lexicon import is_known
+from crimson_core.judges.rules.lexicon import is_known, known_words
+from crimson_core.protocol.letters import as_seen
 
-_LETTERS = {
-    "\ufb00": "ff",
-    "\ufb01": "fi",
-    "\ufb02": "fl",
-    "\ufb03": "ffi",
-    "\ufb04": "ffl",
-    "\u2010": "-",
-    "\u2011": "-",
-}
-_DECIMAL_COMMA = r"(?<=[0-9]),(?=[0-9]{1,2}\s?(?:[cm]m\b|x\s?[0-9]))"
-_COMMA = re.compile(_DECIMAL_COMMA)
-# Decimal commas of sizes, marks that nobody sees, ligatures and hyphens of other kinds, letters of full width, and words that a
-# line break parts.
-_ODD = re.compile(
-    rf"(?P<comma>{_DECIMAL_COMMA})"
-    r"|(?P<unseen>[\u00ad\u200b-\u200d\u2060\ufeff])"
-    r"|(?P<sign>[\ufb00-\ufb04\u2010\u2011])"
-    r"|(?P<wide>[\uff01-\uff5e])"
-    r"|(?P<broken>(?<=[a-z])-\r?\n[^\S\n]{0,40}(?=[a-z]))"
+_CONTROL = r"\x00-\x08\x0e-\x1b\x7f"  # without white space
+_SIGN = r"*_~`^|\\\n\x0b\x0c\x1c-\x1f"  # of Markdown, and ends of lines
+_BREAK = r"-?\r?\n[ \t]{0,40}"
+# What may stand inside a word; "\0" is for whatever nobody sees.
+_INSIDE = rf"(?:{_BREAK}|[\x00\x85\u2028\u2029{_SIGN}]|</?[A-Za-z]{{1,10}}>|&(?:shy|zwn?j);)"
+_DECIMAL_COMMA = r",(?<=[0-9],)(?=[0-9]{1,2}\s?(?:[cm]m\b|x\s?[0-9]))"
+# Only with one of these a text in ASCII may need a change. Each begins with a sign, since it is fast to search for a few of them.
+_SUSPECT = re.compile(
+    rf"[{_CONTROL}{_SIGN}\r<&,-](?:(?<=[{_CONTROL}])|(?<=[A-Za-z][{_SIGN}])(?:[ \t]|{_INSIDE})*+[A-Za-z]|(?<=-)\r?\n|(?<=[A-Za-z][\r<&])"
+    rf"|(?<=[0-9],)(?=[0-9]{{1,2}}\s?(?:[cm]m\b|x\s?[0-9])))"
 )
-_FULL_WIDTH = 0xFEE0  # from a letter to its twin
-_BEFORE, _BEHIND = re.compile(r"[A-Za-z]{1,40}\Z"), re.compile(r"[A-Za-z]{1,40}")
+_OTHER = re.compile(rf"(?!(?<!\w)[øØ](?!\w))[^\x00-\x7f]|[{_CONTROL}]")  # "ø effusion" denies the effusion
+_ODD = re.compile(
+    rf"(?P<word>(?<![A-Za-z])[A-Za-z]++(?:{_INSIDE}++[A-Za-z]++)+)|(?P<unseen>\x00+)|(?P<comma>{_DECIMAL_COMMA})"
+)
+_JOINT = re.compile(rf"{_INSIDE}+")
+_LONGEST, _MOST_PARTS, _HEAD = 30, 16, 3  # letters and parts of a word, and letters by which to know its beginning
+_HYPHENS = frozenset("\u2010\u2011")
+_MARKS = frozenset(("Cf", "Cc", "Mn", "Me"))  # Unicode categories
+_FULL_WIDTH = range(0xFF01, 0xFF5F)
+
+Edit = tuple[int, int, str]  # start, end, what to put there
 
 
-def legible(report: str) -> tuple[str, list[int] | None]:
+def legible(report: str) -> tuple[str, Sequence[int] | None]:
     """The text without what only a computer sees in it.
 
     Returns:
         The text, and for each of its characters, and the end, its place in the report; None where nothing had to be changed.
     """
-    if report.isascii() and "-\n" not in report and "-\r" not in report and not _COMMA.search(report):
+    if report.isascii() and not _SUSPECT.search(report):
         return report, None
-    text, places, position = "", [], 0
-    for match in _ODD.finditer(report):
-        put = _in_place_of(match, report)
-        text += report[position : match.start()] + put
-        places += [*range(position, match.start()), *[match.start()] * len(put)]
-        position = match.end()
-    if not position:
-        return report, None
-    return text + report[position:], [*places, *range(position, len(report) + 1)]
+    others = ((match.start(), match.end(), _meant(match[0])) for match in _OTHER.finditer(report))
+    text, places = _edited(report, others, range(len(report) + 1))
+    text, places = _edited(text, _odd(text), places)
+    return (report, None) if text == report else (text, places)
 
 
-def _in_place_of(match: re.Match[str], report: str) -> str:
-    if match["comma"]:
-        return "."
-    if match["unseen"]:
-        return ""
-    if match["sign"]:
-        return _LETTERS[match["sign"]]
-    if match["wide"]:
-        return chr(ord(match["wide"]) - _FULL_WIDTH)
-    before = _BEFORE.search(report, max(0, match.start() - 40), match.start())
-    behind = _BEHIND.match(report, match.end())
-    whole = before and behind and is_known(before[0] + behind[0])  # "right-sided" keeps its hyphen
-    return "" if whole else "-"
+def _edited(text: str, edits: Iterable[Edit], places: Sequence[int]) -> tuple[str, Sequence[int]]:
+    """The text with these changes, and the places of its characters."""
+    parts: list[str] = []
+    moved: list[int] = []
+    position = 0
+    for start, end, put in edits:
+        parts += text[position:start], put
+        moved += [*places[position:start], *[places[start]] * len(put)]
+        position = end
+    return ("".join([*parts, text[position:]]), [*moved, *places[position:]]) if parts else (text, places)
+
+
+def _meant(character: str) -> str:
+    """What a letter, a figure or a mark stands for, NUL if nobody sees it; other signs ("½", "…") stay."""
+    category = unicodedata.category(character)
+    if category in _MARKS:
+        return as_seen(character) or "\0"
+    if character in _HYPHENS:
+        return "-"
+    seen = as_seen(character)
+    letter = category[0] == "L" or category == "Nd" or category == "So" and len(seen) == 1
+    return seen if letter or ord(character) in _FULL_WIDTH else character
+
+
+def _odd(text: str) -> Iterator[Edit]:
+    """Decimal commas, what nobody sees, and what parts words."""
+    for match in _ODD.finditer(text):
+        if match["word"]:
+            yield from _joined(text, *match.span())
+        else:
+            yield match.start(), match.end(), "." if match["comma"] else ""
+
+
+def _joined(text: str, start: int, end: int) -> Iterator[Edit]:
+    """What to put between parts of words: nothing where they make up a word of the lexicon and are not all words themselves."""
+    joints = list(_JOINT.finditer(text, start, end))
+    starts, ends = [start, *(joint.end() for joint in joints)], [*(joint.start() for joint in joints), end]
+    parts = [text[start:end] for start, end in zip(starts, ends, strict=True)]
+    last = 0  # part of the word that was found last
+    for place, joint in enumerate(joints):
+        sign = joint[0]
+        if place >= last:
+            last = _end_of_word(parts, place, "-" in sign)
+        if place < last:
+            yield *joint.span(), ""
+        elif "-" in sign:
+            yield *joint.span(), "-"  # "right-sided" keeps its hyphen
+        elif "\0" in sign:
+            apart = not sign.strip("\0") and is_known(parts[place]) and is_known(parts[place + 1])
+            yield *joint.span(), " " if apart else sign.replace("\0", "")
+
+
+def _end_of_word(parts: Sequence[str], first: int, hyphen: bool) -> int:
+    """The last part of the longest word that begins with this one."""
+    head = "".join(parts[first : first + _HEAD])[:_HEAD].lower()
+    most = _MOST_PARTS if head in _heads() else 2  # since trying takes time
+    for last in range(min(len(parts), first + most) - 1, first, -1):
+        some = parts[first : last + 1]
+        word = "".join(some)
+        if len(word) <= _LONGEST and is_known(word) and (hyphen or not all(map(is_known, some))):
+            return last
+    return first
+
+
+@cache
+def _heads() -> frozenset[str]:
+    return frozenset(word[:_HEAD] for word in known_words())

@@ -540,7 +540,12 @@ def _by_single_letters() -> dict[str, str]:
 
 def is_known(word: str) -> bool:
     """Whether a word stands in the lexicon."""
-    return normalise(word) in _vocabulary()[0]
+    return normalise(word) in known_words()
+
+
+def known_words() -> frozenset[str]:
+    """All words of the lexicon and those that only look like one."""
+    return _vocabulary()[0]
 
 
 @lru_cache(maxsize=20_000)
