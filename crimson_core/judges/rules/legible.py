@@ -25,6 +25,7 @@ _ODD = re.compile(
 )
 _JOINT = re.compile(rf"{_INSIDE}+")
 _LONGEST, _MOST_PARTS, _HEAD = 30, 16, 3  # letters and parts of a word, and letters by which to know its beginning
+_LONG_PART = 4  # letters of a part that is a word, but not a small one
 _HYPHENS = frozenset("\u2010\u2011")
 _MARKS = frozenset(("Cf", "Cc", "Mn", "Me"))  # Unicode categories
 _FULL_WIDTH = range(0xFF01, 0xFF5F)
@@ -80,7 +81,7 @@ def _odd(text: str) -> Iterator[Edit]:
 
 
 def _joined(text: str, start: int, end: int) -> Iterator[Edit]:
-    """What to put between parts of words: nothing where they make up a word of the lexicon and are not all words themselves."""
+    """What to put between parts of words: nothing where they make up a word of the lexicon and are not small words themselves."""
     joints = list(_JOINT.finditer(text, start, end))
     starts, ends = [start, *(joint.end() for joint in joints)], [*(joint.start() for joint in joints), end]
     parts = [text[start:end] for start, end in zip(starts, ends, strict=True)]
@@ -105,7 +106,10 @@ def _end_of_word(parts: Sequence[str], first: int, hyphen: bool) -> int:
     for last in range(min(len(parts), first + most) - 1, first, -1):
         some = parts[first : last + 1]
         word = "".join(some)
-        if len(word) <= _LONGEST and is_known(word) and (hyphen or not all(map(is_known, some))):
+        if len(word) > _LONGEST or not is_known(word):
+            continue
+        # "a symmetric", "in active" and the like are two words
+        if hyphen or min(map(len, some)) >= _LONG_PART or not all(map(is_known, some)):
             return last
     return first
 
