@@ -366,8 +366,8 @@ def _read(
                         found[since:-1] = [_changed_alike(finding, more) for finding in found[since:-1]]
                     found[-1] = last._replace(attributes=last.attributes.with_those_of(more), present=True)
             else:
-                near = told.nearby and last
-                found += _moved([_beside(f, last) for f in told.findings] if near else told.findings, start)
+                named = [_beside(f, last) for f in told.findings] if told.nearby and last else told.findings
+                found += _moved(named, start)
             phrases += told.phrases
             states = states or told.states
             if steps is not None and told.clause:
