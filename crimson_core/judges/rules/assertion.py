@@ -21,6 +21,7 @@ _NOT_DENIED = ("not_actionable_not_urgent", "benign_expected")  # what reports t
 _FOLLOW_UP = frozenset(("recommend", "recommended", "ct", "mri", "ultrasound", "follow"))
 _OF_ITS_OWN = ("side", "zone", "severity", "descriptor", "temporal", "glue", "definite")
 _SAID_OF_IT = ("glue", "definite", "pronoun", "anaphor", "appearance", "extent", "prior", *MODIFIERS)
+_PLURAL_VERBS = frozenset(("are", "were", "have"))
 _DECIDING = frozenset(("normal", "elsewhere", "harmless"))
 
 
@@ -411,7 +412,8 @@ def _is_listed_with_its_place(first: Mention, start: int, cue: Tag, clause: Clau
     But not where one verb tells of each: "there is a nodule in the left apex and effusion is absent".
     """
     copulas = lexicon().words["copulas"]
-    plural = clause.words[cue.start] in ("are", "were", "have")
+    # "are no longer seen", "are both gone"
+    plural = not _PLURAL_VERBS.isdisjoint(clause.words[cue.start - 2 : cue.start + 1])
     leads = copulas.isdisjoint(clause.words[clause.start : first.start]) and first.first == clause.start
     return plural and leads and first.end < first.last <= start and clause.one_list(first.last, start)
 

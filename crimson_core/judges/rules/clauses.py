@@ -14,6 +14,7 @@ from crimson_core.judges.rules.ratios import with_ratios
 
 MODIFIERS = ("side", "dominant", "zone", "sites", "severity", "temporal", "descriptor", "position")
 
+_CUES_WITHIN = ("negated_before", "affirmed", "uncertain_before")  # "the heart is not enlarged", "is not without fluid"
 _MODIFIERS = frozenset(MODIFIERS)
 _LISTING = ("conjunction", "alternative", "anatomy", "definite", *MODIFIERS)
 _TRANSPARENT = ("glue", "link", "showing", "anatomy", "states", "conjunction", *MODIFIERS)
@@ -102,7 +103,7 @@ class Clause:
         """Whether two tags are items of one list, with a conjunction between them."""
         start, end = min(one.end, other.end), max(one.start, other.start)
         joint = self.of("conjunction", start, end) or self.of("clause_end", start, end)
-        return bool(joint) and self._all(self.listing | self.places("glue", "clause_end"), start, end)
+        return bool(joint) and self._all(self.listing | self.places("glue", "clause_end") | self._numbers(), start, end)
 
     def copula(self, start: int, end: int) -> bool:
         """Whether a form of "to be" or the like is all that stands between two word positions."""
@@ -122,7 +123,7 @@ class Clause:
     def joined(self, start: int, end: int, *kinds: str) -> bool:
         """Whether only words that part no structure from its state, and phrases of some kinds, stand between two positions."""
         if self._transparent is None:
-            cues = self.bits(tag for value in ("negated_before", "uncertain_before") for tag in self.cues(value))
+            cues = self.bits(tag for value in _CUES_WITHIN for tag in self.cues(value))
             self._transparent = cues | self.places(*_TRANSPARENT) | self._numbers() | self._adverbs() | self._inserted()
         return self._all(self._transparent | self.places(*kinds), start, end)
 

@@ -11,6 +11,8 @@ from crimson_core.judges.rules.clauses import Clause, clauses
 from crimson_core.judges.rules.joining import explains, made_of
 from crimson_core.judges.rules.lexicon import Lexicon, Tag, interchangeable_pairs, lexicon
 from crimson_core.judges.rules.mentions import (
+    answers_none,
+    states_told,
     continuation,
     explanation,
     mention_of,
@@ -98,6 +100,8 @@ class Told(NamedTuple):
         more: What it says about a finding before it that is no device, and about a device, where it names none.
         several: It says that of all that the sentence before names.
         nearby: It says that what it names lies where the finding before it lies.
+        states_told: The states that it tells of what was named before.
+        none: It answers a question with none, if one was asked.
         taken_back: It says that what was named before is not there.
         exception: It takes back a denial: "no effusion except for a trace on the left".
         phrases: How many phrases of the lexicon it holds.
@@ -115,6 +119,8 @@ class Told(NamedTuple):
     more: tuple[Attributes | None, Attributes | None] | None
     several: bool
     nearby: bool
+    states_told: tuple[str, ...]
+    none: bool
     taken_back: bool
     exception: bool
     phrases: int
@@ -286,6 +292,8 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
         more,
         (more is not None or tentative is not None) and of_several(clause),
         bool(named) and "nearby" in clause.by_kind,
+        states_told(clause) if more is not None else (),
+        not named and answers_none(clause),
         more is not None and taken_back(clause),
         clause.lead == "exception",
         len(clause.tags),
@@ -319,6 +327,7 @@ def _read(
 ) -> Reading:
     words = lexicon()
     length = phrases = 0
+    bare = ""  # the sentence, without blanks around it
     states = False  # whether something is said that may stand without a finding
     found: list[ReportFinding] = []
     seen: set[str] = set()
@@ -329,7 +338,7 @@ def _read(
         if sentence in seen:  # what a looping generator repeats says nothing new
             continue
         seen.add(sentence)
-        bare = sentence.strip()
+        asked, bare = bare.endswith("?"), sentence.strip()
         start += sentence.index(bare)
         length += len(bare)
         earlier, recent, current = recent, current, len(found)
@@ -356,7 +365,10 @@ def _read(
             elif not told.names and last:
                 more = told.more and told.more[words.concepts[last.concepts[0]].device]
                 since = current if len(found) > current else recent  # findings that "these" means
-                if more and told.taken_back:
+                if told.none and (last.attributes.uncertain or asked):
+                    role = "continues"
+                    found[-1] = last._replace(present=False)
+                elif more and told.taken_back:
                     role = "continues"
                     since = since if told.several else len(found) - 1
                     found[since:] = [_without(finding, more.sides) for finding in found[since:]]
@@ -364,7 +376,9 @@ def _read(
                     role = "continues"
                     if told.several and not told.exception:
                         found[since:-1] = [_changed_alike(finding, more) for finding in found[since:-1]]
-                    found[-1] = last._replace(attributes=last.attributes.with_those_of(more), present=True)
+                    attributes = last.attributes.with_those_of(more)
+                    concepts = _in_state(last.concepts, told.states_told, words)
+                    found[-1] = last._replace(concepts=concepts, attributes=attributes, present=True)
             else:
                 named = [_beside(f, last) for f in told.findings] if told.nearby and last else told.findings
                 found += _moved(named, start)
@@ -405,6 +419,12 @@ def _beside(finding: ReportFinding, other: ReportFinding) -> ReportFinding:
     concepts = [lexicon().concepts[f.concepts[0]] for f in (finding, other)]
     alike = all(concept.sided and not concept.directed for concept in concepts)
     return finding._replace(attributes=one._replace(sides=there.sides)) if alike and not one.sides else finding
+
+
+def _in_state(concepts: tuple[str, ...], states: Sequence[str], words: Lexicon) -> tuple[str, ...]:
+    """What a state makes of a finding that was named before: of a nodule that "has cavitated" a cavity."""
+    made = [words.composites[state, concepts[0]] for state in states if (state, concepts[0]) in words.composites]
+    return (made[0],) if made and len(concepts) == 1 else concepts
 
 
 def _changed_alike(finding: ReportFinding, told: Attributes) -> ReportFinding:

@@ -124,6 +124,7 @@ class Lexicon:
     one_sentence_sections: frozenset[str]
     findings_sections: frozenset[str]
     growing_states: frozenset[str]
+    bare_states: dict[str, str]
     naming_states: frozenset[str]
     device_damage: frozenset[str]
     ordinals: dict[int, list[str]]
@@ -352,6 +353,7 @@ def _build() -> Lexicon:
         one_sentence_sections=frozenset(data["one_sentence_sections"]),
         findings_sections=frozenset(data["findings_sections"]),
         growing_states=frozenset(data["growing_states"]),
+        bare_states=data["bare_states"],
         naming_states=frozenset(data["naming_states"]),
         device_damage=frozenset(data["device_damage"]),
         ordinals=data["ordinals"],

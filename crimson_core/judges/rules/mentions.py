@@ -90,6 +90,19 @@ def taken_back(clause: Clause) -> bool:
     return bool(denied) and "lateral" not in clause.words[denied[0].end : clause.end]  # "not seen on the lateral view"
 
 
+def answers_none(clause: Clause) -> bool:
+    """Whether a clause may answer a question with none: "? Pneumothorax. None seen."."""
+    denied = any(clause.words[t.start] in lexicon().words["none"] for t in clause.cues("negated_after"))
+    return denied and not (clause.of("side") or clause.of("zone"))
+
+
+def states_told(clause: Clause) -> tuple[str, ...]:
+    """The states that a clause tells of what was named before: "It has cavitated"."""
+    if clause.cues("negated_before") or clause.cues("negated_after"):
+        return ()
+    return tuple(t.value for t in clause.of("states"))
+
+
 def _overall(clause: Clause) -> list[Tag]:
     """The opening of "The findings have worsened"."""
     changed = clause.by_kind.keys() & {"temporal"}

@@ -11,6 +11,7 @@ from crimson_core.judges.rules.states import FARTHEST_STATE, add_alike, add_stat
 _NAMING = ("concept", "normal_of", "states", "anaphor")
 _PLACE = attrgetter("start", "end")
 _BESIDE = frozenset(("anatomy", "states"))
+_TELLING_WHERE = frozenset(("side", "severity", "nearby"))
 _NEAR = 3  # words between "with" and a state
 
 
@@ -36,6 +37,8 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
         made = [mention for start, mention in found.items() if start not in before_states]
         _narrow_by_states(made, found, spent, clause, lexicon)
         add_alike(found, clause, lexicon)
+    if "states" in clause.by_kind:
+        _add_bare_states(found, clause, lexicon)
     for tag in clause.of("anaphor") if before else ():
         # "a smaller one on the left", but not "one small nodule", "one of the ribs"
         stands_alone = tag.end >= clause.end or (
@@ -54,6 +57,26 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
             if not definite.isdisjoint((start - 2, start - 1, start)):
                 mention.taken_up = "other" not in clause.words[max(0, start - 2) : start]
     return named
+
+
+def _add_bare_states(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> None:
+    """Add what needs no structure: "a little fluid on the right", but not "a cavity with fluid", "fluid in the trachea"."""
+    if clause.by_kind.keys().isdisjoint(_TELLING_WHERE):
+        return
+    joints = clause.of("conjunction")
+    taken = {position for m in found.values() for position in range(m.start, m.end)}
+    for state in clause.of("states"):
+        first = max((t.end for t in joints if t.end <= state.start), default=clause.start)
+        last = min((t.start for t in joints if t.start >= state.end), default=clause.end)
+        if state.value not in lexicon.bare_states or state.start in taken or clause.has(first, last, "anatomy"):
+            continue
+        start = state.start
+        while start > first and clause.has(start - 1, start, "glue", "severity", "extent", "side"):
+            start -= 1
+        # nothing that holds it, or does something to it, stands before
+        held = first > clause.start and clause.words[first - 1] in lexicon.words["holding"]
+        if (start == first and not held) or clause.has(start - 1, start, "assertion", "clause_end"):
+            found[state.start] = Mention((lexicon.bare_states[state.value],), state.start, state.end, named_by=(state,))
 
 
 def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[Tag]:

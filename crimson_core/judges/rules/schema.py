@@ -135,6 +135,7 @@ class _Words(TypedDict):
     low_or_high: Phrases
     related: Phrases
     alike: Phrases
+    none: Phrases
     all_of_them: Phrases
 
 
@@ -146,6 +147,7 @@ class LanguageFile(TypedDict):
     anatomy: dict[str, Phrases]
     states: dict[str, Phrases]
     growing_states: Ids
+    bare_states: dict[str, str]
     naming_states: Ids
     joint: Phrases
     normal: Phrases
@@ -542,6 +544,7 @@ def _unknown(files: Files) -> Iterator[str]:
         ("device_damage", ids, "concept"),
         ("growing_states", states, "state"),
         ("naming_states", states, "state"),
+        ("bare_states", states, "state"),
     ):
         yield from (f"{LANGUAGE}: {field}: {one} is no {kind}" for one in language[field] if one not in known)
     for place, group in enumerate(language["near_sites"]):
