@@ -215,7 +215,7 @@ def _without_counts(tags: list[Tag], device: bool, clause: Clause) -> list[Tag]:
         return tags
 
     def counts(side: Tag) -> bool:
-        if side.value != "both" or clause.words[side.start] != "both":
+        if clause.words[side.start : side.end] != ["both"]:
             return False
         following = clause.words[side.end : side.end + 1]
         placed = device or bool(clause.of("joint", side.end, side.end + 1))
