@@ -12,12 +12,12 @@ from crimson_core.judges.rules.joining import explains, made_of
 from crimson_core.judges.rules.lexicon import Lexicon, Tag, interchangeable_pairs, lexicon
 from crimson_core.judges.rules.mentions import (
     answers_none,
-    states_told,
     continuation,
     explanation,
     mention_of,
     mentions,
     of_several,
+    states_told,
     taken_back,
     tells_something,
 )
