@@ -106,14 +106,6 @@ def _shares_a_noun(structure: Tag, state: Tag, scene: _Scene) -> bool:
     return named in scene.found and scene.clause.words[named].endswith(_ADJECTIVE)
 
 
-def _tells_where_it_lies(structure: Tag, state: Tag, scene: _Scene) -> bool:
-    """Whether a structure only says where a finding lies that has its name already: "calcified plaques along the pericardium"."""
-    named = scene.found.get(state.start)
-    if named is None or named.end != state.end or structure.start < state.end:
-        return False
-    return not scene.lexicon.related(named.concepts, (scene.lexicon.composites[structure.value, state.value],))
-
-
 # Each asks whether a structure that could have a state has not this one.
 _NOT_OF_IT = (
     _places_a_finding,
@@ -122,7 +114,6 @@ _NOT_OF_IT = (
     _is_of_the_item_before,
     _has_its_own,
     _shares_a_noun,
-    _tells_where_it_lies,
 )
 
 
