@@ -212,7 +212,9 @@ def _decide_by_statements(found: list[Mention], clause: Clause) -> None:
             # "interstitial markings are normal", but not "the clips are intact"
             vague = lexicon().concepts[mention.concepts[0]].vague
             plainly = clause.words[normal.start] in lexicon().words["plainly_normal"] and not _is_device(mention)
-            answers = mention.end == normal.start and clause.set_off(normal.start)  # "Vascular engorgement: normal"
+            beside = mention.end == normal.start
+            # "Vascular engorgement: normal", "interstitial markings normal"
+            answers = beside and (clause.set_off(normal.start) or (plainly and clause.ends(normal.end)))
             if (vague or plainly) and (answers or clause.copula(mention.end, normal.start)):
                 _decide(mention, "absent", normal)
             leads = vague and normal.end <= mention.start
