@@ -59,12 +59,16 @@ def _text(argument: str, given: str) -> str:
         if given == "-":
             return sys.stdin.read()
         path = Path(given)
-        if len(given) < 4096 and "\n" not in given and path.is_file():
+        is_short = 0 < len(given) < 4096 and "\n" not in given
+        if is_short and path.is_file():
             return path.read_text(encoding="utf-8")
+        is_folder = is_short and path.is_dir()
     except (OSError, ValueError):
         if " " in given or "\n" in given:  # text that cannot be a file name
             return given
         raise InputError(f"{argument} cannot be read as UTF-8 text.") from None
+    if is_folder:
+        raise InputError(f"{argument} is a folder. Give a file, text, or -.")
     if re.fullmatch(r"\S+\.[A-Za-z]{2,5}", given):
         raise InputError(f"{argument} looks like a file name, but there is no such file. Give a file, text, or -.")
     return given

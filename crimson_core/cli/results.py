@@ -133,7 +133,10 @@ def _is_in_the_way(lines: IO[bytes], stored: Callable[[], Iterable[PairResult]],
             record = json.loads(line)
             evaluation, index = record["raw_evaluation"], record["index"]
             if index >= n_pairs:
-                return f"They are of more than the {n_pairs:,} pairs of this run. To go on, give its --limit, or none. Else: {_REMEDY}"
+                return (
+                    f"They are of more pairs than the {n_pairs:,} of this run. To go on with that run, give the --limit "
+                    f"that it had, or leave --limit out. To start afresh: {_REMEDY}"
+                )
             if index < 0 or found[index] != _NOTHING:
                 return _REMEDY
             if evaluation is not None:

@@ -52,7 +52,14 @@ def test_a_report_and_a_pair_are_explained(tmp_path):
     done = crimson("explain", "-", "--reference", tmp_path / "reference.txt", "--json", stdin="Right effusion.")
     told = json.loads(done.stdout)
     assert told["matches"][0]["errors"][0]["rule"] == "rules.yaml: attribute_errors.location.wrong_side"
-    for wrong in (["missing.txt"], ["-", "-r", "-"], ["Clear.", "--age", "many"]):
+    assert crimson("explain", "").returncode == 0
+    for wrong in (
+        ["missing.txt"],
+        [tmp_path],
+        ["Clear.", "-r", tmp_path],
+        ["-", "-r", "-"],
+        ["Clear.", "--age", "many"],
+    ):
         done = crimson("explain", *wrong)
         assert (done.returncode, done.stdout) == (2, ""), wrong
         assert done.stderr.startswith("crimson: ")

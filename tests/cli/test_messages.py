@@ -192,7 +192,10 @@ def test_what_is_left_of_a_longer_run_says_how_to_go_on(tmp_path):
     assert crimson(*command, "whole", cwd=tmp_path).returncode == 0
     (tmp_path / "out.partial").write_bytes((tmp_path / "whole").read_bytes())
     done = crimson(*command, "out", "--limit", "3", cwd=tmp_path)
-    assert done.returncode == 2 and b"more than the 3 pairs of this run. To go on, give its --limit" in done.stderr
+    assert (
+        done.returncode == 2
+        and b"of more pairs than the 3 of this run. To go on with that run, give the --limit that it had" in done.stderr
+    )
     assert crimson(*command, "out", cwd=tmp_path).returncode == 0
     assert (tmp_path / "out").read_bytes().count(b"\n") == 4 and not (tmp_path / "out.partial").exists()
 

@@ -68,12 +68,21 @@ def test_the_default_encoder_is_the_published_one(monkeypatch):
     import sentence_transformers
 
     asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **options: asked.append(name))
 
     def load(model, **options):
-        asked.append((model, options["trust_remote_code"], options["model_kwargs"]))
+        asked.append((model, options["trust_remote_code"], options["local_files_only"], options["model_kwargs"]))
         raise OSError("no network")
 
     monkeypatch.setattr(sentence_transformers, "SentenceTransformer", load)
     with pytest.raises(JudgeError, match=MODEL):
         CrimsonScorer("offline+minilm")
-    assert asked == [(MODEL, False, {"use_safetensors": True})]
+    assert asked == [MODEL, (MODEL, False, True, {"use_safetensors": True})]
+
+
+def test_without_the_hub_an_encoder_that_is_not_there_is_one_error_soon(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        JudgeError, match="is not in the Hub's cache. Connect to the network, give the folder of a copy"
+    ):
+        CrimsonScorer("offline+minilm:nobody/no-such-encoder")

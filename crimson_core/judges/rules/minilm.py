@@ -1,6 +1,7 @@
 """The offline judge with a sentence encoder for wording outside the lexicon: `offline+minilm`."""
 
 from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from crimson_core.errors import JudgeError, missing
@@ -12,6 +13,7 @@ from crimson_core.protocol.pair import ReportPair
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _PAIRS_AT_ONCE = 64  # their unknown wording is encoded together
+_WANTED, _UNWANTED = ["*.json", "*.txt", "*.model", "*.safetensors"], ["onnx/*", "openvino/*"]  # files of an encoder
 
 
 class MiniLMJudge(OfflineJudge):
@@ -95,10 +97,26 @@ def load_encoder(model: str, needed_by: str, instead: str, device: str | None = 
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise missing(error, "minilm", needed_by) from None
+    from huggingface_hub import errors, snapshot_download
+
+    on_hub = not Path(model).is_dir()
     try:
+        if (
+            on_hub
+        ):  # at once: sentence-transformers asks for file after file, and each waits for a Hub that is out of reach
+            snapshot_download(model, allow_patterns=_WANTED, ignore_patterns=_UNWANTED)
         return SentenceTransformer(
-            model, device=device, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+            model,
+            device=device,
+            trust_remote_code=False,
+            local_files_only=on_hub,
+            model_kwargs={"use_safetensors": True},
         )
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+        raise JudgeError(
+            f"The sentence encoder {model} cannot be loaded: the Hub cannot be reached, and it is not in the Hub's cache. "
+            f"Connect to the network, give the folder of a copy, or {instead}."
+        ) from None
     except Exception as error:  # whatever the Hub or the file system raises
         raise JudgeError(
             f"The sentence encoder {model} cannot be loaded ({type(error).__name__}). Check the name or the folder, "
