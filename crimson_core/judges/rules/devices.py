@@ -28,4 +28,4 @@ def position(finding: ReportFinding) -> str | None:
         return "good"
     if told.sites & concept.tip_misplaced:
         return "bad"
-    return told.position
+    return "bad" if told.position == "moved" else told.position

@@ -23,7 +23,7 @@ _HEDGED_WORD = (
 _FIELD = r"(?:present|presence|status|detected|found|finding|seen|value|answer|result)"
 # Behind a name: a sign that asks, then perhaps a field of its own, the answer, and the end of the item.
 _ANSWER = re.compile(
-    rf"(?:{_SIGN}(?P<asks>[:=?|]|\t)[\"'”“*_`\s{{]{{0,40}}(?:{_FIELD}{_SIGN}[:=|]{_SIGN})?|\s?[.·_]{{3,80}}\s?|\s[-–—]\s{{1,4}}|,(?=\s?(?:[01]|no|yes|true|false)\s*$)\s?|[(\[]\s?)"
+    rf"(?:{_SIGN}(?P<asks>[:=?|]|\t)[\"'”“*_`\s{{]{{0,40}}(?:{_FIELD}{_SIGN}[:=|]{_SIGN})?|\s?(?<![.·_])[.·_]{{3,80}}+\s?|\s[-–—]\s{{1,4}}|,(?=\s?(?:[01]|no|yes|true|false)\s*$)\s?|[(\[]\s?)"
     rf"(?:(?P<absent>{_NO_WORD})|(?P<present>{_YES_WORD})|(?P<unsaid>{_UNSAID_WORD})|(?P<hedged>{_HEDGED_WORD})"
     r"|(?P<sign>(?<=[:=|(\[ ,])[-−–+01]))"
     rf"(?={_SIGN}(?:$|[,;|.!\n)\]}}]|[-–—]\s))",

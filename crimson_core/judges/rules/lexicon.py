@@ -492,6 +492,12 @@ def _side_of(match: re.Match[str], text: str) -> str | None:
     return _LETTERS[match[0]]
 
 
+def forget_words() -> None:
+    """Forget the words of the reports that were read; a process that reads other people's reports keeps none."""
+    _mended.cache_clear()
+    normalise.cache_clear()
+
+
 @lru_cache(maxsize=20_000)  # words recur; bounded, since reports hold endless names
 def _mended(word: str) -> str:
     """A number or a normalised word; one that is no word of the lexicon but nearly one, as that word.

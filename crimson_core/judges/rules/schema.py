@@ -103,7 +103,7 @@ class _Modifiers(TypedDict):
     severity: dict[Rank, Phrases]
     temporal: dict[Change, Phrases]
     descriptor: dict[str, dict[str, Phrases]]
-    position: dict[Literal["coiled", "good", "bad"], Phrases]
+    position: dict[Literal["coiled", "moved", "good", "bad"], Phrases]
 
 
 @with_config(_EXACT)
