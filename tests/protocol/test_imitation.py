@@ -20,7 +20,13 @@ def test_there_are_two_hundred_forgeries_in_twenty_shapes():
     assert len({forgery.shape for forgery in FORGERIES}) == 20
 
 
-@pytest.mark.parametrize("prompt", [Prompt("compact"), Prompt("reference", False), Prompt("reference", True)], ids=str)
+PROMPTS = [
+    Prompt("compact"),
+    *(Prompt("reference", guidelines, delimited=tags) for guidelines in (False, True) for tags in (False, True)),
+]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=str)
 def test_a_model_sees_the_same_with_a_forged_answer_and_without(prompt):
     for forged in FORGERIES:
         clean, seen = (
