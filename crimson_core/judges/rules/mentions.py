@@ -122,7 +122,9 @@ def explanation(clause: Clause) -> bool | None:
         return True
     leading = [t for t in clause.of("link", clause.start, clause.start + _LEADING) if t.value in ("firm", "tentative")]
     if leading and clause.only(clause.start, leading[0].start, "definite", "glue"):
-        return leading[0].value == "tentative"  # "Suggestive of edema", "Features of emphysema"
+        opened = clause.words[clause.start : leading[0].end]
+        if "there" not in opened and opened[-1] not in ("a", "an", "the"):  # "There is likely a hernia" is a finding
+            return leading[0].value == "tentative"  # "Suggestive of edema", "Features of emphysema"
     opening = any(t.start == clause.start for t in clause.of("definite"))
     nouns = [t for t in clause.of("appearance") if t.start <= clause.start + 2]
     pronouns = [t for t in clause.of("pronoun") if t.start == clause.start]

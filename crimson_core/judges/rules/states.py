@@ -176,7 +176,7 @@ def _name_more_exactly(named: Mention, structure: Tag, state: Tag, scene: _Scene
     words = between(structure, state)
     # "fluid in the fissure and effusions" and "effusions with fluid in the fissure" tell of two
     others = any((structure.value, t.value) in lexicon.composites for t in clause.of("states", words.start, words.stop))
-    parted = clause.has(words.start, words.stop, "conjunction")
+    parted = any(not _joins_numbers(t, clause) for t in clause.of("conjunction", words.start, words.stop))
     apart = parted and (structure.end <= state.start or others)
     if named.concepts == (concept,) and structure.end == named.start:
         named.start = structure.start  # "pleural effusion" is quoted whole
@@ -193,6 +193,12 @@ def _name_more_exactly(named: Mention, structure: Tag, state: Tag, scene: _Scene
         scene.found.setdefault(structure.start, item)
         return False
     return True
+
+
+def _joins_numbers(conjunction: Tag, clause: Clause) -> bool:
+    """Whether a conjunction stands between two numbers: "left ribs 4, 5 and 6 are fractured"."""
+    around = clause.words[conjunction.start - 1 : conjunction.end + 1]
+    return around[0].isdecimal() and around[-1].isdecimal()
 
 
 def _add_enumerated(structure: Tag, state: Tag, near: Sequence[Tag], scene: _Scene) -> None:
