@@ -355,8 +355,8 @@ def _read(
                 # "Together these suggest lung cancer"
                 meant = _meant(told, found, earlier if told.several else recent, words)
                 if meant is None and not told.implied:
-                    # "Aspiration is the likely cause" may be said of any finding before
-                    meant = _meant(told, found, 0, words)
+                    # "Aspiration is the likely cause" may be said of any finding before that is akin to it
+                    meant = _meant(told, found, 0, words, akin=True)
             if told.tentative is not None and meant is not None:
                 found[meant] = _explained(found[meant], _moved(told.findings, start), told.tentative)
                 first = min(recent, meant)
@@ -451,7 +451,7 @@ def _moved(findings: Sequence[ReportFinding], by: int) -> list[ReportFinding]:
     ]
 
 
-def _meant(told: Told, found: Sequence[ReportFinding], recent: int, words: Lexicon) -> int | None:
+def _meant(told: Told, found: Sequence[ReportFinding], recent: int, words: Lexicon, akin: bool = False) -> int | None:
     """Which finding of the sentence before a clause explains, at the side that it names.
 
     It is the last one of which the diagnosis is a kind ("effusion and consolidation; empyema is suspected"), else the last that
@@ -461,7 +461,7 @@ def _meant(told: Told, found: Sequence[ReportFinding], recent: int, words: Lexic
     meant = None
     for place in range(len(found) - 1, recent - 1, -1):
         there = _meet(diagnoses[0].attributes.sides, found[place].attributes.sides)
-        near = not told.implied or words.akin(diagnoses[0].concepts, found[place].concepts)
+        near = not (told.implied or akin) or words.akin(diagnoses[0].concepts, found[place].concepts)
         if found[place].present and there and near and _explains(diagnoses, found[place], words):
             if words.related(diagnoses[0].concepts, found[place].concepts):
                 return place
