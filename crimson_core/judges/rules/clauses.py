@@ -60,7 +60,6 @@ class Clause:
     sentence: str
     by_kind: dict[str, list[Tag]] = field(init=False)
     by_cue: dict[str, list[Tag]] = field(init=False)
-    has_dash: bool = field(init=False)
     _modifiers: list[Tag] = field(init=False)
     _listing: int | None = field(init=False, default=None)
     _transparent: int | None = field(init=False, default=None)
@@ -81,7 +80,6 @@ class Clause:
                 modifiers.append(tag)
             elif kind == "assertion":
                 by_cue.setdefault(tag.value, []).append(tag)
-        self.has_dash = any(dash in self.sentence for dash in _DASHES)
         self.by_kind, self.by_cue, self._modifiers = by_kind, by_cue, modifiers
 
     def of(self, kind: str, start: int = 0, end: int | None = None) -> list[Tag]:
@@ -153,7 +151,7 @@ class Clause:
 
     def dashed(self, position: int) -> bool:
         """Whether a dash with blanks around it stands before a word."""
-        return self.has_dash and self.sentence[self.spans[position - 1][1] : self.spans[position][0]] in _DASHES
+        return self.sentence[self.spans[position - 1][1] : self.spans[position][0]] in _DASHES
 
     def ends(self, position: int) -> bool:
         """Whether the clause, or a piece of it before a comma, ends at a word position."""

@@ -17,6 +17,8 @@ def with_directions(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
     and else to what follows in it: "effusion not seen, small pneumothorax", "enlarged heart, not seen effusion". A "no" or "not" at
     the end of a piece is a denial of what stands before: "pneumothorax no, effusion yes".
     """
+    if not any(tag.kind == "assertion" and (tag.value == BESIDE or _is_answer(tag, words)) for tag in tags):
+        return tags
     borders = _borders(tags, words)
     named = [tag.start for tag in tags if tag.kind in _NAMING]
     structures = {tag.end for tag in tags if tag.kind == "anatomy"}  # "the breast shadow is absent" is a name

@@ -35,7 +35,8 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
         before_states = set(found)
         add_states(found, spent, clause, lexicon)
         made = [mention for start, mention in found.items() if start not in before_states]
-        _narrow_by_states(made, found, spent, clause, lexicon)
+        if made:
+            _narrow_by_states(made, found, spent, clause, lexicon)
         add_alike(found, clause, lexicon)
     if "states" in clause.by_kind:
         _add_bare_states(found, clause, lexicon)
@@ -61,14 +62,15 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
 
 def _add_bare_states(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> None:
     """Add what needs no structure: "a little fluid on the right", but not "a cavity with fluid", "fluid in the trachea"."""
-    if clause.by_kind.keys().isdisjoint(_TELLING_WHERE):
+    states = [t for t in clause.of("states") if t.value in lexicon.bare_states]
+    if not states or clause.by_kind.keys().isdisjoint(_TELLING_WHERE):
         return
     joints = clause.of("conjunction")
     taken = {position for m in found.values() for position in range(m.start, m.end)}
-    for state in clause.of("states"):
+    for state in states:
         first = max((t.end for t in joints if t.end <= state.start), default=clause.start)
         last = min((t.start for t in joints if t.start >= state.end), default=clause.end)
-        if state.value not in lexicon.bare_states or state.start in taken or clause.has(first, last, "anatomy"):
+        if state.start in taken or clause.has(first, last, "anatomy"):
             continue
         start = state.start
         while start > first and clause.has(start - 1, start, "glue", "severity", "extent", "side"):

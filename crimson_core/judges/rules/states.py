@@ -48,9 +48,12 @@ def add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexic
 
 def _candidates(state: Tag, scene: _Scene) -> list[Tag]:
     """The structures of which a state may be said, by where they and other findings stand."""
-    upto = state.start if _follows_a_copula(state, scene) else scene.clause.end
     composites = scene.lexicon.composites
-    near = [t for t in scene.structures if t.start < upto and (t.value, state.value) in composites]
+    near = [t for t in scene.structures if (t.value, state.value) in composites]
+    if near and _follows_a_copula(state, scene):
+        near = [t for t in near if t.start < state.start]
+    if not near:
+        return near
     near = _heads(near, scene.clause)
     return [t for t in near if not any(is_other(t, state, scene) for is_other in _NOT_OF_IT)]
 
