@@ -72,10 +72,12 @@ def judge_in_turns(judge: str, pairs: Sequence[ReportPair]) -> Iterator[PairResu
         yield from _offline(turns)
         return
     for start, some in turns:
-        with _turns[judge]:
-            for result in scorer.stream(some):
-                yield replace(result, index=start + result.index)
-        forget_words()  # the offline reading checks what a model has judged
+        try:
+            with _turns[judge]:
+                for result in scorer.stream(some):
+                    yield replace(result, index=start + result.index)
+        finally:
+            forget_words()  # the offline reading checks what a model has judged
 
 
 def _offline(turns: Sequence[tuple[int, Sequence[ReportPair]]]) -> Iterator[PairResult]:

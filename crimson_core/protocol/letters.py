@@ -4,13 +4,8 @@ import re
 import unicodedata
 from functools import lru_cache
 
-_UNSEEN = (
-    "Cf",
-    "Cc",
-    "Mn",
-    "Me",
-    "Cs",
-)  # Unicode categories: marks of format and control, marks above and around letters
+# Unicode categories: marks of format and control, marks above and around letters
+_UNSEEN = frozenset(("Cf", "Cc", "Mn", "Me", "Cs"))
 # Letters of other scripts that look like Latin ones
 _CYRILLIC = ("аеіјорсухѕԁһԛԝѵӏтмкпгАВЕЅІЈКМНОРСТУХԀҺԚԜѴӀ", "aeijopcyxsdhqwvltmknrABESIJKMHOPCTYXDHQWVI")
 _GREEK = ("αεικορυντχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "aeikopuvtxABEZHIKMNOPTYX")

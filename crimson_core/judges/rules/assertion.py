@@ -18,10 +18,8 @@ DECIDING_BEHIND = {
 }
 _APART = frozenset((",", "with"))
 _NOT_DENIED = ("not_actionable_not_urgent", "benign_expected")  # what reports tell where it is, and not that it is not
-_FOLLOW_UP = frozenset(("recommend", "recommended", "ct", "mri", "ultrasound", "follow"))
 _OF_ITS_OWN = ("side", "zone", "severity", "descriptor", "temporal", "glue", "definite")
 _SAID_OF_IT = ("glue", "definite", "pronoun", "anaphor", "appearance", "extent", "prior", *MODIFIERS)
-_PLURAL_VERBS = frozenset(("are", "were", "have"))
 _DECIDING = frozenset(("normal", "elsewhere", "harmless"))
 
 
@@ -116,7 +114,7 @@ def _decide_asked_about(found: list[Mention], clause: Clause) -> None:
 
 def _is_followed_up(cue: Tag, mention: Mention, clause: Clause) -> bool:
     """Whether an examination is advised for what this one has found and measured: "Recommend CT for a new 2 cm nodule"."""
-    advised = not _FOLLOW_UP.isdisjoint(clause.words[cue.start : mention.start])
+    advised = not lexicon().words["follow_up"].isdisjoint(clause.words[cue.start : mention.start])
     return advised and bool(mention.attributes.sizes_mm) and not _is_device(mention)
 
 
@@ -415,7 +413,7 @@ def _is_listed_with_its_place(first: Mention, start: int, cue: Tag, clause: Clau
     """
     copulas = lexicon().words["copulas"]
     # "are no longer seen", "are both gone"
-    plural = not _PLURAL_VERBS.isdisjoint(clause.words[cue.start - 2 : cue.start + 1])
+    plural = not lexicon().words["plural_verbs"].isdisjoint(clause.words[cue.start - 2 : cue.start + 1])
     leads = copulas.isdisjoint(clause.words[clause.start : first.start]) and first.first == clause.start
     return plural and leads and first.end < first.last <= start and clause.one_list(first.last, start)
 

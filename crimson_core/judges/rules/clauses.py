@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from crimson_core.judges.rules.change import CHANGING, with_changes, with_years
-from crimson_core.judges.rules.denials import with_directions
+from crimson_core.judges.rules.denials import any_between, with_directions
 from crimson_core.judges.rules.forms import may_answer, with_answers
 from crimson_core.judges.rules.lexicon import START, Lexicon, Tag, lexicon, report_words
 from crimson_core.judges.rules.ratios import with_ratios
@@ -276,11 +276,6 @@ def _inside(tags: list[Tag], start: int, end: int) -> list[Tag]:
     return [t for t in tags[first : bisect_left(tags, end, lo=first, key=START)] if t.end <= end]
 
 
-def _any(places: Sequence[int], start: int, end: int) -> bool:
-    """Whether any of some places, in order, lies from one to another one."""
-    return bisect_left(places, start) != bisect_left(places, end)
-
-
 def _adds_a_place(tags: list[Tag], words: list[str], end: Tag) -> bool:
     """Whether another place of the same finding follows, and then what it is: "in the ribs and the spine, consistent with"."""
     near = _inside(tags, end.end, min(len(words), end.end + _LONGEST_NAME))
@@ -314,8 +309,8 @@ def _main_clause(tags: list[Tag], words: list[str]) -> int | None:
     commas = [place for place, word in enumerate(words) if word == ","]
     for comma, upto in pairwise([*commas, len(words)]):
         piece = words[comma + 1 : upto]
-        subject = _any(named, comma, upto) and piece[:1] and piece[0] not in verbs
-        if subject and _any(named, 0, comma) and (piece[:2] == ["the", "one"] or not verbs.isdisjoint(piece)):
+        subject = any_between(named, comma, upto) and piece[:1] and piece[0] not in verbs
+        if subject and any_between(named, 0, comma) and (piece[:2] == ["the", "one"] or not verbs.isdisjoint(piece)):
             return comma
     return None
 
@@ -333,7 +328,7 @@ def _borders(tags: list[Tag], words: list[str]) -> Iterator[tuple[int, int, str 
     named = [t.start for t in tags if t.kind in _NAMING and not (t.kind == "states" and t.end in change)]
 
     def names(start: int, end: int) -> bool:
-        return _any(named, start, end) or (_any(bare, start, end) and _any(structures, start, end))
+        return any_between(named, start, end) or (any_between(bare, start, end) and any_between(structures, start, end))
 
     for position, tag in enumerate([*ends, Tag(length, length, "clause_end", None)]):
         upto = ends[position + 1].start if position + 1 < len(ends) else length

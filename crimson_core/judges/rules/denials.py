@@ -17,7 +17,7 @@ def with_directions(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
     and else to what follows in it: "effusion not seen, small pneumothorax", "enlarged heart, not seen effusion". A "no" or "not" at
     the end of a piece is a denial of what stands before: "pneumothorax no, effusion yes".
     """
-    if not any(tag.kind == "assertion" and (tag.value == BESIDE or _is_answer(tag, words)) for tag in tags):
+    if not any(_may_look_back(tag, words) for tag in tags):
         return tags
     borders = _borders(tags, words)
     named = [tag.start for tag in tags if tag.kind in _NAMING]
@@ -25,13 +25,13 @@ def with_directions(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
     directed = []
     spent = set()  # of "effusion absent, rib fracture" no rib is absent
     for tag in tags:
-        if tag.kind == "assertion" and (tag.value == BESIDE or _is_answer(tag, words)):
+        if _may_look_back(tag, words):
             place = bisect_right(borders, tag.start)
             first = borders[place - 1] if place else 0
             last = borders[bisect_left(borders, tag.end)]
             stops = tag.end == len(words) or words[tag.end] == ","
             alone = first == tag.start and stops and words[tag.start] == "no"  # "effusion, no"
-            before, behind = _any(named, 0 if alone else first, tag.start), _any(named, tag.end, last)
+            before, behind = any_between(named, 0 if alone else first, tag.start), any_between(named, tag.end, last)
             if before and tag.start not in structures:
                 spent.add(Tag(tag.start, tag.end, "states", "absent"))
             if tag.value == BESIDE:
@@ -52,12 +52,17 @@ def _borders(tags: Sequence[Tag], words: Sequence[str]) -> list[int]:
     return sorted(found | {len(words)})
 
 
-def _any(places: Sequence[int], start: int, end: int) -> bool:
+def any_between(places: Sequence[int], start: int, end: int) -> bool:
+    """Whether any of some places, in order, lies from one to another one."""
     return bisect_left(places, start) != bisect_left(places, end)
 
 
-def _is_answer(tag: Tag, words: Sequence[str]) -> bool:
-    return tag.value == "negated_before" and words[tag.end - 1] in lexicon().words["answers"]
+def _may_look_back(tag: Tag, words: Sequence[str]) -> bool:
+    """Whether a phrase is a denial that may be about what stands before it; also a "no" that may be an answer."""
+    if tag.kind != "assertion":
+        return False
+    answers = tag.value == "negated_before" and words[tag.end - 1] in lexicon().words["answers"]
+    return answers or tag.value == BESIDE
 
 
 def _is_predicate(denial: Tag, words: Sequence[str]) -> bool:

@@ -220,13 +220,12 @@ def _explained_by_one(
 
 def _explains_the_same(reference: ReportFinding, prediction: ReportFinding) -> bool:
     """Whether one report explains what the other one leaves at that: "hyperinflation compatible with asthma"."""
-    one, other = reference.attributes.sides, prediction.attributes.sides
     named = any(
         lexicon().signs_of(explained.concepts).intersection(explained.signs).issuperset(plain.concepts)
         for plain, explained in ((reference, prediction), (prediction, reference))
     )
     alike = not _of_other_age(reference, prediction, rules()["matching"]["other_age"])
-    return named and alike and (not one or not other or bool(one & other))
+    return named and alike and _meet(reference, prediction)
 
 
 def interchangeable(reference: ReportFinding, prediction: ReportFinding) -> bool:

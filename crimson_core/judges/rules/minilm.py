@@ -101,9 +101,8 @@ def load_encoder(model: str, needed_by: str, instead: str, device: str | None = 
 
     on_hub = not Path(model).is_dir()
     try:
-        if (
-            on_hub
-        ):  # at once: sentence-transformers asks for file after file, and each waits for a Hub that is out of reach
+        if on_hub:
+            # at once: sentence-transformers asks for each file, and waits each time where the Hub is out of reach
             snapshot_download(model, allow_patterns=_WANTED, ignore_patterns=_UNWANTED)
         return SentenceTransformer(
             model,

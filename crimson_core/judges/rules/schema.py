@@ -128,6 +128,8 @@ class _Words(TypedDict):
     preferring: Phrases
     seen: Phrases
     answers: Phrases
+    follow_up: Phrases
+    plural_verbs: Phrases
     subordinating: Phrases
     empty_subjects: Phrases
     plainly_normal: Phrases
