@@ -16,6 +16,7 @@ DECIDING_BEHIND = {
     "unassessed_after": "unsaid",
     "advised_after": "unsaid",
 }
+_ADJECTIVE = ("ive", "ic", "ous", "al", "ory")
 _APART = frozenset((",", "with"))
 _NOT_DENIED = ("not_actionable_not_urgent", "benign_expected")  # what reports tell where it is, and not that it is not
 _OF_ITS_OWN = ("side", "zone", "severity", "descriptor", "temporal", "glue", "definite")
@@ -122,11 +123,17 @@ def _decide_past(found: list[Mention], clause: Clause) -> None:
     """What was once: "Three months after covid pneumonia, residual opacities"."""
     for cue in clause.cues("past"):
         for mention in found:
-            if mention.start < cue.end or _is_operation(mention) or _is_device(mention):
+            if mention.start < cue.end or _is_operation(mention) or _is_device(mention) or _is_compound(cue, clause):
                 continue
             said = cue.end + clause.words[cue.end].endswith("ed")  # "witnessed"
             if clause.only(said, mention.start, *_OF_ITS_OWN) and not clause.has(said, mention.start, "concept"):
                 _decide(mention, "unsaid", cue)
+
+
+def _is_compound(cue: Tag, clause: Clause) -> bool:
+    """Whether "post" only makes another adjective: "post obstructive atelectasis", "post infectious bronchiectasis"."""
+    following = clause.words[cue.end : cue.end + 1]
+    return clause.words[cue.start : cue.end] == ["post"] and following != [] and following[0].endswith(_ADJECTIVE)
 
 
 def _is_about(cue: Tag, mention: Mention, found: list[Mention], clause: Clause) -> bool:
@@ -245,8 +252,6 @@ def _hedge_by_cues(found: list[Mention], clause: Clause) -> None:
     for cue in clause.cues("not_excluded_after"):
         for mention in _list_before(found, cue, clause):
             _hedge(mention, cue)
-            if clause.lead == "concession":  # "Clear lungs, although subtle opacities cannot be excluded" found none
-                _decide(mention, "unsaid", cue)
     for cue in clause.cues("uncertain_before"):
         # "aortic dissection suspected", "hemothorax suspected, small pneumothorax"
         ends = clause.ends(cue.end) or clause.words[cue.end] in lexicon().words["giving_reasons"]
@@ -319,7 +324,8 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
             return  # "lucency without lung markings, diagnostic of a pneumothorax"
         inside = mention.start < cue.start  # "the heart is not enlarged", also of a second subject
         if position and not inside and not removed and not _goes_on(after[position - 1].end, clause):
-            own = clause.modifiers(mention.first, mention.start)
+            named_at = mention.end if mention.state[0] else mention.start  # "no mass and bulky left hilum"
+            own = clause.modifiers(mention.first, named_at)
             linked = clause.of("link", after[position - 1].end, mention.start)  # "no line to suggest a large effusion"
             if mention.predicate or not linked and any(t.kind in ("severity", "side", "temporal") for t in own):
                 return

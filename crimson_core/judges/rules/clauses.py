@@ -193,8 +193,10 @@ class Clause:
         return end <= start or not self.words_between(start, end) & ~among
 
     def _adverbs(self) -> int:
-        """Words such as "heavily", which say how a state is."""
-        return sum(1 << place for place, word in enumerate(self.words[self.start : self.end]) if word.endswith("ly"))
+        """Words such as "heavily" and "more", which say how a state is."""
+        more = lexicon().words["more"]
+        words = enumerate(self.words[self.start : self.end])
+        return sum(1 << place for place, word in words if word.endswith("ly") or word in more)
 
     def _inserted(self) -> int:
         """Words in brackets that name nothing: "stenosis (about half of the lumen) of the trachea"."""

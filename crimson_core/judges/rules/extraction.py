@@ -103,6 +103,7 @@ class Told(NamedTuple):
         states_told: The states that it tells of what was named before.
         none: It answers a question with none, if one was asked.
         taken_back: It says that what was named before is not there.
+        only_explains: What it names says something only if it explains the finding before it: "though infection is not excluded".
         exception: It takes back a denial: "no effusion except for a trace on the left".
         phrases: How many phrases of the lexicon it holds.
         states: Whether it says something that may stand without a finding.
@@ -122,6 +123,7 @@ class Told(NamedTuple):
     states_told: tuple[str, ...]
     none: bool
     taken_back: bool
+    only_explains: bool
     exception: bool
     phrases: int
     states: bool
@@ -295,6 +297,7 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
         states_told(clause) if more is not None else (),
         not named and answers_none(clause),
         more is not None and taken_back(clause),
+        clause.lead == "concession" and bool(clause.cues("not_excluded_after")),
         clause.lead == "exception",
         len(clause.tags),
         "elsewhere" not in clause.by_kind and not _STATEMENTS.isdisjoint(clause.by_kind),
@@ -379,7 +382,7 @@ def _read(
                     attributes = last.attributes.with_those_of(more)
                     concepts = _in_state(last.concepts, told.states_told, words)
                     found[-1] = last._replace(concepts=concepts, attributes=attributes, present=True)
-            else:
+            elif not told.only_explains:
                 named = [_beside(f, last) for f in told.findings] if told.nearby and last else told.findings
                 found += _moved(named, start)
             phrases += told.phrases

@@ -54,6 +54,10 @@ def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
         within = not lexicon.words["within"].isdisjoint(clause.words[left.end : left.end + 1])
         if within and _placed(right) and not _placed(left):
             left.attributes = left.attributes._replace(sides=right.attributes.sides, zones=right.attributes.zones)
+        if within and not left.attributes.temporal and clause.of("temporal", right.end, right.last):
+            # "plugging in a wide bronchus, worse than before" tells of the plugging
+            left.attributes = left.attributes._replace(temporal=right.attributes.temporal)
+            right.attributes = right.attributes._replace(temporal=None)
         if left.start == right.start:
             continue
         there = _lies_there(left, right, clause) or (fronted and clause.one_list(left.end, right.start, articles=True))
@@ -264,6 +268,15 @@ def _specify(pair: _Pair) -> None:
     pair.joined[-1] = _explained(pair.last, pair.mention, False)
 
 
+def _is_left_open(pair: _Pair) -> bool:
+    """As in "Opacity, possibly atelectasis, with superimposed infection not excluded"."""
+    last, mention = pair.last, pair.mention
+    open_ = any(cue.value == "not_excluded_after" for _, cue in mention.decided_by)
+    if not open_ or mention.attributes != SUSPECTED:
+        return False
+    return explains(mention.concepts, last.appearance or last.concepts, pair.lexicon)
+
+
 def _goes_on(pair: _Pair) -> bool:
     """As in "May represent atelectasis, aspiration or pneumonia"."""
     return pair.listed and bool(pair.last.appearance) and _bare(pair.last, pair.mention, pair.clause)
@@ -286,7 +299,9 @@ def _is_named(pair: _Pair) -> bool:
         return False
     if mention.attributes.temporal or clause.words[mention.first - 1] != "," or mention.first < last.end:
         return False
-    return any((a, b) in pair.lexicon.distances for a in mention.concepts for b in last.concepts if a != b)
+    kinds = (pair.lexicon.distances, pair.lexicon.composites)  # "lytic lesion of a rib, metastasis"
+    pairs = [(a, b) for a in mention.concepts for b in last.concepts if a != b]
+    return any((a, b) in kinds[0] or (b, a) in kinds[1] for a, b in pairs)
 
 
 def _is_said_to_sum_up(pair: _Pair) -> bool:
@@ -304,6 +319,10 @@ def _is_suspected(pair: _Pair) -> bool:
     return narrower and mention.attributes == SUSPECTED and not last.attributes.uncertain and not last.appearance
 
 
+def _leave_open(pair: _Pair) -> None:
+    (_add_alternative if pair.last.appearance else _list_what_it_may_be)(pair)
+
+
 def _list_what_it_may_be(pair: _Pair) -> None:
     pair.joined[-1] = _explained(pair.last, pair.mention, True)
 
@@ -318,9 +337,8 @@ def _add_alternative(pair: _Pair) -> None:
     concepts = (*pair.last.concepts, *pair.mention.concepts)
     # of "pyopneumothorax/empyema" and "atelectasis/collapse" each names the other
     tags = pair.clause.of("alternative", pair.last.end, pair.mention.start)
-    alike = all(pair.clause.words[t.start] == "/" for t in tags) and pair.lexicon.akin(
-        pair.last.concepts, pair.mention.concepts
-    )
+    slashed = bool(tags) and all(pair.clause.words[t.start] == "/" for t in tags)
+    alike = slashed and pair.lexicon.akin(pair.last.concepts, pair.mention.concepts)
     pair.joined[-1] = _merged(pair.last, pair.mention, concepts, not alike)
 
 
@@ -372,6 +390,7 @@ _WAYS: tuple[tuple[Callable[[_Pair], bool], Callable[[_Pair], None]], ...] = (
     (_is_suspected, _list_what_it_may_be),
     (_is_named, _specify),
     (_shows_more, _specify),
+    (_is_left_open, _leave_open),
     (_goes_on, _add_alternative),
     (_names_again, _rename),
     (_is_alternative, _add_alternative),
