@@ -245,11 +245,17 @@ def _specificity(reference: ReportFinding, prediction: ReportFinding, rule: dict
         yield _error("overinterpretation", rule["other_diagnosis"], what)
         return
     steps = concept_steps(reference, prediction)
-    if not steps:
+    if not steps or _told_by_size(reference, prediction, rule["by_size"]):
         return
     grade = "negligible" if interchangeable(reference, prediction) else "significant"
     what = f"The reference says {_names(reference)}, the candidate {_names(prediction)}"
     yield _error("overinterpretation" if steps > 0 else "unspecific", rule[grade], what)
+
+
+def _told_by_size(reference: ReportFinding, prediction: ReportFinding, pairs: Sequence[Sequence[str]]) -> bool:
+    """Whether both are measured and only their size tells one name from the other: a "lesion of 4 cm" is a mass."""
+    named = {*reference.concepts, *prediction.concepts}
+    return bool(reference.attributes.sizes_mm and prediction.attributes.sizes_mm) and any(named == {*p} for p in pairs)
 
 
 def _sign_of_each_other(one: ReportFinding, other: ReportFinding) -> bool:

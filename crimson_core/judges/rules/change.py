@@ -147,12 +147,23 @@ class _Told:
             self.used -= degree  # of "mild changes of pneumonia" the degree is the finding's
             return []
         if value == "gone":
+            partial = partial or self._of_a_part(start)
             if partial and partial != "complete":
                 return [Tag(start, end, "temporal", "better")]
             bare = change.end == change.start + 1
             leads = noun or (bare and (not self._names_before(start) or self._begins_an_item(start, end)))
             return [Tag(start, end, "assertion", "negated_before" if leads else "negated_after")]
         return [Tag(start, end, "temporal", _TEMPORAL[value])]
+
+    def _of_a_part(self, end: int) -> str | None:
+        """Whether a part of something has gone: "most of the infiltrate has resolved"."""
+        for place in range(end - 1, max(-1, end - 1 - _LONGEST), -1):
+            if self._at(place, "conjunction", "clause_end"):
+                return None
+            part = self._at(place, "extent")
+            if part is not None and self.words[part.end - 1] == "of":
+                return self._degree(part)
+        return None
 
     def _names_before(self, end: int) -> bool:
         """Whether anything is named before a place: a "resolved left effusion" is not."""

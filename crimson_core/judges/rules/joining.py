@@ -475,6 +475,8 @@ def _link(left: Mention, right: Mention, clause: Clause, lexicon: Lexicon) -> st
     links = clause.of("link", left.end, right.start)
     told = {t.value for t in links} - {"direct"}
     if told:
+        if links[-1].value in ("tentative", "firm"):  # "forms a convexity, consistent with"
+            told.discard("reversed")
         return next(value for value in ("differential", "reversed", "tentative", "firm") if value in told)
     if clause.of("conjunction", left.end, right.start):
         return None

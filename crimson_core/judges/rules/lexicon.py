@@ -219,6 +219,14 @@ def extents() -> tuple[frozenset[tuple[str, str]], int]:
 
 
 @cache
+def places() -> tuple[frozenset[tuple[str, str]], dict[str, Any]]:
+    """Pairs of a concept and what it is of a whole lobe, and by which descriptors and from which rank it is."""
+    rule = rules()["attribute_errors"]["specificity"]["told_by_place"]
+    told = {name: tuple(rule[name]) for name in ("told", "not_told")}
+    return frozenset(map(tuple, rule["pairs"])), {**rule, **told}
+
+
+@cache
 def lexicon() -> Lexicon:
     """The content of `concepts/` and `language.yaml`."""
     parts = _built()

@@ -7,7 +7,7 @@ from crimson_core.judges.rules.assignment import best_assignment
 from crimson_core.judges.rules.attributes import Attributes
 from crimson_core.judges.rules.devices import position
 from crimson_core.judges.rules.extraction import ReportFinding
-from crimson_core.judges.rules.lexicon import extents, interchangeable_pairs, lexicon, rules
+from crimson_core.judges.rules.lexicon import extents, interchangeable_pairs, lexicon, places, rules
 
 _DETAILS = ("sides", "zones", "sites", "sizes_mm", "temporal", "uncertain")
 _ZONE_ORDER = {"upper": 0, "mid": 1, "lower": 2}
@@ -232,7 +232,9 @@ def interchangeable(reference: ReportFinding, prediction: ReportFinding) -> bool
     """Whether radiologists use a concept of one finding for one of the other."""
     pairs = interchangeable_pairs()
     return any(
-        (r, p) in pairs or _told_by_extent(r, p, reference, prediction)
+        (r, p) in pairs
+        or _told_by_extent(r, p, reference, prediction)
+        or _told_by_place(r, p, reference, prediction)
         for r in reference.concepts
         for p in prediction.concepts
     )
@@ -243,6 +245,17 @@ def _told_by_extent(one: str, other: str, reference: ReportFinding, prediction: 
     pairs, from_rank = extents()
     ranks = {(one, other): prediction, (other, one): reference}
     return any((ranks[pair].attributes.severity or 0) >= from_rank for pair in ranks if pair in pairs)
+
+
+def _told_by_place(one: str, other: str, reference: ReportFinding, prediction: ReportFinding) -> bool:
+    """Whether one of two concepts is the other one where it has a whole lobe: "atelectasis of the left lower lobe"."""
+    pairs, rule = places()
+    finding = reference if (one, other) in pairs else prediction if (other, one) in pairs else None
+    if finding is None:
+        return False
+    told = finding.attributes
+    whole = rule["told"] in told.descriptors and rule["not_told"] not in told.descriptors
+    return whole and (told.severity or rule["from_rank"]) >= rule["from_rank"]
 
 
 def other_diagnosis(reference: ReportFinding, prediction: ReportFinding) -> bool:

@@ -98,7 +98,11 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
         t.start: m
         for t in clause.of("states")
         if (m := found.get(t.start))
-        and "with" in clause.words[max(0, t.start - _NEAR) : t.start]
+        and (
+            "with" in clause.words[max(0, t.start - _NEAR) : t.start]
+            or clause.has(max(clause.start, t.start - _NEAR), t.start, "showing")  # "displays an air crescent"
+            or lexicon.words["within"].intersection(clause.words[t.end : t.end + 1])  # "cavitation in a nodule"
+        )
         and any(lexicon.composites.get((t.value, other.concepts[0])) == m.concepts[0] for other in found.values())
     }
     beside = [t for kind in ("anatomy", "states") for t in clause.of(kind) if t.start not in taken or t.start in damage]

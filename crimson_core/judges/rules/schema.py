@@ -304,6 +304,14 @@ class _ToldByExtent(TypedDict):
 
 
 @with_config(_EXACT)
+class _ToldByPlace(TypedDict):
+    told: Pair
+    not_told: Pair
+    from_rank: Rank
+    pairs: list[Pair]
+
+
+@with_config(_EXACT)
 class _Specificity(TypedDict):
     too_many_alternatives: Annotated[int, Field(ge=1)]
     alternatives: _Graded
@@ -311,6 +319,8 @@ class _Specificity(TypedDict):
     significant: _Graded
     negligible: _Graded
     told_by_extent: _ToldByExtent
+    told_by_place: _ToldByPlace
+    by_size: list[Pair]
     interchangeable: list[Pair]
 
 
@@ -579,6 +589,8 @@ def _unknown(files: Files) -> Iterator[str]:
     for field, pairs in (
         ("interchangeable", specificity["interchangeable"]),
         ("told_by_extent", specificity["told_by_extent"]["pairs"]),
+        ("told_by_place", specificity["told_by_place"]["pairs"]),
+        ("by_size", specificity["by_size"]),
     ):
         yield from (
             f"{RULES}: attribute_errors.specificity.{field}: {one} is no concept"
