@@ -248,7 +248,19 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
 
 
 _PLACE = frozenset(
-    ("side", "zone", "joint", "glue", "conjunction", "anatomy", "descriptor", "definite", "extent", "sites", "clause_end")
+    (
+        "side",
+        "zone",
+        "joint",
+        "glue",
+        "conjunction",
+        "anatomy",
+        "descriptor",
+        "definite",
+        "extent",
+        "sites",
+        "clause_end",
+    )
 )
 
 

@@ -232,9 +232,7 @@ def interchangeable(reference: ReportFinding, prediction: ReportFinding) -> bool
     """Whether radiologists use a concept of one finding for one of the other."""
     pairs = interchangeable_pairs()
     return any(
-        (r, p) in pairs
-        or _told_by_extent(r, p, reference, prediction)
-        or _told_by_place(r, p, reference, prediction)
+        (r, p) in pairs or _told_by_extent(r, p, reference, prediction) or _told_by_place(r, p, reference, prediction)
         for r in reference.concepts
         for p in prediction.concepts
     )
