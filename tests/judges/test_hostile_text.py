@@ -36,6 +36,7 @@ SHAPES = [
         " ",
         "\0",
     ),
+    *("\u202e", "\u202ea", "\u202ea\u202c", "\u2066\u202e", "\u202eeffusion \u202c"),
     *("7", "1.", "1 . ", "3 mm ", "3 x ", "1,5 cm ", "01/02/2020 ", "\u200b", "e\u0301", "\u0430", "<b>", "a\n", "a*"),
     *(
         "x",
@@ -67,6 +68,8 @@ SHAPES = [
         "FINDINGS: ",
         "History: ",
         "HISTORY:\n",
+        "HISTORY: large effusion. ",
+        "HISTORY: large effusion. no edema. no mass. ",
         "Heart: ",
         "Heart:\n",
         "| heart | normal |\n",

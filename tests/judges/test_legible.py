@@ -45,6 +45,41 @@ def test_what_only_a_computer_sees_is_gone(report, expected):
         )
 
 
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        ("Large right \u202exarohtomuenp\u202c.", "Large right pneumothorax."),
+        ("\u202e.xarohtomuenp thgir egraL", "Large right pneumothorax."),
+        ("\u202exarohtomuenp thgir \u202dLarge\u202c\u202c. Clear.", "Large right pneumothorax. Clear."),
+        ("\u202exaroh\u2066Large pneumot\u2069", "Large pneumothorax"),
+        ("Large \u202ethgir\npneumothorax", "Large right\npneumothorax"),
+        ("\u2067Large \u2066right\u2069 pneumo\u2069thorax", "Large right pneumothorax"),
+        ("\u202dLarge\u202c \u2068right\u2069 pneumo\u202athorax", "Large right pneumothorax"),
+        ("\u202emm 21( )\u202c", "( )12 mm"),
+        ("\u2069\u202cnodule \u202e\u2069\u202c", "nodule "),
+    ],
+    ids=ascii,
+)
+def test_text_is_read_in_the_order_in_which_it_is_seen(report, expected):
+    text, places = legible(report)
+    assert text == expected
+    assert places is not None and len(places) == len(text) + 1 and places[-1] == len(report)
+
+
+def test_a_finding_that_is_written_backwards_is_found_where_it_stands():
+    report = "Lungs clear. \u202exarohtomuenp thgiR\u202c."
+    evaluation = CrimsonScorer("offline").score([ReportPair("Normal.", report)])[0].evaluation
+    (finding,) = evaluation["predicted_findings"]
+    assert finding["finding"] == report[slice(*finding["span"])] == "xarohtomuenp thgiR"
+
+
+def test_a_report_that_nobody_can_read_is_not_normal():
+    evaluation = (
+        CrimsonScorer("offline").score([ReportPair("Normal.", "\u202eLarge right pneumothorax.")])[0].evaluation
+    )
+    assert evaluation["unrecognised"] == ["candidate"]
+
+
 WORD = "pneumothorax"
 
 

@@ -123,6 +123,39 @@ class Mention:
     told_by: tuple[Tag, ...] = ()
 
 
+class ReportFinding(NamedTuple):
+    """One finding of a report.
+
+    Attributes:
+        concepts: Ids of lexicon concepts; more than one where the report leaves it open ("atelectasis or pneumonia").
+        attributes: What the report says about it.
+        start: First character of its text in the report.
+        end: One past the last character.
+        appearance: Those of the concepts that the report takes to be the other ones ("opacity, likely atelectasis").
+        present: False where the report denies it.
+        taken_up: The report speaks of a finding named before ("the opacity").
+        signs: The appearance that it explains and that is no concept of its own any more ("Kerley lines from edema").
+        told_at: Characters of each place where the report tells it; one that is told twice has several.
+    """
+
+    concepts: tuple[str, ...]
+    attributes: Attributes
+    start: int
+    end: int
+    appearance: tuple[str, ...] = ()
+    present: bool = True
+    taken_up: bool = False
+    signs: tuple[str, ...] = ()
+    told_at: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def diagnoses(self) -> tuple[str, ...]:
+        """The concepts without the appearance that they explain; all of them where the report explains nothing."""
+        if not self.appearance:
+            return self.concepts
+        return tuple(c for c in self.concepts if c not in self.appearance) or self.concepts
+
+
 def attributes_of(
     tags: Sequence[Tag], clause: Clause, start: int, end: int, named: int, device: bool, percent: bool = False
 ) -> Attributes:

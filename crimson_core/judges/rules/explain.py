@@ -15,7 +15,6 @@ from crimson_core.judges.rules.judge import Read, discrepancies
 from crimson_core.judges.rules.legible import legible
 from crimson_core.judges.rules.lexicon import Tag, concept_files, lexicon, rules
 from crimson_core.judges.rules.matching import match_findings, similarity
-from crimson_core.judges.rules.sentences import sections
 from crimson_core.judges.rules.significance import Patient, graded, patient_of
 from crimson_core.protocol.evaluation import SIGNIFICANCE_LEVELS
 from crimson_core.protocol.pair import PatientContext, ReportPair, parse_context
@@ -242,7 +241,7 @@ def _explained(letter: str, report: str, patient: Patient) -> tuple[Explanation,
         by_sentence.setdefault(step.start, []).append(step)
     sentences = []
     seen: set[str] = set()
-    for start, end, section, skipped in sections(report, lexicon(), reading.section_end):
+    for start, end, section, skipped in reading.sections:
         text = report[start:end]
         if not text.strip():
             continue

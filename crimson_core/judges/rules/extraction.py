@@ -6,8 +6,9 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from crimson_core.judges.rules.attributes import SUSPECTED, Attributes, Mention
+from crimson_core.judges.rules.attributes import SUSPECTED, Attributes, Mention, ReportFinding
 from crimson_core.judges.rules.clauses import Clause, clauses
+from crimson_core.judges.rules.histories import reports_in_histories
 from crimson_core.judges.rules.joining import explains, made_of
 from crimson_core.judges.rules.lexicon import Lexicon, Tag, interchangeable_pairs, lexicon
 from crimson_core.judges.rules.mentions import (
@@ -21,7 +22,7 @@ from crimson_core.judges.rules.mentions import (
     taken_back,
     tells_something,
 )
-from crimson_core.judges.rules.sentences import has_findings_section, sentences
+from crimson_core.judges.rules.sentences import Section, has_findings_section, sections
 
 _ANY_DEVICE = "device"
 # Phrases of the lexicon in each character of a report: English ones on chest radiographs hold three times as many.
@@ -38,39 +39,6 @@ NameOf = Callable[[str], str | None]
 def no_name(clause: str) -> None:
     """What names no clause."""
     return
-
-
-class ReportFinding(NamedTuple):
-    """One finding of a report.
-
-    Attributes:
-        concepts: Ids of lexicon concepts; more than one where the report leaves it open ("atelectasis or pneumonia").
-        attributes: What the report says about it.
-        start: First character of its text in the report.
-        end: One past the last character.
-        appearance: Those of the concepts that the report takes to be the other ones ("opacity, likely atelectasis").
-        present: False where the report denies it.
-        taken_up: The report speaks of a finding named before ("the opacity").
-        signs: The appearance that it explains and that is no concept of its own any more ("Kerley lines from edema").
-        told_at: Characters of each place where the report tells it; one that is told twice has several.
-    """
-
-    concepts: tuple[str, ...]
-    attributes: Attributes
-    start: int
-    end: int
-    appearance: tuple[str, ...] = ()
-    present: bool = True
-    taken_up: bool = False
-    signs: tuple[str, ...] = ()
-    told_at: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def diagnoses(self) -> tuple[str, ...]:
-        """The concepts without the appearance that they explain; all of them where the report explains nothing."""
-        if not self.appearance:
-            return self.concepts
-        return tuple(c for c in self.concepts if c not in self.appearance) or self.concepts
 
 
 class ClauseRead(NamedTuple):
@@ -143,13 +111,13 @@ class Reading(NamedTuple):
         told: Every finding that it says to be present or absent, as often as it says so, in the order of the text.
         recognised: False where next to nothing of it could be read, or no finding and no normal statement: text in another
             language, say. An empty report is recognised.
-        section_end: How sections were told apart; see `sentences`.
+        sections: Its sentences, as `sentences.sections` gives them; those that were read are not left out.
     """
 
     report: str
     told: list[ReportFinding]
     recognised: bool
-    section_end: str
+    sections: Sequence[Section]
 
     def findings(self) -> list[ReportFinding]:
         """The abnormal findings of the report, in the order in which they first stand in it.
@@ -222,7 +190,8 @@ def reading_of(
 ) -> Reading:
     """What a report says.
 
-    A report that seems to hold nothing but a history or a technique has its findings in the same paragraph, or line, as these.
+    A report that seems to hold nothing but a history or a technique has its findings in the same paragraph, or line, as these. What
+    stands there and reads like a report is one.
 
     Args:
         report: Its text.
@@ -231,16 +200,24 @@ def reading_of(
         read: A `read_sentence` that remembers what it has read; not together with `name_of` and `steps`.
     """
     read = read or partial(read_sentence, name_of=name_of, detailed=steps is not None)
-    reading = _read(report, name_of, "paragraph", steps, read)
-    if reading.told or has_findings_section(report, lexicon()):
+    words, cut = lexicon(), False
+    parts = list(sections(report, words))
+    reading = _read(report, name_of, parts, steps, read)
+    if not reading.told and not has_findings_section(report, words):
+        for section_end in ("line", "sentence"):
+            parts, cut = list(sections(report, words, section_end)), True
+            reading = _read(report, name_of, parts, steps, read)
+            if reading.told:
+                break
+    if not any(skipped for _, _, _, skipped in parts):
         return reading
-    for section_end in ("line", "sentence"):
-        if steps is not None:
-            steps.clear()
-        reading = _read(report, name_of, section_end, steps, read)
-        if reading.told:
-            break
-    return reading
+
+    def findings_in(sentence: str) -> list[ReportFinding]:
+        return [finding for told in read(sentence) for finding in told.findings]
+
+    kept = reports_in_histories(report, parts, bool(reading.told), cut, findings_in)
+    parts = [(start, end, name, skipped and start not in kept) for start, end, name, skipped in parts]
+    return _read(report, name_of, parts, steps, read) if kept else reading
 
 
 def read_sentence(sentence: str, name_of: NameOf = no_name, detailed: bool = False) -> tuple[Told, ...]:
@@ -326,9 +303,11 @@ def _under(heading: Sequence[str], clause: Clause) -> Clause:
 
 
 def _read(
-    report: str, name_of: NameOf, section_end: str, steps: list[ClauseRead] | None, read: ReadSentence
+    report: str, name_of: NameOf, parts: Sequence[Section], steps: list[ClauseRead] | None, read: ReadSentence
 ) -> Reading:
     words = lexicon()
+    if steps is not None:
+        steps.clear()
     length = phrases = 0
     bare = ""  # the sentence, without blanks around it
     states = False  # whether something is said that may stand without a finding
@@ -336,8 +315,10 @@ def _read(
     seen: set[str] = set()
     heading: tuple[str, ...] = ()  # over the list in which we are
     earlier = recent = current = 0  # where the findings of the two sentences before, and of this one, begin in `found`
-    for start, end in sentences(report, words, section_end):
+    for start, end, _, skipped in parts:
         sentence = report[start:end]
+        if skipped or not sentence.strip():
+            continue
         if sentence in seen:  # what a looping generator repeats says nothing new
             continue
         seen.add(sentence)
@@ -392,7 +373,7 @@ def _read(
     # A word of another language may name a finding ("Kein Pneumothorax"), so that much of the rest has to be known too.
     known = phrases >= _LEAST_PHRASES * length
     recognised = (known or length < _SHORT) and bool(found or states) or not report.strip()
-    return Reading(report, found, recognised, section_end)
+    return Reading(report, found, recognised, parts)
 
 
 def _finding(mention: Mention, start: int, end: int) -> ReportFinding:

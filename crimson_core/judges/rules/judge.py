@@ -36,7 +36,9 @@ def read_findings(report: str, name_of: NameOf = no_name, read: ReadSentence | N
     reading = reading_of(text, name_of, read=read)
     findings = reading.findings()
     if places:
-        findings = [one._replace(start=places[one.start], end=places[one.end - 1] + 1) for one in findings]
+        findings = [
+            one._replace(start=min(at), end=max(at) + 1) for one in findings for at in [places[one.start : one.end]]
+        ]
     return Read(findings, reading.denied(), reading.recognised)
 
 

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from typing import Any
 
 from crimson_core.judges.rules.lexicon import is_known, known_words
 from crimson_core.protocol.letters import as_seen
@@ -29,6 +30,15 @@ _LONG_PART = 4  # letters of a part that is a word, but not a small one
 _HYPHENS = frozenset("\u2010\u2011")
 _MARKS = frozenset(("Cf", "Cc", "Mn", "Me"))  # Unicode categories
 _FULL_WIDTH = range(0xFF01, 0xFF5F)
+# Signs of Unicode that turn the direction of text. Only an override turns Latin letters; inside it, isolates and embeddings keep them.
+_OVERRIDE = "\u202e"  # from right to left
+_EMBEDDINGS = frozenset("\u202a\u202b\u202d" + _OVERRIDE)
+_ISOLATES = frozenset("\u2066\u2067\u2068")
+_TURNING = _EMBEDDINGS | _ISOLATES
+_EMBEDDING_ENDS, _ISOLATE_ENDS = "\u202c", "\u2069"
+_PARAGRAPH_ENDS = frozenset("\n\r\x1c\x1d\x1e\x85\u2029")
+_MOST_TURNS = 125  # that stand within each other and count
+_MIRRORED = str.maketrans("()[]{}<>", ")(][}{><")
 
 Edit = tuple[int, int, str]  # start, end, what to put there
 
@@ -41,10 +51,53 @@ def legible(report: str) -> tuple[str, Sequence[int] | None]:
     """
     if report.isascii() and not _SUSPECT.search(report):
         return report, None
-    others = ((match.start(), match.end(), _meant(match[0])) for match in _OTHER.finditer(report))
-    text, places = _edited(report, others, range(len(report) + 1))
+    text, places = _in_order(report)
+    others = ((match.start(), match.end(), _meant(match[0])) for match in _OTHER.finditer(text))
+    text, places = _edited(text, others, places)
     text, places = _edited(text, _odd(text), places)
     return (report, None) if text == report else (text, places)
+
+
+def _in_order(report: str) -> tuple[str, Sequence[int]]:
+    """The text as it runs from left to right on a page as wide as its lines, and the places of its characters.
+
+    What is written backwards behind a right-to-left override is forwards to its readers.
+    """
+    if _OVERRIDE not in report:
+        return report, range(len(report) + 1)
+    open_: list[tuple[str, list[Any]]] = [("", [])]  # what has opened each run, and its characters and inner runs
+
+    def close() -> None:
+        sign, run = open_.pop()
+        if sign == _OVERRIDE:
+            run = [(item[0], item[1].translate(_MIRRORED)) if type(item) is tuple else item for item in reversed(run)]
+        open_[-1][1].append(run)
+
+    for place, sign in enumerate(report):
+        if sign in _PARAGRAPH_ENDS:
+            while len(open_) > 1:
+                close()
+        elif sign == _EMBEDDING_ENDS and open_[-1][0] in _EMBEDDINGS:
+            close()
+        elif sign == _ISOLATE_ENDS and any(opened in _ISOLATES for opened, _ in open_):
+            while open_[-1][0] not in _ISOLATES:
+                close()
+            close()
+        open_[-1][1].append((place, sign))
+        if sign in _TURNING and len(open_) <= _MOST_TURNS:
+            open_.append((sign, []))
+    while len(open_) > 1:
+        close()
+    signs = list(_flat(open_[0][1]))
+    return "".join(sign for _, sign in signs), [*(place for place, _ in signs), len(report)]
+
+
+def _flat(run: list[Any]) -> Iterator[tuple[int, str]]:
+    for item in run:
+        if type(item) is tuple:
+            yield item
+        else:
+            yield from _flat(item)
 
 
 def _edited(text: str, edits: Iterable[Edit], places: Sequence[int]) -> tuple[str, Sequence[int]]:

@@ -129,6 +129,7 @@ class _Words(TypedDict):
     seen: Phrases
     answers: Phrases
     follow_up: Phrases
+    of_patients: Phrases
     plural_verbs: Phrases
     subordinating: Phrases
     empty_subjects: Phrases

@@ -47,6 +47,8 @@ _LONGEST_WORD = 16
 _LONG_LINE = 60  # characters
 _LEAST_WIDTH = 40  # characters; text in shorter lines is not wrapped but written in lines
 
+Section = tuple[int, int, str | None, bool]  # start and end of a sentence, the section that it stands in, left out
+
 
 def sentences(report: str, lexicon: Lexicon, section_end: str = "paragraph") -> Iterator[tuple[int, int]]:
     """Character spans of the sentences about this radiograph; history, technique and the like are left out.
@@ -64,9 +66,7 @@ def sentences(report: str, lexicon: Lexicon, section_end: str = "paragraph") -> 
             yield start, end
 
 
-def sections(
-    report: str, lexicon: Lexicon, section_end: str = "paragraph"
-) -> Iterator[tuple[int, int, str | None, bool]]:
+def sections(report: str, lexicon: Lexicon, section_end: str = "paragraph") -> Iterator[Section]:
     """Spans of all sentences, each with the known section that it stands in and whether that is left out by `sentences`.
 
     The heading stays in its sentence ("Pneumothorax: small, right" names the finding), but for a section that is left out.
