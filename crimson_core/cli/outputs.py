@@ -18,7 +18,7 @@ from crimson_core.compare.leaderboard.data import IN_CONFIG
 from crimson_core.compare.leaderboard.run import Leaderboard, read_test_sets, run_leaderboard
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.install import install_command
-from crimson_core.run.files import check_writable, written_whole
+from crimson_core.run.files import check_no_partial, check_writable, written_whole
 
 
 def _html(board: Leaderboard) -> str:
@@ -188,10 +188,8 @@ def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, stored: b
             except ImportError:
                 raise InputError(f"The HTML report needs Jinja2 and plotly. Run: {install_command('report')}") from None
         check_writable(output)
-        if not stored and _partial(output).exists():
-            raise InputError(
-                f"{_partial(output)} contains the results of an interrupted run. Move it away or delete it, then run again."
-            )
+        if not stored:
+            check_no_partial(_partial(output))
         if any(_same(output, file) for file in inputs):
             raise InputError(
                 f"output {output} is a file of reports or the store, which would be overwritten. Give another path."

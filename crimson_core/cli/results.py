@@ -1,40 +1,38 @@
-"""The output file of `crimson score`: lines while the run lasts, a format at the end, and never half a file."""
+"""The output file of `crimson score`, which is written completely or not at all."""
 
 import io
 import json
 import os
 import shutil
 import sys
-from array import array
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 from crimson_core.compare.exports import write_pairs_csv
 from crimson_core.errors import CrimsonError, InputError
-from crimson_core.run.files import check_writable, json_line, opened_private, written_whole
+from crimson_core.run.files import check_no_partial, check_writable, json_line, written_whole
 from crimson_core.run.scorer import PairResult
 from crimson_core.run.tables import write_parquet
 
 Records = Iterable[dict[str, Any]]
-_START = b'{"index": '  # of a line
-_NOTHING = 0  # instead of a hash
-_REMEDY = "Move it away or delete it, then run again."
 
 
 class Output:
-    """The output of a run: JSON lines, written as pairs are done, given their format at the end, and kept if the run is interrupted.
+    """The output of a run: JSON lines while the run lasts, and one complete file in its format at the end.
 
-    Until the end they are in `<output>.partial` (`.partial.jsonl` for another format), so that a file with the final name is always
-    complete. What an earlier run left there is overwritten only if `stored` yields it, that is, if it is in the store. New files are
-    readable by their owner only, since findings quote reports; the mode of a replaced file is kept.
+    With a store, the lines are in a file without a name, which vanishes with the process: what an interrupted run has
+    judged is in the store. Without a store, they are in `<output>.partial` (`.partial.jsonl` for another format), which an
+    interrupted run leaves behind and no run overwrites. New files are readable by their owner only, since findings quote
+    reports; the mode of a replaced file is kept.
     """
 
-    def __init__(
-        self, output: Path | None, source: Path, stored: Callable[[], Iterable[PairResult]], n_pairs: int
-    ) -> None:
+    def __init__(self, output: Path | None, source: Path, *, stored: bool) -> None:
         self.output = output
+        self.partial: Path | None = None
         if output is None:
             return
         if output.name.endswith(".partial.jsonl"):
@@ -46,19 +44,14 @@ class Output:
                 f"output {output} is the file of the reports, which would be overwritten. Give another path."
             )
         self.format = _WRITERS.get(output.suffix.lower())
-        self.partial = output.with_name(f"{output.name}.partial{'.jsonl' * (self.format is not None)}")
-        try:
-            self.file = opened_private(self.partial)
-        except OSError as error:
-            raise InputError(f"{self.partial} cannot be written: {error.strerror}. Give another path.") from None
-        if not _locked(self.file, self.partial):
-            self.file.close()
-            raise InputError(f"{self.partial} is being written by another run. Wait for it, or give another path.")
-        remedy = _is_in_the_way(self.file, stored, n_pairs)
-        if remedy:
-            self.file.close()
-            raise InputError(f"{self.partial} contains the results of an interrupted run. {remedy}")
-        self.file.truncate(0)
+        if not stored:
+            self.partial = output.with_name(f"{output.name}.partial{'.jsonl' * (self.format is not None)}")
+            check_no_partial(self.partial)
+        with self._writing():
+            if self.partial:
+                self.file: IO[bytes] = open(self.partial, "x+b", opener=partial(os.open, mode=0o600))  # noqa: SIM115
+            else:
+                self.file = TemporaryFile(dir=output.parent)  # noqa: SIM115
 
     def __enter__(self) -> "Output":
         return self
@@ -71,28 +64,25 @@ class Output:
                 self.file.flush()
 
     def finish(self, results: list[PairResult] | None, signature: str) -> None:
-        """Give the file its final name and format: with these results, or, for None, with those that were written."""
+        """Write the file: with these results, or, for None, with those that were written."""
         if not self.output:
             return
         with self._writing():
-            if results is None and self.format is None:
-                os.fsync(self.file.fileno())
-                if self.output.exists():
-                    shutil.copymode(self.output, self.partial)
-                os.replace(self.partial, self.output)
-                return
             self.file.seek(0)
-            records = (result.as_dict() for result in results) if results else map(json.loads, self.file)
             with written_whole(self.output, binary=True, private=True) as file:
-                (self.format or _write_lines)(records, signature, file)
-            self.partial.unlink()
+                if results is None and self.format is None:
+                    shutil.copyfileobj(self.file, file)
+                else:
+                    records = (result.as_dict() for result in results) if results else map(json.loads, self.file)
+                    (self.format or _write_lines)(records, signature, file)
+            self.file.truncate(0)
 
     def __exit__(self, *_: object) -> None:
         if not self.output:
             return
         with self._writing():
             self.file.close()
-        if self.partial.exists():
+        if self.partial and self.partial.exists():
             if self.partial.stat().st_size:
                 print(f"The pairs that were judged are kept in {self.partial}.", file=sys.stderr)
             else:
@@ -104,57 +94,6 @@ class Output:
             yield
         except OSError as error:
             raise CrimsonError(f"output {self.output} cannot be written: {error.strerror}.") from None
-
-
-def _locked(file: IO[bytes], path: Path) -> bool:
-    """Lock a file for this process; False if another one has locked it, or has just renamed it."""
-    with suppress(ImportError):  # Windows has no such locks
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return os.path.samestat(os.fstat(file.fileno()), path.stat())
-        except OSError:
-            return False
-    return True
-
-
-def _is_in_the_way(lines: IO[bytes], stored: Callable[[], Iterable[PairResult]], n_pairs: int) -> str | None:
-    """What to do about the lines of an earlier run; None if everything in them is in the store."""
-    lines.seek(0)
-    found = array("q", [_NOTHING]) * n_pairs  # hashes of the evaluations, which may not fit into the memory
-    left = 0
-    try:
-        for line in lines:
-            if not line.endswith(b"\n"):
-                if not line.startswith(_START[: len(line)]):
-                    return _REMEDY
-                break  # a kill has cut the last line, whose pair was stored before
-            record = json.loads(line)
-            evaluation, index = record["raw_evaluation"], record["index"]
-            if index >= n_pairs:
-                return (
-                    f"They are of more pairs than the {n_pairs:,} of this run. To go on with that run, give the --limit "
-                    f"that it had, or leave --limit out. To start afresh: {_REMEDY}"
-                )
-            if index < 0 or found[index] != _NOTHING:
-                return _REMEDY
-            if evaluation is not None:
-                found[index] = _hash(evaluation)
-                left += 1
-    except (ValueError, KeyError, TypeError):
-        return _REMEDY  # no lines of ours
-    if left:
-        for result in stored():
-            evaluation = result.evaluation
-            if evaluation is not None and found[result.index] == _hash(evaluation):
-                found[result.index] = _NOTHING
-                left -= 1
-    return _REMEDY if left else None
-
-
-def _hash(evaluation: Any) -> int:
-    return hash(json.dumps(evaluation, sort_keys=True)) or 1
 
 
 def _write_parquet(records: Records, _: str, file: IO[bytes]) -> None:

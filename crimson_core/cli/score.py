@@ -142,7 +142,7 @@ def score(
     pairs: TablePairs | list[ReportPair] = read if streaming else list(read)
     summary, shown = Summary(), list[PairResult]()
     interrupted = False
-    with Output(output, file, lambda: scorer.stored(pairs), len(pairs)) as out:
+    with Output(output, file, stored=kept_in is not None) as out:
         try:
             each = partial(part_of, keep=_MOST_ROWS if streaming else None)
             shows, total = opt.wanted(progress), len(pairs)

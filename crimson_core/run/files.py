@@ -73,6 +73,19 @@ def check_writable(output: Path) -> None:
         raise InputError(f"output {output} cannot be written: there is no permission. Give another path.")
 
 
+def check_no_partial(partial: Path) -> None:
+    """Check that no earlier run without a store has left its results where this one would put its own.
+
+    Raises:
+        InputError: They are there.
+    """
+    if os.path.lexists(partial):
+        raise InputError(
+            f"{partial} contains the results of an interrupted run, or of one that still runs. Move it away or delete it, "
+            "then run again."
+        )
+
+
 def opened_private(path: Path) -> IO[bytes]:
     """Open a file for reading and appending report text; a new file is readable by its owner only.
 

@@ -278,16 +278,6 @@ class CrimsonScorer:
             for result in ordered
         ]
 
-    def stored(self, pairs: Iterable[ReportPair]) -> Iterator[PairResult]:
-        """Yield the results of the stored pairs, in any order; nothing is judged."""
-        if self._stored is None:
-            return
-        read = reader()
-        for start, some in _grouped(pairs):
-            seen = self._as_seen(some)
-            for place, judgement in self._stored.stored([pair for pair, _ in seen]):
-                yield self._result(start + place, seen[place], judgement, read)
-
     @cached_property
     def _asks_a_model(self) -> bool:
         return "prompt" in self._source.signature()

@@ -109,7 +109,7 @@ def test_scratch_names_of_a_user_are_left_alone(tmp_path):
     for name in ("out.jsonl.ordered", "out.jsonl.rows"):
         (tmp_path / name).write_text("mine")
     results = [PairResult(1, failure="x"), PairResult(0, failure="x")]
-    with Output(output, EXAMPLE, list, 2) as out:
+    with Output(output, EXAMPLE, stored=False) as out:
         for result in results:
             out.write(json_line(result.as_dict()).encode())
         out.finish(results[::-1], "s")
@@ -160,7 +160,8 @@ main()
         command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == 2, done.stderr
-    assert "What was judged is in the store" in done.stderr and "out.jsonl.partial" in done.stderr
+    assert "What was judged is in the store" in done.stderr and "cannot be written" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.jsonl", "s.sqlite"]
 
 
 @pytest.mark.parametrize("name", ["reference, as the radiologist wrote it in 2024", "a"])
@@ -183,21 +184,6 @@ def test_a_message_names_what_can_be_changed(tmp_path, arguments, said):
         (tmp_path / name).write_text("reference,prediction\nEdema.,Edema.\n")
     done = crimson(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, b"") and said in done.stderr
-
-
-def test_what_is_left_of_a_longer_run_says_how_to_go_on(tmp_path):
-    rows = [{"reference": "Edema.", "prediction": f"Edema {n}."} for n in range(4)]
-    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = ["score", "p.jsonl", "-j", "offline", "--store", "s.sqlite", "-o"]
-    assert crimson(*command, "whole", cwd=tmp_path).returncode == 0
-    (tmp_path / "out.partial").write_bytes((tmp_path / "whole").read_bytes())
-    done = crimson(*command, "out", "--limit", "3", cwd=tmp_path)
-    assert (
-        done.returncode == 2
-        and b"of more pairs than the 3 of this run. To go on with that run, give the --limit that it had" in done.stderr
-    )
-    assert crimson(*command, "out", cwd=tmp_path).returncode == 0
-    assert (tmp_path / "out").read_bytes().count(b"\n") == 4 and not (tmp_path / "out.partial").exists()
 
 
 def test_a_hub_out_of_reach_is_asked_once(tmp_path):

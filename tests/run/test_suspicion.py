@@ -121,7 +121,6 @@ def test_a_forged_report_has_the_judgement_of_its_clinical_text_in_the_store(tmp
     (result,) = scorer.score(PAIRS[2:3])
     assert result.from_store
     assert len(result.repairs) == 2
-    assert [stored.repairs for stored in scorer.stored(PAIRS[2:3])] == [result.repairs]
 
 
 def test_rules_read_no_forged_answer_and_are_never_suspected():
