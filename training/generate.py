@@ -117,7 +117,7 @@ def generate(
         drawn = {"seed": config.seed, "second_error": config.second_error, "context": config.context}
         slots = plan(corpus.studies, config.candidates.model_dump(), writer, **drawn)
         labels = Labels(config.judge.spec, for_judge, work / "labels.sqlite", retry_failed)
-        with Journal(work / "candidates.jsonl") as candidates:
+        with Journal(work / "candidates.sqlite") as candidates:
             budget = Budget(config, candidates, labels, batch)
             made = _Run(config, corpus, writer, slots, candidates, labels, budget, retry_failed, progress)
             waiting = made.unfinished()
@@ -242,7 +242,7 @@ class _Run:
                         "usage": draft.usage,
                         "writer": _signature(self.writer),
                     }
-                    self.candidates.add(entry, paid=bool(draft.usage))
+                    self.candidates.add(entry)
 
     def _other_reports(self, slots: Sequence[Slot]) -> Iterator[dict[str, Any]]:
         """Journal entries of the candidates that are reports of other studies."""
@@ -259,7 +259,7 @@ class _Run:
             rng = random.Random(f"{config.seed} {slot.id}")
             if slot.regime == _SIMILAR:
                 if slot.split not in similar:
-                    kept = config.output / "work" / "embeddings.jsonl"
+                    kept = config.output / "work" / "embeddings.sqlite"
                     similar[slot.split] = nearest(
                         own, kept=kept, encoder=config.encoder, count=config.neighbours, progress=self.progress
                     )
@@ -343,12 +343,13 @@ def _signature(writer: Writer) -> str:
 
 
 def _check_version(work: Path) -> None:
-    """Refuse to continue the run of a version that kept its labels in another file."""
-    if (work / "labels.jsonl").exists():
-        raise InputError(
-            f"{work} was begun by an earlier version, which kept its labels in labels.jsonl. Go on with that version, or give "
-            "another output folder; the records that are in the folder can be used as they are."
-        )
+    """Refuse to continue the run of a version that kept candidates or labels in another file."""
+    for old in ("labels.jsonl", "candidates.jsonl"):
+        if (work / old).exists():
+            raise InputError(
+                f"{work} was begun by an earlier version, which wrote {old}. Go on with that version, or give another output "
+                "folder; the records that are in the folder can be used as they are."
+            )
 
 
 def _check_same_run(path: Path, config: GenerateConfig, corpus: Corpus) -> None:

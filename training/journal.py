@@ -1,116 +1,94 @@
 """Files of a run that may be killed at any point: journals, whole files, locks, and the settings that it was begun with."""
 
-import errno
 import fcntl
 import json
 import os
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from crimson_core.errors import CrimsonError, InputError
-from crimson_core.run.files import opened_private, written_whole
+from crimson_core.run.files import written_whole
+from crimson_core.run.store import make_private
 
 
 class Journal:
-    """JSON lines with an `id` each, added one by one and read back when a run continues; memory holds only their places.
+    """Entries with an `id` each, written one by one to a SQLite file and read back when a run continues.
 
-    A later entry replaces an earlier one with the same id, but the tokens of both count.
+    A later entry replaces an earlier one with the same id, but the tokens of both count. This is not a store: a store finds
+    a judgement by the reports that were judged, a journal finds what a run has made, whatever it is, by its place in the run.
 
     Args:
-        path: The file, which may not exist yet. If a kill has cut the last line, that line is deleted.
+        path: The file, which may not exist yet; a new one is readable by its owner only.
 
     Attributes:
         usage: Token counts of all entries together.
         failures: Reasons by the ids of failed entries.
 
     Raises:
-        InputError: The file cannot be read or written, or contains something else.
+        InputError: The file cannot be opened, is damaged, or is something else.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.usage: Counter[str] = Counter()
         self.failures: dict[str, str] = {}
-        self._places: dict[str, int] = {}
+        self._ids: set[str] = set()
         try:
-            self._file = opened_private(path)
-            self._mend()
-            self._read()
+            make_private(path)
+            # a generator may move to another thread
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute(
+                "PRAGMA synchronous = NORMAL"
+            )  # a kill loses nothing; a power cut may lose the last moments
+            self._db.execute("CREATE TABLE IF NOT EXISTS entry (id TEXT NOT NULL, content TEXT NOT NULL)")
+            self._db.execute("CREATE INDEX IF NOT EXISTS entry_id ON entry (id)")
+            for (content,) in self._db.execute("SELECT content FROM entry ORDER BY rowid"):
+                self._note(json.loads(content))
         except OSError as error:
             raise InputError(f"{path} cannot be opened: {error.strerror}.") from None
+        except sqlite3.Error as error:
+            raise InputError(f"{path} cannot be used: {error}. Move it away to begin anew.") from None
 
     def __enter__(self) -> "Journal":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._db.close()
 
     def __contains__(self, entry_id: str) -> bool:
-        return entry_id in self._places
+        return entry_id in self._ids
 
     def get(self, entry_id: str) -> dict[str, Any]:
         """The entry with an id, which must exist."""
-        self._file.seek(self._places[entry_id])
-        return json.loads(self._file.readline())
+        query = "SELECT content FROM entry WHERE id = ? ORDER BY rowid DESC LIMIT 1"
+        return json.loads(self._db.execute(query, (entry_id,)).fetchone()[0])
 
-    def add(self, entry: dict[str, Any], *, paid: bool = False) -> None:
-        """Write an entry; if it was paid for, wait until it is on the disk.
+    def add(self, entry: dict[str, Any]) -> None:
+        """Write an entry.
 
         Raises:
             CrimsonError: It cannot be written; earlier entries are kept.
         """
-        line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
         try:
-            # One write, so that a kill leaves the whole line or none.
-            end = self._file.seek(0, os.SEEK_END)
-            self._file.write(line)
-            self._file.flush()
-            if paid:
-                os.fsync(self._file.fileno())
-        except OSError as error:
-            with_room = "Free some space" if error.errno == errno.ENOSPC else "Mend that"
-            with suppress(OSError):  # else the next start does it
-                os.ftruncate(self._file.fileno(), end)
+            self._db.execute("INSERT INTO entry VALUES (?, ?)", (entry["id"], json.dumps(entry)))
+        except sqlite3.Error as error:
             raise CrimsonError(
-                f"{self.path} cannot be written any further: {error.strerror}. {with_room} and run the same command "
-                "again: it goes on where it stopped."
+                f"{self.path} cannot be written any further: {error}. Mend that (on a full disk, free some space) and run the "
+                "same command again: it goes on where it stopped."
             ) from None
-        self._note(entry, end)
+        self._note(entry)
 
-    def _note(self, entry: dict[str, Any], place: int) -> None:
-        self._places[entry["id"]] = place
+    def _note(self, entry: dict[str, Any]) -> None:
+        self._ids.add(entry["id"])
         self.usage.update(entry.get("usage") or {})
         self.failures.pop(entry["id"], None)
         if entry.get("failure"):
             self.failures[entry["id"]] = entry["failure"]
-
-    def _read(self) -> None:
-        self._file.seek(0)
-        place = 0
-        for number, line in enumerate(self._file, 1):
-            try:
-                self._note(json.loads(line), place)
-            except (ValueError, KeyError, TypeError):
-                raise InputError(f"{self.path} line {number} is no entry. Take this line out, and run again.") from None
-            place += len(line)
-
-    def _mend(self) -> None:
-        size = self._file.seek(0, os.SEEK_END)
-        step = 1 << 16
-        end = size
-        while end:
-            start = max(0, end - step)
-            self._file.seek(start)
-            found = self._file.read(end - start).rfind(b"\n")
-            if found >= 0:
-                end = start + found + 1
-                break
-            end = start
-        if end < size:
-            self._file.truncate(end)
 
 
 def write_whole(path: Path, lines: Iterable[str], *, private: bool = False) -> None:

@@ -1,11 +1,10 @@
-"""Atomic writing of files, private files, and lines of JSON."""
+"""Output files that are written completely or not at all, and lines of JSON."""
 
 import errno
 import json
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -84,18 +83,3 @@ def check_no_partial(partial: Path) -> None:
             f"{partial} contains the results of an interrupted run, or of one that still runs. Move it away or delete it, "
             "then run again."
         )
-
-
-def opened_private(path: Path) -> IO[bytes]:
-    """Open a file for reading and appending report text; a new file is readable by its owner only.
-
-    Raises:
-        OSError: The file cannot be opened, is a link, or belongs to another user, who could read the reports.
-    """
-    flags = os.O_CREAT | os.O_RDWR | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    descriptor = os.open(path, flags, 0o600)
-    about = os.fstat(descriptor)
-    if not stat.S_ISREG(about.st_mode) or (hasattr(os, "getuid") and about.st_uid != os.getuid()):
-        os.close(descriptor)
-        raise OSError(errno.EPERM, "it is not a regular file of yours", str(path))
-    return os.fdopen(descriptor, "a+b")

@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from crimson_core import InputError
-from crimson_core.run.files import opened_private, written_whole
+from crimson_core.run.files import written_whole
 from crimson_core.run.pairs import pairs_from_rows
 from crimson_core.run.parquet import Limits
 from crimson_core.run.tables import open_table
@@ -73,18 +73,6 @@ def test_links_are_kept_and_what_is_no_file_is_refused(tmp_path):
     assert (tmp_path / "target").read_text() == "new"
     with pytest.raises(OSError, match="not a regular file"), written_whole(Path(os.devnull)):
         pass
-
-
-def test_scratch_files_of_reports_follow_no_link(tmp_path):
-    victim = tmp_path / "victim"
-    victim.write_text("kept")
-    (tmp_path / "out.partial").symlink_to(victim)
-    with pytest.raises(OSError, match="symbolic"):
-        opened_private(tmp_path / "out.partial")
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="not a regular file"):
-        opened_private(tmp_path / "pipe")
-    assert victim.read_text() == "kept"
 
 
 # --- Tables ---------------------------------------------------------------------------------------------------------

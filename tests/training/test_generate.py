@@ -5,12 +5,15 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import datasets
@@ -121,8 +124,8 @@ def test_records_hold_what_the_card_says(settings):
 def test_files_with_report_text_are_the_users_own(settings):
     made(settings)
     output = Path(settings["output"])
-    files = [output / "train.jsonl", output / "work" / "candidates.jsonl", *output.rglob("*.sqlite")]
-    assert len(files) == 3
+    files = [output / "train.jsonl", *output.rglob("*.sqlite")]
+    assert len(files) == 4
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
@@ -224,12 +227,18 @@ def test_labels_can_all_come_from_the_judge(settings):
 # Stopped and resumed
 
 
+def candidates(settings):
+    """The entries of a run's journal, in their order."""
+    with closing(sqlite3.connect(Path(settings["output"], "work", "candidates.sqlite"))) as db:
+        return [json.loads(content) for (content,) in db.execute("SELECT content FROM entry ORDER BY rowid")]
+
+
 def test_a_run_can_be_made_longer(settings):
     first = made(settings)
-    before = Path(settings["output"], "work", "candidates.jsonl").read_text(encoding="utf-8")
+    before = candidates(settings)
     settings["candidates"] = {"train": 90}
     assert made(settings)[: len(first)] == first
-    assert Path(settings["output"], "work", "candidates.jsonl").read_text(encoding="utf-8").startswith(before)
+    assert candidates(settings)[: len(before)] == before
 
 
 def test_a_run_with_other_settings_is_refused(settings, corpus):
@@ -254,13 +263,14 @@ def test_two_runs_in_one_folder_are_refused(settings):
         made(settings)
 
 
-def test_a_run_of_an_earlier_version_is_refused_and_kept(settings):
-    old = Path(settings["output"], "work", "labels.jsonl")
+@pytest.mark.parametrize("name", ["labels.jsonl", "candidates.jsonl"])
+def test_a_run_of_an_earlier_version_is_refused_and_kept(settings, name):
+    old = Path(settings["output"], "work", name)
     old.parent.mkdir(parents=True)
     old.write_text('{"id": "train-000000"}\n', encoding="utf-8")
     with pytest.raises(InputError, match="begun by an earlier version.*or give another output folder"):
         made(settings)
-    assert old.is_file() and {path.name for path in old.parent.iterdir()} == {"labels.jsonl", "lock"}
+    assert old.is_file() and {path.name for path in old.parent.iterdir()} == {name, "lock"}
 
 
 def test_labels_are_in_a_store(settings):
@@ -272,30 +282,36 @@ def test_labels_are_in_a_store(settings):
     assert kept == judged and judged
 
 
-def test_a_torn_line_is_taken_away(tmp_path):
-    path = tmp_path / "j.jsonl"
+def test_a_journal_is_read_back(tmp_path):
+    path = tmp_path / "j.sqlite"
     with Journal(path) as journal:
         journal.add({"id": "a", "usage": {"prompt_tokens": 2}})
-        journal.add({"id": "b", "failure": "no"})
-    whole = path.read_bytes()
-    for cut in range(whole.index(b"\n") + 2, len(whole)):
-        path.write_bytes(whole[:cut])
-        with Journal(path) as journal:
-            assert "a" in journal and "b" not in journal and journal.get("a")["usage"] == {"prompt_tokens": 2}
-            journal.add({"id": "b", "text": "é" * 70_000})
-            assert journal.get("b")["text"] == "é" * 70_000
-    with Journal(path) as journal:
-        assert journal.usage == {"prompt_tokens": 2} and not journal.failures
+        journal.add({"id": "b", "failure": "no", "usage": {"prompt_tokens": 3}})
+        shutil.copytree(tmp_path, tmp_path / "killed")  # a kill leaves what is on the disk now
+    for left in (path, tmp_path / "killed" / path.name):
+        with Journal(left) as journal:
+            assert "a" in journal and "c" not in journal and journal.get("a")["usage"] == {"prompt_tokens": 2}
+            assert journal.failures == {"b": "no"} and journal.usage == {"prompt_tokens": 5}
+            journal.add({"id": "b", "text": "é\ud800", "usage": {"prompt_tokens": 4}})
+            assert journal.get("b")["text"] == "é\ud800" and not journal.failures
+        with Journal(left) as journal:
+            assert not journal.failures and journal.usage == {"prompt_tokens": 9}
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_is_one_message(tmp_path):
-    with Journal(tmp_path / "j.jsonl") as journal:
+    with Journal(tmp_path / "j.sqlite") as journal:
         journal.add({"id": "a"})
-        journal._file = open("/dev/full", "r+b", buffering=0)  # noqa: SIM115
-        with pytest.raises(CrimsonError, match="No space left on device.*run the same command"):
-            journal.add({"id": "b"}, paid=True)
-    assert (tmp_path / "j.jsonl").read_bytes() == b'{"id": "a"}\n'
+        journal._db.execute("PRAGMA max_page_count = 4")
+        with pytest.raises(CrimsonError, match="disk is full.*run the same command"):
+            journal.add({"id": "b", "text": "x" * 100_000})
+    with Journal(tmp_path / "j.sqlite") as journal:
+        assert "a" in journal and "b" not in journal
+
+
+def test_what_is_no_journal_is_one_message(tmp_path):
+    (tmp_path / "j.sqlite").write_text("something else " * 1000)
+    with pytest.raises(InputError, match="j.sqlite cannot be used: file is not a database"):
+        Journal(tmp_path / "j.sqlite")
 
 
 PRICE = {"input": 10.0, "output": 50.0}
@@ -466,8 +482,8 @@ def test_an_api_that_refuses_is_one_message_and_keeps_what_there_is(settings, mo
     with FaultServer(lambda request: Answer(status, {"error": {"message": "no"}})) as server:
         with pytest.raises(JudgeError, match=word):
             made(api_settings(settings, server))
-        written = Path(settings["output"], "work", "candidates.jsonl").read_text(encoding="utf-8").splitlines()
-        assert all(json.loads(line).get("candidate_study") for line in written)
+        written = candidates(settings)
+        assert written and all(entry.get("candidate_study") for entry in written)
     assert not Path(settings["output"], "train.jsonl").exists()
 
 
