@@ -146,8 +146,9 @@ class Clause:
         return len(between) > 1 and not between.isspace()
 
     def sign(self, position: int) -> str:
-        """The signs between a word and the one before it, without blanks."""
-        return self.sentence[self.spans[position - 1][1] : self.spans[position][0]].strip()
+        """The signs between a word, or the end of the sentence, and the word before it, without blanks."""
+        end = self.spans[position][0] if position < len(self.spans) else len(self.sentence)
+        return self.sentence[self.spans[position - 1][1] : end].strip()
 
     def dashed(self, position: int) -> bool:
         """Whether a dash with blanks around it stands before a word."""

@@ -1,5 +1,6 @@
 """A report's text -> its findings, each with its attributes and its place in the text."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 from crimson_core.judges.rules.attributes import SUSPECTED, Attributes, Mention, ReportFinding
 from crimson_core.judges.rules.clauses import Clause, clauses
 from crimson_core.judges.rules.histories import reports_in_histories
-from crimson_core.judges.rules.joining import explains, made_of
+from crimson_core.judges.rules.joining import explains, made_of, side_of_heading
 from crimson_core.judges.rules.lexicon import Lexicon, Tag, interchangeable_pairs, lexicon
 from crimson_core.judges.rules.mentions import (
     answers_none,
@@ -32,6 +33,8 @@ _SHORT = 40  # characters; "Lymphangioleiomyomatosis." is one phrase and no othe
 _STATEMENTS = frozenset(("normal", "assertion", "temporal", "states", "appearance"))
 _OF_HEADINGS = frozenset(("anatomy", "sites", "zone", "conjunction", "alternative", "glue"))
 _LONGEST_HEADING = 4  # words
+_EMPTY_LINE = re.compile(r"\s*\n[^\S\n]*\n\s*")
+_HEADING_LINE = re.compile(r":\**\s*(?:\n|$)")
 _FARTHEST_NOUN = 4  # words that a place may take behind its side
 NameOf = Callable[[str], str | None]
 
@@ -78,6 +81,7 @@ class Told(NamedTuple):
         clause: The clause, where it takes up what was named before or says the state of what is not named, or somebody asks;
             else None.
         heading: The structures that it names and nothing else, as a heading over a list does.
+        side: The side that stands before its colon, as a heading over what follows: "Right lung: clear".
         named: The findings as `mentions` gives them, for whoever asks.
     """
 
@@ -98,6 +102,7 @@ class Told(NamedTuple):
     clause: Clause | None
     named: Sequence[Mention]
     heading: tuple[str, ...]
+    side: frozenset[str]
 
 
 ReadSentence = Callable[[str], Sequence[Told]]
@@ -281,6 +286,7 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
         clause if kept else None,
         named if kept else (),
         _heading(clause),
+        _heading_side(clause, named),
     )
 
 
@@ -294,6 +300,11 @@ def _heading(clause: Clause) -> tuple[str, ...]:
     if "anatomy" not in kinds or not kinds <= _OF_HEADINGS or clause.end - clause.start > _LONGEST_HEADING:
         return ()
     return tuple(tag.value for tag in clause.of("anatomy"))
+
+
+def _heading_side(clause: Clause, named: Sequence[Mention]) -> frozenset[str]:
+    side, colon = side_of_heading(clause)
+    return side if side and all(mention.start >= colon for mention in named) else frozenset()
 
 
 def _under(heading: Sequence[str], clause: Clause) -> Clause:
@@ -314,6 +325,7 @@ def _read(
     found: list[ReportFinding] = []
     seen: set[str] = set()
     heading: tuple[str, ...] = ()  # over the list in which we are
+    side = frozenset[str]()  # that the heading names
     earlier = recent = current = 0  # where the findings of the two sentences before, and of this one, begin in `found`
     for start, end, _, skipped in parts:
         sentence = report[start:end]
@@ -323,7 +335,10 @@ def _read(
             continue
         seen.add(sentence)
         asked, bare = bare.endswith("?"), sentence.strip()
-        start += sentence.index(bare)
+        blank = sentence.index(bare)
+        start += blank
+        if side and (":" in bare or _EMPTY_LINE.match(sentence, 0, blank)):
+            side = frozenset()
         length += len(bare)
         earlier, recent, current = recent, current, len(found)
         for told in read(bare):
@@ -332,7 +347,7 @@ def _read(
                 told = _told(told.clause, bare, name_of, last.concepts, True)
             elif heading and told.clause and _wants_a_structure(told.clause, told.named):
                 told = _told(_under(heading, told.clause), bare, name_of, (), True)
-            heading = told.heading or heading
+            heading, side = told.heading or heading, told.side or side
             role = None
             meant = None
             if told.tentative is not None and last:
@@ -365,11 +380,13 @@ def _read(
                     found[-1] = last._replace(concepts=concepts, attributes=attributes, present=True)
             elif not told.only_explains:
                 named = [_beside(f, last) for f in told.findings] if told.nearby and last else told.findings
-                found += _moved(named, start)
+                found += _moved([_on_side(f, side) for f in named] if side else named, start)
             phrases += told.phrases
             states = states or told.states
             if steps is not None and told.clause:
                 steps.append(ClauseRead(start, told.clause, told.named, role))
+        if side and ":" in bare and not _HEADING_LINE.search(bare):
+            side = frozenset()
     # A word of another language may name a finding ("Kein Pneumothorax"), so that much of the rest has to be known too.
     known = phrases >= _LEAST_PHRASES * length
     recognised = (known or length < _SHORT) and bool(found or states) or not report.strip()
@@ -399,10 +416,15 @@ def _without(finding: ReportFinding, sides: frozenset[str]) -> ReportFinding:
 
 def _beside(finding: ReportFinding, other: ReportFinding) -> ReportFinding:
     """A finding at the side of the one before it: "Left consolidation. There is also an effusion on that side."."""
-    one, there = finding.attributes, other.attributes
-    concepts = [lexicon().concepts[f.concepts[0]] for f in (finding, other)]
-    alike = all(concept.sided and not concept.directed for concept in concepts)
-    return finding._replace(attributes=one._replace(sides=there.sides)) if alike and not one.sides else finding
+    there = lexicon().concepts[other.concepts[0]]
+    return _on_side(finding, other.attributes.sides) if there.sided and not there.directed else finding
+
+
+def _on_side(finding: ReportFinding, side: frozenset[str]) -> ReportFinding:
+    """A finding at a side, unless it has one or can have none."""
+    told, concept = finding.attributes, lexicon().concepts[finding.concepts[0]]
+    alike = concept.sided and not concept.directed and not told.sides
+    return finding._replace(attributes=told._replace(sides=side)) if alike else finding
 
 
 def _in_state(concepts: tuple[str, ...], states: Sequence[str], words: Lexicon) -> tuple[str, ...]:

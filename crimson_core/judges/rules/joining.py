@@ -25,6 +25,7 @@ _AROUND = (
     "definite",
 )
 _PLACE_WORDS = 4  # "on the far left"
+_HEADING = 6  # words: "Fractures (all left):"
 _NOUN_ENDS = frozenset(("of", "in"))
 
 
@@ -37,11 +38,16 @@ def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
     if all(mention.attributes is NOTHING for mention in found):
         return
     fronted = _is_fronted(found[0], clause)
+    heading, colon = side_of_heading(clause)
     leading = None  # a change that stands before a list as a noun: "worsening of the effusions and the edema"
     for left, right in pairwise(found):
-        if right.state != (0, 0) and right.state in (left.state, (left.start, left.end)):
+        same_state = right.state != (0, 0) and right.state in (left.state, (left.start, left.end))
+        if same_state:
             told = right.attributes  # "healed fractures of the clavicle and the scapula"
             right.attributes = told._replace(temporal=told.temporal or left.attributes.temporal)
+        headed = heading and right.start >= colon and (same_state or found[0].start >= colon)
+        if headed and not right.attributes.sides and _placed_alike(left, right):
+            right.attributes = right.attributes._replace(sides=heading)
         listed = left.start != right.start and clause.one_list(left.end, right.start)
         nouns = [
             t
@@ -97,6 +103,17 @@ def _is_fronted(first: Mention, clause: Clause) -> bool:
     """Whether a place stands before all that is there: "On the left there is a nodule and an effusion"."""
     begins = clause.of("joint", clause.start, clause.start + 1)
     return bool(begins and clause.of("side", clause.start, clause.start + _PLACE_WORDS)) and first.start > clause.start
+
+
+def side_of_heading(clause: Clause) -> tuple[frozenset[str], int]:
+    """The side that stands before a colon, and the word behind the colon: "Right base: opacity and a small amount of fluid"."""
+    sides = clause.of("side", clause.start, clause.start + _HEADING) if ":" in clause.sentence else []
+    if not sides:
+        return frozenset(), 0
+    ends = range(sides[0].end, min(clause.end, clause.start + _HEADING) + 1)
+    colon = next((at for at in ends if ":" in clause.sign(at)), 0)
+    told = {t.value for t in sides if t.end <= colon}
+    return (frozenset(told) if len(told) == 1 and "both" not in told else frozenset()), colon
 
 
 def _lies_there(left: Mention, right: Mention, clause: Clause) -> bool:
