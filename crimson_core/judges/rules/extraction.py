@@ -7,7 +7,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from crimson_core.judges.rules.attributes import SUSPECTED, Attributes, Mention, ReportFinding
+from crimson_core.judges.rules.attributes import NOTHING, SUSPECTED, Attributes, Mention, ReportFinding
 from crimson_core.judges.rules.clauses import Clause, clauses
 from crimson_core.judges.rules.histories import reports_in_histories
 from crimson_core.judges.rules.joining import explains, made_of, side_of_heading
@@ -326,6 +326,7 @@ def _read(
     seen: set[str] = set()
     heading: tuple[str, ...] = ()  # over the list in which we are
     side = frozenset[str]()  # that the heading names
+    asking = True  # whether the report has only asked questions so far
     earlier = recent = current = 0  # where the findings of the two sentences before, and of this one, begin in `found`
     for start, end, _, skipped in parts:
         sentence = report[start:end]
@@ -387,10 +388,27 @@ def _read(
                 steps.append(ClauseRead(start, told.clause, told.named, role))
         if side and ":" in bare and not _HEADING_LINE.search(bare):
             side = frozenset()
+        if asking and not (bare.endswith("?") or bare.startswith("?")):
+            asking = False
+            if current and (states or len(found) > current) and not _tells_the_rest(bare):
+                kept = [finding for finding in found[:current] if not _may_be_asked(finding, words)]
+                found[:current] = kept
+                current = len(kept)
     # A word of another language may name a finding ("Kein Pneumothorax"), so that much of the rest has to be known too.
     known = phrases >= _LEAST_PHRASES * length
     recognised = (known or length < _SHORT) and bool(found or states) or not report.strip()
     return Reading(report, found, recognised, parts)
+
+
+def _tells_the_rest(sentence: str) -> bool:
+    """Whether a sentence goes on after a finding: "Otherwise normal"."""
+    return not lexicon().words["remaining"].isdisjoint(sentence.lower().split(maxsplit=2)[:2])
+
+
+def _may_be_asked(finding: ReportFinding, words: Lexicon) -> bool:
+    """Whether a question before the first statement may be the referrer's: "Cough, pneumonia? Lungs clear."."""
+    bare = finding.attributes in (NOTHING, SUSPECTED)
+    return finding.present and bare and not words.concepts[finding.concepts[0]].vague
 
 
 def _finding(mention: Mention, start: int, end: int) -> ReportFinding:

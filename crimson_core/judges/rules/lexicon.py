@@ -123,6 +123,8 @@ class Lexicon:
     sections: frozenset[str]
     one_sentence_sections: frozenset[str]
     findings_sections: frozenset[str]
+    preliminary_sections: frozenset[str]
+    final_sections: frozenset[str]
     growing_states: frozenset[str]
     bare_states: dict[str, str]
     naming_states: frozenset[str]
@@ -357,9 +359,11 @@ def _build() -> Lexicon:
         words={name: frozenset(map(normalise, words)) for name, words in data["words"].items()},
         units={unit: float(millimetres) for millimetres, units in data["units"].items() for unit in units},
         skipped_sections=skipped,
-        sections=skipped.union(data["kept_sections"], data["findings_sections"]),
+        sections=skipped.union(*(data[f"{kind}_sections"] for kind in ("kept", "findings", "preliminary", "final"))),
         one_sentence_sections=frozenset(data["one_sentence_sections"]),
         findings_sections=frozenset(data["findings_sections"]),
+        preliminary_sections=frozenset(data["preliminary_sections"]),
+        final_sections=frozenset(data["final_sections"]),
         growing_states=frozenset(data["growing_states"]),
         bare_states=data["bare_states"],
         naming_states=frozenset(data["naming_states"]),

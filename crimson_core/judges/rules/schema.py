@@ -140,6 +140,8 @@ class _Words(TypedDict):
     alike: Phrases
     none: Phrases
     all_of_them: Phrases
+    agreeing: Phrases
+    remaining: Phrases
 
 
 @with_config(_EXACT)
@@ -213,6 +215,8 @@ class LanguageFile(TypedDict):
     one_sentence_sections: Phrases
     findings_sections: Phrases
     kept_sections: Phrases
+    preliminary_sections: Phrases
+    final_sections: Phrases
     neutral_statements: Phrases
     abbreviations: dict[str, str]
     spelling: dict[Annotated[str, AfterValidator(_pattern)], str]

@@ -22,8 +22,10 @@ _PUNCTUATION = re.compile(r"[.;!?](?:\s|$)")
 _STOP_OR_CAPITAL = re.compile(rf"{_STOP.pattern}|(?<=[a-z0-9%])[^\S\n]+(?=[A-Z][a-z]|A )")
 _MANY_WORDS = 12
 _LONGEST_HEADING = 60  # characters
+_SHORT_ANSWER = 5  # words: "I agree with the above."
 _SHORT_HEADING = 3  # words of a line that names a part of the body and nothing else
 _HEADING = re.compile(r"\s*(?P<name>[A-Za-z][A-Za-z /&]{1,40}?)\s*:")
+_WORD_START = re.compile(r"(?:^|\s)(?=\S)")
 _EMPTY_LINE = re.compile(r"\s*?\n[^\S\n]*\n")
 _SECTION_END = {"paragraph": _EMPTY_LINE, "line": re.compile(r"[^\S\n]*\n"), "sentence": re.compile(r"(?!\s*\?)")}
 _LINE_START = re.compile(
@@ -82,6 +84,7 @@ def sections(report: str, lexicon: Lexicon, section_end: str = "paragraph") -> I
     section: str | None = None
     skipping = told = False  # in a section to be left out; the section holds text
     start = 0
+    replaced: bool | None = None  # whether a final text replaces a preliminary one; None before anybody asks
     headed = ":" in report
     for end in _ends(report, lexicon):
         text = report[start:end].strip()
@@ -96,7 +99,10 @@ def sections(report: str, lexicon: Lexicon, section_end: str = "paragraph") -> I
                 section = name
             elif skipping:
                 section = None  # an unknown heading ends a history, and stands within the findings
-            skipping, told = name in lexicon.skipped_sections or elsewhere, False
+            if name in lexicon.preliminary_sections and replaced is None:
+                replaced = _has_final_text(report, lexicon)
+            left_out = name in lexicon.skipped_sections or (replaced and name in lexicon.preliminary_sections)
+            skipping, told = bool(left_out) or elsewhere, False
             start = (heading.end() if heading else end) if skipping else start
         elif (
             skipping
@@ -113,8 +119,22 @@ def has_findings_section(report: str, lexicon: Lexicon) -> bool:
     """Whether a heading such as "Findings:" stands in a report."""
     if ":" not in report:
         return False
-    headings = (_HEADING.match(report, match.end()) for match in re.finditer(r"(?:^|\s)(?=\S)", report))
-    return any(heading and heading["name"].lower() in lexicon.findings_sections for heading in headings)
+    return any(heading["name"].lower() in lexicon.findings_sections for heading in _headings(report))
+
+
+def _has_final_text(report: str, lexicon: Lexicon) -> bool:
+    """Whether a final reading stands in a report that does more than agree with the first one."""
+    for heading in _headings(report):
+        if heading["name"].lower() in lexicon.final_sections:
+            opening = re.findall(r"\w+", report[heading.end() : heading.end() + _LONGEST_HEADING].lower())
+            return lexicon.words["agreeing"].isdisjoint(opening[:_SHORT_ANSWER])
+    return False
+
+
+def _headings(report: str) -> Iterator[re.Match[str]]:
+    """What may be a heading, with its colon."""
+    found = (_HEADING.match(report, match.end()) for match in _WORD_START.finditer(report))
+    return (heading for heading in found if heading)
 
 
 def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
