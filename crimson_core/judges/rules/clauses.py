@@ -122,7 +122,7 @@ class Clause:
         """Whether only words that part no structure from its state, and phrases of some kinds, stand between two positions."""
         if self._transparent is None:
             cues = self.bits(tag for value in _CUES_WITHIN for tag in self.cues(value))
-            self._transparent = cues | self.places(*_TRANSPARENT) | self._numbers() | self._adverbs() | self._inserted()
+            self._transparent = cues | self.places(*_TRANSPARENT) | self._numbers() | self._leading_on() | self._inserted()
         return self._all(self._transparent | self.places(*kinds), start, end)
 
     def has(self, start: int, end: int, *kinds: str) -> bool:
@@ -193,11 +193,14 @@ class Clause:
     def _all(self, among: int, start: int, end: int) -> bool:
         return end <= start or not self.words_between(start, end) & ~among
 
-    def _adverbs(self) -> int:
-        """Words such as "heavily" and "more", which say how a state is."""
-        more = lexicon().words["more"]
-        words = enumerate(self.words[self.start : self.end])
-        return sum(1 << place for place, word in words if word.endswith("ly") or word in more)
+    def _leading_on(self) -> int:
+        """Words such as "heavily", which say how a state is, and those by which a sentence comes to it."""
+        among = lexicon().words["leading_on"] | lexicon().words["more"]
+        return sum(
+            1 << place
+            for place, word in enumerate(self.words[self.start : self.end])
+            if word in among or word.endswith("ly")
+        )
 
     def _inserted(self) -> int:
         """Words in brackets that name nothing: "stenosis (about half of the lumen) of the trachea"."""

@@ -35,7 +35,9 @@ def with_directions(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
             if before and tag.start not in structures:
                 spent.add(Tag(tag.start, tag.end, "states", "absent"))
             if tag.value == BESIDE:
-                back = _is_predicate(tag, words) or before or not behind
+                # "the clavicle is not found to be fractured", "is not visibly fractured"
+                leads = behind and (words[tag.end : tag.end + 2] == ["to", "be"] or tag.end in named)
+                back = before or not behind or (_is_predicate(tag, words) and not leads)
                 tag = tag._replace(value="negated_after" if back else "negated_before")
             elif before and tag.end == last and (words[tag.start] == "no" or words[tag.end : tag.end + 1] != [","]):
                 tag = tag._replace(value="negated_after")

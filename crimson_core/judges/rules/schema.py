@@ -142,6 +142,7 @@ class _Words(TypedDict):
     all_of_them: Phrases
     agreeing: Phrases
     remaining: Phrases
+    leading_on: Phrases
 
 
 @with_config(_EXACT)
