@@ -82,12 +82,14 @@ class Clause:
                 by_cue.setdefault(tag.value, []).append(tag)
         self.by_kind, self.by_cue, self._modifiers = by_kind, by_cue, modifiers
 
-    def of(self, kind: str, start: int = 0, end: int | None = None) -> list[Tag]:
+    def of(self, kind: str, start: int = 0, end: int | None = None) -> Sequence[Tag]:
         """Tags of one kind that lie between two word positions."""
-        tags = self.by_kind.get(kind)
-        if not tags:
-            return []
-        return [t for t in tags if t.start >= start and (end is None or t.end <= end)]
+        tags = self.by_kind.get(kind, ())
+        if not tags or (end is None and not start):
+            return tags
+        if end is None:
+            return [t for t in tags if t.start >= start]
+        return [t for t in tags if t.start >= start and t.end <= end]
 
     def cues(self, value: str) -> Sequence[Tag]:
         """Tags that say whether something is there, of one value, such as `negated_before`."""

@@ -17,15 +17,18 @@ def with_directions(tags: list[Tag], words: Sequence[str]) -> list[Tag]:
     and else to what follows in it: "effusion not seen, small pneumothorax", "enlarged heart, not seen effusion". A "no" or "not" at
     the end of a piece is a denial of what stands before: "pneumothorax no, effusion yes".
     """
-    if not any(_may_look_back(tag, words) for tag in tags):
+    looking = [tag for tag in tags if tag.kind == "assertion" and _may_look_back(tag, words)]
+    if not looking:
         return tags
     borders = _borders(tags, words)
+    if not any(tag.value == BESIDE or tag.end in borders for tag in looking):
+        return tags
     named = [tag.start for tag in tags if tag.kind in _NAMING]
     structures = {tag.end for tag in tags if tag.kind == "anatomy"}  # "the breast shadow is absent" is a name
     directed = []
     spent = set()  # of "effusion absent, rib fracture" no rib is absent
     for tag in tags:
-        if _may_look_back(tag, words):
+        if tag in looking:
             place = bisect_right(borders, tag.start)
             first = borders[place - 1] if place else 0
             last = borders[bisect_left(borders, tag.end)]
@@ -60,9 +63,7 @@ def any_between(places: Sequence[int], start: int, end: int) -> bool:
 
 
 def _may_look_back(tag: Tag, words: Sequence[str]) -> bool:
-    """Whether a phrase is a denial that may be about what stands before it; also a "no" that may be an answer."""
-    if tag.kind != "assertion":
-        return False
+    """Whether an assertion is a denial that may be about what stands before it; also a "no" that may be an answer."""
     answers = tag.value == "negated_before" and words[tag.end - 1] in lexicon().words["answers"]
     return answers or tag.value == BESIDE
 

@@ -233,7 +233,7 @@ def read_sentence(sentence: str, name_of: NameOf = no_name, detailed: bool = Fal
         name_of: Gives the concept of a clause that names none of the lexicon, or None.
         detailed: Keep the clauses and how they were read.
     """
-    return tuple(_told(clause, sentence, name_of, (), detailed) for clause in clauses(sentence, lexicon()))
+    return tuple([_told(clause, sentence, name_of, (), detailed) for clause in clauses(sentence, lexicon())])
 
 
 def _end_of_quote(mention: Mention, clause: Clause) -> int:
