@@ -35,7 +35,7 @@ def decide_presence(found: list[Mention], clause: Clause) -> None:
             _decide(mention, "absent", cue)
     if len(found) > 1:
         _decide_beside(found, clause)
-    others = clause.by_cue.keys() - _DENYING
+    others = not _DENYING.issuperset(clause.by_cue)
     if others:
         _decide_by_cues(found, clause)
     if not _DECIDING.isdisjoint(clause.by_kind):
@@ -317,10 +317,10 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
             return  # "after removal of the drain a small pneumothorax is seen"
         if clause.of("negation_end", cue.end, mention.start):
             return
-        firm = [t for t in clause.of("link", cue.end, mention.start) if t.value == "firm"]
         if not position and _ends_generally(cue, mention, clause):
             return  # "no acute process, old rib fractures"
-        if not position and firm and "," in clause.words[cue.end : firm[0].start]:
+        firm = [t for t in clause.of("link", cue.end, mention.start) if t.value == "firm"] if not position else ()
+        if firm and "," in clause.words[cue.end : firm[0].start]:
             return  # "lucency without lung markings, diagnostic of a pneumothorax"
         inside = mention.start < cue.start  # "the heart is not enlarged", also of a second subject
         if position and not inside and not removed and not _goes_on(after[position - 1].end, clause):

@@ -19,6 +19,7 @@ _NEAR = 2  # words
 _SAME_SIZE = 0.1  # share by which a size may differ and still be the same
 _SPINE = {"c": "C", "t": "T", "d": "T", "l": "L"}
 _VERTEBRAE = {"cervical": "C", "thoracic": "T", "dorsal": "T", "lumbar": "L"}  # "the twelfth thoracic vertebra"
+_LEVELLED = frozenset(("rib", *_VERTEBRAE))
 _LEVELS = range(1, 13)
 _FROM_TO = re.compile(r"(?:st|nd|rd|th)?\s*(?:-|–|to|through|thru)\s*", re.IGNORECASE)
 
@@ -163,6 +164,9 @@ def attributes_of(
 
     `percent` tells whether a percentage is its degree.
     """
+    numbered = clause.has_numbers or not _LEVELLED.isdisjoint(clause.words)
+    if not (tags or device or numbered):
+        return NOTHING
     values: dict[str, list[Any]] = {}
     if "beside" in clause.by_kind:
         tags = [tag for tag in tags if tag.kind != "sites" or not _beside(clause, tag)]
@@ -176,7 +180,7 @@ def attributes_of(
         told["sides"] = _BOTH
     if "zone" in values:
         told["places"] = _places(tags)
-    levels = _levels(clause, start, end)
+    levels = _levels(clause, start, end) if numbered else None
     if levels:
         told["sites"] = told.get("sites", frozenset()) | levels
     if device and "sites" not in told and _in_lung(clause, named, end):
@@ -324,9 +328,6 @@ def _well_above(clause: Clause, start: int, end: int) -> bool:
 
 def _levels(clause: Clause, start: int, end: int) -> set[str]:
     """Ribs and vertebrae by number: "left 5th and 6th ribs", "ribs 4-6", "the seventh rib", "T8", "T9/10"."""
-    words = clause.words[start:end]
-    if not clause.has_numbers and "rib" not in words and _VERTEBRAE.keys().isdisjoint(words):
-        return set()
     return {f"rib {number}" for number in _ribs(clause, start, end)} | _vertebrae(clause, start, end)
 
 

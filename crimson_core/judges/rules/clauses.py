@@ -233,7 +233,7 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
     kinds = {tag.kind for tag in tags}
     if not kinds.isdisjoint(CHANGING):
         tags = with_changes(tags, words, lexicon.composites)
-    if may_answer(sentence, "side" in kinds):
+    if may_answer(sentence, "side" in kinds, words):
         tags = with_answers(tags, sentence, spans)
         kinds.update(tag.kind for tag in tags)
     if "assertion" in kinds:

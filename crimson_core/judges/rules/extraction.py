@@ -239,7 +239,7 @@ def read_sentence(sentence: str, name_of: NameOf = no_name, detailed: bool = Fal
 def _end_of_quote(mention: Mention, clause: Clause) -> int:
     """Where to stop a quote that would end in an adjective: "in the left [anterior chest wall]"."""
     last = mention.last
-    if not any(tag.end == last and tag.kind in ("side", "zone") for tag in mention.told_by):
+    if last not in [tag.end for tag in mention.told_by if tag.kind in ("side", "zone")]:
         return last
     upto = min(clause.end, last + _FARTHEST_NOUN)
     nouns = [

@@ -55,6 +55,7 @@ _SIDE_ANSWERED = re.compile(
     rf"(?={_SIGN}(?:$|[,;|.!\n)\]}}]))",
     re.IGNORECASE,
 )
+_DENYING = frozenset(("none", "no", "nil", "absent", "negative", "not"))  # each in such an answer
 _BEGINS = re.compile(r"(?:[:;,|(\[–—-]|\b(?:and|but))\s*\Z", re.IGNORECASE)
 _OTHER_SIDE = {"right": re.compile(r"\b(?:left|lt?)\b", re.I), "left": re.compile(r"\b(?:right|rt?)\b", re.I)}
 _RIGHT = re.compile(r"\br(?:t|ight)?\b", re.I)
@@ -62,9 +63,11 @@ _LETTER = re.compile(r"[A-Za-z]")
 _CUES = {"absent": "answered_no", "unsaid": "answered_nothing", "hedged": "answered_perhaps"}
 
 
-def may_answer(sentence: str, sided: bool) -> bool:
-    """Whether a sentence may hold an answer; `sided` tells whether it names a side."""
-    return _MAY_ANSWER.search(sentence) is not None or (sided and _SIDE_ANSWERED.search(sentence) is not None)
+def may_answer(sentence: str, sided: bool, words: Sequence[str]) -> bool:
+    """Whether a sentence may hold an answer; `sided` tells whether it names a side, `words` are its words."""
+    if _MAY_ANSWER.search(sentence):
+        return True
+    return sided and not _DENYING.isdisjoint(words) and _SIDE_ANSWERED.search(sentence) is not None
 
 
 def with_answers(tags: Sequence[Tag], sentence: str, spans: Sequence[tuple[int, int]]) -> list[Tag]:

@@ -9,7 +9,7 @@ from crimson_core.judges.rules.assertion import DECIDING_BEHIND, decide_presence
 from crimson_core.judges.rules.attributes import Attributes, Mention, attributes_of, sizes_in
 from crimson_core.judges.rules.clauses import Clause
 from crimson_core.judges.rules.joining import joined, share
-from crimson_core.judges.rules.lexicon import Lexicon, Tag, lexicon
+from crimson_core.judges.rules.lexicon import Concept, Lexicon, Tag, lexicon
 from crimson_core.judges.rules.naming import named
 
 _PLACE = attrgetter("start", "end")
@@ -142,13 +142,8 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
     for mention, (start, end) in zip(found, pairwise(borders), strict=True):
         concept = lexicon.concepts[mention.concepts[0]]
         tags = [t for t in clause.modifiers(start, end) if _belongs(t, mention, concept.device, clause, start, end)]
-        if not concept.device:  # "free air, perforation suspected"
-            tags = [t for t in tags if t.kind != "position"]
-        if concept.directed:
-            tags = _directions(tags, clause)
-        elif concept.device:
-            tags = _without_sides_of_veins(tags, mention, clause, end)
-        tags = _without_counts(tags, concept.device, clause)
+        if tags:
+            tags = _meant(tags, mention, concept, clause, end)
         named = _named_at(mention, concept.device)
         told = attributes_of(tags, clause, start, end, named, concept.device, concept.percent)
         if mention.state[0] and not told.temporal and _has_come(mention, clause):
@@ -168,11 +163,22 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
         mention.first, mention.last = first, last
 
 
+def _meant(tags: list[Tag], mention: Mention, concept: Concept, clause: Clause, end: int) -> list[Tag]:
+    """The modifiers in a mention's words that tell what they do of others, as it is a device, a shift or something else."""
+    if not concept.device:  # "free air, perforation suspected"
+        tags = [t for t in tags if t.kind != "position"]
+    if concept.directed:
+        tags = _directions(tags, clause)
+    elif concept.device:
+        tags = _without_sides_of_veins(tags, mention, clause, end)
+    return _without_counts(tags, concept.device, clause)
+
+
 def _is_of_the_past(mention: Mention, clause: Clause, lexicon: Lexicon) -> bool:
     """Whether an injury is one of before: "previous right rib fractures"."""
-    if (mention.concepts[0], "fracture") not in lexicon.distances:
+    if "prior" not in clause.by_kind or (mention.concepts[0], "fracture") not in lexicon.distances:
         return False
-    before = [t for t in clause.by_kind.get("prior", ()) if t.end <= mention.start and t.end == t.start + 1]
+    before = [t for t in clause.of("prior") if t.end <= mention.start and t.end == t.start + 1]
     return bool(before) and clause.only(before[-1].end, mention.start, "side", "zone", "severity", "descriptor", "glue")
 
 

@@ -26,8 +26,8 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
         normal = Mention(
             (tag.value,), tag.start, tag.end, presence="absent", named_by=(tag,), decided_by=(("absent", tag),)
         )
-        for inside in range(tag.start + 1, tag.end):  # of a "normal thoracic kyphosis" the kyphosis is none
-            found.pop(inside, None)
+        for inside in range(tag.start + 1, tag.end) if found else ():
+            found.pop(inside, None)  # of a "normal thoracic kyphosis" the kyphosis is none
         if tag.start in found and found[tag.start].end < tag.end and found[tag.start].concepts == normal.concepts:
             found[tag.start] = normal  # "hilar nodes are not enlarged"
         found.setdefault(tag.start, normal)
@@ -88,6 +88,9 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
         The states that did.
     """
     spent: set[Tag] = set()
+    around = [*clause.of("anatomy"), *clause.of("states")]
+    if not any((t.value, m.concepts[0]) in lexicon.composites for m in found.values() for t in around):
+        return spent
     taken = {position for m in found.values() for position in range(m.start, m.end)}
     # the fracture of a lead is one of the lead
     damage = {
@@ -105,7 +108,7 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
         )
         and any(lexicon.composites.get((t.value, other.concepts[0])) == m.concepts[0] for other in found.values())
     }
-    beside = [t for kind in ("anatomy", "states") for t in clause.of(kind) if t.start not in taken or t.start in damage]
+    beside = [t for t in around if t.start not in taken or t.start in damage]
     for mention in list(found.values()) if beside else ():
         while tag := _narrowing(mention, [t for t in beside if t not in mention.named_by], clause, lexicon):
             named = mention.concepts[0]

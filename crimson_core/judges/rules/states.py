@@ -35,9 +35,10 @@ def add_states(found: dict[int, Mention], spent: set[Tag], clause: Clause, lexic
     taken = {position for m in found.values() for position in range(m.start, m.end)}
     scene = _Scene(found, taken, [t for t in clause.of("anatomy") if t.start not in taken], set(), clause, lexicon)
     for state in clause.of("states"):
-        if state in spent:
+        near = _candidates(state, scene) if state not in spent else ()
+        if not near:
             continue
-        near = _nearest_first(state, _candidates(state, scene), scene)
+        near = _nearest_first(state, near, scene)
         structure = next((t for t in near if _of_one(t, state, clause)), None)
         if structure is None or _is_of_what_acts(structure, state, scene) or _is_told_again(structure, state, scene):
             continue
