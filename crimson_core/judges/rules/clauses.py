@@ -4,7 +4,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from crimson_core.judges.rules.change import CHANGING, with_changes, with_years
 from crimson_core.judges.rules.denials import any_between, with_directions
@@ -69,18 +69,16 @@ class Clause:
         """Sort the phrases."""
         by_kind: dict[str, list[Tag]] = {}
         by_cue: dict[str, list[Tag]] = {}
-        modifiers = []
         for tag in self.tags:
-            kind = tag.kind
-            if kind in by_kind:
-                by_kind[kind].append(tag)
+            if tag.kind in by_kind:
+                by_kind[tag.kind].append(tag)
             else:
-                by_kind[kind] = [tag]
-            if kind in _MODIFIERS:
-                modifiers.append(tag)
-            elif kind == "assertion":
-                by_cue.setdefault(tag.value, []).append(tag)
-        self.by_kind, self.by_cue, self._modifiers = by_kind, by_cue, modifiers
+                by_kind[tag.kind] = [tag]
+        for tag in by_kind.get("assertion", ()):
+            by_cue.setdefault(tag.value, []).append(tag)
+        self.by_kind, self.by_cue = by_kind, by_cue
+        modified = not _MODIFIERS.isdisjoint(by_kind)
+        self._modifiers = [tag for tag in self.tags if tag.kind in _MODIFIERS] if modified else []
 
     def of(self, kind: str, start: int = 0, end: int | None = None) -> Sequence[Tag]:
         """Tags of one kind that lie between two word positions."""
@@ -97,7 +95,7 @@ class Clause:
 
     def modifiers(self, start: int, end: int) -> list[Tag]:
         """Modifiers that lie between two word positions, in the order of the text."""
-        return [t for t in self._modifiers if t.start >= start and t.end <= end]
+        return [t for t in self._modifiers if t.start >= start and t.end <= end] if self._modifiers else []
 
     def enumerated(self, one: Tag, other: Tag) -> bool:
         """Whether two tags are items of one list, with a conjunction between them."""
@@ -123,7 +121,7 @@ class Clause:
     def joined(self, start: int, end: int, *kinds: str) -> bool:
         """Whether only words that part no structure from its state, and phrases of some kinds, stand between two positions."""
         if self._transparent is None:
-            cues = self.bits(tag for value in _CUES_WITHIN for tag in self.cues(value))
+            cues = self.bits([tag for value in _CUES_WITHIN for tag in self.cues(value)]) if self.by_cue else 0
             self._transparent = cues | self.places(*_TRANSPARENT) | self._numbers() | self._leading_on() | self._inserted()
         return self._all(self._transparent | self.places(*kinds), start, end)
 
@@ -175,11 +173,7 @@ class Clause:
 
     def places(self, *kinds: str) -> int:
         """The words in phrases of some kinds."""
-        found = 0
-        for kind in kinds:
-            if kind in self.by_kind:
-                found |= self.bits(self.by_kind[kind])
-        return found
+        return self.bits(chain.from_iterable(map(self.by_kind.get, self.by_kind.keys() & kinds)))
 
     def bits(self, tags: Iterable[Tag]) -> int:
         """The words of some phrases."""
@@ -223,7 +217,7 @@ class Clause:
         return sum(1 << place for place, word in enumerate(words) if word[0].isdecimal() or word in units)
 
 
-def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
+def clauses(sentence: str, lexicon: Lexicon) -> list[Clause]:
     """The clauses of a sentence that hold any phrase of the lexicon."""
     words, spans = report_words(sentence)
     tags = lexicon.tags(words)
@@ -239,9 +233,8 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
     if "assertion" in kinds:
         tags = with_directions(tags, words)
     if len(words) <= _LONGEST and "clause_end" not in kinds:
-        if tags:
-            yield Clause(words, spans, 0, len(words), tags, None, numbers, sentence)
-        return
+        return [Clause(words, spans, 0, len(words), tags, None, numbers, sentence)] if tags else []
+    found = []
     position = 0
     for start, end, lead in _borders(tags, words):
         inside = []
@@ -250,7 +243,8 @@ def clauses(sentence: str, lexicon: Lexicon) -> Iterator[Clause]:
                 inside.append(tags[position])
             position += 1
         if inside:
-            yield Clause(words, spans, start, end, inside, lead, numbers, sentence)
+            found.append(Clause(words, spans, start, end, inside, lead, numbers, sentence))
+    return found
 
 
 _PLACE = frozenset(

@@ -257,7 +257,16 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
         named = mention_of(clause, name_of(text), words)
     told = tuple(
         [
-            _finding(m, clause.spans[m.first][0], clause.spans[_end_of_quote(m, clause) - 1][1])
+            ReportFinding(
+                m.concepts,
+                m.attributes,
+                clause.spans[m.first][0],
+                clause.spans[_end_of_quote(m, clause) - 1][1],
+                m.appearance,
+                m.presence == "present",
+                m.taken_up,
+                m.signs,
+            )
             for m in named
             if m.presence != "unsaid" and words.concepts[m.concepts[0]].reported
         ]
@@ -379,7 +388,7 @@ def _read(
                     attributes = last.attributes.with_those_of(more)
                     concepts = _in_state(last.concepts, told.states_told, words)
                     found[-1] = last._replace(concepts=concepts, attributes=attributes, present=True)
-            elif not told.only_explains:
+            elif told.findings and not told.only_explains:
                 named = [_beside(f, last) for f in told.findings] if told.nearby and last else told.findings
                 found += _moved([_on_side(f, side) for f in named] if side else named, start)
             phrases += told.phrases
@@ -409,19 +418,6 @@ def _may_be_asked(finding: ReportFinding, words: Lexicon) -> bool:
     """Whether a question before the first statement may be the referrer's: "Cough, pneumonia? Lungs clear."."""
     bare = finding.attributes in (NOTHING, SUSPECTED)
     return finding.present and bare and not words.concepts[finding.concepts[0]].vague
-
-
-def _finding(mention: Mention, start: int, end: int) -> ReportFinding:
-    return ReportFinding(
-        mention.concepts,
-        mention.attributes,
-        start,
-        end,
-        mention.appearance,
-        mention.presence == "present",
-        mention.taken_up,
-        mention.signs,
-    )
 
 
 def _without(finding: ReportFinding, sides: frozenset[str]) -> ReportFinding:

@@ -437,6 +437,7 @@ def _composites(entries: dict[str, dict[str, Any]], phrases: Phrases) -> dict[tu
 _WORD = re.compile(
     r"\d+(?:\.\d+| \. \d+)?|(?!s\b(?<=['’]s))[^\W\d_]+|(?<!\w)[-−–+]ve\b|[,;/>%]|\?(?=\w|$)|(?<!\S)\?(?=\s)|(?<!#)#(?! ?[#\dA-Z])"
 )
+_GROUP, _SPAN = re.Match.group, re.Match.span
 # A short word is too often one letter from another one.
 _SHORTEST_MENDED, _SHORTEST_MENDED_TWICE = 7, 12
 _SHORTEST_JOINED = 9
@@ -457,9 +458,9 @@ def words_of(text: str) -> list[tuple[str, int, int]]:
 def report_words(text: str) -> tuple[list[str], list[tuple[int, int]]]:
     """As `words_of`, words and spans apart, with typing errors in long words of the lexicon mended."""
     matches = list(_WORD.finditer(text))
-    raw = [match[0] for match in matches]
+    raw = list(map(_GROUP, matches))
     words = list(map(_mended, raw))
-    spans = [match.span() for match in matches]
+    spans = list(map(_SPAN, matches))
     if not _T.isdisjoint(raw):
         _write_out(words, matches)
     if not _LETTERS.keys().isdisjoint(raw):

@@ -14,6 +14,7 @@ from crimson_core.judges.rules.naming import named
 
 _PLACE = attrgetter("start", "end")
 _EXPLAINING = frozenset(("similar", "link", "appearance", "pronoun"))
+_OPENING = frozenset(("pronoun", "position", "appearance"))
 _OF_BOTH = frozenset(("has", "have", "is", "are"))
 _LEADING = 6  # words of a link that opens a clause
 _HUGE = 5  # rank of severity
@@ -58,6 +59,8 @@ def continuation(clause: Clause) -> tuple[Attributes | None, Attributes | None] 
     Returns:
         What it says if that is no device, and if it is one; None if the clause says nothing about it.
     """
+    if clause.lead != "exception" and _OPENING.isdisjoint(clause.by_kind):
+        return None
     opening = (*clause.of("pronoun"), *clause.of("position"), *_overall(clause))
     if clause.lead != "exception" and not any(t.start <= clause.start + 1 for t in opening):
         return None
@@ -105,8 +108,7 @@ def states_told(clause: Clause) -> tuple[str, ...]:
 
 def _overall(clause: Clause) -> list[Tag]:
     """The opening of "The findings have worsened"."""
-    changed = clause.by_kind.keys() & {"temporal"}
-    return [t for t in clause.of("appearance") if t.start <= clause.start + 1] if changed else []
+    return [t for t in clause.of("appearance") if t.start <= clause.start + 1] if "temporal" in clause.by_kind else []
 
 
 def explanation(clause: Clause) -> bool | None:

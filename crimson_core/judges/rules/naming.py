@@ -19,18 +19,17 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
     """Concepts by name, structures with their state, and words that take up what was named before."""
     if clause.by_kind.keys().isdisjoint(_NAMING):
         return []
-    found = {t.start: Mention((t.value,), t.start, t.end, named_by=(t,)) for t in clause.of("concept")}
+    found = {t.start: Mention((t.value,), t.start, t.end, named_by=(t,)) for t in clause.by_kind.get("concept", ())}
     told_beside = not _BESIDE.isdisjoint(clause.by_kind)
     spent = _narrow(found, clause, lexicon) if found and told_beside else set()
-    for tag in clause.of("normal_of"):
-        normal = Mention(
-            (tag.value,), tag.start, tag.end, presence="absent", named_by=(tag,), decided_by=(("absent", tag),)
-        )
+    for tag in clause.by_kind.get("normal_of", ()):
         for inside in range(tag.start + 1, tag.end) if found else ():
             found.pop(inside, None)  # of a "normal thoracic kyphosis" the kyphosis is none
-        if tag.start in found and found[tag.start].end < tag.end and found[tag.start].concepts == normal.concepts:
-            found[tag.start] = normal  # "hilar nodes are not enlarged"
-        found.setdefault(tag.start, normal)
+        there = found.get(tag.start)
+        if there is None or (there.end < tag.end and there.concepts == (tag.value,)):  # "hilar nodes are not enlarged"
+            found[tag.start] = Mention(
+                (tag.value,), tag.start, tag.end, presence="absent", named_by=(tag,), decided_by=(("absent", tag),)
+            )
     if "states" in clause.by_kind and "anatomy" in clause.by_kind:
         before_states = set(found)
         add_states(found, spent, clause, lexicon)
