@@ -255,6 +255,7 @@ def _hedge_by_cues(found: list[Mention], clause: Clause) -> None:
     for cue in clause.cues("uncertain_before"):
         # "aortic dissection suspected", "hemothorax suspected, small pneumothorax"
         ends = clause.ends(cue.end) or clause.words[cue.end] in lexicon().words["giving_reasons"]
+        ends = ends or clause.sign(cue.end).startswith(")")  # "effusion (?) on the left"
         behind = ends and any(m.end == cue.start for m in found)
         hedged = [] if behind else _list_after(found, cue, clause)
         if not hedged and (behind or cue.end >= clause.end):
