@@ -309,8 +309,10 @@ def _above_carina(clause: Clause, start: int, end: int) -> float | None:
     if not carinas:
         return None
     carina = carinas[0]
-    before = clause.words[max(start, carina.start - 4) : carina.start]
-    beyond, above = (not lexicon().words[kind].isdisjoint(before) for kind in ("beyond", "above"))
+    beside = clause.words[max(start, carina.start - 4) : carina.start]
+    if clause.words[carina.end : carina.end + 1] == ["distance"]:  # "carina distance 4 cm"
+        beside = [*beside, "distance"]
+    beyond, above = (not lexicon().words[kind].isdisjoint(beside) for kind in ("beyond", "above"))
     sign = -1.0 if beyond else 1.0 if above else 0.0
     if not sign:
         return None
