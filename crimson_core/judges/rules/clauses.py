@@ -122,7 +122,9 @@ class Clause:
         """Whether only words that part no structure from its state, and phrases of some kinds, stand between two positions."""
         if self._transparent is None:
             cues = self.bits([tag for value in _CUES_WITHIN for tag in self.cues(value)]) if self.by_cue else 0
-            self._transparent = cues | self.places(*_TRANSPARENT) | self._numbers() | self._leading_on() | self._inserted()
+            self._transparent = (
+                cues | self.places(*_TRANSPARENT) | self._numbers() | self._leading_on() | self._inserted()
+            )
         return self._all(self._transparent | self.places(*kinds), start, end)
 
     def has(self, start: int, end: int, *kinds: str) -> bool:
