@@ -99,7 +99,11 @@ def _new(denial: Tag, behind: Iterable[Tag], words: Sequence[str]) -> Tag:
         if tag.start > denial.end + _REACH or (tag.start >= denial.end and tag.kind in _NAMING):
             return denial
         if tag.kind == "prior":
-            gone = "since" in words[denial.end : tag.start]
+            between = words[denial.end : tag.start]
+            gone = "since" in between
+            if denial.value == "negated_before" and not lexicon().words["comparing"].isdisjoint(between):
+                # "not significantly ___ compared to the prior": whatever the word is, it has not changed
+                return denial if gone else Tag(denial.start, tag.end, "temporal", "stable")
             return denial if gone else Tag(denial.start, tag.end, "temporal", "new")
     return denial
 

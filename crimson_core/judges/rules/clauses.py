@@ -201,10 +201,13 @@ class Clause:
         )
 
     def _inserted(self) -> int:
-        """Words in brackets that name nothing: "stenosis (about half of the lumen) of the trachea"."""
-        if "(" not in self.sentence:
-            return 0
+        """Words in brackets, or between a subject and its verb, that name nothing: "stenosis (about half) of the trachea"."""
         found = 0
+        for start, end in insertions(self.words, self.start, self.end):
+            if not self.has(start, end, "concept"):
+                found |= self.words_between(start, end)
+        if "(" not in self.sentence:
+            return found
         for match in _INSERTED.finditer(self.sentence):
             first, last = (bisect_left(self.spans, (place, 0)) for place in match.span())
             first, last = max(first, self.start), min(last, self.end)
@@ -217,6 +220,17 @@ class Clause:
             return 0
         words, units = self.words[self.start : self.end], lexicon().units
         return sum(1 << place for place, word in enumerate(words) if word[0].isdecimal() or word in units)
+
+
+def insertions(words: Sequence[str], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """What stands between commas before a verb: "the heart, although partly hidden, is large"; from comma to behind comma."""
+    if "," not in words:
+        return
+    commas = [place for place in range(start, end) if words[place] == ","]
+    verbs = lexicon().words["copulas"] | lexicon().words["having"]
+    for first, second in pairwise(commas):
+        if second + 1 < end and words[second + 1] in verbs and second - first <= _LONGEST_NAME:
+            yield first, second + 1
 
 
 def clauses(sentence: str, lexicon: Lexicon) -> list[Clause]:
@@ -341,6 +355,11 @@ def _borders(tags: list[Tag], words: list[str]) -> Iterator[tuple[int, int, str 
     change = {t.end for t in tags if t.kind == "temporal"}
     bare = [t.start for t in tags if t.kind == "states" and t.end in change]  # "larger" by itself is a change
     structures = [t.start for t in tags if t.kind == "anatomy"] if bare else []
+    # "the heart, although partly hidden, is large" is one clause
+    concepts = [t.start for t in tags if t.kind == "concept"]
+    inserted = (
+        {a + 1 for a, b in insertions(words, 0, length) if not any_between(concepts, a, b)} if ends else frozenset()
+    )
     named = [t.start for t in tags if t.kind in _NAMING and not (t.kind == "states" and t.end in change)]
 
     def names(start: int, end: int) -> bool:
@@ -360,6 +379,8 @@ def _borders(tags: list[Tag], words: list[str]) -> Iterator[tuple[int, int, str 
         if tag.start < length and goes_on and not leads and not names(tag.end, upto):
             continue
         if tag.value == "contrast" and _only_a_place(tags, start, tag.start):
+            continue
+        if tag.start in inserted:
             continue
         if tag.value == "contrast" and _adds_a_place(tags, words, tag):
             continue
