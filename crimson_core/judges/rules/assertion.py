@@ -316,6 +316,8 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
     for position, mention in enumerate(after):
         if removed and not _is_device(mention):
             return  # "after removal of the drain a small pneumothorax is seen"
+        if position and removed and _stays(mention, after[position - 1], clause):
+            return
         if clause.of("negation_end", cue.end, mention.start):
             return
         if not position and _ends_generally(cue, mention, clause):
@@ -333,6 +335,12 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
             if _plainly_there(mention, after[:position], cue, clause):
                 return
         yield mention
+
+
+def _stays(device: Mention, removed: Mention, clause: Clause) -> bool:
+    """Whether a device behind one that was removed is in place: "removal of the ETT, NGT in place"."""
+    said = clause.words[device.end : device.end + _VERB]
+    return "," in clause.words[removed.end : device.start] and not lexicon().words["staying"].isdisjoint(said)
 
 
 def _goes_on(start: int, clause: Clause) -> bool:

@@ -20,6 +20,7 @@ _LISTING = ("conjunction", "alternative", "anatomy", "definite", *MODIFIERS)
 _TRANSPARENT = ("glue", "link", "showing", "anatomy", "states", "conjunction", *MODIFIERS)
 _NAMING = frozenset(("concept", "states", "normal", "anaphor"))
 _NAMES = frozenset(("concept", "definite", "glue", "side", "zone", "sites", "anatomy", "conjunction", "descriptor"))
+_PARTING = frozenset(("clause_end", "anaphor"))
 _DASHES = frozenset((" - ", " – ", " — ", " -- "))
 _INSERTED = re.compile(r"\([^()]{1,40}\)")
 _DIGIT = re.compile(r"\d")
@@ -248,7 +249,7 @@ def clauses(sentence: str, lexicon: Lexicon) -> list[Clause]:
         kinds.update(tag.kind for tag in tags)
     if "assertion" in kinds:
         tags = with_directions(tags, words)
-    if len(words) <= _LONGEST and "clause_end" not in kinds:
+    if len(words) <= _LONGEST and kinds.isdisjoint(_PARTING):
         return [Clause(words, spans, 0, len(words), tags, None, numbers, sentence)] if tags else []
     found = []
     position = 0
@@ -345,6 +346,12 @@ def _main_clause(tags: list[Tag], words: list[str]) -> int | None:
     return None
 
 
+def _points(anaphor: Tag, words: list[str]) -> bool:
+    """Whether a clause of its own begins with a word: ", that on the right has resolved"."""
+    pointing = words[anaphor.start] in lexicon().words["pointing"]
+    return pointing and anaphor.start > 0 and words[anaphor.start - 1] in (",", "and")
+
+
 def _borders(tags: list[Tag], words: list[str]) -> Iterator[tuple[int, int, str | None]]:
     length = len(words)
     start, lead = 0, None
@@ -352,6 +359,10 @@ def _borders(tags: list[Tag], words: list[str]) -> Iterator[tuple[int, int, str 
     main = _main_clause(tags, words)
     if main is not None:
         ends = sorted([*ends, Tag(main, main + 1, "clause_end", "contrast")], key=START)
+    for tag in tags:
+        if tag.kind == "anaphor" and _points(tag, words):
+            ends.append(Tag(tag.start - 1, tag.start, "clause_end", "contrast"))
+            ends.sort(key=START)
     change = {t.end for t in tags if t.kind == "temporal"}
     bare = [t.start for t in tags if t.kind == "states" and t.end in change]  # "larger" by itself is a change
     structures = [t.start for t in tags if t.kind == "anatomy"] if bare else []

@@ -44,6 +44,7 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
         stands_alone = tag.end >= clause.end or (
             clause.of("joint", tag.end, tag.end + 1) and clause.words[tag.end] != "of"
         )
+        stands_alone = stands_alone or clause.words[tag.start] in lexicon.words["pointing"]
         if clause.words[tag.start] in lexicon.words["alike"]:
             opens = tag.start == clause.start + 1 or any(t.end == tag.start - 1 for t in clause.of("conjunction"))
             stands_alone = stands_alone and opens

@@ -141,6 +141,8 @@ class _Words(TypedDict):
     none: Phrases
     all_of_them: Phrases
     agreeing: Phrases
+    staying: Phrases
+    pointing: Phrases
     remaining: Phrases
     leading_on: Phrases
 

@@ -42,6 +42,7 @@ _SERIES = (
 _TITLE = re.compile(r"(?:^|\n)[^\S\n]*[A-Z][\w/-]*(?:[^\S\n]+[A-Z][\w/-]*){0,2}\Z")
 _HEADING_GOES_ON = re.compile(r"\s+[A-Z][\w/-]*(?:[^\S\n]+[A-Z][\w/-]*){0,2}\s?:")
 _DANGLING = re.compile(r"(?:,|\b(?:and|or|of|with|the|an?|in|to|is|are|for|by|at))\s*$", re.IGNORECASE)
+_OPEN = re.compile(r"\([^()\n]*\Z")
 _INNER_STOP = re.compile(r"[A-Za-z]{2}[.;]\s+[A-Za-z]")
 _FIELD = re.compile(r"\s{1,40}[\"']?\w[\w ]{0,40}[\"']?\s?:\s?\S|\s{0,40}\}")
 _CUT_SHORT = re.compile(r"\s?[a-z]")
@@ -157,6 +158,8 @@ def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
             if last and last[0].lower() in cut_short:
                 continue  # "degen. changes"
         if sign != "\n":
+            if sign[0] in "?!" and _OPEN.search(report[max(0, match.start() - _LONGEST_HEADING) : match.start()]):
+                continue  # "opacity (infection? edema?)"
             if not sign.isspace():
                 yield match.end()
             elif _HEADING_GOES_ON.match(report, match.start()) and _TITLE.search(
