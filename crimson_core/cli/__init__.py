@@ -11,6 +11,7 @@ _BROKEN_PIPE, _INTERRUPTED = 128 + 13, 128 + 2  # the exit statuses of programs 
 
 def main() -> None:
     """Run the command line; an error that the user can fix is one line and exit status 2."""
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # for terminals without UTF-8
@@ -39,6 +40,20 @@ def main() -> None:
             print(f"crimson: {_what_failed(error)}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest of the output is dropped
         sys.exit(_BROKEN_PIPE if unread else 2)
+
+
+def _open_streams() -> None:
+    """Open the streams that the caller has closed (`>&-`), so that no file of ours takes their place and is written to.
+
+    What goes to standard output is asked for, and cannot be written; messages are lost, as they were to be.
+    """
+    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
 
 
 def _what_failed(error: OSError) -> str:

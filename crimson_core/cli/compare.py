@@ -11,6 +11,7 @@ from crimson_core.cli.store import StoreOptions
 from crimson_core.compare.leaderboard.config import parse_config
 from crimson_core.compare.section import name_systems
 from crimson_core.errors import InputError
+from crimson_core.run.files import without_links
 from crimson_core.run.pairs import BY_OPTION
 
 
@@ -65,7 +66,7 @@ def compare(
     """
     columns = prediction_column or ["prediction"]
     systems = name_systems([file.name for file in files], columns)
-    if len(set(columns)) < len(columns) or len({file.resolve() for file in files}) < len(files):
+    if len(set(columns)) < len(columns) or len(set(map(without_links, files))) < len(files):
         raise InputError("A column or a file is given twice and would be compared with itself.")
     if len(systems) < 2:
         raise InputError(
@@ -76,7 +77,7 @@ def compare(
     options = opt.given(**vars(judging))
     if Path("-") in files:
         raise InputError("Standard input (-) cannot be compared. Give files, or the file with a column per system.")
-    paths = [str(file.resolve()) for file in files]
+    paths = [str(without_links(file)) for file in files]
     config: dict[str, Any] = {
         "title": "Comparison of " + ", ".join(systems),
         "judges": [{"spec": spec, "options": options, "repair": repair} for spec in judge or ["default"]],

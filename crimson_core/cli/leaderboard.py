@@ -9,6 +9,7 @@ from crimson_core.cli.options import Progress, Strict, Workers, wanted
 from crimson_core.cli.outputs import OutputOptions, run_and_write
 from crimson_core.cli.store import StoreOptions
 from crimson_core.compare.leaderboard.config import load_config
+from crimson_core.run.files import without_links
 
 
 def leaderboard(
@@ -34,7 +35,7 @@ def leaderboard(
     outputs are kept; without a store, the results go to files that end in .partial.
     """
     read = load_config(config)
-    folder = config.resolve().parent
+    folder = without_links(config).parent
     sources = [test_set.data for test_set in read.test_sets.values()]
     sources += [source for system in read.systems.values() for source in system.data.values()]
     run_and_write(

@@ -18,7 +18,7 @@ from crimson_core.compare.leaderboard.data import IN_CONFIG
 from crimson_core.compare.leaderboard.run import Leaderboard, read_test_sets, run_leaderboard
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.install import install_command
-from crimson_core.run.files import check_no_partial, check_writable, written_whole
+from crimson_core.run.files import check_no_partial, check_writable, without_links, written_whole
 
 
 def _html(board: Leaderboard) -> str:
@@ -194,10 +194,10 @@ def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, stored: b
             raise InputError(
                 f"output {output} is a file of reports or the store, which would be overwritten. Give another path."
             )
-    if len({output.resolve() for output in outputs}) < len(outputs):
+    if len(set(map(without_links, outputs))) < len(outputs):
         raise InputError("Two outputs are the same file. Give each its own.")
 
 
 def _same(one: Path, other: Path) -> bool:
     """Whether two paths are, or would be, one file."""
-    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+    return without_links(one) == without_links(other) or (one.exists() and other.exists() and one.samefile(other))

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from crimson_core.compare.exports import write_pairs_csv
 from crimson_core.errors import CrimsonError, InputError
-from crimson_core.run.files import check_no_partial, check_writable, json_line, written_whole
+from crimson_core.run.files import check_no_partial, check_writable, json_line, without_links, written_whole
 from crimson_core.run.scorer import PairResult
 from crimson_core.run.tables import write_parquet
 
@@ -38,7 +38,7 @@ class Output:
         if output.name.endswith(".partial.jsonl"):
             raise InputError(f"output {output} has the name of a run that is not complete. Give another name.")
         check_writable(output)
-        self.output = output = output.resolve()  # a link is kept, and its target is written
+        self.output = output = without_links(output)  # a link is kept, and its target is written
         if output.exists() and source.exists() and output.samefile(source):
             raise InputError(
                 f"output {output} is the file of the reports, which would be overwritten. Give another path."

@@ -23,7 +23,7 @@ from crimson_core.compare.summary import Summary
 from crimson_core.errors import CrimsonError, InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair
 from crimson_core.run.accelerate import AccelerateJudge, launched
-from crimson_core.run.files import json_line
+from crimson_core.run.files import json_line, without_links
 from crimson_core.run.pairs import TablePairs
 from crimson_core.run.scorer import CrimsonScorer, PairResult
 from crimson_core.run.tables import (
@@ -119,7 +119,7 @@ def score(
     to_standard = output is not None and str(output) == _STANDARD
     if to_standard:
         output = None
-    if output and kept_in and output.resolve() == kept_in.expanduser().resolve():
+    if output and kept_in and without_links(output) == without_links(kept_in.expanduser()):
         raise InputError(f"output {output} is the store, which would be overwritten. Give another path.")
     kept: dict[str, Any] = {
         "repair": repair,

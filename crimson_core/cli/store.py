@@ -11,7 +11,7 @@ import typer
 
 from crimson_core.errors import CrimsonError, DamagedStoreError, InputError
 from crimson_core.protocol.pair import ReportPair, parse_context
-from crimson_core.run.files import json_line, written_whole
+from crimson_core.run.files import json_line, without_links, written_whole
 from crimson_core.run.store import OFF, Selection, Store, default_path
 from crimson_core.run.suspicion import reader, suspicions
 from crimson_core.run.tables import write_parquet
@@ -103,7 +103,7 @@ def export(
     if write is None:
         raise InputError(f"{output} has an unknown ending. Give a file that ends in {' or '.join(_WRITERS)}.")
     with _open(store) as opened:
-        if output.resolve() == opened.path.resolve():
+        if without_links(output) == without_links(opened.path):
             raise InputError(f"{output} is the store itself, which would be lost. Give another path.")
         try:
             with written_whole(output, binary=True, private=True) as file:

@@ -13,6 +13,11 @@ from typing import IO, Any
 from crimson_core.errors import InputError
 
 
+def without_links(path: Path) -> Path:
+    """The absolute path; one that leads in a circle stays as it is, and cannot be opened (`resolve` raises before Python 3.13)."""
+    return Path(os.path.realpath(path))
+
+
 @contextmanager
 def written_whole(path: Path, *, binary: bool = False, private: bool = False) -> Iterator[IO[Any]]:
     """Open a file that replaces `path` when the block ends, and is deleted if the block raises.
@@ -28,8 +33,8 @@ def written_whole(path: Path, *, binary: bool = False, private: bool = False) ->
     Raises:
         OSError: The file cannot be written.
     """
-    target = path.resolve()
-    if target.exists() and not target.is_file():
+    target = without_links(path)
+    if _is_no_file(target):
         raise OSError(errno.EINVAL, "it is not a regular file", str(target))
     fresh = target.with_name(f".{target.name[:80]}.{secrets.token_hex(8)}")
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -61,15 +66,20 @@ def check_writable(output: Path) -> None:
     Raises:
         InputError: The file or its folder cannot be written.
     """
-    folder = output.resolve().parent
+    folder = without_links(output).parent
     if not folder.is_dir():
         raise InputError(
             f"output {output} cannot be written: its folder does not exist. Create it, or give another path."
         )
-    if output.exists() and not output.is_file():
+    if _is_no_file(without_links(output)):
         raise InputError(f"output {output} is not a regular file. Give the path of a file.")
     if not os.access(folder, os.W_OK) or (output.exists() and not os.access(output, os.W_OK)):
         raise InputError(f"output {output} cannot be written: there is no permission. Give another path.")
+
+
+def _is_no_file(path: Path) -> bool:
+    """Whether a path without links is that of something else than a file: a link that is left leads in a circle."""
+    return path.is_symlink() or (path.exists() and not path.is_file())
 
 
 def check_no_partial(partial: Path) -> None:

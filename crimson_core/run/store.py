@@ -539,6 +539,10 @@ class Store:
         """Turn SQLite's errors into ours."""
         try:
             yield
+        except UnicodeDecodeError:  # of SQLite's own message, which quotes what it cannot read
+            raise DamagedStoreError(
+                f"The store {self.path} is damaged. Move it away; its pairs are judged again."
+            ) from None
         except sqlite3.Error as error:
             code = _code(error)
             if code == sqlite3.SQLITE_NOTADB:

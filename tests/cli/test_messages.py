@@ -50,6 +50,51 @@ def test_a_working_folder_that_is_gone_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("redirection", "status", "said"),
+    [
+        (">&-", 2, "standard output cannot be written"),
+        ("2>&-", 0, ""),
+        ("<&-", 0, ""),
+        (">&- 2>&- <&-", 2, ""),
+    ],
+)
+def test_a_closed_stream_is_not_the_next_file_that_is_opened(tmp_path, redirection, status, said):
+    store = tmp_path / "store.sqlite"
+    command = f"{sys.executable} -m crimson_core.cli score {EXAMPLE} -j offline --store {store} {redirection}"
+    done = subprocess.run(
+        ["sh", "-c", command], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert store.read_bytes().startswith(b"SQLite format 3")
+    again = crimson("store", "verify", "--store", store)
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("score", "loop.csv", "-j", "offline"),
+        ("compare", "loop.csv", EXAMPLE, "-j", "offline"),
+        ("leaderboard", "loop.csv"),
+        ("score", EXAMPLE, "-j", "offline", "-o", "loop.csv"),
+        ("compare", EXAMPLE, "-j", "offline", "--prediction-column", "id", "--prediction-column", "prediction", "-o", "loop.csv"),
+        ("score", EXAMPLE, "-j", "offline", "--store", "loop.csv"),
+    ],
+)  # fmt: skip
+def test_a_link_to_itself_is_a_message(tmp_path, arguments):
+    loop = tmp_path / "loop.csv"
+    loop.symlink_to(loop)
+    done = crimson(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert b"loop.csv" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert loop.is_symlink()
+
+
+@pytest.mark.parametrize(
     "text",
     ["title: 2026-13-45", "title: !!int x", "seed: 0x", "title: !!binary 'ä'", "? {a: b}\n: c", "a: 1:99:", "title: !!timestamp x"],
 )  # fmt: skip

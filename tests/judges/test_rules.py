@@ -332,7 +332,8 @@ def test_scores_go_the_right_way():
 
 
 VOCABULARY = """no small left right effusion pneumothorax opacity , . ; and or with without the heart is enlarged not seen 5 mm x cm
-³ ٣ t8 rib one it this ? new unchanged likely consistent with bilateral base FINDINGS: HISTORY: resolved nodule tube / 3.2 ___"""
+³ ٣ t8 rib one it this ? new unchanged likely consistent with bilateral base FINDINGS: HISTORY: resolved nodule tube / 3.2 ___
+[ ] [] [x] ☐ ☑ ✓ ✗ | : - = # ( ) " yes none absent present INDICATION: Chest Pain: \u202e \u202c \u00ad 1. 2. a)"""
 words = st.sampled_from([*VOCABULARY.split(), "\n"])
 texts = st.lists(words, max_size=60).map(" ".join) | st.text(max_size=300)
 

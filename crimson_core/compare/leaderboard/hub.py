@@ -16,7 +16,7 @@ from crimson_core.compare.section import Section
 from crimson_core.compare.statistics import Estimate
 from crimson_core.compare.summary import CLINICAL_FIGURES
 from crimson_core.errors import CrimsonError, InputError
-from crimson_core.run.files import written_whole
+from crimson_core.run.files import without_links, written_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -71,7 +71,7 @@ def check_hub_files(systems: Sequence[str], folder: Path) -> dict[str, Path]:
     if not shutil.which("git"):
         raise InputError("The Hub's files are written by evaluate.save, which needs git. Install it.")
     for own in folders.values():
-        there = next(path for path in (own, *own.resolve().parents) if path.exists())
+        there = next(path for path in (own, *without_links(own).parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise InputError(f"{own} cannot be written: {there} is no folder, or there is no permission.")
         _card(own / "README.md")

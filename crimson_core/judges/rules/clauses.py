@@ -237,6 +237,8 @@ def insertions(words: Sequence[str], start: int, end: int) -> Iterator[tuple[int
 def clauses(sentence: str, lexicon: Lexicon) -> list[Clause]:
     """The clauses of a sentence that hold any phrase of the lexicon."""
     words, spans = report_words(sentence)
+    if not words:  # "[ ]"
+        return
     tags = lexicon.tags(words)
     numbers = _DIGIT.search(sentence) is not None
     if numbers:
