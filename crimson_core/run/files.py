@@ -34,7 +34,7 @@ def written_whole(path: Path, *, binary: bool = False, private: bool = False) ->
         OSError: The file cannot be written.
     """
     target = without_links(path)
-    if _is_no_file(target):
+    if _is_no_file(path):
         raise OSError(errno.EINVAL, "it is not a regular file", str(target))
     fresh = target.with_name(f".{target.name[:80]}.{secrets.token_hex(8)}")
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -71,15 +71,15 @@ def check_writable(output: Path) -> None:
         raise InputError(
             f"output {output} cannot be written: its folder does not exist. Create it, or give another path."
         )
-    if _is_no_file(without_links(output)):
+    if _is_no_file(output):
         raise InputError(f"output {output} is not a regular file. Give the path of a file.")
     if not os.access(folder, os.W_OK) or (output.exists() and not os.access(output, os.W_OK)):
         raise InputError(f"output {output} cannot be written: there is no permission. Give another path.")
 
 
 def _is_no_file(path: Path) -> bool:
-    """Whether a path without links is that of something else than a file: a link that is left leads in a circle."""
-    return path.is_symlink() or (path.exists() and not path.is_file())
+    """Whether something else than a file is there, such as a pipe or a link that leads in a circle."""
+    return (path.exists() and not path.is_file()) or without_links(path).is_symlink()
 
 
 def check_no_partial(partial: Path) -> None:

@@ -245,6 +245,14 @@ def test_verify_finds_a_damaged_file(path):
     assert "is damaged" in done.stdout
 
 
+def test_damage_that_sqlite_quotes_in_bytes_that_are_no_text_is_told(path):
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path.write_bytes(path.read_bytes().replace(b"asked TEXT NOT NULL", b"asked TEXT NOT N\xd7LL", 1))
+    done = crimson("store", "stats", "--store", path)
+    assert done.returncode == 2 and "is damaged" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_prune_deletes_what_is_meant_and_its_text(path):
     def prune(*options):
         done = crimson("store", "prune", "--store", path, *options)

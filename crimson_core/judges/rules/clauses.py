@@ -238,7 +238,7 @@ def clauses(sentence: str, lexicon: Lexicon) -> list[Clause]:
     """The clauses of a sentence that hold any phrase of the lexicon."""
     words, spans = report_words(sentence)
     if not words:  # "[ ]"
-        return
+        return []
     tags = lexicon.tags(words)
     numbers = _DIGIT.search(sentence) is not None
     if numbers:
