@@ -128,6 +128,12 @@ class Clause:
             )
         return self._all(self._transparent | self.places(*kinds), start, end)
 
+    def holds_only(self, *kinds: str) -> bool:
+        """Whether it holds nothing but phrases of some kinds, numbers, dates and words that say nothing."""
+        dating = lexicon().words["dating"]
+        dates = sum(1 << place for place, word in enumerate(self.words[self.start : self.end]) if word in dating)
+        return self._all(self.places(*kinds) | self._numbers() | self._leading_on() | dates, self.start, self.end)
+
     def has(self, start: int, end: int, *kinds: str) -> bool:
         """Whether a word between two positions stands in a phrase of some kinds."""
         return start < end and bool(self.places(*kinds) & self.words_between(start, end))
@@ -235,7 +241,7 @@ def insertions(words: Sequence[str], start: int, end: int) -> Iterator[tuple[int
 
 
 def clauses(sentence: str, lexicon: Lexicon) -> list[Clause]:
-    """The clauses of a sentence that hold any phrase of the lexicon."""
+    """The clauses of a sentence that hold any phrase of the lexicon; also one that is nothing but a measurement."""
     words, spans = report_words(sentence)
     if not words:  # "[ ]"
         return []
@@ -252,7 +258,7 @@ def clauses(sentence: str, lexicon: Lexicon) -> list[Clause]:
     if "assertion" in kinds:
         tags = with_directions(tags, words)
     if len(words) <= _LONGEST and kinds.isdisjoint(_PARTING):
-        return [Clause(words, spans, 0, len(words), tags, None, numbers, sentence)] if tags else []
+        return [Clause(words, spans, 0, len(words), tags, None, numbers, sentence)] if tags or numbers else []
     found = []
     position = 0
     for start, end, lead in _borders(tags, words):

@@ -16,6 +16,9 @@ _PLACE = attrgetter("start", "end")
 _EXPLAINING = frozenset(("similar", "link", "appearance", "pronoun"))
 _OPENING = frozenset(("pronoun", "position", "appearance"))
 _OF_BOTH = frozenset(("has", "have", "is", "are"))
+_OF_ONE = frozenset(("side", "zone", "sites", "severity", "descriptor"))
+_TELLING = _OF_ONE | {"temporal"}  # attributes that may stand by themselves
+_OF_FRAGMENTS = (*_TELLING, "dominant", "prior", "earlier", "extent", "glue", "joint", "definite", "conjunction")
 _LEADING = 6  # words of a link that opens a clause
 _HUGE = 5  # rank of severity
 _ONE_MORE = 2  # sides, "both" and another one
@@ -59,10 +62,7 @@ def continuation(clause: Clause) -> tuple[Attributes | None, Attributes | None] 
     Returns:
         What it says if that is no device, and if it is one; None if the clause says nothing about it.
     """
-    if clause.lead != "exception" and _OPENING.isdisjoint(clause.by_kind):
-        return None
-    opening = (*clause.of("pronoun"), *clause.of("position"), *_overall(clause))
-    if clause.lead != "exception" and not any(t.start <= clause.start + 1 for t in opening):
+    if clause.lead != "exception" and not _opens_as_more(clause) and not is_fragment(clause):
         return None
     start, end = clause.start, clause.end
     tags = clause.modifiers(start, end)
@@ -74,8 +74,26 @@ def continuation(clause: Clause) -> tuple[Attributes | None, Attributes | None] 
     )
 
 
+def _opens_as_more(clause: Clause) -> bool:
+    """Whether a clause begins with what takes up something: "It", "Withdraw", "The findings"."""
+    if _OPENING.isdisjoint(clause.by_kind):
+        return False
+    opening = (*clause.of("pronoun"), *clause.of("position"), *_overall(clause))
+    return any(t.start <= clause.start + 1 for t in opening)
+
+
+def is_fragment(clause: Clause) -> bool:
+    """Whether a sentence holds nothing but attributes: "Large.", "2 cm, left apex.", "Unchanged since last year."."""
+    if clause.start or clause.end < len(clause.words) or clause.sentence.endswith(":"):
+        return False
+    told = not _TELLING.isdisjoint(clause.by_kind) or next(sizes_in(clause, 0, clause.end, 0), None)
+    return bool(told) and clause.holds_only(*_OF_FRAGMENTS)
+
+
 def of_several(clause: Clause) -> bool:
-    """Whether a clause that goes on speaks of all that was named before: "These are unchanged"."""
+    """Whether a clause that goes on speaks of all that was named before: "These are unchanged", "Worse."."""
+    if is_fragment(clause) and clause.by_kind.keys().isdisjoint(_OF_ONE):
+        return True
     pronouns = [t for t in clause.of("pronoun") if t.start <= clause.start + 1]
     return bool(_overall(clause)) or any(
         not lexicon().words["all_of_them"].isdisjoint(clause.words[t.start : t.end]) for t in pronouns

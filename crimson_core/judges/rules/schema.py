@@ -141,6 +141,7 @@ class _Words(TypedDict):
     none: Phrases
     all_of_them: Phrases
     agreeing: Phrases
+    dating: Phrases
     staying: Phrases
     pointing: Phrases
     remaining: Phrases
