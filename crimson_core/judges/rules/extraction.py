@@ -35,6 +35,7 @@ _OF_HEADINGS = frozenset(("anatomy", "sites", "zone", "conjunction", "alternativ
 _LONGEST_HEADING = 4  # words
 _EMPTY_LINE = re.compile(r"\s*\n[^\S\n]*\n\s*")
 _HEADING_LINE = re.compile(r":\**\s*(?:\n|$)")
+_CUT = 2  # words
 _FARTHEST_NOUN = 4  # words that a place may take behind its side
 NameOf = Callable[[str], str | None]
 
@@ -372,7 +373,8 @@ def _read(
                 found[first:] = _with_signs(found, first, meant, told.tentative, words)
                 role = "explains"
             elif not told.names and last:
-                more = told.more and told.more[words.concepts[last.concepts[0]].device]
+                device = words.concepts[last.concepts[0]].device
+                more = told.more[device] if told.more and not _is_cut(report, start, bare) else None
                 since = current if len(found) > current else recent  # findings that "these" means
                 if told.none and (last.attributes.uncertain or asked):
                     role = "continues"
@@ -407,6 +409,12 @@ def _read(
     known = phrases >= _LEAST_PHRASES * length
     recognised = (known or length < _SHORT) and bool(found or states) or not report.strip()
     return Reading(report, found, recognised, parts)
+
+
+def _is_cut(report: str, start: int, sentence: str) -> bool:
+    """Whether a report stops within a sentence, as one does that a generator had no room for: "Mild", "New, bilateral"."""
+    ends = start + len(sentence) >= len(report.rstrip()) and sentence[-1].isalpha()
+    return ends and len(sentence.split()) <= _CUT and "." in report[:start]
 
 
 def _tells_the_rest(sentence: str) -> bool:

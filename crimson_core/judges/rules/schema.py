@@ -142,6 +142,7 @@ class _Words(TypedDict):
     all_of_them: Phrases
     agreeing: Phrases
     dating: Phrases
+    opening: Phrases
     staying: Phrases
     pointing: Phrases
     remaining: Phrases
