@@ -87,12 +87,12 @@ def _offline(turns: Sequence[tuple[int, Sequence[ReportPair]]]) -> Iterator[Pair
         for start, some in turns:
             running.append((start, threads.submit(_in_time, some)))
             if len(running) == 2:
-                yield from _told(*running.popleft())
-        for start, told in running:
-            yield from _told(start, told)
+                yield from _results_of(*running.popleft())
+        for start, turn in running:
+            yield from _results_of(start, turn)
 
 
-def _told(start: int, turn: Future[list[PairResult]]) -> Iterator[PairResult]:
+def _results_of(start: int, turn: Future[list[PairResult]]) -> Iterator[PairResult]:
     return (result.packed(start + result.index) for result in turn.result())
 
 

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, PatientContext, check_report, is_missing, parse_context
 from crimson_core.run.config_file import Strict
-from crimson_core.run.tables import Rows, column_names, open_table, told_columns
+from crimson_core.run.tables import Rows, column_names, describe_columns, open_table
 from training.patients import with_patient
 from training.readable import readable
 from training.sections import findings_only_text, findings_text, indication_text, parts, whole_sentences
@@ -177,7 +177,7 @@ def read_corpus(config: CorpusConfig) -> Corpus:
     if len(studies) < 2:
         raise InputError(
             f"The corpus {name} holds {len(studies) or 'no'} {'study' if studies else 'studies'} with a report"
-            f"{_told(left_out)}. Give at least two: a candidate may be the report of another study."
+            f"{_listed(left_out)}. Give at least two: a candidate may be the report of another study."
         )
     unread_ages = left_out.pop(_UNREAD_AGE, 0)
     return Corpus(studies, {reason: count for reason, count in left_out.items() if count}, name, unread_ages)
@@ -285,7 +285,7 @@ def _unique_ids(raws: Iterable[_Raw], name: str) -> Iterator[_Raw]:
         yield raw
 
 
-def _told(left_out: Mapping[str, int]) -> str:
+def _listed(left_out: Mapping[str, int]) -> str:
     reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items() if count)
     return f" (left out: {reasons})" if reasons else ""
 
@@ -401,7 +401,7 @@ def _from_rows(
     for role, column in [*(("report", column) for column in sections), *named.items()]:
         if column not in have:
             mend = f" Name the right one in corpus.{setting}{role}." if setting else ""
-            raise InputError(f"{source} has no column {column!r} for the {role}. {told_columns(have)}{mend}")
+            raise InputError(f"{source} has no column {column!r} for the {role}. {describe_columns(have)}{mend}")
     width = len(str(len(rows)))
     for number, row in enumerate(rows, 1):
         where = f"{source} row {number}"

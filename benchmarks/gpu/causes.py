@@ -1,9 +1,11 @@
-"""Why drafts write something else in float32 on a GPU: parts of a pass against float64, and runs that leave one thing out each."""
+"""Looks for the reason why drafts give other outputs in float32 on a GPU.
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+Compares parts of a pass with float64, and runs drafts with one thing changed at a time.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +13,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.exactness import outputs
 from crimson_core import ReportPair
-from crimson_core.judges.engines.hf import decoding, packed
-from crimson_core.judges.engines.hf.cache import Cache
-from crimson_core.judges.engines.hf.drafts import Guesses
+from crimson_core.judges.engines.hf import packed
+from crimson_core.judges.engines.hf.cache import Cache, RowCache
+from crimson_core.judges.engines.hf.packed import PackedModel, Span
 from crimson_core.judges.model import ModelJudge
 
 _QUERIES = (1, 2, 7, 16, 31, 32, 33, 34, 64, 65, 127, 300)
@@ -40,7 +42,7 @@ _WAYS: dict[str, Attention] = {
 
 @torch.no_grad()
 def attention_errors(device: torch.device) -> dict[str, dict[str, Any]]:
-    """For each way the largest relative error, and the queries, read positions and window of that; NaN if others' slots count."""
+    """For each way, the largest relative error, and the queries, positions and window where it occurs; NaN if slots of others count."""
     torch.manual_seed(0)
     worst = {name: {"error": -1.0} for name in _WAYS}
     for queries in _QUERIES:
@@ -71,7 +73,7 @@ def attention_errors(device: torch.device) -> dict[str, dict[str, Any]]:
 
 @torch.no_grad()
 def product_errors(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """For each shape of linear layers the largest relative error of its products, and the number of positions of that."""
+    """For each shape of linear layers, the largest relative error of its products, and the number of positions where it occurs."""
     worst: dict[str, dict[str, Any]] = {}
     for layer in model.modules():
         if isinstance(layer, nn.Linear) and (shape := f"{layer.in_features} x {layer.out_features}") not in worst:
@@ -85,53 +87,64 @@ def product_errors(model: nn.Module) -> dict[str, dict[str, Any]]:
     return worst
 
 
-def _waiting_after_each_pass() -> AbstractContextManager[Any]:
-    forward = packed.PackedModel.hidden_states
+class _Waiting(PackedModel):
+    """Waits for the device after each pass."""
 
-    def waited(*args: Any) -> Tensor:
-        hidden = forward(*args)
+    def hidden_states(self, cache: Cache, spans: Sequence[Span]) -> Tensor:
+        hidden = super().hidden_states(cache, spans)
         if hidden.is_cuda:
             torch.cuda.synchronize()
         return hidden
 
-    return patch.object(packed.PackedModel, "hidden_states", waited)
+
+class _NothingShared(PackedModel):
+    """Copies no start of a prompt from another row."""
+
+    def cache(self, chunk: int) -> Cache:
+        made = super().cache(chunk)
+        made.copy_start = lambda *_: False
+        return made
 
 
-def _slots_never_used_again() -> AbstractContextManager[Any]:
-    def close(cache: Cache, row: Any) -> None:
-        row.stretches = []
-        cache.rows -= 1
+class _NothingUsedAgain(PackedModel):
+    """Never uses the slots of a finished row again."""
 
-    return patch.object(Cache, "close", close)
+    def cache(self, chunk: int) -> Cache:
+        made = super().cache(chunk)
 
+        def close(row: RowCache) -> None:
+            row.stretches = []
+            made.rows -= 1
 
-@contextmanager
-def _pace(**changes: Any) -> Iterator[None]:
-    with (
-        patch.object(decoding, "CUDA_PACE", decoding.CUDA_PACE._replace(**changes)),
-        patch.object(decoding, "CPU_PACE", decoding.CPU_PACE._replace(**changes)),
-    ):
-        yield
+        made.close = close
+        return made
 
 
-_RUNS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "as it is": nullcontext,
-    "waiting after each pass": _waiting_after_each_pass,
-    "without drafts": lambda: patch.object(Guesses, "all", lambda *_: []),
-    "without shared starts": lambda: patch.object(Cache, "copy_start", lambda *_: False),
-    "slots never used again": _slots_never_used_again,
-    "one crew": lambda: _pace(crews=1),
-    "grammar first": lambda: _pace(allowed_first=True, crews=1),
-    "attention by SDPA": lambda: patch.object(packed, "attend_in_turn", _sdpa),
+class _BySDPA(PackedModel):
+    """Lets torch choose the attention kernel."""
+
+    attend_in_turn = staticmethod(_sdpa)
+
+
+# What each run changes: the class that computes passes, and settings of the pace.
+_RUNS: dict[str, tuple[type[PackedModel], dict[str, Any]]] = {
+    "as it is": (PackedModel, {}),
+    "waiting after each pass": (_Waiting, {}),
+    "without drafts": (PackedModel, {"costs": (0, 0)}),  # a guess saves nothing then, so that none is made
+    "without shared starts": (_NothingShared, {}),
+    "slots never used again": (_NothingUsedAgain, {}),
+    "one crew": (PackedModel, {"crews": 1}),
+    "grammar first": (PackedModel, {"allowed_first": True, "crews": 1}),
+    "attention by SDPA": (_BySDPA, {}),
 }
 
 
 def same_outputs(plain: ModelJudge, drafts: ModelJudge, pairs: Sequence[ReportPair], batch_size: int) -> dict[str, int]:
-    """For each run how many outputs are those of `generate`."""
+    """For each run, the number of outputs that equal those of `generate`."""
     expected, same = outputs(plain, pairs), {}
-    for name, change in _RUNS.items():
-        drafts.engine.batch_size = batch_size
-        with change():
-            got = outputs(drafts, pairs)
+    for name, (passes, pace) in _RUNS.items():
+        engine = replace(drafts.engine, packed=passes(drafts.engine.model), batch_size=batch_size)
+        engine.pace = engine.pace._replace(**pace)
+        got = outputs(ModelJudge(engine, drafts.prompt), pairs)
         same[name] = sum(one == other for one, other in zip(got, expected, strict=True))
     return same

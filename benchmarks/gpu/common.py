@@ -1,4 +1,4 @@
-"""What the GPU benchmarks share: the published checkpoint's shape with random weights, results that survive a stop, the machine."""
+"""Shared by the GPU benchmarks: a random model in the published checkpoint's shape, results that survive a stop, the machine."""
 
 import json
 import platform
@@ -42,13 +42,13 @@ SHAPES = {
 
 
 def random_model(shape: str, device: torch.device, dtype: torch.dtype = torch.bfloat16, **changes: Any) -> Any:
-    """A Gemma 3 with random weights, made where it will run.
+    """A Gemma 3 with random weights, created on its device.
 
     Args:
         shape: A key of `SHAPES`.
-        device: Where to.
-        dtype: Of the weights.
-        **changes: To the shape.
+        device: Its device.
+        dtype: Type of the weights.
+        **changes: Changes to the shape.
     """
     config = Gemma3TextConfig(**(SHAPES[shape] | changes), eos_token_id=ENDS, pad_token_id=0, bos_token_id=2)
     torch.manual_seed(0)
@@ -80,14 +80,14 @@ def machine() -> dict[str, str]:
 
 
 class Results:
-    """Figures by name in a JSON file, written as they come: a run that broke off goes on behind them.
+    """Figures by name in a JSON file, written one by one, so that a run that was stopped can continue.
 
     Args:
-        file: Read if it is there.
-        **about: What else its figures depend on.
+        file: The file; it is read if it exists.
+        **about: What the figures depend on besides the machine and the versions.
 
     Raises:
-        InputError: It is there and was made on another machine or with other versions.
+        InputError: The file is of another machine or of other versions.
     """
 
     def __init__(self, file: Path, **about: str) -> None:
@@ -100,7 +100,7 @@ class Results:
                 raise InputError(f"{file} holds figures of another machine or other versions. Give another --output.")
 
     def once(self, name: str, measure: Callable[[], Any]) -> Any:
-        """The figures of this name: those in the file, or else measured now and written."""
+        """The figures with this name from the file; if they are missing, measure and write them."""
         if name not in self.figures:
             self.figures[name] = measure()
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def cuda_or_cpu(wanted: str | None) -> torch.device:
     """The device to measure on.
 
     Raises:
-        InputError: It is not there.
+        InputError: This machine does not have it.
     """
     if wanted is None or wanted.startswith("cuda"):
         if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Whether the hf judge writes on a GPU what `generate` writes: `python -m benchmarks.gpu.correct --judge hf:<folder>`.
+"""Compares the outputs of the hf judge on a GPU with those of `generate`: `python -m benchmarks.gpu.correct --judge hf:<folder>`.
 
 In float32 and bfloat16, with made-up pairs and with forged reports; then with memory that really runs out. Figures that are in
 the output file are not measured again.
@@ -74,7 +74,7 @@ def main(
 def _packed_passes(
     device: torch.device, dtype: torch.dtype, longer: torch.dtype, head_dim: int = 64
 ) -> dict[str, float]:
-    """Relative errors against a longer type of what passes of a random model give: packed, recorded, those of Transformers.
+    """Relative errors of a random model's passes against a longer type: packed passes, recorded ones, those of Transformers.
 
     Rows of very unequal length share passes, come and go, and outgrow their slots, prompts longer than the window among them.
     """
@@ -133,7 +133,7 @@ def _in_packed_passes(packed: PackedModel, cache: Cache, texts: Sequence[Sequenc
 
 
 class Judges(NamedTuple):
-    """The same checkpoint twice: with `generate`, and with drafts. Layers of the second may be compiled."""
+    """A checkpoint with `generate`, and with drafts; the layers of the second may be compiled."""
 
     plain: ModelJudge
     drafts: ModelJudge
@@ -157,12 +157,12 @@ def _judges(judge: str, dtype: str, options: dict[str, Any]) -> Judges:
 
 
 def _against_generate(judges: Judges, pairs: Sequence[ReportPair], sizes: Sequence[int]) -> dict[str, Any]:
-    """For each batch size the number of same outputs, and the margins of the tokens in which the others differ."""
+    """For each batch size, the number of equal outputs, and the margins of the tokens in which the others differ."""
     return {"signature": judges.drafts.signature(), "rows": compare(*judges, pairs, sizes)}
 
 
 def _out_of_memory(made: ModelJudge, pairs: Sequence[ReportPair]) -> dict[str, Any]:
-    """The outputs of a judge that is given little more memory than its weights take, beside those with plenty of it."""
+    """Compare outputs with little more memory than the weights take with outputs with enough memory."""
     made.engine.batch_size = len(pairs)
     expected = outputs(made, pairs)
     device = made.engine.model.device

@@ -1,4 +1,4 @@
-"""How fast an hf judge of the published model's size is on a GPU: `python -m benchmarks.gpu.fast --tokenizer FOLDER`.
+"""Measures the speed of an hf judge of the published model's size on a GPU: `python -m benchmarks.gpu.fast --tokenizer FOLDER`.
 
 The model has the published checkpoint's shape and random weights, the prompt is the reference prompt, and what is written is
 scripted (`benchmarks.gpu.scripted`), so that the time is real and the text is typical. Figures that are in the output file are not
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -57,7 +56,7 @@ def main(
     shape: Annotated[str, typer.Option(help=f"One of: {', '.join(SHAPES)}.")] = "4b",
     device: Annotated[str | None, typer.Option(help="[default: cuda]")] = None,
 ) -> None:
-    """Measure pairs per second of each way to judge, beside the prompt pass, which none can do without."""
+    """Measure the pairs per second of each way to judge, and of the prompt pass, which every way needs."""
     where = cuda_or_cpu(device)
     results = Results(output, shape=shape)
     words = AutoTokenizer.from_pretrained(tokenizer)
@@ -65,7 +64,7 @@ def main(
     judges: dict[bool, ModelJudge] = {}
 
     def judge_for(one: str) -> ModelJudge:
-        """The judge as it is, or, for the ways that need no more, with `generate` and layers that are not compiled."""
+        """The usual judge, or, for ways that need no more, one with `generate` and layers that are not compiled."""
         whole = one in WAYS[3:]
         if whole not in judges:
             options = {"compile": where.type == "cuda"} if whole else {"decoding": "plain"}
@@ -121,7 +120,7 @@ def _encode(judge: ModelJudge, pair: ReportPair) -> list[int]:
 
 
 def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, dict[str, float]]:
-    """What some work gives, its seconds, and the peak of memory above what was held."""
+    """The result of some work, its seconds, and its peak memory above the memory in use before."""
     on_cuda = device.type == "cuda"
     if on_cuda:
         torch.cuda.synchronize()
@@ -155,7 +154,7 @@ def _prompt_pass(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int
 
 @torch.no_grad()
 def _compiled_prompt_pass(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, _: float) -> dict[str, Any]:
-    """The judge's own passes over whole prompts, and nothing else: the floor of what a pair can cost."""
+    """The judge's own passes over whole prompts, and nothing else: the lower limit of the cost of a pair."""
     prompts = sorted((_encode(judge, pair) for pair in pairs), key=len)
     packed = judge.engine.packed
     cache = packed.cache(max(map(len, prompts)))
@@ -203,7 +202,7 @@ def _crimson_score(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: i
 
 
 def _generate(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
-    """`generate` of Transformers inside of our grammar."""
+    """`generate` of Transformers with our grammar."""
     targets = _targets(judge, pairs, surprises)
     judge.engine.batch_size = batch_size
     with _scripted_generate(judge, targets):
@@ -213,7 +212,7 @@ def _generate(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, s
 
 
 def _wrong(judge: ModelJudge, texts: Iterable[str], targets: Targets) -> int:
-    """How many texts are not their targets."""
+    """Number of texts that differ from their targets."""
     expected = (judge.engine.codec.tokenizer.decode(ids, skip_special_tokens=True) for ids in targets.values())
     return sum(text != wanted for text, wanted in zip(texts, expected, strict=True))
 
@@ -232,7 +231,7 @@ def _of_outputs(figures: dict[str, float], targets: Targets, wrong: int) -> dict
 
 @contextmanager
 def _scripted_generate(judge: ModelJudge, targets: Targets) -> Iterator[None]:
-    """Let `generate` write the targets, behind all other processors."""
+    """Let `generate` write the targets, after all other processors have run."""
     generate = judge.engine.model.generate
     processor = ScriptedProcessor(targets, judge.engine.codec.pad)
 
@@ -267,7 +266,7 @@ def _drafts(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, sur
 
 
 class _Scripted(PackedModel):
-    """Finds the targets' tokens likeliest, after all the work that finds others.
+    """Computes everything as usual, then makes the targets' tokens the likeliest.
 
     Attributes:
         scripts: By id of a row's cache, the length of its prompt and its target.
@@ -278,7 +277,7 @@ class _Scripted(PackedModel):
         self.scripts: dict[int, tuple[int, np.ndarray]] = {}
 
     def _coming(self, spans: Sequence[Span]) -> np.ndarray:
-        """The token behind each token of a pass."""
+        """The target's token after each token of a pass."""
         return np.concatenate(
             [next_tokens(*self.scripts[id(span.cache)], span.cache.length, len(span.tokens)) for span in spans]
         )
@@ -291,14 +290,14 @@ class _Scripted(PackedModel):
 
 
 class _Instant(_Scripted):
-    """Finds them likeliest without any work but the host's: hidden states and logits are the tokens themselves."""
+    """Makes them the likeliest without work on the device: hidden states and logits are the tokens themselves."""
 
     scripting = 0.0  # seconds for what only a benchmark does
 
     def hidden_states(self, cache: Cache, spans: Sequence[Span]) -> Any:
-        _ = _Pass(cache, spans, self.device, kernel=True).shape
+        _ = _Pass(cache, spans, self.device, True, self.attend_in_turn).shape
         started = time.thread_time()
-        coming = _Told(torch.from_numpy(self._coming(spans)))
+        coming = _Likeliest(torch.from_numpy(self._coming(spans)))
         self.scripting += time.thread_time() - started
         return coming
 
@@ -306,14 +305,14 @@ class _Instant(_Scripted):
         return hidden
 
 
-class _Told:
-    """Tokens that need no logits to be the likeliest."""
+class _Likeliest:
+    """Stands for logits in which these tokens are the likeliest."""
 
     def __init__(self, tokens: torch.Tensor) -> None:
         self._tokens, self.device = tokens, tokens.device
 
-    def __getitem__(self, index: torch.Tensor) -> "_Told":
-        return _Told(self._tokens[index])
+    def __getitem__(self, index: torch.Tensor) -> "_Likeliest":
+        return _Likeliest(self._tokens[index])
 
     def argmax(self, _: int) -> torch.Tensor:
         return self._tokens
@@ -340,7 +339,7 @@ def _scripted_drafts(judge: ModelJudge, targets: Targets, kind: type[_Scripted])
 
 
 def _profile(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
-    """Where the device's time goes in ten passes amid a run, in milliseconds a pass."""
+    """The device's time by kind of kernel in ten passes in the middle of a run, in milliseconds per pass."""
     if judge.engine.model.device.type != "cuda":
         return {}
     passes, first, n = 0, 40, 10
@@ -377,15 +376,12 @@ def _profile(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, su
 
 
 def _host(judge: ModelJudge, pairs: Sequence[ReportPair], batch_size: int, surprises: float) -> dict[str, Any]:
-    """What the host has to do for the judge, with passes at an accelerator's pace that take no time; in processor seconds."""
+    """Processor seconds of the host, with an accelerator's pace and passes that take no time."""
     targets = _targets(judge, pairs, surprises)
     judge.engine.batch_size = batch_size
-    judge.engine.work = work = decoding.Work()
-    with (
-        _scripted_drafts(judge, targets, _Instant),
-        patch.object(decoding, "CPU_PACE", decoding.CUDA_PACE),
-        patch.object(decoding, "perf_counter", time.thread_time),
-    ):
+    judge.engine.work = work = decoding.Work(clock=time.thread_time)
+    judge.engine.pace = decoding.CUDA_PACE
+    with _scripted_drafts(judge, targets, _Instant):
         whole, main = time.process_time(), time.thread_time()
         done = sorted(judge.judge(pairs), key=lambda item: item[0])
         whole, main = time.process_time() - whole, time.thread_time() - main

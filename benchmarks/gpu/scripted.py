@@ -1,4 +1,4 @@
-"""Outputs that are known beforehand, at the full price: the model computes all that it would, then its choice is replaced.
+"""Outputs that are known beforehand, at full cost: the model computes everything, then its choice is replaced.
 
 A model with random weights writes noise, which says nothing about speed on evaluations. Here every pair has a target, an
 evaluation in which a given share of the tokens are words that no draft can guess, and whatever decodes it gets the target's
@@ -32,7 +32,7 @@ def typical_pairs(n: int) -> list[ReportPair]:
 
 
 def target(encoder: Any, tokenizer: Any, end: int, pair: ReportPair, surprises: float, seed: int) -> list[int]:
-    """Token ids of an evaluation of a pair, of which about the share `surprises` are words that stand in no other text."""
+    """Token ids of an evaluation of a pair, in which about the share `surprises` are words that occur in no other text."""
     evaluation = evaluate_pair(pair).model_dump()
     for side in ("reference_findings", "predicted_findings"):
         evaluation[side] = [
@@ -53,7 +53,7 @@ def target(encoder: Any, tokenizer: Any, end: int, pair: ReportPair, surprises: 
 
 
 def _places_of_words(tokenizer: Any, ids: Sequence[int]) -> list[int]:
-    """Where whole words stand inside of a finding's or an explanation's text, but for its first."""
+    """The places of whole words in the texts of findings and explanations, except for the first word."""
     places, before = [], ""
     for place, token in enumerate(tokenizer.convert_ids_to_tokens(ids)):
         inside = before.count('"') % 2 and before.rpartition('"')[0].endswith(('"finding":▁', '"explanation":▁'))
@@ -75,7 +75,7 @@ def _words(tokenizer: Any) -> list[int]:
 
 
 class ScriptedProcessor(LogitsProcessor):
-    """For `generate`: the next token of each row's target, found by its prompt.
+    """Makes the next token of each row's target the likeliest in `generate`; a row is recognised by its prompt.
 
     Args:
         targets: Token ids of outputs by token ids of prompts.
@@ -88,7 +88,7 @@ class ScriptedProcessor(LogitsProcessor):
         self._width = 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores in which the target's token is the likeliest."""
+        """The scores with the target's token as the likeliest."""
         if self._rows is None or input_ids.shape[1] <= self._width:
             self._width = input_ids.shape[1]
             found = []
@@ -102,7 +102,7 @@ class ScriptedProcessor(LogitsProcessor):
 
 
 def tagged(hidden: Tensor, tokens: np.ndarray) -> Tensor:
-    """Hidden states whose first three numbers tell the token to come.
+    """Hidden states whose first three numbers encode the next token.
 
     Args:
         hidden: (positions or some more, hidden size).
@@ -117,7 +117,7 @@ def tagged(hidden: Tensor, tokens: np.ndarray) -> Tensor:
 
 
 def replaced(hidden: Tensor, logits: Tensor, only: Tensor | None = None) -> Tensor:
-    """Logits in which the told token is the likeliest; those of `only`, where that is among them."""
+    """Logits in which the encoded token is the likeliest; only the logits of `only`, if it is given."""
     a, b, c = hidden[:, :3].float().round().long().unbind(1)
     tokens = (a + _DIGIT * b + _DIGIT**2 * c)[:, None]
     if only is None:
@@ -126,7 +126,7 @@ def replaced(hidden: Tensor, logits: Tensor, only: Tensor | None = None) -> Tens
 
 
 def next_tokens(prompt: int, output: np.ndarray, start: int, n: int) -> np.ndarray:
-    """What follows each of `n` positions from `start` on, in a row with so long a prompt and this output."""
+    """The token after each of `n` positions from `start` on, in a row with a prompt of length `prompt` and this output."""
     first = start + 1 - prompt
     if first >= 0 and first + n <= len(output):  # most of the time, and the fast way
         return output[first : first + n]

@@ -1,4 +1,4 @@
-"""Whether and how fast the published recipe trains: `python -m benchmarks.gpu.train --tokenizer FOLDER --output FOLDER`.
+"""Tests that the published recipe trains on a GPU, and how fast: `python -m benchmarks.gpu.train --tokenizer FOLDER --output FOLDER`.
 
 `training/configs/medgemma-4b.yaml` as it is, by its own command in processes of its own, on a model of the published one's
 shape with random weights and on made-up records of real lengths: up to the first checkpoint and its evaluation with
@@ -51,7 +51,7 @@ _POLL = 0.2  # seconds
 
 
 def lean_to_ends(model: Any, tokenizer: PreTrainedTokenizerBase, by: float) -> None:
-    """Let a random Gemma 3 prefer tokens that end a text, a list or an object.
+    """Make a random Gemma 3 prefer tokens that end a text, a list or an object.
 
     Inside a grammar a random model writes on until it is stopped; with this its lists and texts are short. One channel of the
     hidden states is set apart for it: every token brings the same into it, no layer changes it, and in the output layer the
@@ -121,7 +121,7 @@ def record(name: str, split: str, pair: ReportPair, evaluation: dict[str, Any]) 
 
 
 def of_length(records: Iterator[Record], encoder: RecordEncoder, count: int, longest: int) -> list[Record]:
-    """The first records whose answers have as many tokens as `ANSWERS` says, and all in all at most `longest`."""
+    """The first records with answers within `ANSWERS` tokens, and at most `longest` tokens in all."""
     kept = []
     while len(kept) < count:
         one = next(records)
@@ -132,7 +132,7 @@ def of_length(records: Iterator[Record], encoder: RecordEncoder, count: int, lon
 
 
 def stretched(one: Record, encoder: RecordEncoder, length: int) -> Record:
-    """A record with normal sentences behind its ground truth, as many as fit into a length in tokens."""
+    """A record with as many normal sentences added to its ground truth as fit into `length` tokens."""
 
     def with_more(sentences: int) -> tuple[Record, int]:
         longer = one.model_copy(update={"ground_truth": one.ground_truth + _NORMAL * sentences})
@@ -158,7 +158,7 @@ def write_records(folder: Path, train: list[Record], validation: list[Record]) -
 
 
 def make_data(output: Path, encoder: RecordEncoder, count: int, longest: int) -> dict[str, float]:
-    """Write the records of usual length and those of the greatest; returns mean tokens."""
+    """Write records of usual and of the greatest length; return their numbers of tokens."""
     train = of_length(made_up_records("train"), encoder, count, longest)
     held_out = of_length(made_up_records("validation", seed=10_000), encoder, HELD_OUT, longest)
     write_records(output / "data", train, held_out)
@@ -221,7 +221,7 @@ def finish(process: subprocess.Popen, log: Path, until: Callable[[], bool] | Non
 
 
 def timed(work: Callable[[], Any]) -> dict[str, Any]:
-    """Do something; its own figures, if any, and the seconds it took."""
+    """Run something; return its own figures, if any, with the seconds that it took."""
     began = time.perf_counter()
     figures = work() or {}
     return {**figures, "seconds": time.perf_counter() - began}
@@ -271,7 +271,7 @@ def flops_of_step(shape: Gemma3TextConfig, tokens: float, answer: float, records
 
 
 def step_seconds(metrics: list[dict[str, float]]) -> float | None:
-    """Seconds of a step: the median over the logged spans in which nothing but steps was done; None if there are none.
+    """Median seconds of a step over the logged spans that contain steps only; None if there are none.
 
     Left out are those that begin with a start or a resume, and those in which an evaluation falls.
     """
@@ -442,7 +442,7 @@ def main(
     skip_merge: Annotated[bool, typer.Option("--skip-merge", help="Do not merge the adapter.")] = False,
     skip_longest: Annotated[bool, typer.Option("--skip-longest", help="Do not measure the longest records.")] = False,
 ) -> None:
-    """Train the published recipe on a random model of the published shape, and tell how fast it goes."""
+    """Train the published recipe on a random model of the published shape, and measure its speed."""
     if shape not in SHAPES:
         raise InputError(f"--shape is {shape!r}. Use one of {', '.join(SHAPES)}.")
     train(

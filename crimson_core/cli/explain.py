@@ -44,8 +44,8 @@ def explain(
     except InputError as error:
         raise InputError(str(error).replace("patient_context['age']", "--age")) from None
     pair, left_out = defused(pair, in_place=True)  # as when it is scored
-    for told in left_out:
-        print(f"crimson: {told}", file=sys.stderr)
+    for repair in left_out:
+        print(f"crimson: {repair}", file=sys.stderr)
     found = explained(pair.candidate, pair.context) if other is None else explain_pair(pair)
     if as_json:
         print(json.dumps(found.as_dict(), ensure_ascii=False, indent=2))

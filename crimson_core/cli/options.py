@@ -101,7 +101,7 @@ Progress = Annotated[
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the fields of its groups of options (dataclasses) as options of its own, which is what typer reads."""
+    """Replace parameters that are groups of options (dataclasses) by their fields, since typer reads single options only."""
     groups: dict[str, Any] = {}
     options: list[tuple[str, Any, Any]] = []
     for name, parameter in inspect.signature(command).parameters.items():
@@ -135,7 +135,7 @@ def wanted(progress: bool | None) -> bool:
 
 
 @contextmanager
-def told_once_and_short(strict: bool = False) -> Iterator[None]:
+def warnings_as_lines(strict: bool = False) -> Iterator[None]:
     """Print input warnings as single lines on standard error, or raise them if `strict`.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from crimson_core.cli.options import INTERRUPTED, UNSCORED, console, told_once_and_short
+from crimson_core.cli.options import INTERRUPTED, UNSCORED, console, warnings_as_lines
 from crimson_core.cli.store import StoreOptions, store_line
 from crimson_core.compare import exports, tables
 from crimson_core.compare.formats import printable
@@ -95,7 +95,7 @@ def run_and_write(
         from crimson_core.compare.leaderboard.hub import check_hub_files
 
         check_hub_files(list(config.systems), hub_files)
-    with told_once_and_short(strict):
+    with warnings_as_lines(strict):
         test_sets = read_test_sets(config, folder, how)
     scoring = {"store": kept_in, "retry_failures": kept.retry_failures, "strict": strict, "workers": workers}
     board = run_leaderboard(config, test_sets, progress=progress, **scoring)
@@ -147,15 +147,15 @@ def print_board(board: Leaderboard, store: Path | None) -> None:
         for row in table.rows:
             grid.add_row(*("\n".join(map(printable, cell.split("\n"))) for cell in row))
         out.print(table.title, style="bold")
-        for told in table.lead:
-            out.print(printable(told))
+        for line in table.lead:
+            out.print(printable(line))
         out.print(grid)
         for note in table.notes:
             out.print(note)
         out.print(f"Signature  {printable(table.signature)}", soft_wrap=True)
         out.print()
-    for told in tables.how_to_read(board.sections, board.agreements):
-        out.print(told)
+    for line in tables.how_to_read(board.sections, board.agreements):
+        out.print(line)
     if store:
         results = [result for section in board.sections for own in section.results.values() for result in own]
         read = sum(result.from_store for result in results)

@@ -108,7 +108,7 @@ def score(
             f"output {output} has an unknown ending. Give one of {', '.join(filter(None, ENDINGS))}, or none."
         )
     reference_column, optional = shared.reference_column, shared.optional
-    with opt.told_once_and_short(strict):
+    with opt.warnings_as_lines(strict):
         table = _table(file, separator, encoding)
         names = [reference_column, prediction_column, *(name or role for role, name in optional.items())]
         table = with_names(table, names) if limit is None else first_rows(with_names(table, names), limit)
@@ -256,8 +256,8 @@ def _print_results(
     out.print(f"Context        {', '.join(context_columns) or 'none'}")
     out.print(f"Signature      {signature}", soft_wrap=True)
     if store:
-        told = store_line(summary.n_pairs, summary.n_read, summary.n_failures_read, store)
-        out.print(f"Store          {told}", soft_wrap=True)
+        line = store_line(summary.n_pairs, summary.n_read, summary.n_failures_read, store)
+        out.print(f"Store          {line}", soft_wrap=True)
     out.print("Research use only, not for clinical decisions.")
 
 

@@ -52,8 +52,8 @@ def _clause(clause: ExplainedClause) -> Iterator[str]:
 
 
 def _phrases(phrases: list[Phrase]) -> str:
-    told = (f"“{phrase.text}” {phrase.effect or ''} [{phrase.entry}]".replace("  ", " ") for phrase in phrases)
-    return ", ".join(told)
+    shown = (f"“{phrase.text}” {phrase.effect or ''} [{phrase.entry}]".replace("  ", " ") for phrase in phrases)
+    return ", ".join(shown)
 
 
 def _finding(finding: ExplainedFinding) -> Iterator[str]:

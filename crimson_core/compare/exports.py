@@ -111,16 +111,15 @@ def as_jsonl(board: "Leaderboard") -> str:
     return "".join(map(json_line, records(board)))
 
 
-def pairs_csv(systems: Mapping[str, Sequence[PairResult]], signature: str, separator: str = ",") -> str:
+def pairs_csv(systems: Mapping[str, Sequence[PairResult]], signature: str) -> str:
     """One row per pair and system: score and error counts, or why it is unscored.
 
     Args:
         systems: Results by system name; records have no system if the name is "".
         signature: Signature of the scores.
-        separator: Separator between cells.
     """
     out = io.StringIO()
-    write_pairs_csv(pair_records(systems, signature), signature, out, separator, named=any(systems))
+    write_pairs_csv(pair_records(systems, signature), signature, out, named=any(systems))
     return out.getvalue()
 
 
@@ -149,7 +148,7 @@ def markdown(board: "Leaderboard") -> str:
             lines += [f"## {escaped(part)}", ""]
         cells = [[escaped(cell) for cell in row] for row in [table.columns, *table.rows]]
         rule = [" --- "] * table.n_labels + [" ---: "] * (len(table.columns) - table.n_labels)
-        lines += [f"### {escaped(table.title)}", "", *(f"{escaped(told)}\n" for told in table.lead)]
+        lines += [f"### {escaped(table.title)}", "", *(f"{escaped(line)}\n" for line in table.lead)]
         lines += ["| " + " | ".join(cells[0]) + " |", "|" + "|".join(rule) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in cells[1:]]
         signature = table.signature.replace("`", "'")
@@ -157,7 +156,7 @@ def markdown(board: "Leaderboard") -> str:
     lines += [
         "## How to read it",
         "",
-        *(f"- {escaped(told)}" for told in how_to_read(board.sections, board.agreements)),
+        *(f"- {escaped(line)}" for line in how_to_read(board.sections, board.agreements)),
         "",
     ]
     lines += ["## What the clinical figures count", ""]

@@ -39,7 +39,7 @@ class Figure(NamedTuple):
     """A figure, and its description in words for people who cannot see it."""
 
     plot: go.Figure
-    said: str
+    description: str
 
 
 def figures_of(section: Section) -> list[Figure]:
@@ -138,9 +138,9 @@ def errors_per_significance(section: Section) -> Figure:
     for row, kind in enumerate(titles, 1):
         for level in levels:
             rates = [section.per_pair(name, kinds[kind]).get(level, 0.0) for name, kinds in counted.items()]
-            told = [f"{name}: {kinds[kind][level]:,} {words.significance(level)}" for name, kinds in counted.items()]
+            texts = [f"{name}: {kinds[kind][level]:,} {words.significance(level)}" for name, kinds in counted.items()]
             figure.add_bar(
-                **_bars(rates, told),
+                **_bars(rates, texts),
                 name=words.significance(level),
                 legendgroup=level,
                 showlegend=row == 1,
@@ -158,8 +158,8 @@ def errors_per_significance(section: Section) -> Figure:
     )
 
 
-def _bars(rates: Sequence[float], told: Sequence[str]) -> dict[str, Any]:
-    hover = [_hover(text, rate) for text, rate in zip(told, rates, strict=True)]
+def _bars(rates: Sequence[float], texts: Sequence[str]) -> dict[str, Any]:
+    hover = [_hover(text, rate) for text, rate in zip(texts, rates, strict=True)]
     return {"x": rates, "y": list(range(len(rates))), "orientation": "h", "hovertext": hover, "hoverinfo": "text"}
 
 
@@ -188,8 +188,8 @@ def _intervals(
     if form is signed:
         figure.add_vline(x=0, line_color=_GREY)
         figure.update_xaxes(rangemode="tozero")
-    said = "; ".join(f"{name} {form(estimate.value)}" for name, estimate in estimates.items())
-    return Figure(figure, f"{title}: {said}.")
+    values = "; ".join(f"{name} {form(estimate.value)}" for name, estimate in estimates.items())
+    return Figure(figure, f"{title}: {values}.")
 
 
 def _figure(
@@ -235,6 +235,6 @@ def _label(name: str, lines: int = 1) -> str:
     return html.escape(shortened(name, lines * _LONGEST_NAME), quote=False)
 
 
-def _hover(told: str, figure: float | str) -> str:
+def _hover(text: str, figure: float | str) -> str:
     more = figure if isinstance(figure, str) else f"{fixed(figure)} per scored pair"
-    return f"{html.escape(told, quote=False)}<br>{more}"
+    return f"{html.escape(text, quote=False)}<br>{more}"

@@ -167,7 +167,7 @@ def summarize(results: Sequence[PairResult], signature: str) -> dict[str, Any]:
 
     Returns:
         `crimson_score` (mean over scored pairs; NaN if there are none), `scores` (one per pair, NaN where unscored), `n_pairs`,
-        `n_unscored`, `n_repaired`, `n_suspect` (with something that speaks against a model's evaluation),
+        `n_unscored`, `n_repaired`, `n_suspect` (with evidence against a model's evaluation),
         `n_unrecognised` (with a report that an offline judge cannot read; 0 of other judges), `failures` (position -> reason), `mean_<kind>` (errors per scored pair, for each kind of
         `ERROR_COUNT_KEYS`) and `signature`.
     """

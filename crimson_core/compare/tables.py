@@ -45,13 +45,13 @@ def section_tables(section: Section) -> list[TextTable]:
 
 def headlines(section: Section) -> list[str]:
     """The most important facts about each system: missed urgent findings, and its mean score in words."""
-    told = []
+    lines = []
     for name, summary in section.summaries.items():
         n, missed = summary.n_urgent, summary.n_urgent_missed
         urgent = f"{missed:,} of {count(n, 'urgent finding')} missed" if n else "the references hold no urgent finding"
         score = f"mean score {fixed(summary.crimson_score)}, {words.band(summary.crimson_score)}"
-        told.append(f"{name}: " + (f"{urgent}; {score}." if summary.n_unscored < summary.n_pairs else "unscored."))
-    return told
+        lines.append(f"{name}: " + (f"{urgent}; {score}." if summary.n_unscored < summary.n_pairs else "unscored."))
+    return lines
 
 
 def systems_table(section: Section) -> TextTable:
@@ -72,11 +72,11 @@ def systems_table(section: Section) -> TextTable:
     if section.n_units < FEW:
         notes.append(_FEW)
     if suspect := {name: n for name, own in section.summaries.items() if (n := own.n_suspect)}:
-        told = ", ".join(f"{name} {n}" for name, n in suspect.items())
-        notes.append(f"Pairs with something that speaks against the judge's evaluation (suspect): {told}.")
-    if unread := {name: n for name, own in section.summaries.items() if (n := own.n_unrecognised)}:
-        told = ", ".join(f"{name} {n}" for name, n in unread.items())
-        notes.append(f"Pairs with a report that holds nothing that the judge knows, and counts as normal: {told}.")
+        listed = ", ".join(f"{name} {n}" for name, n in suspect.items())
+        notes.append(f"Pairs with evidence against the judge's evaluation (suspect): {listed}.")
+    if unrecognised := {name: n for name, own in section.summaries.items() if (n := own.n_unrecognised)}:
+        listed = ", ".join(f"{name} {n}" for name, n in unrecognised.items())
+        notes.append(f"Pairs with a report that the judge cannot read, which counts as normal: {listed}.")
     if section.systems.joined_by == "order" and len(rows) > 1:
         notes.append("There are no ids: rows of equal references in the same order were taken for the same pairs.")
     columns = ["System", "Mean score", "95 % interval", "Pairs", "Unscored", "Missing", "False", "Attribute"]
@@ -198,24 +198,24 @@ def all_tables(board: "Leaderboard") -> list[TextTable]:
 def how_to_read(sections: Sequence[Section], agreements: "Sequence[JudgeAgreement]" = ()) -> list[str]:
     """Notes for all tables of sections and of the agreement of their judges."""
     n = sum(len(section.comparisons) for section in sections)
-    told = [
+    lines = [
         "Missing, False, Attribute: mean errors per scored pair. An unscored pair is in no figure; a difference is over the pairs "
         "that both systems have a score for.",
         "Intervals: 95 %, BCa bootstrap over pairs, or over patients where a column names them; percentile bootstrap where BCa is "
         "not defined; “no spread” where all values are equal, which is no certainty. n: what a figure is an average over.",
     ]
     if n:
-        told.append(
+        lines.append(
             f"p: paired approximate randomisation, two-sided. p, Holm: the same, corrected for {count(n, 'comparison')}"
             ", all that are shown here. p, bootstrap: paired bootstrap. d_z: paired "
             "Cohen's d, the mean difference over the standard deviation of the differences."
         )
     if agreements:
-        told.append(
+        lines.append(
             "Agreement of judges: over the pairs that both have scored, where a study's pairs of all systems are resampled "
             "together. Difference: score under the first − score under the second. Kendall: tau-b."
         )
-    return told
+    return lines
 
 
 def difference_name(first: str, second: str) -> str:

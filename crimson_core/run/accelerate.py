@@ -28,7 +28,7 @@ _LAUNCHERS = (  # a launcher's environment variables, which torch reads to creat
 )
 
 _Placed = tuple[int, Judgement]  # position of the pair, judgement
-_Told = _Placed | CrimsonError | None  # None marks the end
+_Outcome = _Placed | CrimsonError | None  # None marks the end
 
 
 def launched() -> bool:
@@ -127,17 +127,17 @@ class AccelerateJudge:
         others = range(1, self._processes)
         for rank in others:
             self._store.put(f"{run}/share/{rank}", list(pairs[rank :: self._processes]))
-        told = dict.fromkeys(others, 0)  # unfinished process -> number of its messages that were read
+        received = dict.fromkeys(others, 0)  # unfinished process -> number of its messages that were read
         try:
             own = [pairs[place] for place in range(0, len(pairs), self._processes)]
             for index, judgement in judged(self._judge, own):
                 yield index * self._processes, judgement
-                yield from self._arrived(run, told)
-            while told:
-                yield from self._arrived(run, told)
+                yield from self._arrived(run, received)
+            while received:
+                yield from self._arrived(run, received)
                 time.sleep(_PAUSE)
         finally:
-            for rank in told:
+            for rank in received:
                 self._store.put(f"{run}/stop/{rank}", True)
 
     def serve(self) -> None:
@@ -153,7 +153,7 @@ class AccelerateJudge:
                 return
             numbers = count()
             for outcome in self._outcomes(run, share):
-                self._store.put(f"{run}/told/{self._rank}/{next(numbers)}", outcome)
+                self._store.put(f"{run}/outcome/{self._rank}/{next(numbers)}", outcome)
 
     def close(self) -> None:
         """End the other processes, and return when all have confirmed it: the store may end with this process.
@@ -168,7 +168,7 @@ class AccelerateJudge:
         for rank in others:
             self._store.wait(f"{run}/gone/{rank}")
 
-    def _outcomes(self, run: int, share: list[ReportPair]) -> Iterator[_Told]:
+    def _outcomes(self, run: int, share: list[ReportPair]) -> Iterator[_Outcome]:
         """The outcomes of this process's share, until the main process stops it."""
         stop = f"{run}/stop/{self._rank}"
         try:
@@ -180,14 +180,14 @@ class AccelerateJudge:
             yield error
         yield None
 
-    def _arrived(self, run: int, told: dict[int, int]) -> Iterator[_Placed]:
-        """The judgements that have arrived from others; finished processes are removed from `told`."""
-        for rank in list(told):
-            while rank in told and self._store.has(key := f"{run}/told/{rank}/{told[rank]}"):
-                outcome: _Told = self._store.take(key)
-                told[rank] += 1
+    def _arrived(self, run: int, received: dict[int, int]) -> Iterator[_Placed]:
+        """The judgements that have arrived from others; finished processes are removed from `received`."""
+        for rank in list(received):
+            while rank in received and self._store.has(key := f"{run}/outcome/{rank}/{received[rank]}"):
+                outcome: _Outcome = self._store.take(key)
+                received[rank] += 1
                 if outcome is None:
-                    del told[rank]
+                    del received[rank]
                 elif isinstance(outcome, CrimsonError):
                     raise outcome
                 else:

@@ -36,8 +36,8 @@ def checked(model: type[Config], data: Any, source: str) -> Config:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        told = "; ".join(_problem(one, model) for one in error.errors(include_url=False))
-        raise InputError(f"{source}: {told}") from None
+        problems = "; ".join(_problem(one, model) for one in error.errors(include_url=False))
+        raise InputError(f"{source}: {problems}") from None
 
 
 def _problem(error: ErrorDetails, model: type[BaseModel]) -> str:

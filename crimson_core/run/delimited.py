@@ -105,7 +105,7 @@ def delimited(
     if len(found) != 1:
         raise InputError(f"separator is {found!r}. Give one character, or tab.")
     if not given and found != usual:
-        tell(f"{source}: separator {_told(found)} found.")
+        tell(f"{source}: separator {_name_of(found)} found.")
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default refuses reports beyond 128 KiB
 
     def blocks() -> Iterator[list[dict[str, Any]]]:
@@ -119,7 +119,7 @@ def delimited(
                     if len(cells) != len(names):
                         raise InputError(
                             f"{source} row {number} has a different number of cells than the header, with the separator "
-                            f"{_told(found)}. Quote reports that contain the separator."
+                            f"{_name_of(found)}. Quote reports that contain the separator."
                         )
                     rows.append({name: cell if cell.strip() else None for name, cell in zip(names, cells, strict=True)})
                     characters += sum(map(len, cells))
@@ -139,8 +139,8 @@ def delimited(
     places: dict[str, int] = {}
     for place, name in enumerate(columns, 1):
         if places.setdefault(name, place) != place:
-            told = f"two columns {name!r}" if is_usual(name) else "two columns of the same name"
-            raise InputError(f"{source} has {told}, {places[name]} and {place}. Rename one of them.")
+            what = f"two columns {name!r}" if is_usual(name) else "two columns of the same name"
+            raise InputError(f"{source} has {what}, {places[name]} and {place}. Rename one of them.")
     return columns, blocks
 
 
@@ -154,7 +154,7 @@ def _unreadable(source: str, row: int, error: csv.Error) -> InputError:
     return InputError(f"{source} cannot be read {place}: {error}. Check the quotation marks.")
 
 
-def _told(separator: str) -> str:
+def _name_of(separator: str) -> str:
     return _SEPARATORS.get(separator, repr(separator))
 
 

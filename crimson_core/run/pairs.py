@@ -8,7 +8,7 @@ from typing import Any
 
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair, is_missing, make_pairs, parse_context
-from crimson_core.run.tables import Rows, Table, table_of, told_columns, warn
+from crimson_core.run.tables import Rows, Table, describe_columns, table_of, warn
 
 BY_OPTION = "Name the right one with --{role}-column."  # the advice in errors about a missing column
 _NO_REPORT = frozenset({"nan", "<na>", "na", "n/a", "#n/a", "none", "null"})
@@ -20,14 +20,12 @@ _ID_PARTS = 16
 class TablePairs:
     """The report pairs of a table. They are checked once, and read anew whenever they are iterated over.
 
-    An unreadable age is reported through `tell` and treated as unknown.
+    An age that cannot be read counts as unknown, and a warning says so.
 
     Args:
         table: The table.
         columns: Column names with the keys `prediction` and `reference`, and optionally id, age, sex and indication.
-        how: The advice in errors about a missing column; may be empty.
         fill_missing: Treat a missing report as an empty one, and leave out blank rows.
-        tell: Called with a message about unreadable ages.
 
     Attributes:
         n_blank: Blank rows that were left out.
@@ -38,17 +36,9 @@ class TablePairs:
             message names the row (from 1) and the column.
     """
 
-    def __init__(
-        self,
-        table: Table,
-        columns: Mapping[str, str],
-        how: str = BY_OPTION,
-        *,
-        fill_missing: bool = False,
-        tell: Callable[[str], None] = warn,
-    ) -> None:
-        self._reading = _Reading(table, columns, how, fill_missing)
-        self._count = sum(1 for _ in self._reading.pairs(tell))
+    def __init__(self, table: Table, columns: Mapping[str, str], *, fill_missing: bool = False) -> None:
+        self._reading = _Reading(table, columns, BY_OPTION, fill_missing)
+        self._count = sum(1 for _ in self._reading.pairs(warn))
         self.n_blank = self._reading.n_blank
         self.n_empty = self._reading.n_empty
 
@@ -57,7 +47,7 @@ class TablePairs:
 
     def __iter__(self) -> Iterator[ReportPair]:
         count = 0
-        for pair in self._reading.pairs(lambda told: None):
+        for pair in self._reading.pairs(lambda message: None):
             count += 1
             yield pair
         if count != self._count:
@@ -73,7 +63,16 @@ def pairs_from_rows(
     fill_missing: bool = False,
     tell: Callable[[str], None] = warn,
 ) -> list[ReportPair]:
-    """The report pairs of rows that are in memory, called `source` in errors; see `TablePairs`."""
+    """The report pairs of rows in memory; see `TablePairs`.
+
+    Args:
+        rows: The rows.
+        columns: As for `TablePairs`.
+        source: Name of the table in errors.
+        how: The advice in errors about a missing column; may be empty.
+        fill_missing: As for `TablePairs`.
+        tell: Called with a message about ages that cannot be read.
+    """
     return list(_Reading(table_of(rows, source), columns, how, fill_missing).pairs(tell))
 
 
@@ -92,7 +91,7 @@ class _Reading:
             if column not in have:
                 advice = how.format(role=role)
                 raise InputError(
-                    f"{table.source} has no column {column!r} for the {role}. {told_columns(table.columns)} {advice}"
+                    f"{table.source} has no column {column!r} for the {role}. {describe_columns(table.columns)} {advice}"
                 )
         self._reports = {role: columns[role] for role in ("reference", "prediction")}
         self._context = {field: columns[field] for field in CONTEXT_FIELDS if field in columns}

@@ -35,7 +35,7 @@ def parquet(
         InputError: The file is not a Parquet file, is damaged or exceeds the limits.
     """
     with _read(opened, source) as file:
-        _check_said(source, file.metadata, limits)
+        _check_stated_sizes(source, file.metadata, limits)
         flat = [c for c in (file.schema.column(n) for n in range(len(file.schema))) if not c.max_repetition_level]
         heads = {head for column in flat for head in accumulate(column.path.split("."), "{}.{}".format)}
         names = [name for name in file.schema_arrow.names if name in heads]
@@ -74,7 +74,7 @@ def _read(opened: Opened, source: str, **options: Any) -> Iterator[Any]:
         raise InputError(f"{source} is not a Parquet file that can be read ({type(error).__name__}).") from None
 
 
-def _check_said(source: str, about: Any, limits: Limits) -> None:
+def _check_stated_sizes(source: str, about: Any, limits: Limits) -> None:
     """Check the sizes in the file's own metadata, which may be too low."""
     if about.num_rows > limits.rows:
         raise InputError(f"{source} has {about.num_rows:,} rows; at most {limits.rows:,} are accepted.")

@@ -25,7 +25,9 @@ from crimson_core.errors import CrimsonError, JudgeError
 
 _AHEAD = 2  # tasks per process that are prepared in advance, or done and not taken yet
 _LENGTH = 8  # bytes of a message's length
-_PIPE = 2**20  # bytes that a pipe holds where this can be chosen: a whole message, so that nobody waits for its reader
+_PIPE = (
+    2**20
+)  # bytes of a pipe's buffer, if it can be set: enough for a whole message, so that no writer waits for its reader
 _SERVE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from crimson_core.run.processes import serve; serve()"
 )
@@ -85,9 +87,9 @@ def in_processes(
         for task in tasks:
             waiting.append(threads.submit(asked, pickle.dumps(task, pickle.HIGHEST_PROTOCOL)))
             if len(waiting) > _AHEAD * workers:
-                yield _told(waiting.popleft().result())
+                yield _value_of(waiting.popleft().result())
         while waiting:
-            yield _told(waiting.popleft().result())
+            yield _value_of(waiting.popleft().result())
     finally:
         # first the threads, so that none of them replaces a killed process
         threads.shutdown(wait=False, cancel_futures=True)
@@ -104,7 +106,7 @@ class TookTooLongError(CrimsonError):
 
 
 class Pool:
-    """Processes that stay, for work from many threads. They are started when needed, and end with this process."""
+    """Processes for work from many threads. They are started when needed, and end with this process."""
 
     def __init__(self, workers: int) -> None:
         self._places: Queue[subprocess.Popen[bytes] | None] = Queue()
@@ -145,7 +147,7 @@ class Pool:
             raise JudgeError("A worker process ended. If the memory was full, take fewer.") from None
         finally:
             self._places.put(process)
-        return _told(answer)
+        return _value_of(answer)
 
     def close(self) -> None:
         """End the processes that are idle."""
@@ -225,7 +227,7 @@ class _Copy:
 
     def communicate(self) -> None:
         self.stdout.close()
-        with suppress(OSError):  # what was not sent any more
+        with suppress(OSError):  # the rest was not sent
             self.stdin.close()
         self.wait()
 
@@ -241,7 +243,7 @@ def _widen(pipe: IO[bytes]) -> None:
 
 
 def _has_one_thread() -> bool:
-    """Whether this is known; Linux counts those of libraries, too."""
+    """Whether this process has one thread; False if that is unknown. Linux also counts the threads of libraries."""
     try:
         return len(os.listdir("/proc/self/task")) == 1
     except OSError:
@@ -249,25 +251,25 @@ def _has_one_thread() -> bool:
 
 
 def _be_a_copy(work: Callable[[Any], Any], asked: int, answers: int) -> NoReturn:
-    """Work until the pipe closes. Nothing that this process was in the midst of is gone on with, or cleaned up."""
+    """Work until the pipe closes, then exit at once: what the copied process was doing is not continued or cleaned up."""
     try:
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # The pipes of other copies stay open else when the first process is gone.
+        # Otherwise the pipes of other copies would stay open after the first process has ended.
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)
         for descriptor in map(int, os.listdir("/proc/self/fd")):
             if descriptor > 2 and descriptor not in (asked, answers):
                 with suppress(OSError):  # that of the list itself
                     os.close(descriptor)
-        gc.freeze()  # what is there stays: collections need not look at it
+        gc.freeze()  # collections need not look at what exists already
         with suppress(EOFError, BrokenPipeError):
             _work(work, os.fdopen(asked, "rb"), os.fdopen(answers, "wb"))
     finally:
         os._exit(0)
 
 
-def _told(answer: bytes) -> Any:
+def _value_of(answer: bytes) -> Any:
     value, error = pickle.loads(answer)
     if error is not None:
         raise error

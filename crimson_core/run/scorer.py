@@ -268,9 +268,9 @@ class CrimsonScorer:
         ordered = sorted(results, key=lambda result: result.index)
         if not self._asks_a_model:
             return ordered
-        scored = [(result.index, told) for result in ordered if (told := result.evaluation) is not None]
+        scored = [(result.index, found) for result in ordered if (found := result.evaluation) is not None]
         changed = changed_references([(pairs[index], evaluation) for index, evaluation in scored])
-        more = {scored[place][0]: said for place, said in changed.items()}
+        more = {scored[place][0]: suspicion for place, suspicion in changed.items()}
         return [
             self._suspected(replace(result, suspicions=[*result.suspicions, more[result.index]]))
             if result.index in more
@@ -354,8 +354,8 @@ class CrimsonScorer:
             if self._asks_a_model:
                 doubts = suspicions(pair, evaluation, read)
             else:
-                told = evaluation.get("unrecognised")
-                unrecognised = [name for name in _REPORTS if isinstance(told, list) and name in told]
+                named = evaluation.get("unrecognised")
+                unrecognised = [name for name in _REPORTS if isinstance(named, list) and name in named]
         return self._suspected(
             PairResult(
                 index,
@@ -379,14 +379,14 @@ class CrimsonScorer:
 
 
 class _Part(NamedTuple):
-    """The output of some results; their number, the number from a store, and the tokens of the others."""
+    """The output for some results; their number, the number from a store, and the number of tokens of the others."""
 
     made: Any
     size: tuple[int, int, int]
 
 
 class _Offline:
-    """The offline judge at work on a run, some pairs at a time: it remembers its readings from one part to the next."""
+    """Judges the pairs of a run offline, one group at a time, and keeps its readings from one group to the next."""
 
     def __init__(self, scorer: CrimsonScorer, each: Callable[[list[PairResult]], Any] | None) -> None:
         self._scorer, self._each = scorer, each
@@ -443,7 +443,7 @@ def _one_by_one(groups: Generator[Iterable[PairResult], None, None]) -> Generato
 def _closed(
     items: Generator[T, None, None], size: Callable[[T], tuple[int, int, int]] | None, total: int | None
 ) -> Iterator[T]:
-    """The items; their work is stopped at once if ours is, whatever stopped it. With a `size`, a progress bar is shown."""
+    """The items of a generator, which is closed as soon as this one is. With `size`, a progress bar is shown."""
     with closing(items):
         yield from items if size is None else _counted(items, size, total)
 
@@ -462,14 +462,14 @@ def _counted(items: Iterable[T], size: Callable[[T], tuple[int, int, int]], tota
             count, from_store, more = size(item)
             read, tokens = read + from_store, tokens + more
             bar.initial = read
-            told = [f"{read} read from the store"] * bool(read)
-            told += [f"{tokens / (monotonic() - started):.0f} tokens/s"] * bool(tokens)
-            bar.set_postfix_str(", ".join(told), refresh=False)
+            parts = [f"{read} read from the store"] * bool(read)
+            parts += [f"{tokens / (monotonic() - started):.0f} tokens/s"] * bool(tokens)
+            bar.set_postfix_str(", ".join(parts), refresh=False)
             bar.update(count)
 
 
 def _total(results: Iterable[PairResult]) -> tuple[int, int]:
-    """How many results are from a store, and the tokens of the others."""
+    """Number of results from a store, and number of tokens of the others."""
     read = tokens = 0
     for result in results:
         read += result.from_store

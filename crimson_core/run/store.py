@@ -382,9 +382,9 @@ class Store:
     def verify(self) -> Soundness:
         """Check the file, that every evaluation can be read, and that every judgement fits its key."""
         with self._translated():
-            said = [line for (line,) in self._db.execute("PRAGMA integrity_check")]
+            lines = [line for (line,) in self._db.execute("PRAGMA integrity_check")]
         count, damaged = 0, []
-        file = [] if said == ["ok"] else said
+        file = [] if lines == ["ok"] else lines
         try:
             for row in self._rows(EVERYTHING):
                 count += 1

@@ -56,7 +56,7 @@ class StoredJudge:
             places = _places(asked, pairs)
             for key, stored in store.read(list(places), failures=not self._retry_failures):
                 self._note(stored.signature)
-                yield from ((place, _told(stored)) for place in places.pop(key))
+                yield from ((place, _marked_as_stored(stored)) for place in places.pop(key))
             if places:
                 yield from self._judge_rest(store, asked, pairs, places)
 
@@ -81,7 +81,7 @@ class StoredJudge:
         with Store(self._path) as store:
             for key, stored in store.read(places):
                 self._note(stored.signature)
-                yield from ((place, _told(stored)) for place in places[key])
+                yield from ((place, _marked_as_stored(stored)) for place in places[key])
 
     def signature(self) -> dict[str, str]:
         """The judge's signature; values that differ between the judgements of the last run are joined by +."""
@@ -143,7 +143,7 @@ class StoredJudge:
             if copies:  # as stored: if another run was faster, both give the same
                 ((_, stored),) = store.read([made.key])
                 self._note(stored.signature)
-                done += [(place, _told(stored)) for place in copies]
+                done += [(place, _marked_as_stored(stored)) for place in copies]
         return done
 
     def _note(self, signature: Mapping[str, str]) -> None:
@@ -170,7 +170,7 @@ def _places(asked: Mapping[str, str], pairs: Sequence[ReportPair]) -> dict[bytes
     return places
 
 
-def _told(stored: StoredJudgement) -> Judgement:
+def _marked_as_stored(stored: StoredJudgement) -> Judgement:
     """A stored judgement; a failure gets a note that it was read from the store."""
     judgement = stored.judgement
     if judgement.failure is None:

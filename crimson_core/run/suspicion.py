@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
-from crimson_core.judges.rules.extraction import ReportFinding, read_report
+from crimson_core.judges.rules.attributes import ReportFinding
+from crimson_core.judges.rules.extraction import read_report
 from crimson_core.judges.rules.lexicon import lexicon
 from crimson_core.judges.rules.significance import patient_of, significance
 from crimson_core.protocol.evaluation import SIGNIFICANCE_LEVELS
@@ -34,13 +35,13 @@ class Reading:
 
     def __init__(self, report: str, context: PatientContext | None = None) -> None:
         self._context = context
-        self.told = read_report(report)
+        self.mentions = read_report(report)
         self.words = _words(report)
 
     @cached_property
     def present(self) -> list[tuple[ReportFinding, str]]:
         """The findings that the report states as present, with their clinical significance."""
-        present = [finding for finding in self.told if finding.present]
+        present = [finding for finding in self.mentions if finding.present]
         beside = frozenset(concept for finding in present for concept in finding.concepts)
         patient = patient_of(self._context)
         return [(finding, significance(finding, patient, beside)) for finding in present]
@@ -48,7 +49,7 @@ class Reading:
     @cached_property
     def sure(self) -> list[tuple[ReportFinding, str]]:
         """The present findings that the report states without doubt and does not deny elsewhere."""
-        denied = {concept for finding in self.told if not finding.present for concept in finding.concepts}
+        denied = {concept for finding in self.mentions if not finding.present for concept in finding.concepts}
         return [
             (finding, level)
             for finding, level in self.present
@@ -75,7 +76,9 @@ def suspicions(pair: ReportPair, evaluation: Mapping[str, Any], read: Read = Rea
     ):
         reading = read(report, pair.context)
         listed = [str(finding.get("finding", "")) for finding in evaluation.get(key) or []]
-        listed_concepts = [concept for text in listed for told in read(text, None).told for concept in told.concepts]
+        listed_concepts = [
+            concept for text in listed for mention in read(text, None).mentions for concept in mention.concepts
+        ]
         listed_words = _words(" ".join(listed))
         urgent = [finding for finding, level in reading.sure if level == _URGENT]
         lost = sum(not _is_listed(finding, report, listed_concepts, listed_words) for finding in urgent)
@@ -83,9 +86,9 @@ def suspicions(pair: ReportPair, evaluation: Mapping[str, Any], read: Read = Rea
             found.append(f"{name}: none of its findings is listed")
         elif lost:
             found.append(f"{name}: urgent findings are not listed ({lost})")
-        strange = sum(not _is_told(text, reading, read) for text in listed)
+        strange = sum(not _is_mentioned(text, reading, read) for text in listed)
         if strange:
-            found.append(f"{name}: findings are listed that it does not tell of ({strange})")
+            found.append(f"{name}: findings are listed that it does not mention ({strange})")
     return found
 
 
@@ -110,13 +113,13 @@ def _is_listed(finding: ReportFinding, report: str, concepts: Sequence[str], wor
     )
 
 
-def _is_told(text: str, reading: Reading, read: Read) -> bool:
+def _is_mentioned(text: str, reading: Reading, read: Read) -> bool:
     """Whether a report mentions a listed finding, by one of its words or by a concept."""
     words = _words(text)
     if not words or not words.isdisjoint(reading.words):
         return True
-    concepts = [concept for told in read(text, None).told for concept in told.concepts]
-    return lexicon().related(concepts, [concept for told in reading.told for concept in told.concepts])
+    concepts = [concept for mention in read(text, None).mentions for concept in mention.concepts]
+    return lexicon().related(concepts, [concept for mention in reading.mentions for concept in mention.concepts])
 
 
 def _words(text: str) -> frozenset[str]:

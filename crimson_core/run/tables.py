@@ -129,7 +129,7 @@ def _table(
     tell: Callable[[str], None] = warn,
     limits: Limits = MOST,
 ) -> Table:
-    with _told(source):
+    with _errors_translated(source):
         if ending in _DELIMITED:
             columns, blocks = delimited(opened, source, separator, encoding, _DELIMITED[ending], tell)
         elif separator or encoding:
@@ -141,7 +141,7 @@ def _table(
 
     def checked() -> Iterator[Rows]:
         empty = True
-        with _told(source):
+        with _errors_translated(source):
             for rows in blocks():
                 empty = False
                 yield rows
@@ -149,12 +149,12 @@ def _table(
             raise InputError(f"{source} has no rows: there is nothing to score.")
 
     if not columns:
-        next(checked())  # a file without rows has no columns either, and this is what to tell
+        next(checked())  # a file without rows has no columns either, and this raises the right error
     return Table(source, columns, checked)
 
 
 @contextmanager
-def _told(source: str) -> Iterator[None]:
+def _errors_translated(source: str) -> Iterator[None]:
     """Turn the errors of a table's content into ours."""
     try:
         yield
@@ -182,7 +182,7 @@ def column_names(rows: Rows) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
-def told_columns(have: Sequence[str]) -> str:
+def describe_columns(have: Sequence[str]) -> str:
     """The columns of a table for errors. Without a header the names are the first row's cells, which may be reports."""
     if not any(map(is_usual, have)):
         also = " Check the separator, too." * (len(have) == 1)
@@ -196,7 +196,7 @@ def told_columns(have: Sequence[str]) -> str:
     return f"It has: {', '.join(map(repr, shown))}{f' and {left:,} more' if left else ''}."
 
 
-def with_names(table: Table, wanted: Iterable[str], tell: Callable[[str], None] = warn) -> Table:
+def with_names(table: Table, wanted: Iterable[str]) -> Table:
     """The table with columns renamed that differ from a wanted name only in letter case or blanks.
 
     Raises:
@@ -215,7 +215,7 @@ def with_names(table: Table, wanted: Iterable[str], tell: Callable[[str], None] 
                 f"{table.source}: {' and '.join(repr(column[:_LONG]) for column in alike)} could both be {name!r}. Rename one of them."
             )
         for column in alike:
-            tell(f"{table.source}: column {column!r} taken for {name!r}.")
+            warn(f"{table.source}: column {column!r} taken for {name!r}.")
             renamed[column] = name
     if not renamed:
         return table

@@ -122,7 +122,7 @@ def test_rows_of_one_token_take_the_kernels_usual_way():
     spans = [Span(cache.open(10), [5]) for _ in range(2)]
     for span in spans:
         cache.make_room(span.cache, 1)
-    for_kernel = _Pass(cache, spans, torch.device("cpu"), True)
+    for_kernel = _Pass(cache, spans, torch.device("cpu"), True, PackedModel.attend_in_turn)
     assert for_kernel.shape[0] > len(spans) and for_kernel.longest[0] > 1
 
 
@@ -210,7 +210,7 @@ def test_reports_longer_than_the_window_and_a_token_at_a_time(pace, monkeypatch)
     model = model_of("gemma")
     plain, drafts = judge_of(model, "plain"), judge_of(model, "drafts")
     pairs = [pair for pair in made_up_pairs(24) if len(pair.reference) > 2000][:2] + made_up_pairs(2)
-    monkeypatch.setattr(hf.decoding, "CPU_PACE", pace._replace(tokens=7, chunk=7, head=1))
+    drafts.engine.pace = pace._replace(tokens=7, chunk=7, head=1)
     monkeypatch.setattr(hf.decoding, "_EXPECTED", 1)
     monkeypatch.setattr(hf.decoding, "_ROUND", 1)
     assert outputs(drafts, pairs) == outputs(plain, pairs)

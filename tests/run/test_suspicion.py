@@ -1,4 +1,4 @@
-"""What speaks against an evaluation: nothing where a radiologist listed the findings, much where an answer was forged."""
+"""Evidence against an evaluation: none where a radiologist listed the findings, much where an answer was forged."""
 
 import json
 import math
@@ -30,8 +30,8 @@ def evaluation(references, predictions):
         (["collapsed lung under tension", "enlarged heart"], [], []),
         (["Cardiomegaly"], [], ["reference: urgent findings are not listed"]),
         ([], [], ["reference: none of its findings is listed"]),
-        (["right pneumothorax"], ["right pneumothorax"], ["candidate: findings are listed that it does not tell of (1)"]),
-        (["right pneumothorax", "scoliosis", "rib fracture"], [], ["reference: findings are listed that it does not tell of (2)"]),
+        (["right pneumothorax"], ["right pneumothorax"], ["candidate: findings are listed that it does not mention (1)"]),
+        (["right pneumothorax", "scoliosis", "rib fracture"], [], ["reference: findings are listed that it does not mention (2)"]),
     ],
 )  # fmt: skip
 def test_findings_that_vanish_or_come_from_nowhere(references, predictions, words):

@@ -1,4 +1,4 @@
-"""Locates an evaluation's findings in the reports."""
+"""Locates the findings of an evaluation in its two reports."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

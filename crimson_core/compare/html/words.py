@@ -22,12 +22,12 @@ def band(score: float) -> str:
 def meaning(score: float) -> str:
     """One sentence about a score; `band` is its heading."""
     if score == 1:
-        return "Every finding that counts is told rightly, and none is false."
+        return "Every finding that counts is reported correctly, and none is false."
     if score > 0:
-        return f"{score:.0%} of the weight of the reference’s findings is told rightly, after false findings are taken off."
+        return f"{score:.0%} of the weight of the reference’s findings is reported correctly, after false findings are subtracted."
     if score == 0:
-        return "Nothing is gained over a report that finds nothing."
-    return "False findings outweigh what is told rightly."
+        return "No better than a report that finds nothing."
+    return "False findings outweigh the correct ones."
 
 
 def significance(level: str) -> str:

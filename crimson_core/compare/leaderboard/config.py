@@ -69,9 +69,9 @@ class JudgeChoice(_Part):
     @property
     def label(self) -> str:
         """Its spec, and what distinguishes it from the same judge with other options."""
-        told = [f"{name} {value}" for name, value in self.options.items() if name not in SECRET_OPTIONS]
-        told += [] if self.repair else ["no repair"]
-        return self.spec + (f" ({', '.join(told)})" if told else "")
+        details = [f"{name} {value}" for name, value in self.options.items() if name not in SECRET_OPTIONS]
+        details += [] if self.repair else ["no repair"]
+        return self.spec + (f" ({', '.join(details)})" if details else "")
 
 
 class Config(_Part):

@@ -13,7 +13,7 @@ from crimson_core.compare.section import Systems
 from crimson_core.errors import InputError
 from crimson_core.protocol.pair import CONTEXT_FIELDS, ReportPair, is_missing
 from crimson_core.run.pairs import align_systems, pairs_from_rows, without_blank_rows
-from crimson_core.run.tables import READABLE, Rows, column_names, open_table, told_columns, with_names
+from crimson_core.run.tables import READABLE, Rows, column_names, describe_columns, open_table, with_names
 
 # Subgroups that are made from the patient context; all others are columns.
 _FROM_CONTEXT = {"age_band": ("age", summary.age_band), "sex": ("sex", summary.sex)}
@@ -104,8 +104,8 @@ def read_source(source: Source, folder: Path, wanted: Sequence[str]) -> Rows:
         if isinstance(found, datasets.DatasetDict):
             split = source.split or (next(iter(found)) if len(found) == 1 else None)
             if split not in found:
-                said = "needs a split" if split is None else f"has no split {split!r}"
-                raise InputError(f"{source.path!r} {said}. It has: {', '.join(found)}.")
+                problem = "needs a split" if split is None else f"has no split {split!r}"
+                raise InputError(f"{source.path!r} {problem}. It has: {', '.join(found)}.")
             found = found[split]
         rows = found.select_columns([name for name in found.column_names if name in wanted]).to_list()
     if not rows:
@@ -197,7 +197,7 @@ def _subgroup(name: str, rows: Rows, pairs: Sequence[ReportPair], source: str) -
 def _labels(rows: Rows, column: str, source: str, what: str, missing: str | None) -> list[str]:
     have = column_names(rows)
     if column not in have:
-        raise InputError(f"{source} has no column {column!r} for the {what}. {told_columns(have)}")
+        raise InputError(f"{source} has no column {column!r} for the {what}. {describe_columns(have)}")
     labels = []
     for number, row in enumerate(rows, 1):
         cell = row.get(column)

@@ -74,7 +74,8 @@ def _section(number: int, section: Section) -> dict[str, Any]:
         "n_asked": section.n_asked,
         "n_systems": len(section.results),
         "figures": [
-            {"said": said, "height": plot.layout.height, "json": plot.to_json()} for plot, said in figures_of(section)
+            {"description": description, "height": plot.layout.height, "json": plot.to_json()}
+            for plot, description in figures_of(section)
         ],
         "error_table": tables.error_table(section),
         "tables": tables.section_tables(section),

@@ -1,7 +1,7 @@
-"""Keys and values of what rows have read, in one arena for each kind of layers; every row has its own stretch of slots.
+"""Keys and values of the tokens that rows have read, in one arena per kind of layer; each row has a stretch of slots in each.
 
-Rows come and go at any time: a row that is done gives its slots back. Layers with a sliding window keep what a later position
-can see and no more.
+Rows start and end at any time: a finished row gives its slots back. Layers with a sliding window keep only what later
+positions can see.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-_SPARE = 128  # slots that a row gets beyond need when it has to move, so that it rarely does
+_SPARE = 128  # extra slots for a row that must move, so that it rarely moves again
 
 
 @dataclass
@@ -18,9 +18,9 @@ class Stretch:
     """Consecutive slots of an arena.
 
     Attributes:
-        start: The first of them.
-        slots: How many.
-        first: The position that is stored in the first slot; the next slots hold the next positions.
+        start: The first slot.
+        slots: Number of slots.
+        first: The position that is stored in the first slot; the next slots contain the next positions.
     """
 
     start: int
@@ -32,12 +32,11 @@ class Stretch:
 class RowCache:
     """Where the keys and values of one row are.
 
-    A position has one slot in each arena, and a token that is rejected leaves its slot to the token that is written in its
-    place.
+    A position has one slot in each arena; the slot of a rejected token is used again for the token in its place.
 
     Attributes:
-        length: How many positions count; what is stored behind them is to be overwritten.
-        stretches: By arena.
+        length: Number of valid positions; what is stored after them will be overwritten.
+        stretches: The row's stretch in each arena.
     """
 
     length: int = 0
@@ -48,15 +47,15 @@ class Arena:
     """Slots for the keys and values of some layers.
 
     Args:
-        layers: Their numbers in the model.
-        heads: Key heads.
-        size: Of a head.
-        window: Positions that a position of these layers sees, itself included; None for all before it.
-        dtype: Of keys and values.
-        device: Where they are.
+        layers: Numbers of the layers in the model.
+        heads: Number of key heads.
+        size: Size of a head.
+        window: Number of positions that a position sees, including itself; None for all before it.
+        dtype: Type of keys and values.
+        device: Device of keys and values.
 
     Attributes:
-        store: (layers, 2, slots, heads, size); keys and values. Slot 0 is nobody's.
+        store: Keys and values; shape (layers, 2, slots, heads, size). Slot 0 belongs to no row.
     """
 
     def __init__(
@@ -74,16 +73,16 @@ class Arena:
 
     @property
     def slot_bytes(self) -> int:
-        """What a slot takes."""
+        """Number of bytes of a slot."""
         return self.store[:, :, 0].numel() * self.store.itemsize
 
     @property
     def slots(self) -> int:
-        """How many there are."""
+        """Number of slots."""
         return self.store.shape[2]
 
     def take(self, slots: int) -> int | None:
-        """The first of so many free slots in a row, which are no longer free; None if there are not so many."""
+        """Take consecutive free slots, and return the first; None if there are not enough."""
         for place, (start, end) in enumerate(self._free):
             if end - start >= slots:
                 self._free[place : place + 1] = [(start + slots, end)] if end - start > slots else []
@@ -91,7 +90,7 @@ class Arena:
         return None
 
     def give(self, start: int, slots: int) -> None:
-        """Free some slots again."""
+        """Free slots."""
         gaps: list[tuple[int, int]] = []
         for low, high in sorted([*self._free, (start, start + slots)]):
             if gaps and gaps[-1][1] == low:
@@ -110,15 +109,15 @@ class Arena:
 
 
 class Cache:
-    """The arenas of a model, and which slots are whose.
+    """The arenas of a model.
 
     Args:
-        windows: Of each layer: positions that a position sees, itself included; None for all before it.
-        heads: Key heads.
-        size: Of a head.
-        dtype: Of keys and values.
-        device: Where they are.
-        chunk: Most positions of a row that are written in one pass.
+        windows: For each layer, the number of positions that a position sees, including itself; None for all before it.
+        heads: Number of key heads.
+        size: Size of a head.
+        dtype: Type of keys and values.
+        device: Device of keys and values.
+        chunk: Maximum number of positions of a row that are written in one pass.
     """
 
     def __init__(
@@ -140,11 +139,11 @@ class Cache:
         self.rows = 0
 
     def row_bytes(self, tokens: int) -> int:
-        """What a row of so many tokens takes."""
+        """Number of bytes of a row of so many tokens."""
         return sum(self._wanted(arena, tokens) * arena.slot_bytes for arena in self.arenas)
 
     def lacking_bytes(self, tokens: int) -> int:
-        """What the arenas would have to grow by for one more row of so many tokens; 0 if it has room in them."""
+        """Number of bytes by which the arenas must grow for another row of so many tokens; 0 if they have room for it."""
         lacking = 0
         for arena in self.arenas:
             wanted = self._wanted(arena, tokens)
@@ -156,12 +155,12 @@ class Cache:
         return lacking
 
     def reserve(self, rows: int, tokens: int) -> None:
-        """Room for so many rows of so many tokens at once, since growing has to copy."""
+        """Make room for all rows at once, since growing copies the arenas."""
         for arena in self.arenas:
             arena.grow(rows * self._wanted(arena, tokens))
 
     def open(self, tokens: int) -> RowCache:
-        """Room for a row of so many tokens; arenas grow where they have to."""
+        """Make room for a row of so many tokens; arenas grow if they must."""
         row = RowCache()
         for arena in self.arenas:
             wanted = self._wanted(arena, tokens)
@@ -177,7 +176,7 @@ class Cache:
         self.rows -= 1
 
     def make_room(self, row: RowCache, tokens: int) -> None:
-        """Slots for a row's next tokens: what no position sees any more is dropped, and a row that is too long moves."""
+        """Make room for a row's next tokens: positions that none will see again are dropped, and a row that is too long moves."""
         needed = row.length + tokens
         for arena, stretch in zip(self.arenas, row.stretches, strict=True):
             if needed - stretch.first <= stretch.slots:
@@ -193,7 +192,7 @@ class Cache:
             arena.store[:, :, stretch.start : stretch.start + row.length - low] = values
 
     def copy_start(self, row: RowCache, other: RowCache, length: int) -> bool:
-        """Take over the first positions of another row with the same tokens there; False if that row has dropped some."""
+        """Copy the first positions of another row with the same tokens; False if that row has dropped some of them."""
         pairs = list(zip(self.arenas, row.stretches, other.stretches, strict=True))
         if any(theirs.first or length > ours.slots for _, ours, theirs in pairs):
             return False

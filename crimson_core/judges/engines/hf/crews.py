@@ -1,23 +1,23 @@
-"""Decoding with drafts: the rows of many questions at a time, which come and go."""
+"""Decoding with drafts: works on the rows of many questions at a time; a finished row makes room for the next."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
 from crimson_core.errors import check_whole, needed
 from crimson_core.judges.engines.hf import decoding
-from crimson_core.judges.engines.hf.decoding import Decoder, Flight, Row
+from crimson_core.judges.engines.hf.decoding import Decoder, Flight, Pace, Row
 from crimson_core.judges.engines.hf.drafts import Drafter, Drafts, guess_of
 from crimson_core.judges.engines.hf.engine import HFEngine, too_large
 from crimson_core.judges.engines.hf.grammar import Grammar, NoGrammar
 from crimson_core.judges.engines.hf.packed import PackedModel
 from crimson_core.judges.model import Answer, Question
 
-_AHEAD = 4  # questions that are made ready before there is room for them
+_AHEAD = 4  # questions that are prepared before there is room for them
 
 
 @dataclass(eq=False)
@@ -26,15 +26,19 @@ class DraftEngine(HFEngine):
 
     Attributes:
         packed: The model, for packed passes.
+        pace: Settings for the model's device.
     """
 
     packed: PackedModel
+    pace: Pace = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pace = decoding.CPU_PACE if self.model.device.type == "cpu" else decoding.CUDA_PACE
 
     def write(self, questions: Sequence[Question]) -> Generator[tuple[int, Answer], None, None]:
-        """Yield (position in `questions`, answer). One that is done makes room for the next one at once."""
-        device, codec = self.model.device, self.codec
-        pace = decoding.CPU_PACE if device.type == "cpu" else decoding.CUDA_PACE
-        grammar = Grammar(needed("xgrammar", "hf"), self.grammar, device) if self.grammar else NoGrammar()
+        """Yield (position in `questions`, answer) as they are done."""
+        codec, pace = self.codec, self.pace
+        grammar = Grammar(needed("xgrammar", "hf"), self.grammar, self.model.device) if self.grammar else NoGrammar()
         drafts = Drafts(codec.encoder.encode_text, lambda ids: str(codec.tokenizer.decode(ids)), pace.costs)
         hand = _Hand(pace.crews, lambda: Decoder(self.packed, grammar, frozenset(codec.ends), self.work, pace))
         modules = list(self.model.modules())
@@ -69,7 +73,7 @@ class DraftEngine(HFEngine):
                     yield from self._begin_again(waiting, hand)
 
     def _take_up(self, waiting: "_Waiting", hand: "_Hand", turn: int, refused: list[tuple[int, Answer]]) -> None:
-        """Add rows to a crew, as far as the next pass has room for their prompts; what cannot be asked is refused."""
+        """Add rows to a crew, as far as the next pass has room for their prompts; questions that cannot be asked are refused."""
         crew, decoder = hand.crews[turn], hand.decoder
         others = len(hand.rows) - len(crew)
         batch_size = self.batch_size if hand.alone is None else 1
@@ -89,7 +93,7 @@ class DraftEngine(HFEngine):
             crew[waiting.take()] = row
 
     def _begin_again(self, waiting: "_Waiting", hand: "_Hand") -> Iterator[tuple[int, Answer]]:
-        """After memory has run out: with what was in hand, in smaller batches, at last one with nothing beside it."""
+        """After memory has run out, put the rows back and go on with a smaller batch, at last with one row alone."""
         rows, alone = hand.rows, hand.alone
         self.packed.forget()
         hand.drop()
@@ -106,18 +110,18 @@ class DraftEngine(HFEngine):
 
 
 class _Ready(NamedTuple):
-    """What a row begins with: the prompt's token ids, and who guesses."""
+    """A prepared question: the prompt's token ids and the drafter."""
 
     prompt: list[int]
     drafter: Drafter
 
 
 class _Waiting:
-    """The questions that wait for room. A thread makes the first of them ready while the device works.
+    """The questions that wait for room. A thread prepares the first of them while the device works.
 
     Args:
-        questions: All of them, in their order.
-        make: Makes one ready; a ValueError says why it cannot be asked.
+        questions: All questions, in order.
+        make: Prepares one; raises a ValueError if it cannot be asked.
     """
 
     def __init__(self, questions: Sequence[Question], make: Callable[[Question], _Ready]) -> None:
@@ -131,14 +135,14 @@ class _Waiting:
 
     @property
     def next(self) -> int:
-        """The index of the first one."""
+        """Index of the first question."""
         return self._queue[0]
 
     def first(self) -> _Ready:
-        """The first one, ready.
+        """The first question, prepared.
 
         Raises:
-            ValueError: It cannot be asked; the text says why.
+            ValueError: It cannot be asked; the message says why.
         """
         for index in islice(self._queue, _AHEAD):
             if index not in self._ready:
@@ -149,33 +153,33 @@ class _Waiting:
         return self._make(self._questions[index])
 
     def take(self) -> int:
-        """Take the first one away; its index."""
+        """Remove the first question, and return its index."""
         index = self._queue.popleft()
         self._ready.pop(index, None)
         return index
 
     def put_back(self, indices: Iterable[int]) -> None:
-        """Put some in front again."""
+        """Put questions back at the front."""
         self._queue.extendleft(reversed(list(indices)))
 
     def close(self) -> None:
-        """Let the thread end."""
+        """End the thread."""
         self._thread.shutdown(cancel_futures=True)
 
 
 class _Hand:
     """The rows that are being written, in one or two crews, and the passes that the device has been given.
 
-    With two crews the device always has a pass to do while the host reads what it said of the other crew's rows.
+    With two crews, the device works on a pass of one while the host reads the answers for the other.
 
     Args:
-        n: How many crews.
-        make: Makes a decoder, for all crews.
+        n: Number of crews.
+        make: Makes the decoder that all crews share.
 
     Attributes:
-        crews: Rows by the index of their question.
-        decoder: Of all crews.
-        alone: One for which memory ran out with nothing but what was kept or reserved beside it: it is tried without.
+        crews: For each crew, its rows by the index of their question.
+        decoder: The decoder.
+        alone: Index of a question that ran out of memory beside kept or reserved caches alone; it is tried again without them.
     """
 
     def __init__(self, n: int, make: Callable[[], Decoder]) -> None:
@@ -183,7 +187,7 @@ class _Hand:
         self.drop()
 
     def drop(self) -> None:
-        """Let go of everything."""
+        """Drop all rows and passes."""
         self.crews: list[dict[int, Row]] = [{} for _ in range(self._n)]
         self.decoder = self._make()
         self.alone: int | None = None
@@ -191,11 +195,11 @@ class _Hand:
 
     @property
     def rows(self) -> dict[int, Row]:
-        """Those of all crews."""
+        """The rows of all crews."""
         return {index: row for crew in self.crews for index, row in crew.items()}
 
     def land(self, turn: int) -> list[tuple[int, Row]]:
-        """Wait for a crew's pass; the rows that are done leave the crew."""
+        """Wait for a crew's pass, and return its finished rows, which leave the crew."""
         flight, self._flights[turn] = self._flights[turn], None
         if flight is not None:
             self.decoder.land(flight)
@@ -208,6 +212,6 @@ class _Hand:
         return done
 
     def launch(self, turn: int) -> None:
-        """Give the device a pass over a crew's rows, if there are any."""
+        """Start a pass over a crew's rows, if it has any."""
         if crew := self.crews[turn]:
             self._flights[turn] = self.decoder.launch(list(crew.values()))

@@ -1,11 +1,11 @@
 """Greedy decoding with drafts: each row guesses its next tokens, and one forward pass checks the guesses of all rows.
 
-What is written is what greedy decoding would write, token by token: a guess counts only where it is the likeliest token
-that the grammar allows, and only behind guesses that count. Prompts are read in chunks, in the same passes.
+The output is the same as that of greedy decoding, token by token: a guess counts only if it is the likeliest token that the
+grammar allows, and only if all guesses before it count. Prompts are read in chunks, in the same passes.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,26 +22,29 @@ from crimson_core.judges.engines.hf.grammar import Allowed, Grammar, Matcher, No
 from crimson_core.judges.engines.hf.packed import PackedModel, Span
 
 _KEPT = 4  # rows whose prompts are kept to share
-_WORTH_SHARING = 16  # tokens
-_MOST = 64  # tokens of a draft, where the grammar leaves no choice at all
-_ASKED_ALIGNED = 64  # positions at which the whole output layer is asked are a multiple of it
-_EXPECTED = 512  # tokens of an output, for which memory should be free
-_ROUND = 256  # rows of much the same length get slots of the same number, so that one fits where another was
-_SHARE = 0.7, 0.9  # of the free memory that caches may take: of a CPU, which others use too; of an accelerator
+_WORTH_SHARING = 16  # tokens that two prompts must have in common
+_MOST = 64  # tokens of a draft where the grammar allows only one token each time
+_ASKED_ALIGNED = 64  # the number of positions for the output layer is rounded up to a multiple of this
+_EXPECTED = 512  # tokens of an output; a row starts only if memory for them is free
+_ROUND = 256  # slots of a row are a multiple of this, so that a row fits where a similar one was
+_SHARE = (
+    0.7,
+    0.9,
+)  # share of the free memory for caches: on a CPU, whose memory other programs use too; on an accelerator
 
 
 class Pace(NamedTuple):
-    """What suits a device.
+    """Settings of decoding that depend on the device.
 
     Attributes:
-        tokens: Of a pass, as far as prompts fill it.
-        chunk: Most tokens of one row in a pass.
-        head: Positions that the output layer is asked about at once.
-        allowed_first: Whether the grammar is asked first, and the output layer only about what it allows. It is the other
-            way round where the output layer is cheap and asking the grammar holds the device up.
-        crews: Groups of rows: the device works on one while the host reads the answers of the other.
-        costs: Of a pass itself, and of having one row more in it, whose cache has to be read; as tokens on their way through
-            the layers.
+        tokens: Maximum number of tokens in a pass, as long as rows have prompt tokens to read.
+        chunk: Maximum number of tokens of one row in a pass.
+        head: Number of positions for which the output layer computes logits at once.
+        allowed_first: Ask the grammar first, and compute logits only for the tokens that it allows. False computes all
+            logits first, which is better where the output layer is cheap and the device would wait for the grammar.
+        crews: Number of groups of rows. With two, the device works on one while the host reads the answers of the other.
+        costs: Cost of a pass, and of one more row in it, whose cache must be read. The unit is the cost of one token that
+            goes through the layers.
     """
 
     tokens: int
@@ -58,18 +61,19 @@ CUDA_PACE = Pace(tokens=4096, chunk=512, head=1024, allowed_first=False, crews=2
 
 @dataclass
 class Work:
-    """What decoding has done, for benchmarks.
+    """Counts and times of decoding, for benchmarks.
 
     Attributes:
         passes: Forward passes of the model's layers.
-        row_passes: The same, counted for each row that was asked for tokens.
-        prompt_tokens: Tokens of prompts that went through the layers.
-        tokens: Output tokens, end tokens included.
+        row_passes: Sum over these passes of the rows that got tokens from them.
+        prompt_tokens: Prompt tokens that went through the layers.
+        tokens: Output tokens, including end tokens.
         drafted: Guesses that went through the layers.
-        agreed: Those that came true.
-        head: Positions at which the whole output layer was asked.
-        seconds: By what they were spent on. On an accelerator the seconds of a pass are those of handing it over, and
-            `waiting` are those in which there was nothing left to do but wait for it.
+        agreed: Guesses that were right.
+        head: Positions for which logits over the whole vocabulary were computed.
+        seconds: Time by activity. On an accelerator, the time of a pass is that of starting it, and `waiting` is the time in
+            which the host had nothing to do but wait for it.
+        clock: Measures the time.
     """
 
     passes: int = 0
@@ -80,12 +84,13 @@ class Work:
     agreed: int = 0
     head: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    clock: Callable[[], float] = perf_counter
     _open: list[str] = field(default_factory=list, repr=False)
     _since: float = field(default=0.0, repr=False)
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
-        """Add the time of a block to `seconds`; a block inside of it is not counted twice."""
+        """Add the time of a block to `seconds`, without the time of timed blocks inside it."""
         self._turn()
         self._open.append(what)
         try:
@@ -95,7 +100,7 @@ class Work:
             self._open.pop()
 
     def _turn(self) -> None:
-        now = perf_counter()
+        now = self.clock()
         if self._open:
             self.seconds[self._open[-1]] += now - self._since
         self._since = now
@@ -107,13 +112,13 @@ class Row:
 
     Attributes:
         prompt: Token ids.
-        limit: Most tokens of the output.
-        matcher: Where the output stands in the grammar.
-        drafter: Who guesses.
-        cache: Of what has been read.
+        limit: Maximum number of output tokens.
+        matcher: State of the output in the grammar.
+        drafter: Makes the guesses.
+        cache: Keys and values of the tokens that the model has read.
         output: Token ids so far.
-        done: Whether it has ended or come to its limit.
-        left: Whether nobody but rows with the same start of a prompt has a use for its cache.
+        done: Whether the output has ended or reached its limit.
+        left: Whether the row is finished, and its cache is kept only for rows whose prompts start alike.
     """
 
     prompt: list[int]
@@ -127,11 +132,11 @@ class Row:
 
     @property
     def to_read(self) -> int:
-        """How many tokens the model has not read; in the middle of an output one."""
+        """Number of tokens that the model has not read yet; 1 while the row writes."""
         return len(self.prompt) + len(self.output) - self.cache.length
 
     def next_tokens(self, most: int) -> list[int]:
-        """Those of them that come first."""
+        """The first tokens that the model has not read yet."""
         read = self.cache.length
         if read < len(self.prompt):
             return self.prompt[read : read + most]
@@ -139,13 +144,14 @@ class Row:
 
 
 class Question(NamedTuple):
-    """A row's guesses.
+    """A row's guesses in a pass.
 
     Attributes:
-        row: Whose.
-        draft: Token ids.
-        allowed: What the grammar allows in the place of each and behind them, where it was asked first.
-        last: Where in the pass the row's last known token is; the guesses are behind it.
+        row: The row.
+        draft: Token ids of the guesses.
+        allowed: The tokens that the grammar allows at the place of each guess and after the last one; empty if the grammar
+            is not asked first.
+        last: Position in the pass of the row's last known token, which the guesses follow.
     """
 
     row: Row
@@ -158,13 +164,13 @@ class Flight(NamedTuple):
     """A pass that the device has been given.
 
     Attributes:
-        spans: What it reads.
-        questions: Of the rows that it asks for tokens.
-        hidden: The last hidden states, where the grammar was asked first.
-        answers: The likeliest tokens, question by question and place by place, elsewhere; on their way to the host.
-        logits: That they were taken from.
-        arrived: When the answers are there; None if they are.
-        followed: How many guesses of each question the grammar accepts; the rows' matchers have gone on by them.
+        spans: The tokens that it reads.
+        questions: Guesses of the rows that get tokens from it.
+        hidden: The last hidden states, if the grammar was asked first; else None.
+        answers: If it was not, the likeliest token at each place of each question; the copy to the host may still run.
+        logits: The logits that the answers were taken from.
+        arrived: Event that tells when the answers are on the host; None if they are there.
+        followed: Number of guesses of each question that the grammar accepts; the rows' matchers have advanced by them.
     """
 
     spans: list[Span]
@@ -180,11 +186,11 @@ class Decoder:
     """Writes the outputs of rows, some tokens of each at a time.
 
     Args:
-        model: Of the judge.
-        grammar: What outputs must obey.
+        model: The model.
+        grammar: The grammar of the outputs.
         ends: End tokens.
-        work: Where to count.
-        pace: Of the device.
+        work: Counts what is done.
+        pace: Settings for the device.
     """
 
     def __init__(
@@ -197,11 +203,11 @@ class Decoder:
         self.cache = model.cache(pace.chunk)
 
     def wants_more(self, rows: Iterable[Row]) -> bool:
-        """Whether the next pass over some rows has room for a prompt more."""
+        """Whether the next pass over these rows has room for another prompt."""
         return sum(row.to_read for row in rows) < self._pace.tokens
 
     def has_room(self, prompt_tokens: int, rows: int) -> bool:
-        """Whether memory is free for a row more, beside so many; a row alone is always tried."""
+        """Whether enough memory is free for another row beside `rows` others; a single row is always tried."""
         tokens = _room(prompt_tokens)
         while (lacking := self.cache.lacking_bytes(tokens)) and lacking > self._budget():
             if not self._drop_kept():
@@ -209,13 +215,13 @@ class Decoder:
         return True
 
     def reserve(self, prompt_tokens: int, rows: int) -> None:
-        """Before the first row: take memory for so many at once, or for as many as fit, and for those that are kept."""
+        """Before the first row, reserve memory for `rows` rows, or as many as fit, and for the kept prompts."""
         if not self._reserved:
             self._reserved, tokens = True, _room(prompt_tokens)
             self.cache.reserve(max(1, min(rows + _KEPT, self._budget() // self.cache.row_bytes(tokens))), tokens)
 
     def start(self, prompt: list[int], limit: int, drafter: Drafter) -> Row:
-        """A new row. What the prompt has in common with one that was read is not read again."""
+        """A new row. If its prompt starts like one that is kept, that start is copied instead of read again."""
         row = Row(prompt, limit, self._grammar.start(), drafter, self.cache.open(_room(len(prompt))))
         same = [(_common(prompt[:-1], other.prompt[: other.cache.length]), other) for other in self._kept]
         length, other = max(same, key=lambda item: item[0], default=(0, row))
@@ -224,14 +230,14 @@ class Decoder:
         return row
 
     def finish(self, row: Row) -> None:
-        """Let go of a row that is done, as soon as no other is to share its prompt."""
+        """Free the cache of a finished row, unless it is kept for rows whose prompts start alike."""
         row.left = True
         if not any(row is kept for kept in self._kept):
             self.cache.close(row.cache)
 
     @torch.no_grad()
     def launch(self, rows: Sequence[Row]) -> Flight:
-        """Give the device a pass over what rows have to read: their guesses, and prompts as far as there is room."""
+        """Start a pass over the rows' unread tokens and their guesses; prompts are read as far as there is room."""
         spans: list[Span] = []
         questions: list[Question] = []
         place, room = 0, self._pace.tokens
@@ -265,7 +271,7 @@ class Decoder:
 
     @torch.no_grad()
     def land(self, flight: Flight) -> None:
-        """Wait for a pass, and add to its rows what it says."""
+        """Wait for a pass, and add the tokens that it gives to its rows."""
         if flight.arrived is not None:
             with self._work.timed("waiting"):
                 flight.arrived.synchronize()
@@ -284,9 +290,9 @@ class Decoder:
     # --- Guesses
 
     def _draft(self, row: Row, rows: int) -> tuple[list[int], list[Allowed]]:
-        """Guesses for the next tokens, and, if the grammar is asked first, what it allows in the place of each and behind.
+        """Guesses for the next tokens and, if the grammar is asked first, the tokens it allows at each place and after them.
 
-        In that case the row's matcher has gone on by them.
+        In that case the row's matcher has advanced by the guesses.
         """
         guesses = row.drafter.guesses(rows)
         if self._pace.allowed_first:
@@ -354,7 +360,7 @@ class Decoder:
     # --- Answers, where the output layer is asked first
 
     def _ask_all(self, spans: list[Span], questions: list[Question], hidden: Tensor) -> Flight:
-        """Give the device the output layer to do, at every guess and behind, and meanwhile a thread the grammar."""
+        """Start the output layer on the device, for each guess and the place after it, and the grammar in a thread."""
         places = [place for q in questions for place in range(q.last, q.last + len(q.draft) + 1)]
         self._work.head += len(places)
         logits: list[Tensor] = []
@@ -379,33 +385,33 @@ class Decoder:
     def _checked(self, flight: Flight) -> list[list[int]]:
         """For each row its guesses as far as greedy decoding agrees, and the token that it writes where it does not.
 
-        Where the likeliest token is none that the grammar allows, the likeliest of those that it does takes its place.
+        If the grammar does not allow the likeliest token, the likeliest of those that it allows is written instead.
         """
         answers, place = flight.answers.tolist(), 0
-        said: list[list[int]] = []  # of each question
+        likeliest: list[list[int]] = []  # of each question
         written: list[list[int]] = []
-        too_far: list[int] = []  # tokens by which its matcher has to go back
+        too_far: list[int] = []  # number of tokens by which its matcher must go back
         with self._work.timed("grammar"):
             followed = flight.followed.result() if flight.followed else []
             for question, most in zip(flight.questions, followed, strict=True):
-                said.append(answers[place : place + len(question.draft) + 1])
-                written.append(question.draft[: min(most, _common(question.draft, said[-1]))])
+                likeliest.append(answers[place : place + len(question.draft) + 1])
+                written.append(question.draft[: min(most, _common(question.draft, likeliest[-1]))])
                 too_far.append(most - len(written[-1]))
-                place += len(said[-1])
+                place += len(likeliest[-1])
             self._grammar.go_back([question.row.matcher for question in flight.questions], too_far)
             on = [n for n, tokens in enumerate(written) if not tokens or tokens[-1] not in self._ends]
             matchers = [flight.questions[n].row.matcher for n in on]
-            accepted = self._grammar.follow(matchers, [[said[n][len(written[n])]] for n in on])
+            accepted = self._grammar.follow(matchers, [[likeliest[n][len(written[n])]] for n in on])
             for n, one in zip(on, accepted, strict=True):
                 if one:
-                    written[n].append(said[n][len(written[n])])
+                    written[n].append(likeliest[n][len(written[n])])
         for n, one in zip(on, accepted, strict=True):
             if not one:
-                self._go_on(flight, n, said[n], written[n])
+                self._go_on(flight, n, likeliest[n], written[n])
         return written
 
-    def _go_on(self, flight: Flight, n: int, said: list[int], tokens: list[int]) -> None:
-        """Add to `tokens` what a question's row writes from there on, where the grammar refuses the likeliest token."""
+    def _go_on(self, flight: Flight, n: int, likeliest: list[int], tokens: list[int]) -> None:
+        """Add to `tokens` what a row writes from the place on at which the grammar refuses the likeliest token."""
         draft, matcher = flight.questions[n].draft, flight.questions[n].row.matcher
         before = sum(len(question.draft) + 1 for question in flight.questions[:n])
         at, accepted = len(tokens), False
@@ -415,18 +421,18 @@ class Decoder:
                     may = self._grammar.allowed(matcher)
                 with self._work.timed("output layer"):
                     part, offset = divmod(before + at, self._pace.head)
-                    said[at] = may.best(flight.logits[part][offset])
-                matcher.accept_token(said[at])
-            tokens.append(said[at])
-            if said[at] in self._ends or draft[at : at + 1] != [said[at]]:
+                    likeliest[at] = may.best(flight.logits[part][offset])
+                matcher.accept_token(likeliest[at])
+            tokens.append(likeliest[at])
+            if likeliest[at] in self._ends or draft[at : at + 1] != [likeliest[at]]:
                 return
             at += 1
-            accepted = matcher.accept_token(said[at])
+            accepted = matcher.accept_token(likeliest[at])
 
-    # --- What rows hold
+    # --- Rows
 
     def _take(self, question: Question, tokens: list[int]) -> None:
-        """Add to a row what was written."""
+        """Add the written tokens to a row."""
         row, draft = question.row, question.draft
         agreed = _common(draft, tokens)
         row.cache.length -= len(draft) - agreed
@@ -438,13 +444,13 @@ class Decoder:
         self._work.tokens += len(tokens)
 
     def _keep(self, row: Row) -> None:
-        """Keep what was read of a prompt, for others that start alike."""
+        """Keep the cache of a prompt for others that start alike."""
         self._kept.append(row)
         if len(self._kept) > _KEPT:
             self._drop_kept()
 
     def _drop_kept(self) -> bool:
-        """Keep one prompt less; False if none is kept."""
+        """Drop the oldest kept prompt; False if none is kept."""
         if not self._kept:
             return False
         row = self._kept.popleft()
@@ -453,7 +459,7 @@ class Decoder:
         return True
 
     def _budget(self) -> int:
-        """Bytes that caches may still take."""
+        """Number of bytes that caches may still take."""
         pace, on_cpu = self._pace, self._model.device.type == "cpu"
         # Twice the tokens, since drafts come on top of prompts; logits stay until the pass of each crew has been read.
         passes = self._model.pass_bytes(2 * pace.tokens, pace.head * (1 if pace.allowed_first else 2 * pace.crews))
@@ -461,19 +467,19 @@ class Decoder:
 
 
 def _room(prompt_tokens: int) -> int:
-    """Slots for a prompt and the output to come; an output that needs more moves."""
+    """Number of slots for a prompt and an output of usual length; a row that needs more is moved."""
     return -(-(prompt_tokens + _EXPECTED) // _ROUND) * _ROUND
 
 
 def _unknown(question: Question, known: dict[int, int]) -> list[int]:
-    """The places before the first known disagreement that greedy decoding has not been asked about."""
+    """The places before the first known disagreement whose likeliest token is not known yet."""
     places = range(len(question.allowed))
     end = next((i for i in places if i in known and question.draft[i : i + 1] != [known[i]]), len(places))
     return [i for i in places[:end] if i not in known]
 
 
 def _agreed_and_next(question: Question, known: dict[int, int]) -> list[int]:
-    """The guesses up to the first disagreement, and there what greedy decoding writes instead."""
+    """The guesses up to the first disagreement, and the token that greedy decoding writes there instead."""
     tokens: list[int] = []
     for i in range(len(question.allowed)):
         tokens.append(known[i])
@@ -483,7 +489,7 @@ def _agreed_and_next(question: Question, known: dict[int, int]) -> list[int]:
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two texts have in common at their start."""
+    """Number of tokens that two texts have in common at their start."""
     most = min(len(one), len(other))
     if one[:most] == other[:most]:
         return most

@@ -1,4 +1,4 @@
-"""The devices of this machine: which there are, how much memory they have, and what is wrong where one cannot be used."""
+"""The devices of this machine: which exist, how much memory they have, and why one cannot be used."""
 
 import os
 import warnings
@@ -8,13 +8,13 @@ import torch
 
 from crimson_core.errors import InputError, JudgeError, first_line
 
-_NO_GPU = ("no nvidia driver", "no cuda gpus", "no cuda-capable device")  # there is none, or it is hidden on purpose
+_NO_GPU = ("no nvidia driver", "no cuda gpus", "no cuda-capable device")  # no GPU, or one that is hidden on purpose
 _FOR_WEIGHTS = 0.8  # of a device's free memory; the rest is for caches and passes
 _GPU_FILES = ("/proc/driver/nvidia/version", "/dev/nvidia0")
 
 
 def chosen_device(device: str | None) -> torch.device | None:
-    """The device of this name; None, which stands for the accelerators or else the CPU, stays None.
+    """The device with this name; None stays None, which means the accelerators if there are any, else the CPU.
 
     Raises:
         InputError: This machine has no such device.
@@ -35,13 +35,13 @@ def chosen_device(device: str | None) -> torch.device | None:
 
 
 def check_fits(name: str, size: int, dtype: torch.dtype, device: torch.device | None) -> None:
-    """Refuse weights that no memory is free for, before they are loaded.
+    """Check before loading that weights fit into the free memory.
 
     Args:
-        name: Of the model.
-        size: Of its weights, in bytes.
-        dtype: In which they are loaded.
-        device: Where to; None stands for all accelerators together, or the CPU.
+        name: Name of the model.
+        size: Size of its weights in bytes.
+        dtype: Type of the weights.
+        device: Device of the model; None means all accelerators together, or the CPU.
 
     Raises:
         JudgeError: They do not fit.
@@ -70,7 +70,7 @@ def roomiest_device(size: int) -> torch.device | None:
 
 
 def free_memory(device: torch.device) -> int:
-    """In bytes; what torch has reserved and does not use counts as free."""
+    """Free memory in bytes; memory that torch has reserved and does not use counts as free."""
     if device.type != "cuda":
         return psutil.virtual_memory().available
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -78,16 +78,16 @@ def free_memory(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory has run out. The CPU's and Apple's allocators raise plain RuntimeErrors."""
+    """Whether an error means that memory has run out. The allocators of the CPU and of Apple raise plain RuntimeErrors."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
         words in str(error) for words in ("DefaultCPUAllocator", "out of memory")
     )
 
 
 def _trouble() -> str | None:
-    """What keeps torch from using an NVIDIA GPU that is there; None if nothing does or there is none."""
+    """Why torch cannot use an NVIDIA GPU of this machine; None if it can, or if there is none."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of what is told here
+        warnings.simplefilter("ignore")  # torch warns of the same
         if torch.accelerator.is_available():
             return None
     if torch.version.cuda is None:

@@ -1,8 +1,8 @@
-"""Guesses at the next tokens of an evaluation. They decide how fast an answer comes, and nothing of what it says.
+"""Guesses at the next tokens of an evaluation. They decide how fast an output comes, and never what it says.
 
-An evaluation is predictable: its keys and levels repeat, its findings are words of the reports, and rules can guess at
-much of the rest. A row therefore looks for its last tokens in four texts (what the offline rules say of the same pair, its own output,
-the pair's prompt, and outputs that are finished) and guesses that they go on as the text in which most of them are found.
+An evaluation is predictable: its keys and levels repeat, its findings are words of the reports, and rules can guess much of
+the rest. So a row looks for its last tokens in several texts (the offline judge's evaluation of the same pair, its own
+output, the pair's prompt, and finished outputs), and guesses that they continue as in the text with the longest match.
 """
 
 import json
@@ -16,29 +16,29 @@ from crimson_core.judges.rules.judge import evaluate_pair
 from crimson_core.protocol.evaluation import evaluation_schema
 from crimson_core.protocol.pair import ReportPair
 
-_LONGEST = 24  # tokens of an ending that are compared
-_PLACES = 16  # of one ending in one text that are looked at
-_FINISHED = 8  # outputs that are kept to look in
-_INSTRUCTIONS = 256  # tokens that prompts have in common at their end, from which on they are kept apart
+_LONGEST = 24  # tokens at the end of an output that are looked for
+_PLACES = 16  # places in one text at which a match is tried
+_FINISHED = 8  # finished outputs that are kept
+_INSTRUCTIONS = 256  # an ending of at least so many tokens that all prompts share is indexed only once
 _MOST = 32  # guesses at a time
-# Of JSON, as models write it.
+# Layouts of JSON that models write.
 _LAYOUTS: tuple[dict[str, Any], ...] = ({"separators": (",", ":")}, {}, {"indent": 2}, {"indent": 4})
 _START = -1  # stands for the start of an output
-_LAID_OUT = 64  # tokens of an output that show its layout
+_LAID_OUT = 64  # tokens at the start of an output that show its layout
 
-# What a guess rests on: the kind of text that it was taken from, and how many tokens were found together there.
+# The basis of a guess: the kind of text that it comes from, and the length of the match there.
 Ground = tuple[int, int]
 
 
 class Text:
-    """Token ids in which endings can be found.
+    """Token ids with an index, in which the last tokens of an output can be found.
 
-    A place is a number of tokens: those before it. Places are chained, since lists of them would keep Python's garbage
-    collector busy.
+    A place is given by the number of tokens before it. Each place links to the previous one after the same token, since lists
+    of places would keep Python's garbage collector busy.
 
     Attributes:
-        tokens: Their ids.
-        last: The last place behind each token and, by a number for both, each two tokens.
+        tokens: The ids.
+        last: The last place after each token and after each pair of tokens (`_two` makes a pair's key).
     """
 
     def __init__(self, tokens: Sequence[int] = ()) -> None:
@@ -47,11 +47,11 @@ class Text:
         self._earlier = (
             array("i", (0,)),
             array("i", (0, 0)),
-        )  # by place: the one before, behind the same token, the same two
+        )  # by place: the previous place after the same token, and after the same two
         self.extend(tokens)
 
     def extend(self, tokens: Sequence[int]) -> None:
-        """Add what follows."""
+        """Add tokens at the end."""
         last, (ones, twos), place = self.last, self._earlier, len(self.tokens)
         before = self.tokens[-1] if self.tokens else None
         self.tokens += tokens
@@ -66,13 +66,13 @@ class Text:
             before = token
 
     def longest(self, place: int, ending: Sequence[int], both: bool, least: int) -> tuple[int, int]:
-        """How many of the last tokens of `ending` stand together before a place, and the last such place; (0, 0) for too few.
+        """The longest match of the end of `ending`: its length and the place after it; (0, 0) if none is long enough.
 
         Args:
-            place: The last one behind the last token of `ending`, or behind the last two.
+            place: The last place after the last token of `ending`, or after its last two tokens.
             ending: Token ids.
-            both: Whether it is behind two.
-            least: More than so many have to stand together.
+            both: Whether `place` is after two tokens.
+            least: A match must be longer than this.
         """
         tokens, earlier, found = self.tokens, self._earlier[both], (0, 0)
         whole, end = len(ending), len(tokens)
@@ -92,10 +92,10 @@ class Text:
 
 
 def find(texts: Sequence[Text], ending: list[int]) -> tuple[int, int, int]:
-    """The text in which most of the last tokens of `ending` stand together.
+    """The text with the longest match of the end of `ending`.
 
     Returns:
-        Its number, how many tokens, and the place behind the last time they stand there; (0, 0, 0) if none does.
+        The text's position in `texts`, the length of the match, and the place after it; (0, 0, 0) if there is none.
     """
     best = 0, 0, 0
     if not ending:
@@ -111,22 +111,22 @@ def find(texts: Sequence[Text], ending: list[int]) -> tuple[int, int, int]:
                     if length == len(ending):
                         return best
         if best[1]:
-            break  # what ends with one token alone is shorter
+            break  # a match of one token is shorter
     return best
 
 
 def _two(before: int, token: int) -> int:
-    """A number for two tokens that no single one has."""
+    """A key for two tokens that differs from the ids of single ones."""
     return (before + 2) << 32 | token + 2
 
 
 class Drafts:
-    """What the rows of a run share: finished outputs, and how often guesses have come true.
+    """What the rows of a run share: finished outputs, and how often guesses were right.
 
     Args:
-        encode: Text to token ids.
-        decode: Token ids to text.
-        costs: Of a pass itself, and of one row more in it; as tokens on their way through the layers.
+        encode: Turns text into token ids.
+        decode: Turns token ids into text.
+        costs: Cost of a pass, and of one more row in it; see `decoding.Pace`.
     """
 
     def __init__(
@@ -142,15 +142,15 @@ class Drafts:
         self._turns, self._written, self._guessed = 1, 1, 0
 
     def row(self, guess: dict[str, Any], prompt: Sequence[int]) -> "Drafter":
-        """Who guesses for a row, given a guess at all that it will say."""
+        """The drafter of a row, from a guess at its whole evaluation."""
         try:
             tokens = self._encode(json.dumps(guess, ensure_ascii=False, **self._layout))
-        except ValueError:  # control tokens: nothing that an output may hold
+        except ValueError:  # it contains control tokens, which no output may contain
             tokens = []
         return Drafter(self, guess, [Text([_START, *tokens]), Text([_START]), *self._texts_of(prompt)])
 
     def _texts_of(self, prompt: Sequence[int]) -> list[Text]:
-        """A prompt to look in. The instructions at its end, which are those of the prompt before, are made ready once."""
+        """The texts of a prompt: its own part, and the instructions at its end, which are indexed once for all prompts."""
         known = self._instructions.tokens
         if not known or prompt[-len(known) :] != known:
             other = known or self._before
@@ -162,7 +162,7 @@ class Drafts:
         return [Text(prompt[:own]), self._instructions]
 
     def finish(self, drafter: "Drafter") -> None:
-        """Keep an output to look in, and learn its layout, which shows at its start."""
+        """Keep a finished output, and learn the layout of its JSON from its start."""
         self.finished.append(drafter.own)
         text = self._decode(drafter.own.tokens[1:_LAID_OUT])
         start = {key: value[:1] for key, value in drafter.guess.items() if isinstance(value, list)}
@@ -171,10 +171,10 @@ class Drafts:
         )
 
     def least_chance(self, rows: int) -> float:
-        """The chance from which on a guess is worth its way through the layers, in a pass of so many rows.
+        """The probability above which a guess is worth its cost, in a pass of so many rows.
 
-        A row's turn costs its share of a pass, the row itself, and each token that goes through the layers. A guess is worth its
-        cost if it brings more tokens for it than turns do on average.
+        A row's turn costs its share of the pass, the row itself, and one for each token that goes through the layers. A guess
+        is worth its cost if it brings more tokens per cost than turns do on average.
         """
         turn = self._pass / rows + self._row + 1
         return self._written / (turn * self._turns + self._guessed)
@@ -186,12 +186,12 @@ class Drafts:
         self._written += written
 
     def chance(self, ground: Ground) -> float:
-        """How likely a guess comes true."""
+        """The probability that a guess is right."""
         agreed, tried = self._tried.get(ground, (0, 0))
         return (agreed + 4 * ground[1] / (ground[1] + 0.5)) / (tried + 4)
 
     def learn(self, ground: Ground, agreed: bool) -> None:
-        """Count what became of a guess."""
+        """Count whether a guess was right."""
         before, tried = self._tried.get(ground, (0, 0))
         self._tried[ground] = before + agreed, tried + 1
 
@@ -200,7 +200,7 @@ class Drafter:
     """Guesses for one row.
 
     Attributes:
-        guess: What the offline rules say of its pair.
+        guess: The offline judge's evaluation of its pair.
         own: The output so far.
     """
 
@@ -211,7 +211,7 @@ class Drafter:
         self._followed: list[Ground | None] = []
 
     def wrote(self, tokens: Sequence[int], agreed: int) -> None:
-        """Take note of what was written, of which the first `agreed` tokens had been guessed."""
+        """Note the written tokens, of which the first `agreed` had been guessed."""
         self.own.extend(tokens)
         self._drafts.took_turn(len(self._followed), len(tokens))
         for place, ground in enumerate(self._followed[: agreed + 1]):
@@ -219,17 +219,17 @@ class Drafter:
                 self._drafts.learn(ground, place < agreed)
 
     def guesses(self, rows: int) -> "Guesses":
-        """Begin to guess; `rows` share a pass."""
+        """The guesses for the next pass, which `rows` rows share."""
         guesses = Guesses(self._drafts, [*self._texts, *self._drafts.finished], self.own.tokens[-_LONGEST:], rows)
         self._followed = guesses.grounds
         return guesses
 
 
 class Guesses:
-    """Guesses at what follows, one token after the other.
+    """Guesses at the next tokens, one after the other.
 
     Attributes:
-        grounds: Of each token so far; None where it was no guess.
+        grounds: The basis of each token so far; None if it was no guess.
     """
 
     def __init__(self, drafts: Drafts, texts: list[Text], ending: list[int], rows: int) -> None:
@@ -240,14 +240,14 @@ class Guesses:
         self._text, self._place, self._length = 0, 0, 0
 
     def peek(self) -> int | None:
-        """The next guess, if one is worth it."""
+        """The next guess, if there is one that is worth its cost."""
         if len(self.grounds) >= _MOST or not self._look():
             return None
         chance = self._chance * self._drafts.chance(self._ground)
         return self._texts[self._text].tokens[self._place] if chance > self._least else None
 
     def all(self, most: int, ends: Set[int]) -> list[int]:
-        """All guesses that are worth it, up to so many and up to the first that ends the output."""
+        """All guesses that are worth their cost, at most `most`, up to the first that ends the output."""
         guessed: list[int] = []
         if most < 1 or not self._look():
             return guessed
@@ -264,13 +264,13 @@ class Guesses:
         return guessed
 
     def _look(self) -> bool:
-        """Find the text that is followed; False if there is none."""
+        """Find the text that the output follows; False if there is none."""
         if not self._length or self._place == len(self._texts[self._text].tokens):
             self._text, self._length, self._place = find(self._texts, self._ending[-_LONGEST:])
         return self._length > 0
 
     def go_on(self, token: int, guessed: bool) -> None:
-        """Take the next guess, or a token that was none."""
+        """Go on by the next guess, or by a token that was not guessed."""
         if guessed:
             self._chance *= self._drafts.chance(self._ground)
         self.grounds.append(self._ground if guessed else None)
@@ -287,12 +287,12 @@ class Guesses:
 
 
 def guess_of(pair: ReportPair | None) -> dict[str, Any]:
-    """What the offline rules say of a pair, as the schema has it; nothing where they break on it, which costs time alone."""
+    """The offline judge's evaluation of a pair, with the keys of the schema only; empty if there is none, which costs only time."""
     if pair is None:
         return {}
     try:
         evaluation = evaluate_pair(pair).model_dump()
-    except Exception:  # whatever it is, the model is asked all the same
+    except Exception:  # the model judges the pair without it
         return {}
     guess: dict[str, Any] = _only(evaluation, evaluation_schema())
     return guess

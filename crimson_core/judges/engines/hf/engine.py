@@ -1,4 +1,4 @@
-"""What both ways of decoding share: a model of Transformers, and how it is held while it writes."""
+"""The common part of both ways of decoding: a Transformers model, and its state while it writes."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -22,12 +22,12 @@ class HFEngine:
 
     Attributes:
         model: The model, without a wrapper of peft.
-        codec: Of its checkpoint.
-        grammar: What outputs must obey, compiled; None for nothing.
-        batch_size: Questions that are answered together; may be changed between runs. It is halved when memory runs
-            out, and stays so. What does not fit even alone is a failed answer.
-        fields: Of the signature.
-        work: What decoding with drafts has done so far: passes, tokens, seconds.
+        codec: Encodes prompts and decodes outputs.
+        grammar: The compiled grammar of the outputs; None if they are free.
+        batch_size: Number of questions that are answered together; may be changed between runs. It is halved when memory
+            runs out, and stays so. A question that does not fit even alone is a failed answer.
+        fields: The fields of the signature.
+        work: Counts and times of decoding with drafts so far.
     """
 
     model: PreTrainedModel
@@ -42,7 +42,7 @@ class HFEngine:
         return self.fields
 
     def fits(self, work: Callable[[], None]) -> bool:
-        """Let the model work, and say whether memory was enough."""
+        """Run `work`; return False if memory ran out."""
         try:
             work()
             return True
@@ -55,22 +55,22 @@ class HFEngine:
         return False
 
     def writing(self, modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
-        """Write without dropout and without the model's own wishes, and put both back.
+        """Switch off dropout and the model's own generation config meanwhile.
 
-        What a checkpoint wants sampled, penalised or suppressed would be merged into every generate() call.
+        Sampling, penalties or suppressed tokens of a checkpoint's config would be merged into every generate() call.
 
         Args:
-            modules: All of the model's. Walking through a model takes longer than through a list of them.
+            modules: All modules of the model, as a list, which is faster to walk through than the model.
         """
         model = self.model
 
         def change() -> Callable[[], None]:
-            wishes, training = model.generation_config, [module for module in modules if module.training]
+            config, training = model.generation_config, [module for module in modules if module.training]
             model.generation_config = GenerationConfig()
             _set_training(training, False)
 
             def undo() -> None:
-                model.generation_config = wishes
+                model.generation_config = config
                 _set_training(training, True)
 
             return undo

@@ -1,4 +1,4 @@
-"""Following outputs through a grammar: what may come next."""
+"""Follows outputs through a grammar, and tells which tokens may come next."""
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-_FEW = 2048  # tokens: so few are cheaper to ask the output layer about than all
-_COMPILED = 4  # grammars that are kept
-_REMEMBERED = 256  # sets of allowed tokens; inside a text it is the same one most of the time
+_FEW = 2048  # up to so many tokens, logits of these alone are cheaper than all logits
+_COMPILED = 4  # compiled grammars that are kept
+_REMEMBERED = 256  # sets of allowed tokens that are kept; inside a text it is mostly the same one
 
 
 def compile_grammar(
     xgrammar: ModuleType, grammar: str, tokenizer: PreTrainedTokenizerBase, vocab_size: int, ends: Sequence[int]
 ) -> Any:
-    """A grammar against a tokenizer's vocabulary, which may be padded to `vocab_size`; it ends with one of `ends`.
+    """Compile a grammar for a tokenizer's vocabulary, padded to `vocab_size`; outputs end with one of `ends`.
 
-    It takes seconds, so judges that share a tokenizer share it.
+    This takes seconds, so judges with the same tokenizer share the result.
     """
     return _compiled(xgrammar, grammar, tokenizer, vocab_size, tuple(ends))
 
@@ -35,11 +35,11 @@ def _compiled(
 
 
 class Allowed:
-    """The tokens that may follow; any, unless told otherwise.
+    """The tokens that may follow; here, all.
 
     Attributes:
-        few: Their ids, ascending, where they are few; else None.
-        only: The one token that may follow, if it is one.
+        few: Their ids in ascending order if they are few, else None.
+        only: The only token that may follow, if there is just one.
     """
 
     few: Tensor | None = None
@@ -49,11 +49,7 @@ class Allowed:
         return True
 
     def best(self, logits: Tensor) -> int:
-        """The likeliest of them.
-
-        Args:
-            logits: Over the vocabulary.
-        """
+        """The likeliest of them, from logits over the vocabulary."""
         return int(logits.argmax())
 
 
@@ -69,7 +65,7 @@ class _AllowedByGrammar(Allowed):
         return bool(self._words[token // 32] >> (token % 32) & 1)
 
     def best(self, logits: Tensor) -> int:
-        # What is no number, or no finite one, must not let a token in that is not allowed.
+        # NaN or infinite logits must not let in a token that is not allowed.
         finite = logits.float().nan_to_num(nan=torch.finfo(torch.float32).min)
         return int(finite.masked_fill(self._others, -torch.inf).argmax())
 
@@ -82,10 +78,10 @@ class _AllowedByGrammar(Allowed):
 
 
 class Matcher(Protocol):
-    """Where an output stands in a grammar; what `xgrammar.GrammarMatcher` offers."""
+    """The state of an output in a grammar: the part of `xgrammar.GrammarMatcher` that is used."""
 
     def accept_token(self, token: int) -> bool:
-        """Go on by a token."""
+        """Advance by a token; False if the grammar does not allow it."""
         ...
 
     def rollback(self, tokens: int) -> None:
@@ -94,12 +90,12 @@ class Matcher(Protocol):
 
 
 class Grammar:
-    """A compiled grammar, ready to follow outputs.
+    """A compiled grammar that follows outputs.
 
     Args:
         xgrammar: The package.
-        compiled: What `compile_grammar` gives.
-        device: Where logits are.
+        compiled: The result of `compile_grammar`.
+        device: Device of the logits.
     """
 
     def __init__(self, xgrammar: ModuleType, compiled: Any, device: torch.device) -> None:
@@ -113,14 +109,14 @@ class Grammar:
         return self._xgrammar.GrammarMatcher(self._compiled)
 
     def allowed(self, matcher: Any) -> Allowed:
-        """What may follow in a state that has not ended."""
+        """The tokens that may follow; the output must not have ended."""
         matcher.fill_next_token_bitmask(self._bitmask)
         return self._read(self._bitmask.numpy().tobytes())
 
     def follow(self, matchers: Sequence[Any], texts: Sequence[Sequence[int]]) -> list[int]:
-        """Let each matcher go on by the tokens of its text up to the first that it refuses; by how many each has gone on.
+        """Advance each matcher by the tokens of its text, up to the first that it refuses; return how many it took.
 
-        In one call, in which other threads may run: asking token by token, the interpreter lock would change hands each time.
+        This is one call, during which other threads run. Token by token, the interpreter lock would change hands each time.
         """
         each = [matcher for matcher, text in zip(matchers, texts, strict=True) for _ in text]
         accepted = self._xgrammar.BatchGrammarMatcher.batch_accept_token(each, [*chain.from_iterable(texts)])
@@ -128,39 +124,39 @@ class Grammar:
         for matcher, text in zip(matchers, texts, strict=True):
             taken = accepted[place : place + len(text)]
             count = taken.index(False) if False in taken else len(taken)
-            if behind := sum(taken[count:]):  # a matcher that refuses a token takes the next ones in its place
+            if behind := sum(taken[count:]):  # after a refused token, a matcher takes the tokens behind it
                 matcher.rollback(behind)
             counts.append(count)
             place += len(text)
         return counts
 
     def go_back(self, matchers: Sequence[Any], tokens: Sequence[int]) -> None:
-        """Let each matcher go back by so many tokens."""
+        """Take each matcher back by so many tokens."""
         self._xgrammar.BatchGrammarMatcher.batch_rollback(list(matchers), list(tokens))
 
 
 class NoGrammar:
-    """In place of a `Grammar`: every token may follow every other."""
+    """Instead of a `Grammar`: every token may follow."""
 
     _anything = Allowed()
 
     def start(self) -> Matcher:
-        """A state that accepts all."""
+        """The only state, which accepts every token."""
         return self
 
     def allowed(self, matcher: Matcher) -> Allowed:
-        """Anything."""
+        """All tokens."""
         return self._anything
 
     def follow(self, matchers: Sequence[Matcher], texts: Sequence[Sequence[int]]) -> list[int]:
-        """All of each."""
+        """The lengths of the texts."""
         return [*map(len, texts)]
 
     def go_back(self, matchers: Sequence[Matcher], tokens: Sequence[int]) -> None:
         """Nothing to do."""
 
     def accept_token(self, token: int) -> bool:
-        """True."""
+        """Accept every token."""
         return True
 
     def rollback(self, tokens: int) -> None:

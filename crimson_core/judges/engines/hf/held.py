@@ -1,21 +1,21 @@
-"""Changes to what threads share."""
+"""Temporary changes to an object that threads share."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-# By id of the thing: threads that hold the change, and what undoes it.
+# By id of the object: number of threads that need the change, and a function that undoes it.
 _held: dict[int, tuple[int, Callable[[], None]]] = {}
 _lock = Lock()
 
 
 @contextmanager
 def held(thing: object, change: Callable[[], Callable[[], None]]) -> Iterator[None]:
-    """Hold a change to a thing: the first thread makes it, the last one puts it back.
+    """Change an object during the block: the first thread makes the change, the last one undoes it.
 
     Args:
-        thing: What is changed, in one way only.
-        change: Makes the change, and returns what undoes it.
+        thing: The object. All threads must make the same change.
+        change: Makes the change, and returns a function that undoes it.
     """
     with _lock:
         users, undo = _held.get(id(thing)) or (0, change())

@@ -1,9 +1,9 @@
 """Forward passes over rows of unequal length, packed into one sequence: no padding, and logits only where asked for.
 
-The tokens of all rows run through the model's own layers as one sequence. Only attention tells the rows apart: each row
-sees its own cache, by position. Rows of any length, prompts and drafts alike, share a pass, and a row's numbers do not
-depend on its neighbours but for rounding. On a CUDA device in half precision one kernel does the attention of all rows of a
-layer; elsewhere rows take turns.
+The tokens of all rows run through the model's own layers as one sequence. Only attention separates the rows: each row sees
+its own cache, by position. Rows of any length, prompts and drafts alike, share a pass, and except for rounding, a row's
+numbers do not depend on its neighbours. On a CUDA device in half precision, one kernel computes the attention of all rows of a
+layer; elsewhere this is done row by row.
 """
 
 import os
@@ -31,27 +31,27 @@ from crimson_core.judges.engines.hf.held import held
 from crimson_core.judges.engines.hf.recorded import Recorder
 
 _NAME = "crimson_packed"
-_FEW = 128  # positions of a pass
-# Sizes of a pass on a GPU, which is filled up to them: matrix products prefer multiples of 16, and shapes that repeat can be
-# recorded. The first step that is wide enough counts: up to so many, a multiple of.
+_FEW = 128  # positions of a pass for which a CPU is faster with the weight in front, see `_linear`
+# On a GPU, the sizes of a pass are rounded up: matrix products prefer multiples of 16, and passes whose shape repeats can be
+# recorded. (up to this size, to a multiple of this); the first that is large enough counts.
 _TOKEN_STEPS = (128, 16), (1024, 64), (1 << 31, 256)
 _ROW_STEPS = (64, 16), (1 << 31, 64)
-_LONGEST_STEPS = (64, 64), (1 << 31, 640)  # drafts; a chunk of a prompt with a draft behind it
+_LONGEST_STEPS = (64, 64), (1 << 31, 640)  # a draft; a chunk of a prompt with a draft after it
 _SEEN_STEPS = ((1 << 31, 8192),)
 _MOST_COMPILED = 64  # variants of a layer's code; two or four are made
 
-# Architectures whose forward pass was read, and is checked against generate() in the tests: what tells positions apart is
-# attention and rotary embedding only, attention goes through the AttentionInterface, and logits are lm_head's (and soft-capped).
+# Architectures whose forward pass we have read, and which the tests check against generate(): only attention and rotary embedding
+# depend on positions, attention goes through the AttentionInterface, and logits are those of lm_head (perhaps soft-capped).
 _KNOWN = frozenset({"gemma3_text", "llama", "mistral", "qwen2", "qwen3"})
 _KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 _KNOWN_ROPES = frozenset({"default", "linear", "llama3", "yarn"})  # the others look at the longest row of a pass
 
 
 class Span(NamedTuple):
-    """Some next tokens of one row.
+    """The next tokens of one row.
 
     Attributes:
-        cache: The row's, with room for them; the tokens follow what it counts.
+        cache: The row's cache, with room for them; they follow its valid positions.
         tokens: Their ids.
     """
 
@@ -60,12 +60,12 @@ class Span(NamedTuple):
 
 
 class _Places(NamedTuple):
-    """Where the keys and values of a pass are in one arena, in a form that the kernel takes.
+    """Where the keys and values of a pass are in one arena, in the form that the kernel needs.
 
     Attributes:
-        slots: (tokens,); where each token's are written.
-        starts: (rows + 1,); the first slot of each row, and one value more, which is not used.
-        seen: (rows,); how many slots from there on hold something.
+        slots: The slot of each token; shape (tokens,).
+        starts: The first slot of each row, and one more value, which is not used; shape (rows + 1,).
+        seen: Number of used slots of each row; shape (rows,).
     """
 
     slots: Tensor
@@ -74,29 +74,34 @@ class _Places(NamedTuple):
 
 
 class _Pass:
-    """What attention has to know of a pass.
+    """What attention must know about a pass.
 
     Attributes:
-        cache, spans, kernel: As given.
-        ends: (rows,); where the tokens of each row end.
-        longest: At least the number of tokens of the longest row, and of what it sees.
-        sent: All that the device has to know, in one piece, on the host.
-        ids: (1, tokens), once the pass is laid out.
-        positions: (1, tokens), likewise.
+        cache: The cache of all rows.
+        spans: The tokens of each row.
+        kernel: Whether one kernel computes the attention of all rows.
+        attend: Computes the attention of one row otherwise.
+        ends: The end of each row's tokens; shape (rows,).
+        longest: Upper bounds of the number of tokens of a row, and of the positions that a row sees.
+        sent: All numbers that the device needs, in one tensor on the host.
+        ids: Token ids, after `lay_out`; shape (1, tokens).
+        positions: Positions, after `lay_out`; shape (1, tokens).
     """
 
     ids: Tensor
     positions: Tensor
 
-    def __init__(self, cache: Cache, spans: Sequence[Span], device: torch.device, kernel: bool) -> None:
-        self.cache, self.spans, self.kernel = cache, spans, kernel
+    def __init__(
+        self, cache: Cache, spans: Sequence[Span], device: torch.device, kernel: bool, attend: Callable[..., Tensor]
+    ) -> None:
+        self.cache, self.spans, self.kernel, self.attend = cache, spans, kernel, attend
         lengths = np.fromiter((len(span.tokens) for span in spans), np.int64, len(spans))
         before = np.fromiter((span.cache.length for span in spans), np.int64, len(spans))
         self.ends = np.cumsum(lengths)
         n, rows = int(self.ends[-1]), len(spans)
         self._tokens = _filled(n, _TOKEN_STEPS) if kernel else n
         self._rows = _filled(rows, _ROW_STEPS) if kernel else rows
-        # Never 1: for rows of one token each the kernel would take another way, on which no padding may follow them.
+        # Never 1: for rows of one token each, the kernel would take another path, which allows no padding after them.
         self.longest = (
             _filled(int(lengths.max()), _LONGEST_STEPS),
             _filled(int((before + lengths).max()), _SEEN_STEPS),
@@ -110,7 +115,7 @@ class _Pass:
             stretches = [span.cache.stretches[place] for span in spans]
             starts = np.array([stretch.start for stretch in stretches])
             firsts = np.array([stretch.first for stretch in stretches])
-            slots = np.zeros(self._tokens, np.int64)  # what is only there to fill up is written to slot 0
+            slots = np.zeros(self._tokens, np.int64)  # padding is written to slot 0
             slots[:n] = positions[:n] + np.repeat(starts - firsts, lengths)
             columns += [
                 slots,
@@ -119,17 +124,17 @@ class _Pass:
             ]
         self.sent = torch.from_numpy(np.concatenate(columns))
         if device.type == "cuda":
-            self.sent = self.sent.pin_memory()  # else the copy would wait for all that the device still has to do
+            self.sent = self.sent.pin_memory()  # else the copy would wait until the device is idle
         self._masks: dict[tuple[Any, ...], Tensor | None] = {}
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """All that decides which kernels run on which memory."""
+        """Everything that decides which kernels run on which memory."""
         stores = (n for arena in self.cache.arenas for n in (arena.store.data_ptr(), arena.slots))
         return self._tokens, self._rows, *self.longest, *stores
 
     def lay_out(self, on_device: Tensor) -> None:
-        """Take what was sent apart, where it has arrived."""
+        """Split `sent`, after it has been copied to the device."""
         tokens, rows, arenas = self._tokens, self._rows, len(self.cache.arenas)
         parts = on_device.split([tokens, tokens, rows + 1, *[tokens, rows + 1, rows] * arenas])
         self.ids, self.positions = parts[0][None], parts[1][None]
@@ -138,7 +143,7 @@ class _Pass:
         self.places = [_Places(parts[at], whole[at + 1], whole[at + 2]) for at in range(3, 3 + 3 * arenas, 3)]
 
     def mask(self, row: int, low: int, window: int | None, like: Tensor) -> Tensor | None:
-        """What is added to the scores of a row's new positions against those from `low` on: 0 or minus infinity."""
+        """The mask (0 or minus infinity) of a row's new positions for the positions from `low` on; None if all are seen."""
         key = row, low, window
         if key not in self._masks:
             span = self.spans[row]
@@ -154,12 +159,12 @@ class _Pass:
 
 
 def _filled(n: int, steps: Sequence[tuple[int, int]]) -> int:
-    """The size of which `n` falls short or which it is."""
+    """`n`, rounded up by the first of `steps` that is large enough."""
     step = next(step for most, step in steps if n <= most)
     return -(-n // step) * step
 
 
-_now = threading.local()  # .pass_: what this thread's attention works on; None outside of packed passes
+_now = threading.local()  # .pass_: the packed pass that this thread computes, or None
 
 
 def _attention(
@@ -178,11 +183,11 @@ def _attention(
         module: The model's attention module.
         query: (1, heads, tokens, head size).
         key: (1, key heads, tokens, head size).
-        value: Likewise.
-        attention_mask: Of no use in a packed pass.
-        scaling: Of the scores.
-        sliding_window: Positions that a position sees, itself included; None for all before it.
-        **options: For Transformers.
+        value: The same.
+        attention_mask: Not used in a packed pass.
+        scaling: Scale of the scores.
+        sliding_window: Number of positions that a position sees, including itself; None for all before it.
+        **options: Further options of Transformers.
 
     Returns:
         (1, tokens, heads, head size), and no weights.
@@ -207,7 +212,7 @@ def _attention(
 def _attend_at_once(
     now: _Pass, place: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None
 ) -> Tensor:
-    """All rows in one kernel, which is told where in the arena each row's slots are."""
+    """Attention of all rows in one kernel, which gets the place of each row's slots in the arena."""
     window = now.cache.arenas[place].window
     _, starts, seen = now.places[place]
     output, *_ = torch.ops.aten._flash_attention_forward(
@@ -231,7 +236,7 @@ def _attend_at_once(
 def _attend_in_turns(
     now: _Pass, place: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None
 ) -> Tensor:
-    """Row after row."""
+    """Attention row by row."""
     arena, key_heads = now.cache.arenas[place], keys.shape[1]
     output = query.new_empty(query.shape[2], query.shape[1], values.shape[2])
     start = 0
@@ -242,7 +247,7 @@ def _attend_in_turns(
         seen = slice(base + low, base + length + end - start)
         groups = query[0, :, start:end].unflatten(0, (key_heads, -1))
         shared = (-1, groups.shape[1], -1, -1)  # queries that share a key head
-        answer = attend_in_turn(
+        answer = now.attend(
             groups,
             keys[seen].transpose(0, 1)[:, None].expand(shared),
             values[seen].transpose(0, 1)[:, None].expand(shared),
@@ -257,7 +262,7 @@ def _attend_in_turns(
 def attend_in_turn(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None = None
 ) -> Tensor:
-    """Attention of one row. On a GPU it is matrix products and a softmax: no kernel of torch's own choice, for exactness' sake."""
+    """Attention of one row. On a GPU, it uses matrix products and a softmax instead of a kernel that torch chooses, to be exact."""
     if query.device.type == "cpu":
         return scaled_dot_product_attention(query, key, value, mask, scale=scale)
     answer: Tensor = torch.ops.aten._scaled_dot_product_attention_math(query, key, value, mask, scale=scale)[0]
@@ -314,11 +319,13 @@ _CLASSES = frozenset(
 
 
 class PackedModel:
-    """A causal language model that is asked in packed passes.
+    """A causal language model that computes packed passes.
 
     Args:
-        model: One of which `why_not_packed` says nothing.
+        model: A model for which `why_not_packed` gives None.
     """
+
+    attend_in_turn = staticmethod(attend_in_turn)
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.device = model.device
@@ -329,12 +336,12 @@ class PackedModel:
 
     @torch.no_grad()
     def compile(self) -> None:
-        """Let torch compile the layers, which all share what it makes, and take a first pass, in which it does.
+        """Let torch compile the layers, which share the compiled code, by running a first pass.
 
-        From then on passes are recorded too, as `record` says.
+        From then on, passes are also recorded, see `record`.
 
         Raises:
-            Exception: Whatever the compiler has to say; the layers are then as they were.
+            Exception: Any error of the compiler; the layers are then as they were.
         """
         import torch._dynamo
 
@@ -353,23 +360,23 @@ class PackedModel:
         self.record()
 
     def uncompile(self) -> None:
-        """Leave the layers as they were, and record nothing."""
+        """Undo `compile`."""
         for layer in self._model.model.layers:
             layer._compiled_call_impl = None
         self._recorder = None
 
     def record(self) -> None:
-        """Let passes whose shape comes back be recorded as CUDA graphs, where attention is one kernel."""
+        """Record passes whose shape occurs again as CUDA graphs, if attention is one kernel."""
         if _has_kernel(self._model):
             self._recorder = Recorder(self.device)
 
     def forget(self) -> None:
-        """Free the memory that recorded passes take."""
+        """Free the memory of recorded passes."""
         if self._recorder:
             self._recorder.forget()
 
     def cache(self, chunk: int) -> Cache:
-        """An empty cache for rows of which at most `chunk` positions are written in a pass."""
+        """An empty cache for rows that write at most `chunk` positions in a pass."""
         config = self._model.config
         kinds = getattr(config, "layer_types", None)
         window = getattr(config, "sliding_window", None)
@@ -381,14 +388,14 @@ class PackedModel:
         return Cache(windows, heads, _head_size(self._model), self._model.dtype, self.device, chunk)
 
     def pass_bytes(self, tokens: int, asked: int) -> int:
-        """About what the tensors of a pass take, beside weights and cache."""
+        """Estimated number of bytes of a pass, without weights and cache."""
         config = self._model.config
         each = 3 * config.intermediate_size + 8 * config.hidden_size
         return tokens * each * self._model.dtype.itemsize + asked * config.vocab_size * (self._model.dtype.itemsize + 4)
 
     @contextmanager
     def attention(self) -> Iterator[None]:
-        """Let the model's attention tell rows apart, and put back what was there."""
+        """Use the attention of packed passes during the block."""
         config = self._model.config
 
         def change() -> Callable[[], None]:
@@ -399,12 +406,12 @@ class PackedModel:
             yield
 
     def hidden_states(self, cache: Cache, spans: Sequence[Span]) -> Tensor:
-        """The last hidden states of all tokens of all spans, one behind the other; their caches are written.
+        """The last hidden states of all tokens of all spans, in order; keys and values are written to their caches.
 
         Returns:
-            (tokens or some more, hidden size). The next pass may overwrite them.
+            Shape (tokens or some more, hidden size). The next pass may overwrite them.
         """
-        now = _Pass(cache, spans, self.device, _has_kernel(self._model))
+        now = _Pass(cache, spans, self.device, _has_kernel(self._model), self.attend_in_turn)
         if self._recorder:
             try:
                 return self._recorder.run(now.shape, now.sent, lambda sent: self._run(now, sent))
@@ -426,7 +433,7 @@ class PackedModel:
             return self._model.model(
                 input_ids=now.ids,
                 position_ids=now.positions,
-                # Of four dimensions, so that Transformers makes none of its own.
+                # Four dimensions, so that Transformers makes no mask of its own.
                 attention_mask=torch.empty(1, 1, 1, 1, device=self.device),
                 use_cache=False,
             ).last_hidden_state[0]
@@ -434,14 +441,14 @@ class PackedModel:
             _now.pass_ = None
 
     def logits(self, hidden: Tensor, only: Tensor | None = None) -> Tensor:
-        """Logits as `generate` sees them.
+        """Logits as `generate` computes them.
 
         Args:
-            hidden: (n, hidden size).
-            only: Token ids; None for the whole vocabulary.
+            hidden: Hidden states; shape (n, hidden size).
+            only: Compute logits of these token ids only; None for the whole vocabulary.
 
         Returns:
-            (n, vocabulary or number of ids), in the model's type.
+            Shape (n, vocabulary or number of ids), in the model's type.
         """
         if self._plain_head is None or (only is None and self.device.type != "cpu"):
             logits = self._model.lm_head(hidden)
@@ -464,7 +471,7 @@ def _head_size(model: PreTrainedModel) -> int:
 
 
 def _has_kernel(model: PreTrainedModel) -> bool:
-    """Whether attention over slots of many rows is one kernel on the model's device."""
+    """Whether the model's device has a kernel for the attention of many rows."""
     return (
         model.device.type == "cuda"
         and torch.version.hip is None
@@ -476,7 +483,7 @@ def _has_kernel(model: PreTrainedModel) -> bool:
 
 
 class _WeightInFront(TorchFunctionMode):
-    """Inside of it, linear layers take a few positions as `_linear` does. Modes are a thread's own."""
+    """Inside this context, linear layers of few positions use `_linear`. It applies to one thread."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -487,5 +494,5 @@ class _WeightInFront(TorchFunctionMode):
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear` on (positions, in); with the weight in front, a CPU takes two thirds of the time for a few."""
+    """`torch.nn.functional.linear` for input of shape (positions, in), as weight times input: a third faster on a CPU for few positions."""
     return (weight @ x.T if bias is None else torch.addmm(bias[:, None], weight, x.T)).T.contiguous()

@@ -1,7 +1,6 @@
-"""Whether packed passes say on this device what the model's own passes say: a few rows are tried before the first pair.
+"""Tests on a few rows, before the first pair, that packed passes give the same tokens as the model's own passes.
 
-What packed passes rest on, kernels and the memory that they are given, is another on every device, and a fault in it would be a
-wrong answer that looks like any other.
+Packed passes depend on the device's kernels and memory. A fault there would give wrong outputs that look like any other.
 """
 
 import random
@@ -15,27 +14,27 @@ from transformers import PreTrainedModel
 from crimson_core.judges.engines.hf.cache import Cache, RowCache
 from crimson_core.judges.engines.hf.packed import PackedModel, Span
 
-# In bfloat16 some of the likeliest tokens behind random text differ, since many are about as likely. Where positions are mixed up
-# or see too much, most differ (`tests/judges/test_proof.py` has such faults).
+# In bfloat16, some of the likeliest tokens after random text differ, since many are about equally likely. If positions are mixed
+# up or see too much, most differ (`tests/judges/test_proof.py` has such faults).
 LEAST = 0.6
 _CHUNK = 256  # tokens that a row reads in a pass
-_WRITTEN, _STEP = 64, 4  # the last tokens of the longer text, and how many of them a pass takes
-_GUESSES = 20  # behind them, which are taken back
-_BEYOND = 100  # tokens of the longer text beyond all that layers with a window keep
-_SHARED, _OWN = 200, 100  # tokens that the shorter text has in common with the longer one, and its others
+_WRITTEN, _STEP = 64, 4  # last tokens of the longer text, which are read like output, and how many of them a pass reads
+_GUESSES = 20  # wrong guesses after them
+_BEYOND = 100  # tokens by which the longer text exceeds what layers with a window keep
+_SHARED, _OWN = 200, 100  # tokens that the shorter text has in common with the longer one, and the rest of it
 
 
 def needs_proof(model: PreTrainedModel) -> bool:
-    """Whether packed passes are tried first: on a CPU the tests have done so."""
+    """Whether packed passes must be tested; on a CPU, the project's tests have done so."""
     return bool(model.device.type != "cpu")
 
 
 class Proof:
-    """Two texts, and the tokens that the model's own passes find likeliest behind each of their tokens.
+    """Two texts, and the likeliest token after each of their tokens in the model's own passes.
 
     Args:
-        model: The model, not compiled yet, since its own passes would be compiled too.
-        packed: The same, for packed passes.
+        model: The model before it is compiled, since its own passes would be compiled too.
+        packed: The same model for packed passes.
     """
 
     @torch.no_grad()
@@ -55,10 +54,10 @@ class Proof:
 
     @torch.no_grad()
     def agreement(self, packed: PackedModel) -> float:
-        """The share of likeliest tokens that are the same in packed passes: in reading, writing or a shared start, the least.
+        """The share of these tokens that packed passes find too; the lowest of the shares for reading, writing and a shared start.
 
-        The rows do what those of a run do: they read in chunks, take slots that others had, share a start, and write behind
-        guesses that are taken back.
+        The rows do what the rows of a run do: read in chunks, use slots that others had, share a start, and write after wrong
+        guesses.
         """
         long, short = self._texts
         cache = packed.cache(_CHUNK)
@@ -66,8 +65,8 @@ class Proof:
 
         def read(*rows: tuple[str, int, RowCache, int]) -> None:
             spans = [Span(row, self._texts[n][row.length :][:most]) for _, n, row, most in rows]
-            said = _read(packed, cache, spans)
-            for (kind, n, row, _), span, likeliest in zip(rows, spans, said, strict=True):
+            found = _read(packed, cache, spans)
+            for (kind, n, row, _), span, likeliest in zip(rows, spans, found, strict=True):
                 same[kind].append(likeliest == self._expected[n][row.length - len(span.tokens) : row.length])
 
         gone = cache.open(_CHUNK)
@@ -85,20 +84,20 @@ class Proof:
 
 
 def _read(packed: PackedModel, cache: Cache, spans: Sequence[Span]) -> list[Tensor]:
-    """The likeliest token behind each token of each row, which has guesses behind them in the same pass."""
+    """The likeliest token after each token of each row, from a pass that also has guesses after them."""
     longer = [Span(span.cache, [*span.tokens, *[0] * _GUESSES]) for span in spans]
     for span in longer:
         cache.make_room(span.cache, len(span.tokens))
     with packed.attention():
         hidden = packed.hidden_states(cache, longer)
-        said, place = [], 0
+        found, place = [], 0
         for span in spans:
-            said.append(_likeliest(packed, hidden[place : place + len(span.tokens)]))
+            found.append(_likeliest(packed, hidden[place : place + len(span.tokens)]))
             place += len(span.tokens) + _GUESSES
             span.cache.length += len(span.tokens)
-    return said
+    return found
 
 
 def _likeliest(packed: PackedModel, hidden: Tensor) -> Tensor:
-    """The likeliest token of each place, some places at a time, since the output layer takes much memory."""
+    """The likeliest token at each place, some places at a time, since the output layer takes much memory."""
     return torch.cat([packed.logits(part).argmax(-1) for part in hidden.split(_CHUNK)])

@@ -1,6 +1,6 @@
 """Passes recorded as CUDA graphs, which the host starts with one call instead of thousands.
 
-A graph repeats the same kernels on the same memory: it serves all passes of one shape, which differ in their inputs alone.
+A graph repeats the same kernels on the same memory: it serves all passes of one shape, which differ only in their inputs.
 """
 
 from collections.abc import Callable, Hashable
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_MOST = 128  # recordings; there are some thirty shapes, and all of them come anew where the cache moves
+_MOST = 128  # recordings; there are some thirty shapes, and a cache that moves needs new recordings of all
 
 
 class _Recording(NamedTuple):
@@ -20,7 +20,7 @@ class _Recording(NamedTuple):
 
 
 class Recorder:
-    """Runs passes, and records those whose shape comes back.
+    """Runs passes, and records those whose shape occurs again.
 
     Args:
         device: A CUDA device.
@@ -39,9 +39,9 @@ class Recorder:
         """The output of a pass. The next pass of the same shape may overwrite it.
 
         Args:
-            shape: All that decides which kernels run on which memory; only the inputs' values are left out.
-            inputs: In the host's memory, of the same length for each shape.
-            run: Runs the pass on inputs that are on the device.
+            shape: Everything that decides which kernels run on which memory, except the values of the inputs.
+            inputs: The inputs in the host's memory; passes of one shape have equally many.
+            run: Runs the pass on inputs on the device.
         """
         # A shape's first pass is not recorded: kernels are loaded in it, which a recording does not allow.
         if shape not in self._seen:
@@ -60,7 +60,7 @@ class Recorder:
 
 
 def _record(run: Callable[[], Tensor], shared: torch.cuda.CUDAGraph | None) -> tuple[Tensor, torch.cuda.CUDAGraph]:
-    """The output and the graph of a pass, which does not run yet; graphs that run in turns can share memory."""
+    """Record a pass without running it; return its output tensor and its graph. Graphs that run in turns can share memory."""
     graph = torch.cuda.CUDAGraph()
     here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
     aside.wait_stream(here)
@@ -70,7 +70,7 @@ def _record(run: Callable[[], Tensor], shared: torch.cuda.CUDAGraph | None) -> t
         try:
             output = run()
         except BaseException:
-            with suppress(RuntimeError):  # the capture has failed too, which is not what went wrong
+            with suppress(RuntimeError):  # the capture has failed too; the cause is the first error
                 graph.capture_end()
             raise
         graph.capture_end()

@@ -1,4 +1,4 @@
-"""Weights of a checkpoint become a model of Transformers."""
+"""Loads the weights of a checkpoint as a Transformers model."""
 
 import json
 import warnings
@@ -18,17 +18,17 @@ from crimson_core.judges.engines.local.checkpoint import Checkpoint, generation_
 def load_model(
     checkpoint: Checkpoint, base: Checkpoint | None, dtype: torch.dtype, device: torch.device | None
 ) -> PreTrainedModel:
-    """A model with its adapter, if any, merged into it, and with the generation config of both: the adapter's counts.
+    """Load a model; an adapter is merged into its base model, and its generation config comes first.
 
     Args:
         checkpoint: The model, or an adapter.
         base: The adapter's base model.
-        dtype: Of the weights.
-        device: Where to; None takes the accelerator with the most free memory, spreads a model over several that is too
-            large for one, or stays on the CPU.
+        dtype: Type of the weights.
+        device: Device of the model. None uses the accelerator with the most free memory, several accelerators for a model
+            that is too large for one, or the CPU.
 
     Raises:
-        JudgeError: It cannot be loaded, or does not fit into memory.
+        JudgeError: The model cannot be loaded, or does not fit into memory.
     """
     size = _parameters((base or checkpoint).folder) * dtype.itemsize
     check_fits((base or checkpoint).name, size, dtype, device)
@@ -48,7 +48,7 @@ def load_model(
             **placed,
         )
         model, info = loaded
-        # Transformers fills what is missing with random numbers and goes on.
+        # Transformers fills missing weights with random numbers.
         if info["missing_keys"] or info["mismatched_keys"]:
             raise ValueError("its weights do not fit its config")
     if base:
@@ -63,7 +63,7 @@ def load_model(
 
 
 def _parameters(folder: Path) -> int:
-    """How many numbers the safetensors of a folder hold; 0 where that cannot be read, which loading will say."""
+    """Number of parameters in the safetensors of a folder; 0 if they cannot be read, which loading will report."""
     try:
         count = 0
         for path in folder.glob("*.safetensors"):

@@ -139,13 +139,13 @@ def generation_config(checkpoint: Checkpoint, base: Checkpoint | None = None) ->
         JudgeError: The config cannot be read.
     """
     if base:
-        said = generation_config(base)
+        config = generation_config(base)
         if (checkpoint.folder / _GENERATION).is_file():
             own = generation_config(checkpoint)
             for key in ("eos_token_id", "pad_token_id", "max_new_tokens"):
                 if getattr(own, key) is not None:
-                    setattr(said, key, getattr(own, key))
-        return said
+                    setattr(config, key, getattr(own, key))
+        return config
     with loading(checkpoint), quiet():
         if (checkpoint.folder / _GENERATION).is_file():
             return GenerationConfig.from_pretrained(checkpoint.folder, local_files_only=True)

@@ -51,7 +51,7 @@ class Codec:
 
     Args:
         encoder: The chat encoder of its tokenizer.
-        said: Its generation config.
+        config: Its generation config.
         max_new_tokens: Maximum tokens of an output; None uses the config's limit, else 8192.
         context: The model's context length in tokens; None if unknown.
 
@@ -67,15 +67,15 @@ class Codec:
     """
 
     def __init__(
-        self, encoder: ChatEncoder, said: GenerationConfig, max_new_tokens: int | None, context: int | None = None
+        self, encoder: ChatEncoder, config: GenerationConfig, max_new_tokens: int | None, context: int | None = None
     ) -> None:
         self.encoder, self.tokenizer, self.name = encoder, encoder.tokenizer, encoder.name
-        ends = said.eos_token_id if said.eos_token_id is not None else self.tokenizer.eos_token_id
+        ends = config.eos_token_id if config.eos_token_id is not None else self.tokenizer.eos_token_id
         if ends is None or ends == []:
             raise JudgeError(f"{self.name} names no end token. Write eos_token_id into its generation_config.json.")
         self.ends = [ends] if isinstance(ends, int) else list(ends)
-        self.pad = next(i for i in (said.pad_token_id, self.tokenizer.pad_token_id, self.ends[0]) if i is not None)
-        self.max_new_tokens = max_new_tokens or said.max_new_tokens or DEFAULT_NEW_TOKENS
+        self.pad = next(i for i in (config.pad_token_id, self.tokenizer.pad_token_id, self.ends[0]) if i is not None)
+        self.max_new_tokens = max_new_tokens or config.max_new_tokens or DEFAULT_NEW_TOKENS
         self.context = context
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
