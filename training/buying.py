@@ -109,23 +109,23 @@ class Budget:
 
     def estimate(self, waiting: Sequence[Slot], batch: bool) -> str:
         """One line about the records to make and their price."""
-        told = [f"{len(waiting):,} records to make"]
+        clauses = [f"{len(waiting):,} records to make"]
         sums = [sum(parts, Tokens()) for parts in zip(*map(self._tokens, waiting), strict=True)] if waiting else []
         hours = 0.0
         for engine, tokens in zip((self._config.writer, self._config.judge), sums, strict=False):
             if tokens.requests:
                 concurrency = engine.options.get("concurrency", 8)
                 hours += tokens.requests * _SECONDS / concurrency / 3600
-                told.append(
+                clauses.append(
                     f"{tokens.requests:,} requests to {engine.spec} with some {tokens.prompt / 1e6:.2f} million tokens of "
                     f"prompts and {tokens.answer / 1e6:.2f} million of answers (without reasoning)"
                 )
-        if len(told) > 1:
+        if len(clauses) > 1:
             cost = sum(map(self.price, waiting))
             unknown = " and ".join(dict.fromkeys(getattr(self._config, name).spec for name in self._config.unpriced))
-            told.append(f"some ${cost:.2f}" + (f" and what {unknown} costs" if unknown else ""))
-            told.append("a day or less in each round of batches" if batch else f"some {hours:.1f} hours")
-        return "; ".join(told) + "."
+            clauses.append(f"some ${cost:.2f}" + (f" and what {unknown} costs" if unknown else ""))
+            clauses.append("a day or less in each round of batches" if batch else f"some {hours:.1f} hours")
+        return "; ".join(clauses) + "."
 
     def check(self, waiting: Sequence[Slot], yes: bool) -> None:
         """Refuse to spend much, or an unknown amount, without a yes.

@@ -67,12 +67,12 @@ class Examples(Dataset):
         sources: Number of records per label source.
     """
 
-    def __init__(self, tensors: dict[str, torch.Tensor], told: dict[str, Any]) -> None:
-        self._tensors, self._told = tensors, told
+    def __init__(self, tensors: dict[str, torch.Tensor], counts: dict[str, Any]) -> None:
+        self._tensors, self._counts = tensors, counts
         self.places: list[int] = tensors["places"].tolist()
-        self.left_out: int = told["left_out"]
-        self.regimes: dict[int, int] = {int(regime): count for regime, count in told["regimes"].items()}
-        self.sources: dict[str, int] = told["sources"]
+        self.left_out: int = counts["left_out"]
+        self.regimes: dict[int, int] = {int(regime): count for regime, count in counts["regimes"].items()}
+        self.sources: dict[str, int] = counts["sources"]
         self.longest_answer = int(tensors["answers"].max()) if len(self) else 0
 
     def __len__(self) -> int:
@@ -107,7 +107,7 @@ class Examples(Dataset):
         """
         partial = path.with_name(path.name + ".partial")
         try:
-            save_file(self._tensors, partial, {"told": json.dumps(self._told)})
+            save_file(self._tensors, partial, {"told": json.dumps(self._counts)})
             os.replace(partial, path)
         except (OSError, SafetensorError) as error:
             partial.unlink(missing_ok=True)
@@ -117,8 +117,8 @@ class Examples(Dataset):
     def load(cls, path: Path) -> "Examples":
         """The records of a file; processes that load the same file share its memory."""
         with safe_open(path, "pt") as file:
-            told = json.loads(file.metadata()["told"])
-        return cls(load_file(path), told)
+            counts = json.loads(file.metadata()["told"])
+        return cls(load_file(path), counts)
 
 
 def encode(records: Iterable[Record], encoder: RecordEncoder, max_length: int) -> Examples:
@@ -150,8 +150,8 @@ def encode(records: Iterable[Record], encoder: RecordEncoder, max_length: int) -
         name: torch.tensor(values, dtype=torch.int64 if values.typecode == "q" else torch.int32)
         for name, values in zip(_TENSORS, (tokens, ends, answers, errors, places), strict=True)
     }
-    told = {"left_out": place + 1 - len(places), "regimes": regimes, "sources": dict(sources.most_common())}
-    return Examples(tensors, told)
+    counts = {"left_out": place + 1 - len(places), "regimes": regimes, "sources": dict(sources.most_common())}
+    return Examples(tensors, counts)
 
 
 def collate(examples: Sequence[dict[str, Any]], pad: int, errors_weight: float = 1.0) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def main(
     out.print(table)
     out.print(f"{len(truth) / seconds:.2f} pairs/s")
     out.print(scorer.signature, soft_wrap=True)
-    told = {
+    test = {
         "records": f"{records.parent.name}/{records.name}".lstrip("/"),  # no folders of this machine
         "regimes": sorted(set(regime)) if regime else None,
         "limit": limit,
@@ -69,9 +69,9 @@ def main(
         "agreement": json_ready(figures),
     }
     if json_file:
-        write_json(json_file, told)
+        write_json(json_file, test)
     if folder:
-        enter_test(folder, told)
+        enter_test(folder, test)
 
 
 def _folder_of(judge: str) -> Path:

@@ -186,7 +186,7 @@ class _Run:
             else:
                 path.unlink(missing_ok=True)
         # For model cards.
-        told = {
+        about = {
             "corpus": self.corpus.name,
             "writer": _signature(self.writer),
             "judge": config.judge.spec,
@@ -195,7 +195,7 @@ class _Run:
             "forged": config.forged,
             "seed": config.seed,
         }
-        write_json(config.output / DATASET_FILE, told)
+        write_json(config.output / DATASET_FILE, about)
         lines = (json.dumps({"id": i, "failure": why}) + "\n" for i, why in sorted(failures.items()))
         write_whole(config.output / "failures.jsonl", lines)
         write_data_card(
@@ -278,12 +278,12 @@ class _Run:
         own = (slot for slot in self.slots if split in (None, slot.split))
         while some := list(islice(own, _READ_AT_ONCE)):
             pairs = self._pairs(some)
-            told = {pairs[place].id: label for place, label in self.labels.read(pairs).items()}
-            failures.update({i: label.failure for i, label in told.items() if label.failure})
+            labels = {pairs[place].id: label for place, label in self.labels.read(pairs).items()}
+            failures.update({i: label.failure for i, label in labels.items() if label.failure})
             for slot in some:
                 if slot.id in self.candidates.failures:
                     failures[slot.id] = self.candidates.failures[slot.id]
-                elif slot.id in self.candidates and (record := self._record(slot, told.get(slot.id))):
+                elif slot.id in self.candidates and (record := self._record(slot, labels.get(slot.id))):
                     yield record
 
     def _record(self, slot: Slot, label: Label | None) -> Record | None:

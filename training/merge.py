@@ -96,15 +96,15 @@ def _check_parts(checkpoint: Checkpoint) -> None:
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    said = model.generation_config
-    pad = said.pad_token_id if said.pad_token_id is not None else tokenizer.pad_token_id
+    settings = model.generation_config
+    pad = settings.pad_token_id if settings.pad_token_id is not None else tokenizer.pad_token_id
     # a new one, since the base model's may contain sampling parameters
     model.generation_config = GenerationConfig(
         do_sample=False,
-        bos_token_id=said.bos_token_id,
-        eos_token_id=said.eos_token_id if said.eos_token_id is not None else tokenizer.eos_token_id,
+        bos_token_id=settings.bos_token_id,
+        eos_token_id=settings.eos_token_id if settings.eos_token_id is not None else tokenizer.eos_token_id,
         pad_token_id=pad,
-        max_new_tokens=said.max_new_tokens,
+        max_new_tokens=settings.max_new_tokens,
     )
     with quiet():
         model.save_pretrained(folder)

@@ -15,8 +15,8 @@ def with_patient(context: PatientContext | None, seed: str) -> PatientContext:
     known = context or PatientContext()
     rng = random.Random(seed)
     age, sex = str(rng.choice(_AGES)), rng.choice(("male", "female"))
-    told = known.indication or ""
-    female, male = bool(_FEMALE.search(told)), bool(_MALE.search(told))
+    indication = known.indication or ""
+    female, male = bool(_FEMALE.search(indication)), bool(_MALE.search(indication))
     if female != male:
         sex = "female" if female else "male"
     return PatientContext(known.age or age, known.sex or sex, known.indication)

@@ -38,8 +38,8 @@ def _is_read(sentence: str) -> bool:
     if not _WHOLE.fullmatch(sentence) or pattern("notes").search(sentence):
         return False
     words = [word for word, _, _ in words_of(sentence)]
-    told = {place for tag in lexicon().tags(words) for place in range(tag.start, tag.end)}
-    unknown = {word for place, word in enumerate(words) if place not in told and word[0].isalpha()}
+    known = {place for tag in lexicon().tags(words) for place in range(tag.start, tag.end)}
+    unknown = {word for place, word in enumerate(words) if place not in known and word[0].isalpha()}
     return len(words) > 1 and unknown <= _neutral() and not unnamed_clauses(sentence)
 
 
@@ -86,14 +86,14 @@ def with_whole_texts(evaluation: Evaluation, reference: str, candidate: str) -> 
 def _whole(findings: list[Finding], report: str) -> list[Finding]:
     spans = [getattr(finding, "span", None) for finding in findings]
     whole = []
-    told = list(sentences(report, lexicon()))
+    spans_of_sentences = list(sentences(report, lexicon()))
     for finding, span in zip(findings, spans, strict=True):
         if span:
-            start, end = next(((s, e) for s, e in told if s <= span[0] < e), span)
+            start, end = next(((s, e) for s, e in spans_of_sentences if s <= span[0] < e), span)
             beside = [other for other in spans if other and start <= other[0] < end]
-            said = _said(report, start, end)
+            statement = _statement(report, start, end)
             if len(beside) == 1 and len(report[start:end].split()) <= _MOST_WORDS:
-                span = said
+                span = statement
             else:
                 first = span == min(beside)
                 if _DANGLING.search(report[: span[1]]) and (more := _NEXT_NOUN.match(report, span[1])):
@@ -101,14 +101,14 @@ def _whole(findings: list[Finding], report: str) -> list[Finding]:
                 if not first and (both := _OF_BOTH.search(report[slice(*span)])):
                     span = [span[0], span[0] + both.start()]
                 of_subject = first or _STATE.fullmatch(report[span[0] : span[1]])
-                if of_subject and said[0] < span[0] and _SUBJECT.match(report, said[0], span[0]):
-                    span = [said[0], span[1]]
+                if of_subject and statement[0] < span[0] and _SUBJECT.match(report, statement[0], span[0]):
+                    span = [statement[0], span[1]]
             finding = finding.model_copy(update={"finding": report[span[0] : span[1]], "span": span})
         whole.append(finding)
     return whole
 
 
-def _said(report: str, start: int, end: int) -> list[int]:
+def _statement(report: str, start: int, end: int) -> list[int]:
     start = _NUMBER.match(report, start, end).end()
     while lead := _LEAD.match(report, start, end):
         start = lead.end()

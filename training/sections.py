@@ -56,17 +56,17 @@ def findings_text(report: str) -> str:
 
 def findings_only_text(report: str) -> str:
     """The text under a report's "findings" headings, without its impression; "" if it has no such heading."""
-    told = (report[start:end] for start, end, section, _ in sections(report, lexicon()) if section == "findings")
-    return _untitled("".join(told))
+    texts = (report[start:end] for start, end, section, _ in sections(report, lexicon()) if section == "findings")
+    return _untitled("".join(texts))
 
 
 def indication_text(report: str) -> str | None:
     """The report's indication (or history) in one line; None if it has none, or one of more than `LONGEST_INDICATION`."""
-    told: dict[str, list[str]] = {}
+    by_section: dict[str, list[str]] = {}
     for start, end, section, skipped in sections(report, lexicon()):
         if skipped and section in INDICATION_SECTIONS:
-            told.setdefault(section, []).append(report[start:end])
-    texts = (_INNER_HEADING.sub("", " ".join(" ".join(parts).split())) for parts in told.values())
+            by_section.setdefault(section, []).append(report[start:end])
+    texts = (_INNER_HEADING.sub("", " ".join(" ".join(parts).split())) for parts in by_section.values())
     return next((text for text in texts if text and len(text) <= LONGEST_INDICATION), None)
 
 

@@ -25,7 +25,7 @@ from training.writers.reading import (
     plain,
     read,
     standing_for,
-    told_of,
+    stated_values,
 )
 
 _SIGNIFICANT = ("urgent", "actionable_not_urgent")
@@ -145,7 +145,12 @@ def _still_as_before(
     """Whether a candidate still has the old version of a finding elsewhere, which no other finding of the report explains."""
 
     def as_before(finding: ReportFinding) -> bool:
-        told = zip(told_of(one, attribute), told_of(finding, attribute), told_of(other, attribute), strict=True)
+        told = zip(
+            stated_values(one, attribute),
+            stated_values(finding, attribute),
+            stated_values(other, attribute),
+            strict=True,
+        )
         return akin(one, finding) and any(was and was == now != new for was, now, new in told)
 
     if attribute == "descriptor" or sum(map(as_before, before.findings)) > 1:

@@ -219,9 +219,9 @@ def _temporal(text: str, finding: ReportFinding, rng: random.Random) -> str | No
     first, _, rest = noun.noun.partition(" ")
     others = phrases()["temporal_before"].get(first)
     if others and not _temporal_words().search(rest):
-        return noun.said(f"{rng.choice(others)} {rest}")
+        return noun.with_noun(f"{rng.choice(others)} {rest}")
     if finding.attributes.temporal is None and not _temporal_words().search(text):
-        return noun.said(f"{rng.choice(phrases()['temporal_added'])} {noun.noun}")
+        return noun.with_noun(f"{rng.choice(phrases()['temporal_added'])} {noun.noun}")
     return None
 
 
@@ -231,12 +231,12 @@ def _certainty(text: str, finding: ReportFinding, rng: random.Random) -> str | N
         return None
     first, _, rest = noun.noun.partition(" ")
     if first in phrases()["certainty_dropped"]:
-        return noun.said(rest)
+        return noun.with_noun(rest)
     if finding.attributes.uncertain or pattern("certain").search(text):
         return None
     if finding.attributes.temporal is not None or _temporal_words().search(text):
         return None  # nobody doubts a finding that has changed
-    return noun.said(f"{rng.choice(phrases()['certainty_added'])} {noun.noun}")
+    return noun.with_noun(f"{rng.choice(phrases()['certainty_added'])} {noun.noun}")
 
 
 _ALTERATIONS = {
@@ -260,7 +260,7 @@ class _Noun(NamedTuple):
     noun: str
     behind: str
 
-    def said(self, noun: str) -> str:
+    def with_noun(self, noun: str) -> str:
         """The sentence with another noun and its article."""
         article = with_article(self.article, noun) if self.article else ""
         text = f"{self.before}{article}{noun}{self.behind}"

@@ -103,7 +103,7 @@ def may_be(one: ReportFinding, other: ReportFinding) -> bool:
 # --- attributes
 
 
-def told_of(finding: ReportFinding, attribute: Attribute) -> tuple:
+def stated_values(finding: ReportFinding, attribute: Attribute) -> tuple:
     """The parts of an attribute; empty ones are not stated."""
     told = finding.attributes
     return {
@@ -118,7 +118,7 @@ def told_of(finding: ReportFinding, attribute: Attribute) -> tuple:
 
 def differs(one: ReportFinding, other: ReportFinding, attribute: Attribute) -> bool | None:
     """Whether two findings differ in an attribute; None if neither states it."""
-    ours, theirs = told_of(one, attribute), told_of(other, attribute)
+    ours, theirs = stated_values(one, attribute), stated_values(other, attribute)
     if ours != theirs:
         return True
     return False if any(ours[:1] if attribute == "descriptor" else ours) else None

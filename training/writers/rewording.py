@@ -58,13 +58,13 @@ def _without_normals(pieces: list[Piece], rng: random.Random) -> list[Piece]:
 def _with_normals(pieces: list[Piece], present: set[str], rng: random.Random) -> list[Piece]:
     """Add normal statements about structures that the report does not mention."""
     words = lexicon()
-    told = present | {concept for piece in pieces for concept in piece.denies | piece.implies}
-    fitting = [normal for normal in phrases()["normal"] if not words.related(normal["about"], told)]
+    mentioned = present | {concept for piece in pieces for concept in piece.denies | piece.implies}
+    fitting = [normal for normal in phrases()["normal"] if not words.related(normal["about"], mentioned)]
     made = list(pieces)
     for normal in rng.sample(fitting, min(len(fitting), rng.randint(1, _MOST_NORMALS))):
-        if words.related(normal["about"], told):
+        if words.related(normal["about"], mentioned):
             continue
-        told |= set(normal["about"])
+        mentioned |= set(normal["about"])
         places = [i for i in range(1, len(made) + 1) if i == len(made) or not made[i].leaning]
         if places:
             place = rng.choice(places)

@@ -1,7 +1,8 @@
 """Batch APIs: OpenAI and Azure answer batches within a day, at half the price and without rate limits.
 
 A small database in a folder records what was sent and what came back, so a run may end at any point and the next one
-collects the answers. It is not a store: it holds requests that are under way, and an answer only until the caller has it. Before a batch is created again, the server is searched for it by name, so none is paid for twice.
+collects the answers. It is not a store: it holds requests that are under way, and an answer only until the caller has it.
+Before a batch is created again, the server is searched for it by name, so none is paid for twice.
 """
 
 import hashlib
