@@ -128,15 +128,8 @@ def write_data_card(
 ) -> None:
     """Write `README.md` and `plots/` into the folder of a data set, which contains its `<split>.jsonl`.
 
-    Memory grows by some numbers per record only.
-
-    Args:
-        records: All records, as dictionaries with the fields of `training.records.Record`.
-        folder: Folder of the data set.
-        config: The configuration; keys and places on a disk are left out of the card.
-        corpus: The corpus.
-        failures: Number of records that could not be made, by reason.
-        cost: US dollars that were spent.
+    The records have the fields of `training.records.Record`; memory grows only by some numbers per record. `failures` counts the
+    records that could not be made, by reason; `cost` is in US dollars. Keys and paths in `config` are left out of the card.
 
     Raises:
         CrimsonError: The folder cannot be written.

@@ -99,14 +99,10 @@ def embeddings(
 def search(
     vectors: np.ndarray, text_of: np.ndarray, patient_of: np.ndarray, some: slice, count: int
 ) -> list[list[int]]:
-    """The places of the studies that are most similar to some of them, the most similar first.
+    """The places of at most `count` studies that are most similar to each of `some` studies, the most similar first.
 
-    Args:
-        vectors: Unit embeddings of all studies, float32 [study, dimension].
-        text_of: The number of each study's text.
-        patient_of: The number of each study's patient; studies of unknown patients have numbers of their own.
-        some: The studies whose neighbours are wanted.
-        count: Neighbours per study; fewer if there are not enough others.
+    The embeddings `vectors` are of unit length, float32 [study, dimension]. `text_of` and `patient_of` have the number of each
+    study's text and patient; studies of unknown patients have numbers of their own.
     """
     similar = vectors[some] @ vectors.T
     for same in (text_of, patient_of):

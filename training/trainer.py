@@ -142,12 +142,8 @@ class LengthGroups(Sampler[int]):
     """The order of an epoch: records of similar length share a step, and the steps are shuffled.
 
     `transformers` orders fifty steps at a time from long to short. A model that learns from ever shorter records for fifty
-    steps learns to expect few findings, however many the next report has.
-
-    Args:
-        lengths: Tokens of each record.
-        step: Records per step, over all processes.
-        seed: Decides the order, together with the epoch.
+    steps learns to expect few findings, however many the next report has. Here, a step has `step` records over all processes, and
+    seed and epoch decide the order.
     """
 
     def __init__(self, lengths: Sequence[int], step: int, seed: int) -> None:

@@ -42,14 +42,7 @@ SHAPES = {
 
 
 def random_model(shape: str, device: torch.device, dtype: torch.dtype = torch.bfloat16, **changes: Any) -> Any:
-    """A Gemma 3 with random weights, created on its device.
-
-    Args:
-        shape: A key of `SHAPES`.
-        device: Its device.
-        dtype: Type of the weights.
-        **changes: Changes to the shape.
-    """
+    """A Gemma 3 with random weights, created on its device; `changes` are changes to the shape."""
     config = Gemma3TextConfig(**(SHAPES[shape] | changes), eos_token_id=ENDS, pad_token_id=0, bos_token_id=2)
     torch.manual_seed(0)
     before = torch.get_default_dtype()

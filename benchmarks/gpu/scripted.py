@@ -75,12 +75,7 @@ def _words(tokenizer: Any) -> list[int]:
 
 
 class ScriptedProcessor(LogitsProcessor):
-    """Makes the next token of each row's target the likeliest in `generate`; a row is recognised by its prompt.
-
-    Args:
-        targets: Token ids of outputs by token ids of prompts.
-        pad: What stands in front of shorter prompts.
-    """
+    """Makes the next token of each row's target the likeliest in `generate`; a row is recognised by its prompt."""
 
     def __init__(self, targets: dict[tuple[int, ...], list[int]], pad: int) -> None:
         self._targets, self._pad = targets, pad
@@ -102,12 +97,7 @@ class ScriptedProcessor(LogitsProcessor):
 
 
 def tagged(hidden: Tensor, tokens: np.ndarray) -> Tensor:
-    """Hidden states whose first three numbers encode the next token.
-
-    Args:
-        hidden: (positions or some more, hidden size).
-        tokens: (positions,)
-    """
+    """Hidden states, one or more per token, whose first three numbers encode the next token."""
     digits = torch.from_numpy(np.stack([tokens % _DIGIT, tokens // _DIGIT % _DIGIT, tokens // _DIGIT**2], 1))
     if hidden.device.type == "cuda":
         digits = digits.pin_memory()  # so that the copy does not wait for the device

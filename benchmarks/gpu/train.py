@@ -53,14 +53,10 @@ _POLL = 0.2  # seconds
 def lean_to_ends(model: Any, tokenizer: PreTrainedTokenizerBase, by: float) -> None:
     """Make a random Gemma 3 prefer tokens that end a text, a list or an object.
 
-    Inside a grammar a random model writes on until it is stopped; with this its lists and texts are short. One channel of the
-    hidden states is set apart for it: every token brings the same into it, no layer changes it, and in the output layer the
-    tokens that end something have more of it.
-
-    Args:
-        model: With tied embeddings; changed in place.
-        tokenizer: Of the model.
-        by: What a token brings, in embedding units; some twenty deviations of the embeddings make the lean a strong one.
+    Inside a grammar, a random model writes until it is stopped; after this change its lists and texts are short. One channel
+    of the hidden states serves this purpose: every token puts the value `by` into it, no layer changes it, and in the output
+    layer, tokens that end something have a larger weight for it. The embeddings must be tied; some twenty of their standard
+    deviations are a strong preference.
     """
     text = model.get_decoder() if hasattr(model, "get_decoder") else model.model
     text = getattr(text, "language_model", text)
@@ -248,14 +244,8 @@ def matmul_rate(device: torch.device) -> dict[str, float]:
 def flops_of_step(shape: Gemma3TextConfig, tokens: float, answer: float, records: int, again: bool) -> float:
     """Floating point operations of a step with LoRA, without those of padding and of LoRA itself.
 
-    Forward, and backward as far as inputs: the weights are frozen, so that they get no gradient.
-
-    Args:
-        shape: Of the model.
-        tokens: Of a record.
-        answer: Of an answer; only those have logits.
-        records: Of a step.
-        again: Whether the forward pass of the layers counts twice, as with gradient checkpointing.
+    The backward pass computes gradients of the inputs only, since the weights are frozen. Only the tokens of the `answer` have
+    logits. With `again`, the forward pass of the layers counts twice, as with gradient checkpointing.
     """
     heads, groups, size = shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim
     attention = shape.hidden_size * size * (2 * heads + 2 * groups)
@@ -360,17 +350,9 @@ def train(
     skip_merge: bool = False,
     skip_longest: bool = False,
 ) -> dict[str, Any]:
-    """Do all that is not done yet; returns all figures.
+    """Do everything that has not been done yet, in the folder `output`; return all figures.
 
-    Args:
-        output: Folder for everything.
-        tokenizer_folder: With a chat template.
-        shape: A key of `SHAPES`.
-        steps: Of the run; the first checkpoint comes after half of them.
-        count: Records to train on.
-        generate: Records of the held-out split for which the model writes.
-        skip_merge: Whether the adapter is not merged.
-        skip_longest: Whether the memory of the longest records is not measured.
+    The first checkpoint comes after half of the `steps`. For `generate` held-out records, the model writes evaluations.
 
     Raises:
         InputError: The folder holds another run's figures, or the tokenizer cannot be loaded.

@@ -81,7 +81,7 @@ def test_a_device_with_a_fault_decodes_plainly_and_says_so(tiny_folder, elsewher
     pairs = PAIRS[:2]
     expected = texts(tight_judge(tiny_folder, decoding="plain"), pairs)
     monkeypatch.setattr(Proof, "agreement", lambda *_: 0.25)  # the tiny model hardly looks back
-    with pytest.warns(UserWarning, match=r"do not say what the model's own passes say \(25% of .* decoded plainly"):
+    with pytest.warns(UserWarning, match=r"do not agree with the model's own passes \(25% of .* decoded plainly"):
         judge = tight_judge(tiny_folder)
     assert judge.signature()["decoding"].endswith(",plain") and texts(judge, pairs) == expected
     with pytest.raises(JudgeError, match="Leave decoding out"):

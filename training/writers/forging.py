@@ -19,13 +19,7 @@ _CUT = (0.2, 0.9)  # the share of a cut answer that is left
 
 
 def forged(candidate: str, evaluation: dict[str, Any], rng: random.Random) -> tuple[str, Forgery]:
-    """A candidate with a forgery before or after it, and the kind of the forgery.
-
-    Args:
-        candidate: The report.
-        evaluation: Its label; a forged answer without errors lists its reference findings.
-        rng: Makes the random choices.
-    """
+    """A candidate with a forgery before or after it, and the kind of the forgery; a forged answer may quote its label."""
     kind = rng.choice(FORGERIES)
     text = _answer(evaluation, rng) if kind == "answer" else rng.choice(_texts()[f"{kind}s"])
     between = rng.choice((" ", "\n", "\n\n"))

@@ -46,16 +46,9 @@ class RowCache:
 class Arena:
     """Slots for the keys and values of some layers.
 
-    Args:
-        layers: Numbers of the layers in the model.
-        heads: Number of key heads.
-        size: Size of a head.
-        window: Number of positions that a position sees, including itself; None for all before it.
-        dtype: Type of keys and values.
-        device: Device of keys and values.
-
     Attributes:
-        store: Keys and values; shape (layers, 2, slots, heads, size). Slot 0 belongs to no row.
+        window: Number of positions that a position sees, including itself; None for all before it.
+        store: Keys and values; shape (layers, 2, slots, key heads, head size). Slot 0 belongs to no row.
     """
 
     def __init__(
@@ -109,16 +102,7 @@ class Arena:
 
 
 class Cache:
-    """The arenas of a model.
-
-    Args:
-        windows: For each layer, the number of positions that a position sees, including itself; None for all before it.
-        heads: Number of key heads.
-        size: Size of a head.
-        dtype: Type of keys and values.
-        device: Device of keys and values.
-        chunk: Maximum number of positions of a row that are written in one pass.
-    """
+    """The arenas of a model with the sliding `windows` of its layers, for passes that write at most `chunk` positions of a row."""
 
     def __init__(
         self,

@@ -117,12 +117,7 @@ class _Ready(NamedTuple):
 
 
 class _Waiting:
-    """The questions that wait for room. A thread prepares the first of them while the device works.
-
-    Args:
-        questions: All questions, in order.
-        make: Prepares one; raises a ValueError if it cannot be asked.
-    """
+    """The questions that wait for room, in order. A thread prepares the first ones with `make` while the device works."""
 
     def __init__(self, questions: Sequence[Question], make: Callable[[Question], _Ready]) -> None:
         self._questions, self._make = questions, make
@@ -172,13 +167,9 @@ class _Hand:
 
     With two crews, the device works on a pass of one while the host reads the answers for the other.
 
-    Args:
-        n: Number of crews.
-        make: Makes the decoder that all crews share.
-
     Attributes:
         crews: For each crew, its rows by the index of their question.
-        decoder: The decoder.
+        decoder: The decoder that all crews share.
         alone: Index of a question that ran out of memory beside kept or reserved caches alone; it is tried again without them.
     """
 

@@ -183,15 +183,7 @@ class Flight(NamedTuple):
 
 
 class Decoder:
-    """Writes the outputs of rows, some tokens of each at a time.
-
-    Args:
-        model: The model.
-        grammar: The grammar of the outputs.
-        ends: End tokens.
-        work: Counts what is done.
-        pace: Settings for the device.
-    """
+    """Writes the outputs of rows, some tokens of each at a time, until one of `ends`."""
 
     def __init__(
         self, model: PackedModel, grammar: Grammar | NoGrammar, ends: Set[int], work: Work, pace: Pace

@@ -35,13 +35,9 @@ def chosen_device(device: str | None) -> torch.device | None:
 
 
 def check_fits(name: str, size: int, dtype: torch.dtype, device: torch.device | None) -> None:
-    """Check before loading that weights fit into the free memory.
+    """Check before loading that weights of `size` bytes fit into the free memory.
 
-    Args:
-        name: Name of the model.
-        size: Size of its weights in bytes.
-        dtype: Type of the weights.
-        device: Device of the model; None means all accelerators together, or the CPU.
+    If the device is None, that is the memory of all accelerators together, or else of the CPU.
 
     Raises:
         JudgeError: They do not fit.

@@ -90,13 +90,7 @@ class Matcher(Protocol):
 
 
 class Grammar:
-    """A compiled grammar that follows outputs.
-
-    Args:
-        xgrammar: The package.
-        compiled: The result of `compile_grammar`.
-        device: Device of the logits.
-    """
+    """A grammar from `compile_grammar`, for logits on a device."""
 
     def __init__(self, xgrammar: ModuleType, compiled: Any, device: torch.device) -> None:
         self._xgrammar, self._compiled = xgrammar, compiled

@@ -49,38 +49,39 @@ def hf_judge(
     """A judge that asks a causal language model in the Transformers format.
 
     Only safetensors are loaded and no code from a checkpoint is ever run. Decoding is greedy whatever the
-    checkpoint's generation config says; of that, the end tokens, the pad token and `max_new_tokens` are honoured.
+    checkpoint's generation config says, of which only the end tokens, the pad token and `max_new_tokens` count.
 
     Args:
         model: Hub id, `<Hub id>@<revision>`, or folder: a merged model, or a LoRA adapter, which is merged into the
             base model that its config names.
-        base: Folder or Hub id of an adapter's base model; None takes the one that the adapter names.
+        base: Folder or Hub id of an adapter's base model; None uses the one that the adapter names.
         revision: Branch, tag or commit of a Hub id.
-        batch_size: Pairs that are generated together; None starts with 8 on a CPU and on an accelerator with as many, up
-            to 256, as its free memory holds (16 with `plain`). It is halved when memory runs out, and stays so.
-        device: For example `cpu`, `cuda` or `cuda:1`; None takes the accelerators that exist, else the CPU.
-        dtype: `bfloat16`, `float16` or `float32`. In float32 a pair's evaluation does not depend on its batch; in the
-            shorter types rounding differs with the shape of a batch, which can tip a close choice between two tokens.
+        batch_size: Number of pairs that are judged together. None starts with 8 on a CPU, and on an accelerator with as
+            many as fit into its free memory, up to 256 (16 with `plain`). It is halved when memory runs out, and stays so.
+        device: For example `cpu`, `cuda` or `cuda:1`; None uses the accelerators that exist, else the CPU.
+        dtype: `bfloat16`, `float16` or `float32`. In float32, a pair's evaluation does not depend on its batch. In the
+            shorter types, rounding depends on the shape of the batch, which can decide between two tokens of almost equal
+            probability.
         constrained: Keep the output inside the evaluation's JSON schema. False decodes freely, as the reference
             implementation does.
-        guidelines: Whether the reference prompt holds the guidelines; None is the default for this model.
-        max_new_tokens: Longest output in tokens; None takes the checkpoint's own limit, else 8192.
-        max_findings: Longest list of findings, matches or errors that a constrained output can hold.
-        max_text: Longest finding text or explanation in a constrained output, in characters; each of at most eight
-            escaped characters in it, such as a quotation mark, allows as many again.
-        decoding: `drafts` guesses tokens ahead and lets the model check them, which is several times as fast and writes
-            the same: equal in float32 on a CPU but for tokens that tie within rounding. `plain` is `generate` of
-            Transformers, one token at a time. None takes drafts where the model's architecture is known to allow it
-            (Gemma 3, Llama, Mistral, Qwen 2 and 3, on one device) and the device too (a CPU; an NVIDIA GPU in half
-            precision), else plain, which then stands in the signature. On a GPU a few rows are tried first; where they do
-            not agree with the model's own passes, a warning says so and decoding is plain.
-        compile: Let torch compile the model's layers, which takes some seconds before the first pair and makes passes on a
-            GPU about twice as fast. None does so on a CUDA device in half precision, where a C compiler is there. It
-            stands in the signature.
+        guidelines: Whether the reference prompt contains the guidelines; None uses the default for this model.
+        max_new_tokens: Maximum output tokens; None uses the checkpoint's own limit, else 8192.
+        max_findings: Maximum number of entries in a list of findings, matches or errors of a constrained output.
+        max_text: Maximum number of characters of a finding or an explanation in a constrained output. Each escaped character
+            in it, such as a quotation mark, allows as many again, up to eight times.
+        decoding: `drafts` guesses tokens ahead and lets the model check them. This is several times as fast with the same
+            output: in float32 on a CPU it is equal, except for tokens that tie within rounding. `plain` is `generate` of
+            Transformers, one token at a time. None uses drafts if the model's architecture allows it (Gemma 3, Llama,
+            Mistral, Qwen 2 and 3, on one device) and the device too (a CPU; an NVIDIA GPU in half precision), else plain,
+            which is then in the signature. On a GPU, a few rows are tried first; if they do not agree with the model's own
+            passes, a warning says so, and decoding is plain.
+        compile: Let torch compile the model's layers. This takes some seconds before the first pair and makes passes on a
+            GPU about twice as fast. None does so on a CUDA device in half precision if there is a C compiler. It is in the
+            signature.
 
     Raises:
-        InputError: An option has no possible value; the text names it.
-        JudgeError: The model cannot be had or cannot be used; the text says what to do.
+        InputError: An option has an impossible value; the message names it.
+        JudgeError: The model is missing or cannot be used; the message says what to do.
     """
     limits = Limits(constrained, max_new_tokens, max_findings, max_text)
     _check(limits, batch_size, decoding)
@@ -91,13 +92,13 @@ def hf_judge(
     checkpoint = find_checkpoint(model, revision)
     prompt = prompt_of(checkpoint, guidelines)
     found = base_of(checkpoint, base)
-    # Before the weights, which take long.
+    # before the weights, which take long to load
     encoder = chat_encoder(load_tokenizer(checkpoint, found), checkpoint.name, prompt)
     loaded = load_model(checkpoint, found, _DTYPES[dtype], where)
     loaded.eval()
     prove = needs_proof(loaded)
     engine = _engine(loaded, encoder, origin_of(checkpoint, found), limits, batch_size, decoding, compile, prove)
-    # Nobody else uses this model, so threads that share the judge need not see its config come and go.
+    # Nobody else uses this model, so its config need not be changed and restored in each run.
     engine.model.generation_config = GenerationConfig()
     return ModelJudge(engine, prompt)
 
@@ -115,23 +116,22 @@ def judge_in_memory(
 ) -> ModelJudge:
     """A judge around a model in memory, for example one that is being trained.
 
-    The model is used as it is at each call, and is left as it was: every module in the mode that it was in, and with
-    its own generation config. Of that config the end tokens, the pad token and `max_new_tokens` are honoured, as they
-    are now.
+    The model is used as it is at each call, and keeps the mode of its modules and its generation config. Of that config, the
+    present end tokens, pad token and `max_new_tokens` count.
 
     Args:
         model: A causal language model, or a `PeftModel` with LoRA around one.
-        tokenizer: Of the fast kind, with a chat template.
-        name: For the signature and for errors.
-        prompt: How a pair is put to the model.
-        batch_size: As of `hf_judge`.
-        decoding: As of `hf_judge`.
-        compile: As of `hf_judge`; the model's layers stay compiled.
-        **limits: Of `Limits`.
+        tokenizer: A fast tokenizer with a chat template.
+        name: Name in the signature and in errors.
+        prompt: Turns a pair into messages.
+        batch_size: As for `hf_judge`.
+        decoding: As for `hf_judge`.
+        compile: As for `hf_judge`; the model's layers stay compiled.
+        **limits: Fields of `Limits`.
 
     Raises:
-        InputError: An option has no possible value; the text names it.
-        JudgeError: The model cannot be used; the text says what to do.
+        InputError: An option has an impossible value; the message names it.
+        JudgeError: The model cannot be used; the message says what to do.
     """
     bounds = Limits(**limits)
     _check(bounds, batch_size, decoding)
@@ -140,7 +140,7 @@ def judge_in_memory(
 
 
 def _check(limits: Limits, batch_size: int | None, decoding: str | None) -> None:
-    """Refuse what cannot be, before anything is loaded."""
+    """Refuse impossible values before anything is loaded."""
     if batch_size is not None:
         check_whole("batch_size", batch_size)
     if decoding not in (None, *_DECODING):
@@ -159,11 +159,11 @@ def _engine(
     compile: bool | None,
     prove: bool = False,
 ) -> DraftEngine | PlainEngine:
-    said, name = model.generation_config, encoder.name
+    own, name = model.generation_config, encoder.name
     # LoRA works inside of the model that peft wraps; the wrapper's generate() writes its config into that model.
     model = getattr(model, "get_base_model", lambda: model)()
     config = model.config.get_text_config()
-    codec = Codec(encoder, said, limits.max_new_tokens, getattr(config, "max_position_embeddings", None))
+    codec = Codec(encoder, own, limits.max_new_tokens, getattr(config, "max_position_embeddings", None))
     obstacle = why_not_packed(model)
     if obstacle and decoding == "drafts":
         raise JudgeError(f"{name} cannot be decoded with drafts: {obstacle} is not known here. Leave decoding out.")
@@ -193,7 +193,7 @@ def _engine(
 
 
 def _holds(proof: Proof, packed: PackedModel, name: str, decoding: str | None) -> bool:
-    """Whether packed passes say what the model's own passes say; where they do not, the layers are as they were."""
+    """Whether packed passes agree with the model's own passes; if not, the layers are as they were."""
     try:
         share = proof.agreement(packed)
         found = f"{share:.0%} of the likeliest tokens are the same"
@@ -203,18 +203,18 @@ def _holds(proof: Proof, packed: PackedModel, name: str, decoding: str | None) -
     if share >= LEAST:
         return True
     packed.uncompile()
-    told = f"On this device, packed passes of {name} do not say what the model's own passes say ({found})."
+    problem = f"On this device, packed passes of {name} do not agree with the model's own passes ({found})."
     if decoding == "drafts":
-        raise JudgeError(f"{told} Leave decoding out.")
+        raise JudgeError(f"{problem} Leave decoding out.")
     warnings.warn(
-        f"{told} It is decoded plainly, which is much slower. Please report this with the versions of the signature.",
+        f"{problem} It is decoded plainly, which is much slower. Please report this with the versions of the signature.",
         stacklevel=4,
     )
     return False
 
 
 def _compile(model: PreTrainedModel, packed: PackedModel | None, name: str, wanted: bool | None) -> bool:
-    """Compile the model's layers, if that is wanted or, where nothing is said, possible; whether they are compiled."""
+    """Compile the model's layers if that is wanted, or, for None, if it is possible; return whether they are compiled."""
     if wanted is False or (wanted is None and not packed):
         return False
     obstacle = why_not_compiled(model) if packed else "it is decoded plainly"

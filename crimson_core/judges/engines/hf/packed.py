@@ -177,20 +177,12 @@ def _attention(
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of a packed pass; in any other pass, that of Transformers.
+    """Attention of a packed pass, which ignores the mask; in any other pass, that of Transformers, with its parameters.
 
-    Args:
-        module: The model's attention module.
-        query: (1, heads, tokens, head size).
-        key: (1, key heads, tokens, head size).
-        value: The same.
-        attention_mask: Not used in a packed pass.
-        scaling: Scale of the scores.
-        sliding_window: Number of positions that a position sees, including itself; None for all before it.
-        **options: Further options of Transformers.
+    Queries, keys and values have the shape (1, heads or key heads, tokens, head size).
 
     Returns:
-        (1, tokens, heads, head size), and no weights.
+        The output of shape (1, tokens, heads, head size), and no weights.
     """
     now: _Pass | None = getattr(_now, "pass_", None)
     if now is None:
@@ -319,11 +311,7 @@ _CLASSES = frozenset(
 
 
 class PackedModel:
-    """A causal language model that computes packed passes.
-
-    Args:
-        model: A model for which `why_not_packed` gives None.
-    """
+    """A causal language model that computes packed passes; `why_not_packed` must give None for it."""
 
     attend_in_turn = staticmethod(attend_in_turn)
 

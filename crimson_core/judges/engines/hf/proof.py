@@ -32,9 +32,7 @@ def needs_proof(model: PreTrainedModel) -> bool:
 class Proof:
     """Two texts, and the likeliest token after each of their tokens in the model's own passes.
 
-    Args:
-        model: The model before it is compiled, since its own passes would be compiled too.
-        packed: The same model for packed passes.
+    The model must not be compiled yet, since its own passes would be compiled too.
     """
 
     @torch.no_grad()

@@ -20,11 +20,7 @@ class _Recording(NamedTuple):
 
 
 class Recorder:
-    """Runs passes, and records those whose shape occurs again.
-
-    Args:
-        device: A CUDA device.
-    """
+    """Runs passes on a CUDA device, and records those whose shape occurs again."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -20,12 +20,8 @@ def load_model(
 ) -> PreTrainedModel:
     """Load a model; an adapter is merged into its base model, and its generation config comes first.
 
-    Args:
-        checkpoint: The model, or an adapter.
-        base: The adapter's base model.
-        dtype: Type of the weights.
-        device: Device of the model. None uses the accelerator with the most free memory, several accelerators for a model
-            that is too large for one, or the CPU.
+    If the device is None, the model goes to the accelerator with the most free memory, to several accelerators if it is too
+    large for one, or to the CPU.
 
     Raises:
         JudgeError: The model cannot be loaded, or does not fit into memory.

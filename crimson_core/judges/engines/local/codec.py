@@ -49,16 +49,12 @@ class Limits:
 class Codec:
     """A checkpoint's way from messages to token ids and back.
 
-    Args:
-        encoder: The chat encoder of its tokenizer.
-        config: Its generation config.
-        max_new_tokens: Maximum tokens of an output; None uses the config's limit, else 8192.
-        context: The model's context length in tokens; None if unknown.
-
     Attributes:
-        name: The checkpoint's name.
+        encoder: The chat encoder of its tokenizer.
         tokenizer: Its tokenizer.
-        encoder, max_new_tokens, context: See above.
+        name: Its name.
+        max_new_tokens: Maximum tokens of an output, by default the generation config's limit, else 8192.
+        context: The model's context length in tokens; None if unknown.
         ends: The end-of-output tokens.
         pad: The padding token.
 
