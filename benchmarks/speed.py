@@ -5,6 +5,8 @@ Measurements that need a fresh process start one.
 
 import gc
 import json
+import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,12 +21,14 @@ import typer
 
 from benchmarks.common import JUDGE_HELP, JsonOption, console, number, report_pairs, run, table, write_csv, write_json
 from crimson_core import CrimsonScorer
-from crimson_core.errors import CrimsonError
+from crimson_core.errors import CrimsonError, InputError
 from crimson_core.judges import parse_spec
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.run.processes import cores
 
 _STORED = 1_000  # pairs
+_SYSTEMS, _GROUP = 5, 8
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 SENTENCES = (
     "There is a {} mm nodule in the right upper lobe.",
     "Small left pleural effusion, measuring {} cm in depth.",
@@ -34,6 +38,7 @@ SENTENCES = (
     "Patchy opacity at the left base, unchanged since {} days ago.",
 )
 
+_NO_CODE = "PYTHONDONTWRITEBYTECODE"  # with which each process would compile the lexicon again
 _ROOT = Path(__file__).resolve().parent.parent
 _METRIC = _ROOT / "crimson_metric.py"
 
@@ -46,6 +51,22 @@ imported = time.perf_counter()
 metric, judge, prediction, reference = sys.argv[1:]
 evaluate.load(metric, judge).compute(predictions=[prediction], references=[reference])
 print(json.dumps([imported - started, time.perf_counter() - imported]))
+"""
+# Run by a fresh Python in a checkout: the seconds that its judge takes for each kind of text, and the scores.
+_SCORE = """
+import json, sys, time
+from crimson_core import CrimsonScorer, make_pairs
+file, judge = sys.argv[1:]
+clock = time.process_time if judge == "offline" else time.perf_counter  # of this process, whatever else the machine does
+scorer, seconds, scores = CrimsonScorer(judge), {}, {}
+for name, groups in json.load(open(file)).items():
+    groups = [make_pairs(*group) for group in groups]
+    for _ in range(2):  # what a judge does once only is part of the cold start
+        started = clock()
+        results = [result for group in groups for result in scorer.score(group)]
+        seconds[name] = clock() - started
+    scores[name] = [result.crimson_score for result in results]
+print(json.dumps([seconds, scores, scorer.signature]))
 """
 # The command line, which tells its peak memory last.
 _COMMAND = """
@@ -77,6 +98,17 @@ def main(
         list[int] | None, typer.Option(min=1, help="Batch sizes of an hf judge's runs.  [default: 1, 4, 8, 16]")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest output in an hf judge's runs.")] = 300,
+    beside: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Compare the throughput with that of another checkout, in turns."),
+    ] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Measure only throughput, other_metrics, files, comparison, store or cold_start; may be given several "
+            "times.  [default: all; with --beside throughput]"
+        ),
+    ] = None,
     way: Annotated[
         list[str] | None, typer.Option(help="Part of an hf judge's runs, such as 'drafts, compact'.  [default: all]")
     ] = None,
@@ -97,27 +129,90 @@ def main(
         )
     else:
         rounds = rounds or 5
-        figures = {
-            "throughput": _throughput(judge, reports, rounds),
-            "other_metrics": _other_metrics(reports, rounds),
-            "files": _files(judge, reports, (20_000, 60_000) if pairs is None else (pairs, 4 * pairs), rounds),
-            "comparison": _comparison(judge, reports, studies),
-            "store": _store(judge, reports, rounds),
-            "cold_start": _cold_start(judge, first, rounds),
+        parts = {
+            "throughput": lambda: _throughput(judge, reports, rounds, beside),
+            "other_metrics": lambda: _other_metrics(reports, rounds),
+            "files": lambda: _files(judge, reports, (20_000, 60_000) if pairs is None else (pairs, 4 * pairs), rounds),
+            "comparison": lambda: _comparison(judge, reports, studies),
+            "store": lambda: _store(judge, reports, rounds),
+            "cold_start": lambda: _cold_start(judge, first, rounds),
         }
+        wanted = part or (["throughput"] if beside else list(parts))
+        if unknown := sorted(set(wanted) - parts.keys()):
+            raise InputError(f"There is no part {unknown[0]!r}. The parts are {', '.join(parts)}.")
+        figures = {name: measured() for name, measured in parts.items() if name in wanted}
     write_json(json_file, {"judge": judge, **figures})
 
 
 # Throughput
 
 
-def _throughput(judge: str, pairs: Sequence[ReportPair], rounds: int) -> dict[str, Any]:
-    scorer = CrimsonScorer(judge)
-    scorer.score(pairs[:1])  # what a judge does once only is part of the cold start
-    seconds = [_timed(lambda: scorer.score(pairs)) for _ in range(rounds)]
-    rate = len(pairs) / median(seconds)
-    console.print(f"Throughput: {rate:.0f} pairs/s (median of {rounds} rounds over {len(pairs)} pairs, one process)\n")
-    return {"pairs": len(pairs), "seconds": seconds, "pairs_per_second": rate, "signature": scorer.signature}
+def _throughput(judge: str, pairs: Sequence[ReportPair], rounds: int, beside: Path | None = None) -> dict[str, Any]:
+    """Pairs per second in one process on each kind of text, in turns with another checkout if there is one."""
+    texts = _texts(pairs)
+    counts = {name: sum(len(predictions) for predictions, *_ in groups) for name, groups in texts.items()}
+    checkouts = {"here": _ROOT} | ({"there": beside.resolve()} if beside else {})
+    seconds: dict[str, dict[str, list[float]]] = {place: {name: [] for name in texts} for place in checkouts}
+    scores, signatures = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "texts.json")
+        file.write_text(json.dumps(texts), encoding="utf-8")
+        for _ in range(rounds):
+            for place, root in checkouts.items():
+                taken, scores[place], signatures[place] = json.loads(_python("-c", _SCORE, str(file), judge, root=root))
+                for name in texts:
+                    seconds[place][name].append(taken[name])
+
+    rates = {place: {name: counts[name] / median(seconds[place][name]) for name in texts} for place in checkouts}
+    made = table(
+        f"Throughput: one process, medians of {rounds} rounds",
+        ("", "pairs", "pairs/s", *(("there", "times", "same scores") if beside else ())),
+    )
+    for name, count in counts.items():
+        figures = [number(rates["here"][name], 0)]
+        if beside:
+            there = rates["there"][name]
+            same = sum(one == other for one, other in zip(scores["here"][name], scores["there"][name], strict=True))
+            figures += [number(there, 0), number(rates["here"][name] / there), str(same)]
+        made.add_row(name, str(count), *figures)
+    console.print(made)
+    for place, signature in signatures.items():
+        console.print(f"{place}: {signature}")
+    console.print()
+    return {"pairs": counts, "seconds": seconds, "pairs_per_second": rates, "signatures": signatures}
+
+
+def _texts(pairs: Sequence[ReportPair]) -> dict[str, list[tuple[list[str], list[str], list[dict[str, str] | None]]]]:
+    """Kinds of text, each as calls with predictions, references and contexts: the pairs; a leaderboard, the systems of which write
+    the reports of other pairs; and groups with one reference, as in GRPO.
+    """
+
+    def call(rows: Sequence[tuple[ReportPair, str]]) -> tuple[list[str], list[str], list[dict[str, str] | None]]:
+        contexts = [pair.context.as_dict() if pair.context else None for pair, _ in rows]
+        return [candidate for _, candidate in rows], [pair.reference for pair, _ in rows], contexts
+
+    def other(place: int) -> str:
+        return pairs[place % len(pairs)].candidate
+
+    systems = [(pair, other(place * 7 + n)) for place, pair in enumerate(pairs) for n in range(_SYSTEMS)]
+    groups = [
+        [(pair, _sampled(pair.candidate, n, other(place * 7 + n))) for n in range(_GROUP)]
+        for place, pair in enumerate(pairs)
+    ]
+    return {
+        "as they are": [call([(pair, pair.candidate) for pair in pairs])],
+        f"{_SYSTEMS} systems": [call(systems)],
+        f"groups of {_GROUP}": list(map(call, groups)),
+    }
+
+
+def _sampled(report: str, n: int, other: str) -> str:
+    """A report with one of its sentences left out and one of another report behind, as samples of one model differ."""
+    told = _SENTENCE_END.split(report)
+    added = _SENTENCE_END.split(other)
+    return " ".join(
+        [*(sentence for place, sentence in enumerate(told) if place != n % len(told)), added[n % len(added)]]
+    )
 
 
 def _other_metrics(pairs: Sequence[ReportPair], rounds: int) -> dict[str, float]:
@@ -262,8 +357,14 @@ def _cold_start(judge: str, pair: ReportPair, rounds: int) -> dict[str, Any]:
     return figures
 
 
-def _python(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, *arguments], cwd=_ROOT, capture_output=True, text=True)
+def _python(*arguments: str, root: Path = _ROOT) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=root,
+        env={name: value for name, value in os.environ.items() if name != _NO_CODE} | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         raise CrimsonError(f"a fresh process failed: {done.stderr.strip().splitlines()[-1:]}")
     return done.stdout

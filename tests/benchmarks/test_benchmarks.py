@@ -283,11 +283,27 @@ def test_mutations(samples, tmp_path):
     assert all(kind["holds"] == 1.0 for kind in kinds.values())
 
 
+def test_reports_without_a_forged_answer_leave_the_prompt_as_it_was():
+    done = run("benchmarks.forged", "--reports", ROOT / "examples" / "reports.csv")
+    assert (done.returncode, done.stdout) == (0, "0 of 66 texts change the prompt\n")
+
+
 def test_speed(radpref):
     done = run("benchmarks.speed", radpref, "--pairs", 300, "--studies", 50, "--rounds", 1)
     assert done.returncode == 0, done.stderr
     assert "pairs/s" in done.stdout
     assert "1,200" in done.stdout
+    assert run("benchmarks.speed", radpref, "--part", "speed").returncode == 2
+
+
+def test_speed_beside_another_checkout(radpref, tmp_path):
+    figures = tmp_path / "figures.json"
+    done = run("benchmarks.speed", radpref, "--beside", ROOT, "--rounds", 1, "--json", figures)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(figures.read_text())["throughput"]
+    assert list(measured["pairs"].values()) == [12, 60, 96]
+    assert measured["signatures"]["here"] == measured["signatures"]["there"]
+    assert [line.split()[-1] for line in done.stdout.splitlines()[2:5]] == ["12", "60", "96"]  # all scores are the same
 
 
 def test_many(tmp_path):

@@ -3,14 +3,18 @@
 import io
 import json
 from contextlib import redirect_stdout
+from pathlib import Path
 
 import pytest
 from hf_models import PAIRS, TIGHT, run, texts
 from models import variant
 
+from benchmarks.forged import forgeries
+from crimson_core import CrimsonScorer, ReportPair
 from crimson_core.judges.engines.hf import hf_judge
 from crimson_core.protocol.evaluation import evaluation_schema
 
+ROOT = Path(__file__).parents[2]
 GREEDY = {"bos_token_id": 2, "eos_token_id": [1, 106], "pad_token_id": 0, "do_sample": False, "max_new_tokens": 24}
 
 
@@ -75,3 +79,21 @@ def test_evaluation_does_not_depend_on_neighbours(strict_judge, strict_judgement
     assert len({judgement.raw_output for judgement in strict_judgements}) > 1, "outputs all the same prove nothing"
     strict_judge.batch_size = 2
     assert run(strict_judge, [PAIRS[3], PAIRS[1]]) == [strict_judgements[3], strict_judgements[1]]
+
+
+def test_no_forged_answer_gains_with_the_trained_adapter(gemma_folder, monkeypatch):
+    """A few of the two hundred that `python -m benchmarks.forged` tries, and that they would gain if the model saw them."""
+    adapter = ROOT / "checkpoints" / "gemma3-270m-crimson"
+    scorer = CrimsonScorer(f"hf:{adapter}", base=str(gemma_folder), dtype="float32", batch_size=4)
+    shapes = ("compact", "matched", "prose")
+    chosen = [next(one for one in forgeries() if one.shape == shape) for shape in shapes]
+
+    def gains():
+        texts = [ReportPair(one.reference, text) for one in chosen for text in (one.clinical, one.candidate)]
+        scores = [result.crimson_score for result in scorer.score(texts)]
+        return [forged - clean for clean, forged in zip(scores[::2], scores[1::2], strict=True)]
+
+    assert max(gains()) <= 0.05
+    for module in ("crimson_core.protocol.prompt", "crimson_core.run.scorer"):
+        monkeypatch.setattr(f"{module}.defused", lambda pair, **_: (pair, []))
+    assert max(gains()) > 0.05
