@@ -50,6 +50,20 @@ def contradictions(reference: ReportFinding, prediction: ReportFinding) -> list[
     return [found for found in _temporal(reference, prediction, rule) if found.rule is rule["contradicted"]]
 
 
+def denied_signs(
+    reference: ReportFinding, prediction: ReportFinding, denied: tuple[Sequence[ReportFinding], Sequence[ReportFinding]]
+) -> Iterator[Discrepancy]:
+    """Signs that one report tells with a finding and the other one denies: "emphysema with bullae", "Emphysema. No bullae."."""
+    words = lexicon()
+    rule = rules()["attribute_errors"]["descriptor"]["denied_sign"]
+    for finding, others, who in ((reference, denied[1], "candidate"), (prediction, denied[0], "reference")):
+        for sign in dict.fromkeys(finding.signs):
+            # to "pneumonia" and "no consolidation" the name of the disease says enough
+            named = words.concepts[sign].vague and any((c, sign) in words.distances for c in finding.concepts)
+            if not named and any(sign in other.concepts for other in others):
+                yield _error("descriptor", rule, f"The {who} denies {words.concepts[sign].name}")
+
+
 def compare_location(references: Sequence[ReportFinding], predictions: Sequence[ReportFinding]) -> list[Discrepancy]:
     """The location errors of a group of findings that match each other: mostly one of each.
 

@@ -190,7 +190,7 @@ def explain_pair(pair: ReportPair) -> PairExplanation:
     references, predictions = one.findings, other.findings
     matches = match_findings(references, predictions, (one.denied, other.denied))
     urgent = [finding.significance == "urgent" for finding in reference.findings]
-    found = discrepancies(references, predictions, matches, urgent)
+    found = discrepancies(references, predictions, matches, urgent, (one.denied, other.denied))
     explained = [
         ExplainedMatch(
             reference.findings[r].id,

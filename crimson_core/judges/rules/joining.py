@@ -100,8 +100,11 @@ def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
 
 
 def _is_fronted(first: Mention, clause: Clause) -> bool:
-    """Whether a place stands before all that is there: "On the left there is a nodule and an effusion"."""
+    """Whether a place stands before all that is there: "On the left there is a nodule and an effusion", "Left: nodule and"."""
     begins = clause.of("joint", clause.start, clause.start + 1)
+    headed = clause.start + 1 < clause.end and clause.sign(clause.start + 1) == ":"
+    if headed and clause.of("side", clause.start, clause.start + 1):
+        return first.start > clause.start
     return bool(begins and clause.of("side", clause.start, clause.start + _PLACE_WORDS)) and first.start > clause.start
 
 
@@ -383,13 +386,12 @@ def _rename(pair: _Pair) -> None:
         pair.joined[place] = replace(named, attributes=named.attributes._replace(uncertain=other))
 
 
-def _is_one_device(pair: _Pair) -> bool:
-    """As in "TEVAR stent", "mediport catheter": the kind of a device behind its name."""
+def _is_one_name(pair: _Pair) -> bool:
+    """As in "TEVAR stent", "lymphoma mass": the kind of a thing behind its name."""
     last, mention = pair.last, pair.mention
-    concepts = pair.lexicon.concepts
-    if last.end != mention.start or not concepts[last.concepts[0]].device:
+    if last.end != mention.start or pair.clause.set_off(mention.start):
         return False
-    return any((a, b) in pair.lexicon.distances for a in last.concepts for b in mention.concepts)
+    return any((a, b) in pair.lexicon.distances for a in last.concepts for b in mention.concepts if a != b)
 
 
 def _add_kind(pair: _Pair) -> None:
@@ -398,7 +400,7 @@ def _add_kind(pair: _Pair) -> None:
 
 # How a mention may belong to the one before it, and what then becomes of both; the first that holds.
 _WAYS: tuple[tuple[Callable[[_Pair], bool], Callable[[_Pair], None]], ...] = (
-    (_is_one_device, _add_kind),
+    (_is_one_name, _add_kind),
     (_is_reason, _add_reason),
     (_shows, _add_sign),
     (_is_differential, _list_what_it_may_be),

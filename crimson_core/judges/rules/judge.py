@@ -7,7 +7,13 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 from crimson_core.judges.base import Judgement
-from crimson_core.judges.rules.attribute_errors import Discrepancy, compare, compare_location, contradictions
+from crimson_core.judges.rules.attribute_errors import (
+    Discrepancy,
+    compare,
+    compare_location,
+    contradictions,
+    denied_signs,
+)
 from crimson_core.judges.rules.extraction import NameOf, ReadSentence, ReportFinding, no_name, read_sentence, reading_of
 from crimson_core.judges.rules.legible import legible
 from crimson_core.judges.rules.lexicon import lexicon, reading_digest, rules
@@ -78,9 +84,10 @@ def evaluate_pair(pair: ReportPair, read: Callable[[str], Read] = read_findings)
     patient = patient_of(pair.context)
     ref_findings = listed_findings("R", reference.findings, pair.reference, patient)
     pred_findings = listed_findings("P", candidate.findings, pair.candidate, patient)
-    matches = match_findings(reference.findings, candidate.findings, (reference.denied, candidate.denied))
+    denied = reference.denied, candidate.denied
+    matches = match_findings(reference.findings, candidate.findings, denied)
     urgent = [finding.clinical_significance == "urgent" for finding in ref_findings]
-    found = discrepancies(reference.findings, candidate.findings, matches, urgent)
+    found = discrepancies(reference.findings, candidate.findings, matches, urgent, denied)
     matched_refs, matched_preds = {r for r, _ in matches}, {p for _, p in matches}
     unrecognised = [name for name, of in (("reference", reference), ("candidate", candidate)) if not of.recognised]
     return Evaluation(
@@ -101,8 +108,12 @@ def discrepancies(
     predictions: Sequence[ReportFinding],
     matches: Sequence[tuple[int, int]],
     urgent: Sequence[bool],
+    denied: tuple[Sequence[ReportFinding], Sequence[ReportFinding]] = ((), ()),
 ) -> list[tuple[int, int, Discrepancy]]:
-    """What is wrong with each match, by its positions; `urgent` tells it of each reference."""
+    """What is wrong with each match, by its positions.
+
+    `urgent` tells it of each reference; `denied` is what the reference and the candidate say to be absent.
+    """
     parts = in_parts(references, predictions)
     found: list[tuple[int, int, Discrepancy]] = []
     placed: set[int] = set()  # references whose location has been compared
@@ -115,6 +126,8 @@ def discrepancies(
         whole = _with_change([references[i] for i, j in matches if j == p], references[r])
         told = _with_change([predictions[j] for i, j in matches if i == r], predictions[p])
         here = compare(whole, told, urgent[r], (r, p) in parts)
+        if any(denied):
+            here += denied_signs(whole, told, denied)
         if r not in placed:
             refs, preds = _group(r, matches)
             placed |= refs

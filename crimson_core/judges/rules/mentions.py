@@ -285,9 +285,16 @@ def _border(left: Mention, right: Mention, clause: Clause) -> int:
     "shift to the left: collapse of the lung".
     """
     position = right.start
-    while position > left.end and not clause.is_joint(position - 1) and not _parts(position, left, clause):
+    while position > left.end and not _parts(position, left, clause):
+        if clause.is_joint(position - 1) and not _measures(position - 1, clause):
+            break
         position -= 1
     return max(position, left.end)
+
+
+def _measures(place: int, clause: Clause) -> bool:
+    """Whether an "of" stands behind a measure, with which a name begins: "and a small amount of fluid"."""
+    return clause.words[place] == "of" and clause.words[place - 1] in lexicon().words["measures"]
 
 
 def _parts(position: int, left: Mention, clause: Clause) -> bool:

@@ -13,6 +13,7 @@ _PLACE = attrgetter("start", "end")
 _BESIDE = frozenset(("anatomy", "states"))
 _TELLING_WHERE = frozenset(("side", "severity", "nearby"))
 _NEAR = 3  # words between "with" and a state
+_FARTHEST_PLACE = 8  # words behind "a second one", its size among them
 
 
 def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Mention]:
@@ -39,17 +40,25 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
         add_alike(found, clause, lexicon)
     if "states" in clause.by_kind:
         _add_bare_states(found, clause, lexicon)
-    for tag in clause.of("anaphor") if before else ():
+    for tag in clause.of("anaphor"):
+        # "a nodule in the right apex and a second one in the left base"
+        one_more = clause.words[tag.start] in lexicon.words["one_more"]
+        meant = max((m for m in found.values() if m.end <= tag.start), key=_PLACE, default=None) if one_more else None
+        before_it = meant.concepts if meant else before
+        if not before_it:
+            continue
         # "a smaller one on the left", but not "one small nodule", "one of the ribs"
-        stands_alone = tag.end >= clause.end or (
+        stands_alone = clause.ends(tag.end) or (
             clause.of("joint", tag.end, tag.end + 1) and clause.words[tag.end] != "of"
         )
         stands_alone = stands_alone or clause.words[tag.start] in lexicon.words["pointing"]
         if clause.words[tag.start] in lexicon.words["alike"]:
             opens = tag.start == clause.start + 1 or any(t.end == tag.start - 1 for t in clause.of("conjunction"))
             stands_alone = stands_alone and opens
-        if stands_alone and clause.modifiers(max(clause.start, tag.start - 3), min(clause.end, tag.end + 5)):
-            found[tag.start] = Mention(before, tag.start, tag.end, named_by=(tag,))
+        if stands_alone and clause.modifiers(
+            max(clause.start, tag.start - 3), min(clause.end, tag.end + _FARTHEST_PLACE)
+        ):
+            found[tag.start] = Mention(before_it, tag.start, tag.end, named_by=(tag,))
     named = sorted(found.values(), key=_PLACE)
     if "definite" in clause.by_kind:
         definite = {t.end for t in clause.of("definite")}
@@ -110,6 +119,7 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
     }
     beside = [t for t in around if t.start not in taken or t.start in damage]
     for mention in list(found.values()) if beside else ():
+        first = mention.concepts[0]
         while tag := _narrowing(mention, [t for t in beside if t not in mention.named_by], clause, lexicon):
             named = mention.concepts[0]
             made = lexicon.composites[tag.value, named]
@@ -118,9 +128,14 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
                 # of a cavitating consolidation the other report may list the consolidation apart
                 mention.signs = (named,)
             spent.add(tag)
-            if tag.start in damage and tag.start in found:
-                del found[tag.start]
-                mention.start, mention.end = min(mention.start, tag.start), max(mention.end, tag.end)
+            again = [t for t in beside if t is tag or lexicon.composites.get((t.value, first)) == made]
+            for told in again:  # of a "necrotic mass with cavitation" the cavitation is told by both
+                words = between(mention, told)
+                apart = told is not tag and not clause.joined(words.start, words.stop, "conjunction")
+                if told.start in damage and told.start in found and not apart:
+                    del found[told.start]
+                    spent.add(told)
+                    mention.start, mention.end = min(mention.start, told.start), max(mention.end, told.end)
     return spent
 
 

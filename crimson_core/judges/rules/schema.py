@@ -111,6 +111,8 @@ class _Words(TypedDict):
     copulas: Phrases
     having: Phrases
     holding: Phrases
+    measures: Phrases
+    one_more: Phrases
     within: Phrases
     above: Phrases
     beyond: Phrases
