@@ -45,6 +45,9 @@ def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
         if same_state:
             told = right.attributes  # "healed fractures of the clavicle and the scapula"
             right.attributes = told._replace(temporal=told.temporal or left.attributes.temporal)
+            if _directed(left, lexicon) and _directed(right, lexicon) and not _placed(left):
+                # "the trachea and the heart are displaced to the left"
+                left.attributes = left.attributes._replace(sides=told.sides)
         headed = heading and right.start >= colon and (same_state or found[0].start >= colon)
         if headed and not right.attributes.sides and _placed_alike(left, right):
             right.attributes = right.attributes._replace(sides=heading)
@@ -70,6 +73,9 @@ def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
         there = there and _placed_alike(left, right)
         if there and left.attributes.sides and not _placed(right):
             right.attributes = right.attributes._replace(sides=left.attributes.sides)
+        pushed = _directed(right, lexicon) and not _directed(left, lexicon) and clause.one_list(left.last, right.start)
+        if pushed and not right.attributes.temporal:  # "white-out, new, with shift": the shift came with it
+            right.attributes = right.attributes._replace(temporal=left.attributes.temporal)
         if not clause.one_list(left.end, right.start):
             continue
         bare = not clause.modifiers(left.end, right.start)
@@ -99,12 +105,13 @@ def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
             earlier.attributes = own._replace(temporal=own.temporal or change, position=own.position or where)
 
 
+def _directed(mention: Mention, lexicon: Lexicon) -> bool:
+    return lexicon.concepts[mention.concepts[0]].directed
+
+
 def _is_fronted(first: Mention, clause: Clause) -> bool:
-    """Whether a place stands before all that is there: "On the left there is a nodule and an effusion", "Left: nodule and"."""
+    """Whether a place stands before all that is there: "On the left there is a nodule and an effusion"."""
     begins = clause.of("joint", clause.start, clause.start + 1)
-    headed = clause.start + 1 < clause.end and clause.sign(clause.start + 1) == ":"
-    if headed and clause.of("side", clause.start, clause.start + 1):
-        return first.start > clause.start
     return bool(begins and clause.of("side", clause.start, clause.start + _PLACE_WORDS)) and first.start > clause.start
 
 
