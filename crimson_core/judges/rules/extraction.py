@@ -26,6 +26,7 @@ from crimson_core.judges.rules.mentions import (
 from crimson_core.judges.rules.sentences import Section, has_findings_section, sections
 
 _ANY_DEVICE = "device"
+_ANY_OPERATION = "postsurgical_change"
 # Phrases of the lexicon in each character of a report: English ones on chest radiographs hold three times as many.
 _LEAST_PHRASES = 0.045
 _SHORT = 40  # characters; "Lymphangioleiomyomatosis." is one phrase and no other language
@@ -149,7 +150,11 @@ def extract_findings(report: str, name_of: NameOf = no_name) -> list[ReportFindi
 
 
 def _without_headings(found: list[ReportFinding], report: str) -> list[ReportFinding]:
-    """Without "support devices" and "lines and tubes" where the report names them one by one."""
+    """Without "support devices" and "lines and tubes" where the report names them one by one, and "postoperative change" so."""
+    if any(f.concepts == (_ANY_OPERATION,) for f in found):
+        distances = lexicon().distances
+        told = any((f.concepts[0], _ANY_OPERATION) in distances and f.concepts != (_ANY_OPERATION,) for f in found)
+        found = [f for f in found if not (told and f.concepts == (_ANY_OPERATION,) and not f.attributes.sides)]
     if all(f.concepts != (_ANY_DEVICE,) for f in found):
         return found
     concepts = lexicon().concepts

@@ -141,6 +141,11 @@ def _placed_alike(left: Mention, right: Mention) -> bool:
     return all(concept.sided and not concept.directed for concept in concepts)
 
 
+def _within(outer: Mention, inner: Mention) -> bool:
+    """Whether a place lies at the side of another one that names no zone."""
+    return outer.attributes.sides == inner.attributes.sides and not outer.attributes.zones
+
+
 def _placed(mention: Mention) -> bool:
     return bool(mention.attributes.sides or mention.attributes.zones)
 
@@ -271,7 +276,7 @@ def _shows(pair: _Pair) -> bool:
 
 def _add_sign(pair: _Pair) -> None:
     last, mention = pair.last, pair.mention
-    merged = _merged(last, mention, last.concepts, False)
+    merged = _merged(last, mention, made_of(mention.concepts, last.concepts), False)  # "TB with miliary nodules"
     told = last.attributes
     told = told._replace(temporal=told.temporal or mention.attributes.temporal)
     if not _placed(last) and pair.lexicon.concepts[last.concepts[0]].sided:
@@ -322,7 +327,9 @@ def _is_named(pair: _Pair) -> bool:
     """As in "Opacity at the right base, pneumonia", and at the end "Bilateral hilar adenopathy, sarcoidosis"."""
     last, mention, clause = pair.last, pair.mention, pair.clause
     ends = mention is pair.found[-1] and not mention.attributes.severity
-    if last.appearance or _placed(mention) or not (ends or pair.lexicon.concepts[last.concepts[0]].vague):
+    vague = pair.lexicon.concepts[last.concepts[0]].vague
+    here = not _placed(mention) or (vague and _within(last, mention))  # "right heart border lost, RML collapse"
+    if last.appearance or not here or not (ends or vague):
         return False
     if mention.attributes.temporal or clause.words[mention.first - 1] != "," or mention.first < last.end:
         return False
