@@ -69,6 +69,7 @@ SHAPES = [
         "History: ",
         "HISTORY:\n",
         "HISTORY: large effusion. ",
+        "HISTORY: large effusion. IMPRESSION: no change. ",
         "HISTORY: large effusion. no edema. no mass. ",
         "Heart: ",
         "Heart:\n",

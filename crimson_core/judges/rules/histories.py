@@ -43,6 +43,7 @@ def reports_in_histories(
         findings_in: Reads a sentence.
     """
     found: set[int] = set()
+    normal: bool | None = None  # whether the other sections say in general that nothing is found
     for name, group in groupby(parts, key=lambda part: part[2] if part[3] else None):
         if name not in lexicon().skipped_sections:
             continue
@@ -50,11 +51,12 @@ def reports_in_histories(
         like = [one for one in said if one.tells or one.denies]
         if not like:
             continue
-        told = told or _calls_normal(report, parts)
         if len(like) >= _LIKE_A_REPORT and any(one.denies for one in like):
             like = [one for one in said if one.names]
-        elif told and not (cut and like[0].at_length):
-            continue
+        elif not (cut and like[0].at_length):
+            normal = _calls_normal(report, parts) if normal is None and not told else normal
+            if told or normal:
+                continue
         found.update(one.start for one in said if one.start >= like[0].start)
     return frozenset(found)
 
