@@ -18,5 +18,9 @@ class Part(NamedTuple):
 def part_of(results: list[PairResult], keep: int | None = None) -> Part:
     """Make a part of results; None keeps all of them, a number those of so many first pairs of the run."""
     kept = [result.packed() for result in results if keep is None or result.index < keep]
-    lines = "".join(json_line(result.as_dict()) for result in results)
-    return Part(lines.encode(errors="backslashreplace"), Summary(results), kept)
+    lines, summary = [], Summary()
+    for result in results:
+        outcome = result.outcome  # read once for both
+        lines.append(json_line(result.as_dict(outcome)))
+        summary.add_outcome(result, outcome)
+    return Part("".join(lines).encode(errors="backslashreplace"), summary, kept)

@@ -72,8 +72,12 @@ class Summary:
 
     def add(self, result: PairResult) -> None:
         """Count one result."""
-        outcome = result.outcome  # once, since a packed one is unpacked each time
-        self.scores.append(result.crimson_score)
+        self.add_outcome(result, result.outcome)
+
+    def add_outcome(self, result: PairResult, outcome: Outcome | None) -> None:
+        """Count one result whose outcome has been read."""
+        score = float("nan") if outcome is None else outcome.terms.score
+        self.scores.append(score)
         self.n_repaired += bool(result.repairs)
         self.n_suspect += bool(result.suspicions)
         self.n_unrecognised += bool(result.unrecognised)
@@ -93,7 +97,7 @@ class Summary:
         self.n_urgent += sum(finding.level in _URGENT for finding in outcome.references.values())
         self.n_urgent_missed += urgent_missed(outcome)
         if self._counts is not None:
-            self._counts.extend((result.crimson_score, 1.0))
+            self._counts.extend((score, 1.0))
             for figure in CLINICAL_FIGURES.values():
                 self._counts.extend(figure.count(outcome))
 

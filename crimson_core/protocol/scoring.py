@@ -218,7 +218,11 @@ def score_evaluation(evaluation: Evaluation | Mapping[str, Any]) -> PairScore:
         KeyError: A finding has no id, or a match or attribute error no ref_id.
     """
     data = evaluation.model_dump() if isinstance(evaluation, Evaluation) else evaluation
-    outcome = read_outcome(data)
+    return score_outcome(data, read_outcome(data))
+
+
+def score_outcome(data: Mapping[str, Any], outcome: Outcome) -> PairScore:
+    """The same of an evaluation in the wire format whose outcome has been read."""
     terms = outcome.terms
     return {
         "raw_evaluation": data,

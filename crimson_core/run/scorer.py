@@ -17,7 +17,7 @@ from crimson_core.judges.rules import OfflineJudge
 from crimson_core.protocol.evaluation import repair_evaluation
 from crimson_core.protocol.imitation import defused
 from crimson_core.protocol.pair import ReportPair
-from crimson_core.protocol.scoring import Outcome, PairScore, read_outcome, score_evaluation
+from crimson_core.protocol.scoring import Outcome, PairScore, read_outcome, score_evaluation, score_outcome
 from crimson_core.run.guarded import judged
 from crimson_core.run.processes import cores, in_processes
 from crimson_core.run.store import Store
@@ -103,9 +103,17 @@ class PairResult:
             return _EMPTY[name]()
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def as_dict(self) -> dict[str, Any]:
-        """A JSON-ready record: the reference implementation's keys (None if unscored), then our own."""
-        score = self.score or dict.fromkeys(PairScore.__annotations__)
+    def as_dict(self, outcome: Outcome | None = None) -> dict[str, Any]:
+        """A JSON-ready record: the reference implementation's keys (None if unscored), then our own.
+
+        Args:
+            outcome: That of this result, if it has been read already.
+        """
+        evaluation = self.evaluation
+        if evaluation is None:
+            score = dict.fromkeys(PairScore.__annotations__)
+        else:
+            score = score_outcome(evaluation, outcome or read_outcome(evaluation))
         return {
             "index": self.index,
             "id": self.id,

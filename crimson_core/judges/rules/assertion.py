@@ -26,9 +26,10 @@ _DECIDING = frozenset(("normal", "elsewhere", "harmless"))
 
 def decide_presence(found: list[Mention], clause: Clause) -> None:
     """Set `presence`, and `uncertain` among the attributes, of the mentions of a clause."""
-    missing = [tag for tag in clause.by_kind.get("states", ()) if tag.value == "absent"]
+    denials = clause.by_cue.get("negated_before", ())
+    missing = [tag for tag in clause.of("states") if tag.value == "absent"] if denials else ()
     named = {tag.start for mention in found for tag in mention.named_by if tag in missing} if missing else ()
-    for cue in clause.cues("negated_before"):
+    for cue in denials:
         if cue.start in named:  # "absent breast shadow" is a name
             continue
         for mention in _denied_by(cue, found, clause):
@@ -54,7 +55,7 @@ def _decide_beside(found: list[Mention], clause: Clause) -> None:
             cue = next((cue for cue in clause.cues("negated_before") if cue.start == heading.end), None)
             if cue:
                 _decide(heading, "absent", cue)
-    for operation, reason in pairwise(found):
+    for operation, reason in pairwise(found) if "for" in clause.words else ():
         # "lobectomy for carcinoma" tells of a carcinoma that was
         if _is_operation(operation) and clause.words[operation.end : reason.start] == ["for"]:
             _decide(reason, "unsaid", Tag(operation.end, reason.start, "rule", "what an operation was for"))

@@ -196,7 +196,7 @@ class Clause:
         return (1 << end - self.start) - (1 << start - self.start)
 
     def _all(self, among: int, start: int, end: int) -> bool:
-        return end <= start or not self.words_between(start, end) & ~among
+        return end <= start or not (1 << end - self.start) - (1 << start - self.start) & ~among
 
     def _leading_on(self) -> int:
         """Words such as "heavily", which say how a state is, and those by which a sentence comes to it."""

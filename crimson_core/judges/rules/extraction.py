@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from crimson_core.judges.rules.attributes import NOTHING, SUSPECTED, Attributes, Mention, ReportFinding
@@ -220,7 +220,7 @@ def reading_of(
             reading = _read(report, name_of, parts, steps, read)
             if reading.told:
                 break
-    if not any(skipped for _, _, _, skipped in parts):
+    if not any(map(_SKIPPED, parts)):
         return reading
 
     def findings_in(sentence: str) -> list[ReportFinding]:
@@ -267,7 +267,7 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
                 m.concepts,
                 m.attributes,
                 clause.spans[m.first][0],
-                clause.spans[_end_of_quote(m, clause) - 1][1],
+                clause.spans[(_end_of_quote(m, clause) if m.told_by else m.last) - 1][1],
                 m.appearance,
                 m.presence == "present",
                 m.taken_up,
@@ -278,7 +278,7 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
         ]
     )
     kept = detailed or "anaphor" in clause.by_kind or _wants_a_structure(clause, named)
-    explains_it = bool(told) and all(f.present for f in told)  # what is denied explains nothing
+    explains_it = bool(told) and not [f for f in told if not f.present]  # what is denied explains nothing
     tentative = explanation(clause) if explains_it else None
     hedged = explains_it and tentative is None and told[0].attributes.uncertain
     implied = hedged and all(f.attributes == SUSPECTED for f in told)
@@ -292,7 +292,7 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
         (more is not None or tentative is not None) and of_several(clause),
         bool(named) and "nearby" in clause.by_kind,
         states_told(clause) if more is not None else (),
-        not named and answers_none(clause),
+        not named and "negated_after" in clause.by_cue and answers_none(clause),
         more is not None and taken_back(clause),
         clause.lead == "concession" and bool(clause.cues("not_excluded_after")),
         clause.lead == "exception",
@@ -300,8 +300,8 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
         "elsewhere" not in clause.by_kind and not _STATEMENTS.isdisjoint(clause.by_kind),
         clause if kept else None,
         named if kept else (),
-        _heading(clause),
-        _heading_side(clause, named),
+        _heading(clause) if "anatomy" in clause.by_kind else (),
+        _heading_side(clause, named) if ":" in sentence else frozenset(),
     )
 
 
@@ -312,7 +312,7 @@ def _wants_a_structure(clause: Clause, named: Sequence[Mention]) -> bool:
 def _heading(clause: Clause) -> tuple[str, ...]:
     """The structures of a line such as "Heart and mediastinum:" that says nothing of them."""
     kinds = clause.by_kind.keys()
-    if "anatomy" not in kinds or not kinds <= _OF_HEADINGS or clause.end - clause.start > _LONGEST_HEADING:
+    if not kinds <= _OF_HEADINGS or clause.end - clause.start > _LONGEST_HEADING:
         return ()
     return tuple(tag.value for tag in clause.of("anatomy"))
 
@@ -345,12 +345,13 @@ def _read(
     earlier = recent = current = 0  # where the findings of the two sentences before, and of this one, begin in `found`
     for start, end, _, skipped in parts:
         sentence = report[start:end]
-        if skipped or not sentence.strip():
+        text = sentence.strip()
+        if skipped or not text:
             continue
         if sentence in seen:  # what a looping generator repeats says nothing new
             continue
         seen.add(sentence)
-        asked, bare = bare.endswith("?"), sentence.strip()
+        asked, bare = bare.endswith("?"), text
         blank = sentence.index(bare)
         start += blank
         if side and (":" in bare or _EMPTY_LINE.match(sentence, 0, blank)):
@@ -359,9 +360,9 @@ def _read(
         earlier, recent, current = recent, current, len(found)
         for told in read(bare):
             last = found[-1] if len(found) > recent else None
-            if last and told.clause and "anaphor" in told.clause.by_kind:
+            if told.clause and last and "anaphor" in told.clause.by_kind:
                 told = _told(told.clause, bare, name_of, last.concepts, True)
-            elif heading and told.clause and _wants_a_structure(told.clause, told.named):
+            elif told.clause and heading and _wants_a_structure(told.clause, told.named):
                 told = _told(_under(heading, told.clause), bare, name_of, (), True)
             heading, side = told.heading or heading, told.side or side
             role = None
@@ -543,10 +544,11 @@ def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportF
     if _all_apart(found, words):
         return sorted(found, key=_PLACE)
     kept: list[ReportFinding] = []
-    places: dict[str, set[int]] = {}  # concept -> where in `kept` findings stand that may be the same
+    places: dict[str, set[int]] = {}  # concept -> where in `kept` findings of it stand
     named = sorted((f for f in found if not f.taken_up), key=lambda f: _narrowest_first(f, words))
     for finding in [*named, *(f for f in found if f.taken_up)]:
-        candidates = sorted({place for concept in finding.concepts for place in places.get(concept, ())})
+        near = [places.keys() & words.near[concept] for concept in finding.concepts]
+        candidates = sorted({place for concepts in near for concept in concepts for place in places[concept]})
         same = next((place for place in candidates if _same_finding(kept[place], finding, words)), None)
         if same is None and finding.taken_up:  # the last one before it that it can mean
             before = [p for p in candidates if kept[p].start < finding.start and _can_mean(finding, kept[p], words)]
@@ -574,12 +576,13 @@ def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportF
                 appearance=first.appearance + other.appearance,
                 told_at=first.told_at + other.told_at,
             )
-        for near in {near for concept in kept[same].concepts for near in words.near[concept]}:
-            places.setdefault(near, set()).add(same)
+        for concept in kept[same].concepts:
+            places.setdefault(concept, set()).add(same)
     return sorted(kept, key=_PLACE)
 
 
 _PLACE = attrgetter("start", "end")
+_SKIPPED = itemgetter(3)  # of a `Section`
 
 
 def _all_apart(found: list[ReportFinding], words: Lexicon) -> bool:
@@ -598,7 +601,9 @@ def _narrowest_first(finding: ReportFinding, words: Lexicon) -> tuple[Any, ...]:
     return (
         min(words.depths[concept] for concept in finding.concepts),
         sorted(finding.concepts),
-        *(sorted(place) for place in (told.sides, told.zones, told.sites)),
+        sorted(told.sides),
+        sorted(told.zones),
+        sorted(told.sites),
         told.severity or 0,
         str(told.temporal),
         told.sizes_mm,

@@ -146,7 +146,7 @@ class Lexicon:
 
     def signs_of(self, diagnosis: Sequence[str]) -> frozenset[str]:
         """What the concepts of `diagnosis` show by, beside what is broader."""
-        return frozenset(sign for concept in diagnosis for sign in self.concepts[concept].signs)
+        return frozenset(chain.from_iterable([self.concepts[concept].signs for concept in diagnosis]))
 
     def akin(self, some: Iterable[str], others: Iterable[str]) -> bool:
         """Whether a concept of `some` and one of `others` are the same, or kinds of the same."""

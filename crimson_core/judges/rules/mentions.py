@@ -167,11 +167,11 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
         tags = [t for t in clause.modifiers(start, end) if _belongs(t, mention, concept.device, clause, start, end)]
         if tags:
             tags = _meant(tags, mention, concept, clause, end)
-        named = _named_at(mention, concept.device)
+        named = _named_at(mention) if concept.device else mention.end
         told = attributes_of(tags, clause, start, end, named, concept.device, concept.percent)
         if mention.state[0] and not told.temporal and _has_come(mention, clause):
             told = told._replace(temporal="new")
-        if not told.temporal and _is_of_the_past(mention, clause, lexicon):
+        if "prior" in clause.by_kind and not told.temporal and _is_of_the_past(mention, clause, lexicon):
             told = told._replace(temporal="old")
         mention.attributes, mention.told_by = told, tuple(tags)
         if told.temporal == "old" and concept.once_old:
@@ -199,15 +199,15 @@ def _meant(tags: list[Tag], mention: Mention, concept: Concept, clause: Clause, 
 
 def _is_of_the_past(mention: Mention, clause: Clause, lexicon: Lexicon) -> bool:
     """Whether an injury is one of before: "previous right rib fractures"."""
-    if "prior" not in clause.by_kind or (mention.concepts[0], "fracture") not in lexicon.distances:
+    if (mention.concepts[0], "fracture") not in lexicon.distances:
         return False
     before = [t for t in clause.of("prior") if t.end <= mention.start and t.end == t.start + 1]
     return bool(before) and clause.only(before[-1].end, mention.start, "side", "zone", "severity", "descriptor", "glue")
 
 
-def _named_at(mention: Mention, device: bool) -> int:
-    """Where a finding's name ends; of the "tube in the right main bronchus" behind the tube."""
-    return mention.state[1] if device and mention.state[1] else mention.end
+def _named_at(device: Mention) -> int:
+    """Where the name of a device ends; of the "tube in the right main bronchus" behind the tube."""
+    return device.state[1] or device.end
 
 
 def _has_come(mention: Mention, clause: Clause) -> bool:
@@ -316,7 +316,7 @@ def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: in
         return False  # "no new findings: left effusion unchanged"
     if tag.kind == "severity" and clause.of("earlier", tag.start - 1, tag.start):
         return False  # "small effusion, previously large"
-    if device and tag.kind in ("sites", "zone") and (tag.kind == "zone" or tag.start < _named_at(mention, device)):
+    if device and tag.kind in ("sites", "zone") and (tag.kind == "zone" or tag.start < _named_at(mention)):
         # before its name stands the way it was put in, but "left mainstem intubation" is out of place there
         return tag.kind == "sites" and bool(clause.of("position", tag.start, tag.end))
     if device and tag.kind == "sites" and _leads_in(tag, clause):

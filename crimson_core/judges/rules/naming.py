@@ -61,7 +61,7 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
             found[tag.start] = Mention(before_it, tag.start, tag.end, named_by=(tag,))
     named = sorted(found.values(), key=_PLACE)
     if "definite" in clause.by_kind:
-        definite = {t.end for t in clause.of("definite")}
+        definite = {t.end for t in clause.by_kind["definite"]}
         for mention in named:
             start = mention.start
             if not definite.isdisjoint((start - 2, start - 1, start)):
@@ -98,7 +98,7 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
     """
     spent: set[Tag] = set()
     around = [*clause.of("anatomy"), *clause.of("states")]
-    if not any((t.value, m.concepts[0]) in lexicon.composites for m in found.values() for t in around):
+    if lexicon.composites.keys().isdisjoint({(t.value, m.concepts[0]) for m in found.values() for t in around}):
         return spent
     taken = {position for m in found.values() for position in range(m.start, m.end)}
     # the fracture of a lead is one of the lead

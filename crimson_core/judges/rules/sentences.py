@@ -33,7 +33,7 @@ _LINE_START = re.compile(
 )
 # "a) effusion b) nodule", "1. effusion 2. nodule": items of a list within a line, where their labels follow each other.
 _LABEL = re.compile(r"(?:(?<=\s)|^)\(?(?P<label>\d{1,2}|[a-h]|[ivx]{1,4})[.)]\s+(?=\S)", re.IGNORECASE)
-_MAY_LIST = re.compile(r"(?:1|a|A|i|I)[.)]\s")
+_MAY_LIST = re.compile(r"[.)](?<=[1aAiI].)\s")
 _SERIES = (
     {str(number): str(number + 1) for number in range(1, 20)},
     dict(pairwise("abcdefgh")),
