@@ -196,6 +196,8 @@ def repair_evaluation(evaluation: Evaluation) -> tuple[Evaluation, list[str]]:
                 f"attribute_errors: dropped one on {_arrow((error.ref_id, error.pred_id))}, which is no match"
             )
 
+    if not repairs:
+        return evaluation, repairs
     errors = evaluation.errors.model_copy(
         update={"false_findings": false, "missing_findings": missing, "attribute_errors": attribute_errors}
     )

@@ -25,7 +25,7 @@ from crimson_core.protocol.pair import ReportPair
 # What is remembered, only while a call or a run lasts, since it is patient data: reports, since candidates of several systems come with
 # the same reference, and sentences, since most of those that radiologists and models write have been written before.
 _REPORTS = 64
-_SENTENCES = 4_096
+_SENTENCES = 16_384  # of a kilobyte or two each
 
 
 class Read(NamedTuple):
@@ -141,6 +141,8 @@ def _with_change(together: Sequence[ReportFinding], finding: ReportFinding) -> R
     change = finding.attributes.temporal or next(
         (f.attributes.temporal for f in together if f.attributes.temporal), None
     )
+    if change == finding.attributes.temporal:
+        return finding
     return finding._replace(attributes=finding.attributes._replace(temporal=change))
 
 
