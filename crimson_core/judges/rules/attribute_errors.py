@@ -7,7 +7,14 @@ from crimson_core.judges.rules.attributes import Attributes
 from crimson_core.judges.rules.devices import position
 from crimson_core.judges.rules.extraction import ReportFinding
 from crimson_core.judges.rules.lexicon import lexicon, rules
-from crimson_core.judges.rules.matching import compares_sides, concept_steps, interchangeable, other_diagnosis, zone_gap
+from crimson_core.judges.rules.matching import (
+    compares_sides,
+    concept_steps,
+    interchangeable,
+    is_injury,
+    other_diagnosis,
+    zone_gap,
+)
 from crimson_core.protocol.evaluation import ErrorType
 
 _SEVERITY_WORDS = {1: "trace", 2: "small or mild", 3: "moderate", 4: "large or severe", 5: "massive"}
@@ -292,6 +299,8 @@ def _temporal(reference: ReportFinding, prediction: ReportFinding, rule: dict[st
         kind = "acute_left_out" if one in rule["acute"] else "left_out"
     else:
         kind = "acute_made_up" if other in rule["acute"] else "made_up"
+        if other in rules()["matching"]["other_age"]["past"] and is_injury(reference):
+            kind = "old_made_up"
     if lexicon().concepts[reference.concepts[0]].device:
         kind = "device"
     yield _error("temporal", rule[kind], what)

@@ -435,7 +435,7 @@ def _composites(entries: dict[str, dict[str, Any]], phrases: Phrases) -> dict[tu
 
 
 _WORD = re.compile(
-    r"\d+(?:\.\d+| \. \d+)?|(?!s\b(?<=['’]s))[^\W\d_]+|(?<!\w)[-−–+]ve\b|[,;/>%]|\?(?=\w|\)|$)|(?<!\S)\?(?=\s)|(?<!#)#(?! ?[#\dA-Z])"
+    r"\d+(?:\.\d+| \. \d+)?|(?!s\b(?<=['’]s))[^\W\d_]+|(?<!\w)[-−–+]ve\b|[,;/>%]|\?(?=\w|\)|$)|(?<!\S)\?(?=\s)|(?<!#)#(?! ?(?:#|\d+(?![\d]|st|nd|rd|th)|[A-Z][A-Za-z]{2}))"
 )
 _GROUP, _SPAN = re.Match.group, re.Match.span
 # A short word is too often one letter from another one.

@@ -178,7 +178,13 @@ def _of_other_age(reference: ReportFinding, prediction: ReportFinding, rule: dic
     ages = {reference.attributes.temporal, prediction.attributes.temporal}
     if ages.isdisjoint(rule["past"]) or ages.isdisjoint(rule["fresh"]):
         return False
-    return any((one, of) in lexicon().distances for one in reference.concepts for of in rule["concepts"])
+    return is_injury(reference)
+
+
+def is_injury(finding: ReportFinding) -> bool:
+    """Whether a finding is another one once it is old."""
+    injuries = rules()["matching"]["other_age"]["concepts"]
+    return any((one, of) in lexicon().distances for one in finding.concepts for of in injuries)
 
 
 def concept_steps(reference: ReportFinding, prediction: ReportFinding) -> int | None:

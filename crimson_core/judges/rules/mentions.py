@@ -194,6 +194,7 @@ def _meant(tags: list[Tag], mention: Mention, concept: Concept, clause: Clause, 
         tags = _directions(tags, clause)
     elif concept.device:
         tags = _without_sides_of_veins(tags, mention, clause, end)
+        tags = _without_its_way(tags, concept, mention, clause, end)
     return _without_counts(tags, concept.device, clause)
 
 
@@ -226,6 +227,16 @@ def _without_sides_of_veins(tags: list[Tag], mention: Mention, clause: Clause, e
     of_veins = [t for t in clause.of("side", mention.end, end) if t.end in veins] if veins else []
     across = [t._replace(kind="position", value="bad") for t in of_veins if t.value not in own]
     return sorted([*(t for t in tags if t not in of_veins), *across], key=_PLACE)
+
+
+def _without_its_way(tags: list[Tag], concept: Concept, mention: Mention, clause: Clause, end: int) -> list[Tag]:
+    """The modifiers of a tube, without the right places before a tip in a wrong one: "loops in the stomach, tip in the gullet"."""
+    tips = [at for at in range(mention.end, end) if clause.words[at] in lexicon().words["tip"]]
+    sites = [t for t in tags if t.kind == "sites"] if tips else []
+    behind = [t for t in sites if t.start > tips[-1]]
+    if not behind or any(t.value not in concept.tip_misplaced for t in behind):
+        return tags
+    return [t for t in tags if t.kind != "sites" or t in behind]
 
 
 def _leads_in(site: Tag, clause: Clause) -> bool:
@@ -289,12 +300,25 @@ def _border(left: Mention, right: Mention, clause: Clause) -> int:
         if clause.is_joint(position - 1) and not _measures(position - 1, clause):
             break
         position -= 1
+    if position > left.end and clause.words[position - 1] == ",":
+        position = _before_its_place(position, left, clause)
     return max(position, left.end)
 
 
 def _measures(place: int, clause: Clause) -> bool:
     """Whether an "of" stands behind a measure, with which a name begins: "and a small amount of fluid"."""
     return clause.words[place] == "of" and clause.words[place - 1] in lexicon().words["measures"]
+
+
+def _before_its_place(position: int, left: Mention, clause: Clause) -> int:
+    """Where the place begins that stands before a name between commas: "calcified nodes and, in the right upper zone, a mass"."""
+    first = position - 1
+    while first > left.end and clause.has(first - 1, first, "side", "zone", "sites", "anatomy", "glue", "joint"):
+        if clause.words[first - 1] == "and":
+            break
+        first -= 1
+    opened = clause.words[first - 2 : first] == ["and", ","] or clause.words[first - 1] == "and"
+    return first if opened and first < position - 1 and clause.of("joint", first, first + 1) else position
 
 
 def _parts(position: int, left: Mention, clause: Clause) -> bool:

@@ -1,6 +1,7 @@
 """What a clause names: findings by name, structures with their state, and words that take up what was named before."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from operator import attrgetter
 
 from crimson_core.judges.rules.attributes import Mention
@@ -60,6 +61,8 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
         ):
             found[tag.start] = Mention(before_it, tag.start, tag.end, named_by=(tag,))
     named = sorted(found.values(), key=_PLACE)
+    if len(named) > 1 and "position" in clause.by_kind:
+        named = [named[0], *(b for a, b in pairwise(named) if not _is_verb_of(a, b, clause))]
     if "definite" in clause.by_kind:
         definite = {t.end for t in clause.by_kind["definite"]}
         for mention in named:
@@ -67,6 +70,11 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
             if not definite.isdisjoint((start - 2, start - 1, start)):
                 mention.taken_up = "other" not in clause.words[max(0, start - 2) : start]
     return named
+
+
+def _is_verb_of(subject: Mention, named: Mention, clause: Clause) -> bool:
+    """Whether a name is what the device before it does: "the tube coils in the stomach"."""
+    return subject.end == named.start and any(t[:2] == (named.start, named.end) for t in clause.of("position"))
 
 
 def _add_bare_states(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> None:

@@ -121,6 +121,7 @@ class _Words(TypedDict):
     ways_in: Phrases
     giving_reasons: Phrases
     by_way_of: Phrases
+    tip: Phrases
     now: Phrases
     comparing: Phrases
     more: Phrases
@@ -301,6 +302,7 @@ class _Temporal(TypedDict):
     contradicted: _Graded
     acute_left_out: _Graded
     acute_made_up: _Graded
+    old_made_up: _Graded
     left_out: _Graded
     made_up: _Graded
     device: _Graded

@@ -89,6 +89,17 @@ def _is_of_the_item_before(structure: Tag, state: Tag, scene: _Scene) -> bool:
     return state.end in scene.found and bool(scene.clause.of("conjunction", structure.end, state.start))
 
 
+def _is_of_a_device(structure: Tag, state: Tag, scene: _Scene) -> bool:
+    """Whether a state behind a structure describes a device: "dehiscence of the sternum with fractured and displaced wires"."""
+    behind, clause = state.end, scene.clause
+    if structure.start > state.start or not clause.of("conjunction", structure.end, state.start):
+        return False
+    while clause.has(behind, behind + 1, "states", "conjunction", "position"):
+        behind += 1
+    named = scene.found.get(behind)
+    return bool(named and scene.lexicon.concepts[named.concepts[0]].device)
+
+
 def _has_its_own(structure: Tag, state: Tag, scene: _Scene) -> bool:
     """Whether a structure in the next item leads to another state: "interstitial prominence and fissural fluid"."""
     if structure.start < state.end or not scene.clause.of("conjunction", state.end, structure.start):
@@ -117,6 +128,7 @@ _NOT_OF_IT = (
     _precedes_a_degree,
     _is_of_the_item_before,
     _has_its_own,
+    _is_of_a_device,
     _shares_a_noun,
 )
 
