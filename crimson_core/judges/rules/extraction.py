@@ -362,6 +362,9 @@ def _read(
             last = found[-1] if len(found) > recent else None
             if told.clause and last and "anaphor" in told.clause.by_kind:
                 told = _told(told.clause, bare, name_of, last.concepts, True)
+                for gone in told.findings:  # "Bilateral effusions. That on the right has resolved."
+                    if not gone.present and gone.concepts == last.concepts and gone.attributes.sides:
+                        found[-1] = _without(found[-1], gone.attributes.sides)
             elif told.clause and heading and _wants_a_structure(told.clause, told.named):
                 told = _told(_under(heading, told.clause), bare, name_of, (), True)
             heading, side = told.heading or heading, told.side or side
