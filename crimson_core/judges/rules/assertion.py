@@ -321,6 +321,8 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
             return
         if clause.of("negation_end", cue.end, mention.start):
             return
+        if not position and not removed and _is_device(mention) and _denies_a_structure(cue, mention, clause):
+            return  # "re-expansion of the left lung, drain in place"
         if not position and _ends_generally(cue, mention, clause):
             return  # "no acute process, old rib fractures"
         firm = [t for t in clause.of("link", cue.end, mention.start) if t.value == "firm"] if not position else ()
@@ -342,6 +344,12 @@ def _stays(device: Mention, removed: Mention, clause: Clause) -> bool:
     """Whether a device behind one that was removed is in place: "removal of the ETT, NGT in place"."""
     said = clause.words[device.end : device.end + _VERB]
     return "," in clause.words[removed.end : device.start] and not lexicon().words["staying"].isdisjoint(said)
+
+
+def _denies_a_structure(cue: Tag, device: Mention, clause: Clause) -> bool:
+    """Whether something is said of a structure, and the device stands behind it and a comma."""
+    comma = _last_comma(cue.end, device.start, clause)
+    return comma is not None and clause.has(cue.end, comma, "anatomy")
 
 
 def _goes_on(start: int, clause: Clause) -> bool:
