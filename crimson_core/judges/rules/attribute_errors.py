@@ -63,12 +63,18 @@ def denied_signs(
     """Signs that one report tells with a finding and the other one denies: "emphysema with bullae", "Emphysema. No bullae."."""
     words = lexicon()
     rule = rules()["attribute_errors"]["descriptor"]["denied_sign"]
-    for finding, others, who in ((reference, denied[1], "candidate"), (prediction, denied[0], "reference")):
+    ours, theirs = denied
+    for finding, own, others, who in ((reference, ours, theirs, "candidate"), (prediction, theirs, ours, "reference")):
         for sign in dict.fromkeys(finding.signs):
             # to "pneumonia" and "no consolidation" the name of the disease says enough
             named = words.concepts[sign].vague and any((c, sign) in words.distances for c in finding.concepts)
-            if not named and any(sign in other.concepts for other in others):
+            # what a report tells here and denies there, the other one may deny as well
+            if not named and _has(sign, others) and not _has(sign, own):
                 yield _error("descriptor", rule, f"The {who} denies {words.concepts[sign].name}")
+
+
+def _has(concept: str, findings: Sequence[ReportFinding]) -> bool:
+    return any(concept in finding.concepts for finding in findings)
 
 
 def compare_location(references: Sequence[ReportFinding], predictions: Sequence[ReportFinding]) -> list[Discrepancy]:
