@@ -73,8 +73,11 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
 
 
 def _is_verb_of(subject: Mention, named: Mention, clause: Clause) -> bool:
-    """Whether a name is what the device before it does: "the tube coils in the stomach"."""
-    return subject.end == named.start and any(t[:2] == (named.start, named.end) for t in clause.of("position"))
+    """Whether a name is what the device before it does: "the tube coils", "the tube passes down and coils in the stomach"."""
+    runs_on = clause.words[named.start - 1] == "and" and clause.of("course", subject.end, named.start)
+    return bool(subject.end == named.start or runs_on) and any(
+        t[:2] == (named.start, named.end) for t in clause.of("position")
+    )
 
 
 def _add_bare_states(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> None:
