@@ -9,7 +9,7 @@ honest rewrite in unknown words passes, and so may an error in such words.
 import re
 from collections.abc import Sequence
 
-from crimson_core.judges.rules.extraction import ReportFinding
+from crimson_core.judges.rules.attributes import ReportFinding
 from crimson_core.judges.rules.lexicon import lexicon, normalise, words_of
 from crimson_core.judges.rules.matching import match_findings
 from crimson_core.judges.rules.significance import patient_of, significance

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import NamedTuple
 
-from crimson_core.judges.rules.extraction import ReportFinding, extract_findings
+from crimson_core.judges.rules.attributes import ReportFinding
+from crimson_core.judges.rules.extraction import extract_findings
 from crimson_core.judges.rules.lexicon import lexicon
 from training.writers import ATTRIBUTES, Aim, Attribute, ErrorKind
 from training.writers.pieces import Piece, like, pattern, phrases, with_article, without

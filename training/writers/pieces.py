@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from crimson_core.judges.rules.extraction import ReportFinding, read_report
+from crimson_core.judges.rules.attributes import ReportFinding
+from crimson_core.judges.rules.extraction import read_report
 from crimson_core.judges.rules.lexicon import lexicon
 from crimson_core.judges.rules.sentences import sentences
 

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from crimson_core.judges.rules.attributes import ReportFinding
 from crimson_core.judges.rules.devices import position
-from crimson_core.judges.rules.extraction import ReportFinding, extract_findings, read_report
+from crimson_core.judges.rules.extraction import extract_findings, read_report
 from crimson_core.judges.rules.lexicon import interchangeable_pairs, lexicon, rules, words_of
 from crimson_core.judges.rules.matching import compares_sides, zone_gap
 from training.writers import Attribute

@@ -11,7 +11,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from crimson_core.judges.rules.attribute_errors import Discrepancy, compare, compare_location
-from crimson_core.judges.rules.extraction import ReportFinding, extract_findings
+from crimson_core.judges.rules.attributes import ReportFinding
+from crimson_core.judges.rules.extraction import extract_findings
 from crimson_core.judges.rules.judge import listed_error, listed_findings
 from crimson_core.judges.rules.lexicon import lexicon, rules
 from crimson_core.judges.rules.significance import patient_of

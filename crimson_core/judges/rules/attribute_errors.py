@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from crimson_core.judges.rules.attributes import Attributes
+from crimson_core.judges.rules.attributes import Attributes, ReportFinding
 from crimson_core.judges.rules.devices import position
-from crimson_core.judges.rules.extraction import ReportFinding
 from crimson_core.judges.rules.lexicon import lexicon, rules
 from crimson_core.judges.rules.matching import (
     compares_sides,

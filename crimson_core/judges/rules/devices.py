@@ -1,6 +1,6 @@
 """Whether a tube or line is where it should be."""
 
-from crimson_core.judges.rules.extraction import ReportFinding
+from crimson_core.judges.rules.attributes import ReportFinding
 from crimson_core.judges.rules.lexicon import lexicon
 
 

@@ -14,7 +14,8 @@ from crimson_core.judges.rules.attribute_errors import (
     contradictions,
     denied_signs,
 )
-from crimson_core.judges.rules.extraction import NameOf, ReadSentence, ReportFinding, no_name, read_sentence, reading_of
+from crimson_core.judges.rules.attributes import ReportFinding
+from crimson_core.judges.rules.extraction import NameOf, ReadSentence, no_name, read_sentence, reading_of
 from crimson_core.judges.rules.legible import legible
 from crimson_core.judges.rules.lexicon import lexicon, reading_digest, rules
 from crimson_core.judges.rules.matching import in_parts, is_sign, match_findings

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from crimson_core.judges.rules.assignment import best_assignment
-from crimson_core.judges.rules.attributes import Attributes
+from crimson_core.judges.rules.attributes import Attributes, ReportFinding
 from crimson_core.judges.rules.devices import position
-from crimson_core.judges.rules.extraction import ReportFinding
 from crimson_core.judges.rules.lexicon import extents, interchangeable_pairs, lexicon, places, rules
 
 _DETAILS = ("sides", "zones", "sites", "sizes_mm", "temporal", "uncertain")

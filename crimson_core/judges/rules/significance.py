@@ -6,9 +6,8 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from crimson_core.judges.rules.attributes import Attributes
+from crimson_core.judges.rules.attributes import Attributes, ReportFinding
 from crimson_core.judges.rules.devices import position
-from crimson_core.judges.rules.extraction import ReportFinding
 from crimson_core.judges.rules.lexicon import Concept, lexicon, rules, words_of
 from crimson_core.protocol.evaluation import SIGNIFICANCE_LEVELS
 from crimson_core.protocol.pair import PatientContext
