@@ -346,6 +346,10 @@ def _is_said_to_sum_up(pair: _Pair) -> bool:
     return mention.concepts != last.concepts and _shows_by(mention.concepts, last.concepts, pair.lexicon)
 
 
+def _sum_up(pair: _Pair) -> None:
+    (_list_what_it_may_be if pair.mention.attributes.uncertain else _explain)(pair)
+
+
 def _is_suspected(pair: _Pair) -> bool:
     """As in "The aortic knob is enlarged, aneurysm suspected"."""
     last, mention = pair.last, pair.mention
@@ -419,7 +423,7 @@ _WAYS: tuple[tuple[Callable[[_Pair], bool], Callable[[_Pair], None]], ...] = (
     (_shows, _add_sign),
     (_is_differential, _list_what_it_may_be),
     (_is_explanation, _explain),
-    (_is_said_to_sum_up, _explain),
+    (_is_said_to_sum_up, _sum_up),
     (_is_suspected, _list_what_it_may_be),
     (_is_named, _specify),
     (_shows_more, _specify),
