@@ -110,10 +110,11 @@ class PairResult:
             outcome: That of this result, if it has been read already.
         """
         evaluation = self.evaluation
-        if evaluation is None:
-            score = dict.fromkeys(PairScore.__annotations__)
-        else:
-            score = score_outcome(evaluation, outcome or read_outcome(evaluation))
+        score: Mapping[str, Any] = (
+            dict.fromkeys(PairScore.__annotations__)
+            if evaluation is None
+            else score_outcome(evaluation, outcome or read_outcome(evaluation))
+        )
         return {
             "index": self.index,
             "id": self.id,

@@ -182,7 +182,7 @@ class Clause:
 
     def places(self, *kinds: str) -> int:
         """The words in phrases of some kinds."""
-        return self.bits(chain.from_iterable(map(self.by_kind.get, self.by_kind.keys() & kinds)))
+        return self.bits(chain.from_iterable([self.by_kind[kind] for kind in self.by_kind.keys() & kinds]))
 
     def bits(self, tags: Iterable[Tag]) -> int:
         """The words of some phrases."""
