@@ -263,6 +263,8 @@ def earlier_sizes(clause: Clause, start: int, end: int) -> list[float]:
         for place in range(tag.end, min(end, tag.end + 4)):
             if clause.words[place][0].isdecimal():
                 unit = next((w for w in clause.words[place + 1 : place + 6] if w in units), None)
+                if unit is None and clause.words[place + 1 : end][:1] in ([], [","], [")"]):  # "6.5 cm, previously 5.8"
+                    unit = next((w for w in reversed(clause.words[start : tag.start]) if w in units), None)
                 if unit:
                     found.append(float(clause.words[place]) * units[unit])
                 break
