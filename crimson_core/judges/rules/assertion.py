@@ -141,7 +141,7 @@ def _is_about(cue: Tag, mention: Mention, found: list[Mention], clause: Clause) 
     """Whether a denial behind a finding is about this finding."""
     if any(tag.value == "absent" and cue.start <= tag.start < cue.end for tag in mention.named_by):
         return False  # "the breast shadow is absent" is a name
-    if cue.value == "removed_after" and not _is_removed(mention, cue, clause):
+    if cue.value == "removed_after" and not _is_removed(mention, cue, found, clause):
         return False
     if cue.value == "advised_after" and not _is_advised(mention, cue, clause):
         return False
@@ -157,10 +157,12 @@ def _is_operation(mention: Mention) -> bool:
     return (mention.concepts[0], "postsurgical_change") in lexicon().distances
 
 
-def _is_removed(mention: Mention, cue: Tag, clause: Clause) -> bool:
-    """Whether it is a device that is out; of "out" alone only where that ends what is said: "Chest tube out."."""
-    if clause.words[cue.start : cue.end] == ["out"] and not (mention.end == cue.start and clause.ends(cue.end)):
-        return False
+def _is_removed(mention: Mention, cue: Tag, found: list[Mention], clause: Clause) -> bool:
+    """Whether it is a device that is out; of "out" alone only where that ends what is said: "Chest tube and drain out."."""
+    if clause.words[cue.start : cue.end] == ["out"]:
+        ends = clause.ends(cue.end) and any(other.end == cue.start and _is_device(other) for other in found)
+        if not ends:
+            return False
     return _is_device(mention)
 
 

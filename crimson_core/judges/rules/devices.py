@@ -24,7 +24,7 @@ def position(finding: ReportFinding) -> str | None:
     if told.above_carina_mm is not None and concept.tip_above_carina_mm:
         low, high = concept.tip_above_carina_mm
         return "good" if low <= told.above_carina_mm <= high else "bad"
-    if told.sites & concept.tip_normal:
+    if told.sites & concept.tip_normal or told.position == "good":  # "CVC right IJ, good position"
         return "good"
     if told.sites & concept.tip_misplaced:
         return "bad"
