@@ -145,8 +145,19 @@ def _is_about(cue: Tag, mention: Mention, found: list[Mention], clause: Clause) 
         return False
     if cue.value == "advised_after" and not _is_advised(mention, cue, clause):
         return False
+    if _is_the_other(mention, cue, clause):
+        return False
     # "the tube ends below the diaphragm, its tip is not seen" tells of the tip
     return not _of_its_tip(clause, mention.end, cue.start) and not _is_moved(mention, cue, found, clause)
+
+
+def _is_the_other(mention: Mention, cue: Tag, clause: Clause) -> bool:
+    """Whether a denial is about the one on the other side: "left effusion, the right one has gone"."""
+    for one in clause.of("anaphor", mention.end, cue.start) if "anaphor" in clause.by_kind else ():
+        of_one = {t.value for t in clause.of("side", mention.end, one.end) if t.end == one.start}
+        if of_one and mention.attributes.sides and of_one.isdisjoint(mention.attributes.sides):
+            return True
+    return False
 
 
 def _is_device(mention: Mention) -> bool:
@@ -278,7 +289,7 @@ def _is_all_it_is(mention: Mention, harmless: Tag, clause: Clause) -> bool:
         return False
     linked = any(t.value in ("firm", "tentative") for t in clause.of("link", mention.end, harmless.start))
     # "the density is a vessel", "the apparent pneumothorax on the right is a skin fold"
-    said = harmless.start - (clause.words[harmless.start - 1] in ("a", "an"))
+    said = harmless.start - (clause.words[harmless.start - 1] in ("a", "an", "the"))
     return linked or clause.copula(mention.last, said) or (concept.vague and clause.copula(mention.end, said))
 
 
@@ -319,8 +330,6 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
     for position, mention in enumerate(after):
         if removed and not _is_device(mention):
             return  # "after removal of the drain a small pneumothorax is seen"
-        if position and removed and _stays(mention, after[position - 1], clause):
-            return
         if clause.of("negation_end", cue.end, mention.start):
             return
         if not position and not removed and _is_device(mention) and _denies_a_structure(cue, mention, clause):
@@ -331,6 +340,8 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
         if firm and "," in clause.words[cue.end : firm[0].start]:
             return  # "lucency without lung markings, diagnostic of a pneumothorax"
         inside = mention.start < cue.start  # "the heart is not enlarged", also of a second subject
+        if _stays(mention, after[position - 1].end if position else cue.end, clause):
+            return
         if position and not inside and not removed and not _goes_on(after[position - 1].end, clause):
             named_at = mention.end if mention.state[0] else mention.start  # "no mass and bulky left hilum"
             own = clause.modifiers(mention.first, named_at)
@@ -342,10 +353,13 @@ def _denied_by(cue: Tag, found: list[Mention], clause: Clause) -> Iterator[Menti
         yield mention
 
 
-def _stays(device: Mention, removed: Mention, clause: Clause) -> bool:
-    """Whether a device behind one that was removed is in place: "removal of the ETT, NGT in place"."""
+def _stays(device: Mention, start: int, clause: Clause) -> bool:
+    """Whether a device behind what is gone is where it was: "removal of the ETT, NGT in place"."""
+    if not _is_device(device) or clause.words[start : device.start].count(",") != 1 or clause.of("alternative", start):
+        return False
     said = clause.words[device.end : device.end + _VERB]
-    return "," in clause.words[removed.end : device.start] and not lexicon().words["staying"].isdisjoint(said)
+    told = device.attributes
+    return bool(told.position) or told.temporal == "stable" or not lexicon().words["staying"].isdisjoint(said)
 
 
 def _denies_a_structure(cue: Tag, device: Mention, clause: Clause) -> bool:

@@ -95,11 +95,16 @@ def _device_tip(reference: ReportFinding, prediction: ReportFinding, rule: dict[
         what = f"The device is out of place in the {'reference' if one == 'bad' else 'candidate'} only"
         yield _error("location", rule["device_position"], what)
     elif lexicon().concepts[reference.concepts[0]].device:
-        ours, theirs = reference.attributes.sites, prediction.attributes.sites
+        ours, theirs = (_sites(finding.attributes) for finding in (reference, prediction))
         near = lexicon().near_sites
         if ours and theirs and all(theirs.isdisjoint(near.get(site, {site})) for site in ours):
             what = f"The reference says {_listed(ours)}, the candidate {_listed(theirs)}"
             yield _error("location", rule["other_misplacement" if one == "bad" else "device_tip"], what)
+
+
+def _sites(told: Attributes) -> frozenset[str]:
+    """Where the tip of a device is; what ends above the carina ends in the trachea."""
+    return told.sites or (frozenset({"trachea"}) if (told.above_carina_mm or 0) > 0 else frozenset())
 
 
 def _place(

@@ -19,6 +19,9 @@ _DENIALS = ("negated_beside", "negated_before", "negated_after", "removed_after"
 _TAGS = 30  # that may stand within this reach
 _LONGEST = 12  # words between "more" and "than"
 _LIST = 40  # words of a list behind a change
+_BESIDE_IT = ("glue", "definite", "extent", "side", "severity")  # words between a structure and its growth
+_TOO_LARGE = ("enlarged", "increased")
+_TO_ACT_ON = ("urgent", "actionable_not_urgent")
 _REACH = 5  # words between a denial and the change that it denies
 
 
@@ -157,7 +160,30 @@ class _Told:
             bare = change.end == change.start + 1
             leads = noun or (bare and (not self._names_before(start) or self._begins_an_item(start, end)))
             return [Tag(start, end, "assertion", "negated_before" if leads else "negated_after")]
-        return [Tag(start, end, "temporal", _TEMPORAL[value])]
+        told = Tag(start, end, "temporal", _TEMPORAL[value])
+        state = self._grown(change) if value == "up" else None
+        return [told, Tag(change.start, change.end, "states", state)] if state else [told]
+
+    def _grown(self, change: Tag) -> str | None:
+        """The state of a structure that is too large where it has grown: "the heart has grown", "increase in heart size".
+
+        But not of one of which more is harmless, such as the volume of the lungs.
+        """
+        if self._at(change.end - 1, "states") is not None:
+            return None
+        _, noun = change.value
+        step = 1 if noun else -1
+        place = change.end if noun else change.start - 1
+        for _ in range(_REACH):
+            structure = self._at(place, "anatomy")
+            if structure is not None and structure.end > structure.start:
+                state = next((one for one in _TOO_LARGE if (structure.value, one) in self._composites), None)
+                made = self._composites[structure.value, state] if state else None
+                return state if made and lexicon().concepts[made].significance in _TO_ACT_ON else None
+            if self._at(place, "concept", "states", "conjunction") is not None or self._at(place, *_BESIDE_IT) is None:
+                return None
+            place += step
+        return None
 
     def _of_a_part(self, end: int) -> str | None:
         """Whether a part of something has gone: "most of the infiltrate has resolved"."""

@@ -17,12 +17,13 @@ MODIFIERS = ("side", "dominant", "zone", "sites", "severity", "temporal", "descr
 _CUES_WITHIN = ("negated_before", "affirmed", "uncertain_before")  # "the heart is not enlarged", "is not without fluid"
 _MODIFIERS = frozenset(MODIFIERS)
 _LISTING = ("conjunction", "alternative", "anatomy", "definite", *MODIFIERS)
-_TRANSPARENT = ("glue", "link", "showing", "anatomy", "states", "conjunction", *MODIFIERS)
+_TRANSPARENT = ("glue", "clause_end", "link", "showing", "anatomy", "states", "conjunction", *MODIFIERS)
 _NAMING = frozenset(("concept", "states", "normal", "anaphor"))
 _NAMES = frozenset(("concept", "definite", "glue", "side", "zone", "sites", "anatomy", "conjunction", "descriptor"))
 _PARTING = frozenset(("clause_end", "anaphor"))
 _DASHES = frozenset((" - ", " – ", " — ", " -- "))
 _INSERTED = re.compile(r"\([^()]{1,40}\)")
+_STAYING = frozenset(("is", "are", "remain", "still"))
 _DIGIT = re.compile(r"\d")
 
 # No clause that a person writes is longer. Text without an end, as a looping generator writes it, is cut here, so that the
@@ -334,6 +335,20 @@ def _only_a_name(tags: list[Tag], words: list[str], start: int, end: int) -> boo
     return "concept" in kinds and kinds <= _NAMES and lexicon().words["copulas"].isdisjoint(said)
 
 
+def _tells_a_state(tags: list[Tag], words: list[str], start: int, contrast: Tag) -> bool:
+    """Whether a state follows of what stands before: "The heart is smaller but remains enlarged"."""
+    behind = _inside(tags, contrast.end, min(len(words), contrast.end + _SHORT))
+    if all(t.kind != "states" for t in behind) or any(t.kind in ("anatomy", "concept") for t in behind):
+        return False
+    kinds = {t.kind for t in _inside(tags, start, contrast.start) if t.value != "decreased"}
+    said = words[contrast.end : contrast.end + 1]
+    return (
+        "anatomy" in kinds
+        and kinds.isdisjoint(("states", "concept", "normal"))
+        and (words[contrast.start] == "but" and bool(said) and said[0] in _STAYING)
+    )
+
+
 def _is_naming(tag: Tag) -> bool:
     """Whether a state is a name by itself: "the drain and the tube"."""
     return tag.kind == "states" and tag.value in lexicon().naming_states
@@ -402,6 +417,8 @@ def _borders(tags: list[Tag], words: list[str]) -> Iterator[tuple[int, int, str 
         if tag.start in inserted:
             continue
         if tag.value == "contrast" and _adds_a_place(tags, words, tag):
+            continue
+        if tag.value == "contrast" and _tells_a_state(tags, words, start, tag):
             continue
         if tag.value == "contrast" and _only_a_name(tags, words, start, tag.start):
             continue

@@ -257,7 +257,7 @@ def _shows(pair: _Pair) -> bool:
     apart = _set_off(last, mention, pair.clause)
     joints = [words[t.start] for t in pair.clause.of("conjunction", last.end, mention.start)]
     caused = not pair.lexicon.words["related"].isdisjoint(words[last.end : last.end + 1])
-    told = apart or caused or pair.link == "direct" or joints[-1:] == ["with"]
+    told = apart or caused or pair.link == "direct" or not pair.lexicon.words["holding"].isdisjoint(joints[-1:])
     hidden = words[mention.start].endswith("ing") and not pair.clause.of("conjunction", last.end, mention.start)
     if vague[1] and hidden and mention.state[0] == mention.start:
         return True  # "effusion obscuring the hemidiaphragm"
@@ -277,6 +277,9 @@ def _shows(pair: _Pair) -> bool:
 def _add_sign(pair: _Pair) -> None:
     last, mention = pair.last, pair.mention
     merged = _merged(last, mention, made_of(mention.concepts, last.concepts), False)  # "TB with miliary nodules"
+    if mention.concepts == last.concepts:  # "air and fluid in the pleural space (small hydropneumothorax)"
+        pair.joined[-1] = replace(merged, appearance=last.appearance)
+        return
     told = last.attributes
     told = told._replace(temporal=told.temporal or mention.attributes.temporal)
     if not _placed(last) and pair.lexicon.concepts[last.concepts[0]].sided:
@@ -311,7 +314,10 @@ def _is_left_open(pair: _Pair) -> bool:
 
 def _goes_on(pair: _Pair) -> bool:
     """As in "May represent atelectasis, aspiration or pneumonia"."""
-    return pair.listed and bool(pair.last.appearance) and _bare(pair.last, pair.mention, pair.clause)
+    last, mention = pair.last, pair.mention
+    if not pair.listed or not last.appearance:
+        return False
+    return _bare(last, mention, pair.clause) or _is_alternative(pair)
 
 
 def _is_differential(pair: _Pair) -> bool:
@@ -407,9 +413,20 @@ def _rename(pair: _Pair) -> None:
 def _is_one_name(pair: _Pair) -> bool:
     """As in "TEVAR stent", "lymphoma mass": the kind of a thing behind its name."""
     last, mention = pair.last, pair.mention
-    if last.end != mention.start or pair.clause.set_off(mention.start):
+    apart = last.end != mention.start or pair.clause.set_off(mention.start)
+    if apart and not _is_its_own(pair):
         return False
     return any((a, b) in pair.lexicon.distances for a in last.concepts for b in mention.concepts if a != b)
+
+
+def _is_its_own(pair: _Pair) -> bool:
+    """Whether a bare "catheter" or "line" is a part of the device before it: "right chest port, catheter tip in the SVC"."""
+    mention, words = pair.mention, pair.clause.words
+    if not pair.lexicon.concepts[pair.last.concepts[0]].device:
+        return False
+    bare = mention.end == mention.start + 1 and mention.concepts != pair.last.concepts
+    parted = words[pair.last.end : mention.start][-2:]
+    return bare and not mention.attributes.sides and bool(parted) and parted[-1] in (",", "with", "its", "the")
 
 
 def _add_kind(pair: _Pair) -> None:
@@ -483,7 +500,7 @@ def _ends_in_or(first: Mention, found: Sequence[Mention], clause: Clause) -> boo
     """Whether an "or" stands in the list that a mention begins."""
     end = first.end
     for mention in found:
-        if mention.start >= end and clause.one_list(end, mention.start):
+        if mention.start >= end and clause.one_list(end, mention.start, articles=True):
             if clause.of("alternative", end, mention.start):
                 return True
             end = mention.end

@@ -241,8 +241,14 @@ def _without_its_way(tags: list[Tag], concept: Concept, mention: Mention, clause
 
 def _leads_in(site: Tag, clause: Clause) -> bool:
     """Whether a vein is the one by which a line was put in: "via the right internal jugular vein", "from the neck"."""
+    if not site.value.endswith("_vein"):
+        return False
     before = clause.words[max(clause.start, site.start - 3) : site.start]
-    return site.value.endswith("_vein") and not lexicon().words["by_way_of"].isdisjoint(before)
+    if not lexicon().words["by_way_of"].isdisjoint(before):
+        return True
+    # "two central lines, right IJ and left PICC"
+    side = clause.of("side", site.start - 1, site.start)
+    return bool(side) and site.start - 2 > clause.start and clause.words[site.start - 2] == ","
 
 
 def _is_way_in(side: Tag, clause: Clause) -> bool:

@@ -45,6 +45,12 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
         # "a nodule in the right apex and a second one in the left base"
         one_more = clause.words[tag.start] in lexicon.words["one_more"]
         meant = max((m for m in found.values() if m.end <= tag.start), key=_PLACE, default=None) if one_more else None
+        if clause.words[tag.start] == "one" and clause.of("side", tag.start - 1, tag.start):
+            # "left effusion, the right one has gone"
+            same = max((m for m in found.values() if m.end < tag.start - 1), key=_PLACE, default=None)
+            if same is not None:
+                found[tag.start] = Mention(same.concepts, tag.start, tag.end, named_by=(tag,))
+                continue
         before_it = meant.concepts if meant else before
         if not before_it:
             continue
