@@ -104,10 +104,16 @@ def is_sign(finding: ReportFinding, explained: ReportFinding) -> bool:
     return named and _meet(finding, explained) and not zone_gap(finding.attributes, explained.attributes)
 
 
+def _is_denied(finding: ReportFinding, denied: ReportFinding) -> bool:
+    """Whether a denial holds for a finding, by its own name or a broader one: "heart not enlarged" denies each chamber."""
+    distances = lexicon().distances
+    return all(any((one, other) in distances for other in denied.concepts) for one in finding.concepts)
+
+
 def _goes_with(finding: ReportFinding, whole: ReportFinding, denied: Sequence[ReportFinding]) -> bool:
     """Whether a finding is a sign of another one, or a component of it that is in place; not if it is among what is `denied`."""
     vague = lexicon().concepts[finding.concepts[0]].vague  # beside "the lungs are clear" a disease may show
-    if not vague and any(set(finding.concepts) <= set(other.concepts) and _meet(finding, other) for other in denied):
+    if not vague and any(_is_denied(finding, other) and _meet(finding, other) for other in denied):
         return False
     return is_sign(finding, whole) or (
         _belongs_to(finding, whole) and "bad" not in (position(finding), position(whole))
