@@ -89,7 +89,7 @@ def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
             right.attributes = other._replace(sides=one.sides, zones=other.zones or one.zones)
         elif one.sides and not other.sides and not other.zones and "with" in clause.words[left.end : right.start]:
             right.attributes = other._replace(sides=one.sides)
-        elif _placed(right) and right.last > right.end and not _placed(left):
+        elif _placed(right) and right.last > right.end and not _placed(left) and not _explains_another(left, found, clause):
             left.attributes = one._replace(sides=other.sides, zones=other.zones)
     change = place = None  # told after the list, so of all that stands in it
     for later, earlier in pairwise(found[::-1]):
@@ -107,6 +107,15 @@ def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
 
 def _directed(mention: Mention, lexicon: Lexicon) -> bool:
     return lexicon.concepts[mention.concepts[0]].directed
+
+
+def _explains_another(mention: Mention, found: Sequence[Mention], clause: Clause) -> bool:
+    """Whether a finding is what one before it is, which has its own place: "left opacity, suspicious for pneumonia, and a right nodule"."""
+    before = max((m for m in found if m.end <= mention.start), key=lambda m: m.end, default=None)
+    if before is None or not _placed(before):
+        return False
+    linked = clause.of("link", before.end, mention.start)
+    return bool(linked) or any(before.end <= cue.start < mention.start for cue in clause.cues("uncertain_before"))
 
 
 def _is_fronted(first: Mention, clause: Clause) -> bool:
@@ -373,8 +382,13 @@ def _list_what_it_may_be(pair: _Pair) -> None:
 
 def _is_alternative(pair: _Pair) -> bool:
     """As in "Atelectasis or pneumonia"."""
-    start, end = pair.last.end, pair.mention.start
-    return bool(pair.clause.of("alternative", start, end)) and pair.clause.one_list(start, end, articles=True)
+    start, end, clause = pair.last.end, pair.mention.start, pair.clause
+    if not clause.of("alternative", start, end):
+        return False
+    hedges = [cue for cue in clause.cues("uncertain_before") if start <= cue.start and cue.end <= end]
+    return clause.one_list(start, hedges[0].start if hedges else end, articles=True) and (
+        not hedges or clause.one_list(hedges[-1].end, end, articles=True)
+    )
 
 
 def _add_alternative(pair: _Pair) -> None:
