@@ -89,7 +89,12 @@ def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
             right.attributes = other._replace(sides=one.sides, zones=other.zones or one.zones)
         elif one.sides and not other.sides and not other.zones and "with" in clause.words[left.end : right.start]:
             right.attributes = other._replace(sides=one.sides)
-        elif _placed(right) and right.last > right.end and not _placed(left) and not _explains_another(left, found, clause):
+        elif (
+            _placed(right)
+            and right.last > right.end
+            and not _placed(left)
+            and not _explains_another(left, found, clause)
+        ):
             left.attributes = one._replace(sides=other.sides, zones=other.zones)
     change = place = None  # told after the list, so of all that stands in it
     for later, earlier in pairwise(found[::-1]):
