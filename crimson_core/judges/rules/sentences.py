@@ -42,7 +42,7 @@ _SERIES = (
 _TITLE = re.compile(r"(?:^|\n)[^\S\n]*[A-Z][\w/-]*(?:[^\S\n]+[A-Z][\w/-]*){0,2}\Z")
 _HEADING_GOES_ON = re.compile(r"\s+[A-Z][\w/-]*(?:[^\S\n]+[A-Z][\w/-]*){0,2}\s?:")
 _DANGLING = re.compile(r"(?:,|\b(?:and|or|of|with|the|an?|in|to|is|are|for|by|at))\s*$", re.IGNORECASE)
-_APART = re.compile(r"[^\S\n]\?[^\S\n][a-z]")
+_APART = re.compile(r"[^\S\n]\?[^\S\n](?P<letter>[A-Za-z])")
 _OPEN = re.compile(r"\([^()\n]*\Z")
 _INNER_STOP = re.compile(r"[A-Za-z]{2}[.;]\s+[A-Za-z]")
 _FIELD = re.compile(r"\s{1,40}[\"']?\w[\w ]{0,40}[\"']?\s?:\s?\S|\s{0,40}\}")
@@ -161,7 +161,8 @@ def _ends(report: str, lexicon: Lexicon) -> Iterator[int]:
         if sign != "\n":
             if sign[0] in "?!" and _OPEN.search(report[max(0, match.start() - _LONGEST_HEADING) : match.start()]):
                 continue  # "opacity (infection? edema?)"
-            if sign == "?" and match.start() and _APART.match(report, match.start() - 1):
+            apart = _APART.match(report, match.start() - 1) if sign == "?" and match.start() else None
+            if apart and (apart["letter"].islower() or not mixed_case):
                 continue  # "opacity ? pneumonia"
             if not sign.isspace():
                 yield match.end()
