@@ -23,7 +23,6 @@ _NAMES = frozenset(("concept", "definite", "glue", "side", "zone", "sites", "ana
 _PARTING = frozenset(("clause_end", "anaphor"))
 _DASHES = frozenset((" - ", " – ", " — ", " -- "))
 _INSERTED = re.compile(r"\([^()]{1,40}\)")
-_STAYING = frozenset(("is", "are", "remain", "still"))
 _DIGIT = re.compile(r"\d")
 
 # No clause that a person writes is longer. Text without an end, as a looping generator writes it, is cut here, so that the
@@ -201,7 +200,7 @@ class Clause:
 
     def _leading_on(self) -> int:
         """Words such as "heavily", which say how a state is, and those by which a sentence comes to it."""
-        among = lexicon().words["leading_on"] | lexicon().words["more"]
+        among = lexicon().words["leading_on"]
         return sum(
             1 << place
             for place, word in enumerate(self.words[self.start : self.end])
@@ -340,13 +339,12 @@ def _tells_a_state(tags: list[Tag], words: list[str], start: int, contrast: Tag)
     behind = _inside(tags, contrast.end, min(len(words), contrast.end + _SHORT))
     if all(t.kind != "states" for t in behind) or any(t.kind in ("anatomy", "concept") for t in behind):
         return False
+    if words[contrast.start] != "but" or lexicon().words["persisting"].isdisjoint(
+        words[contrast.end : contrast.end + 1]
+    ):
+        return False
     kinds = {t.kind for t in _inside(tags, start, contrast.start) if t.value != "decreased"}
-    said = words[contrast.end : contrast.end + 1]
-    return (
-        "anatomy" in kinds
-        and kinds.isdisjoint(("states", "concept", "normal"))
-        and (words[contrast.start] == "but" and bool(said) and said[0] in _STAYING)
-    )
+    return "anatomy" in kinds and kinds.isdisjoint(("states", "concept", "normal"))
 
 
 def _is_naming(tag: Tag) -> bool:
@@ -382,10 +380,9 @@ def _borders(tags: list[Tag], words: list[str]) -> Iterator[tuple[int, int, str 
     main = _main_clause(tags, words)
     if main is not None:
         ends = sorted([*ends, Tag(main, main + 1, "clause_end", "contrast")], key=START)
-    for tag in tags:
-        if tag.kind == "anaphor" and _points(tag, words):
-            ends.append(Tag(tag.start - 1, tag.start, "clause_end", "contrast"))
-            ends.sort(key=START)
+    pointing = [t.start for t in tags if t.kind == "anaphor" and _points(t, words)]
+    if pointing:
+        ends = sorted([*ends, *(Tag(at - 1, at, "clause_end", "contrast") for at in pointing)], key=START)
     change = {t.end for t in tags if t.kind == "temporal"}
     bare = [t.start for t in tags if t.kind == "states" and t.end in change]  # "larger" by itself is a change
     structures = [t.start for t in tags if t.kind == "anatomy"] if bare else []

@@ -23,7 +23,7 @@ from crimson_core.judges.rules.mentions import (
     taken_back,
     tells_something,
 )
-from crimson_core.judges.rules.sentences import Section, has_findings_section, sections
+from crimson_core.judges.rules.sentences import EMPTY_LINE, Section, has_findings_section, sections
 
 _ANY_DEVICE = "device"
 _ANY_OPERATION = "postsurgical_change"
@@ -34,7 +34,6 @@ _SHORT = 40  # characters; "Lymphangioleiomyomatosis." is one phrase and no othe
 _STATEMENTS = frozenset(("normal", "assertion", "temporal", "states", "appearance"))
 _OF_HEADINGS = frozenset(("anatomy", "sites", "zone", "conjunction", "alternative", "glue"))
 _LONGEST_HEADING = 4  # words
-_EMPTY_LINE = re.compile(r"\s*\n[^\S\n]*\n\s*")
 _HEADING_LINE = re.compile(r":\**\s*(?:\n|$)")
 _CUT = 2  # words
 _FARTHEST_NOUN = 4  # words that a place may take behind its side
@@ -354,7 +353,7 @@ def _read(
         asked, bare = bare.endswith("?"), text
         blank = sentence.index(bare)
         start += blank
-        if side and (":" in bare or _EMPTY_LINE.match(sentence, 0, blank)):
+        if side and (":" in bare or EMPTY_LINE.match(sentence, 0, blank)):
             side = frozenset()
         length += len(bare)
         earlier, recent, current = recent, current, len(found)

@@ -147,6 +147,7 @@ class _Words(TypedDict):
     dating: Phrases
     opening: Phrases
     staying: Phrases
+    persisting: Phrases
     pointing: Phrases
     remaining: Phrases
     leading_on: Phrases

@@ -26,8 +26,8 @@ _SHORT_ANSWER = 5  # words: "I agree with the above."
 _SHORT_HEADING = 3  # words of a line that names a part of the body and nothing else
 _HEADING = re.compile(r"\s*(?P<name>[A-Za-z][A-Za-z /&]{1,40}?)\s*:")
 _WORD_START = re.compile(r"(?:^|\s)(?=\S)")
-_EMPTY_LINE = re.compile(r"\s*?\n[^\S\n]*\n")
-_SECTION_END = {"paragraph": _EMPTY_LINE, "line": re.compile(r"[^\S\n]*\n"), "sentence": re.compile(r"(?!\s*\?)")}
+EMPTY_LINE = re.compile(r"\s*?\n[^\S\n]*\n")
+_SECTION_END = {"paragraph": EMPTY_LINE, "line": re.compile(r"[^\S\n]*\n"), "sentence": re.compile(r"(?!\s*\?)")}
 _LINE_START = re.compile(
     r"[^\S\n]*(?P<item>\(?(?:\d{1,2}|[a-h]|[ivx]{1,4})[.)]\s|[-*•+‣◦▪–—]\s|[|\[☐☑☒✓✔✗✘✅❌#>]|[\"']?[A-Za-z][\w /-]{0,40}[\"']?\s*[:=|]\s)?(?P<word>\S*)"
 )
