@@ -11,6 +11,7 @@ from crimson_core.judges.rules.denials import any_between, with_directions
 from crimson_core.judges.rules.forms import may_answer, with_answers
 from crimson_core.judges.rules.lexicon import START, Lexicon, Tag, lexicon, report_words
 from crimson_core.judges.rules.ratios import with_ratios
+from crimson_core.judges.rules.shared_nouns import JOINING, with_shared_nouns
 
 MODIFIERS = ("side", "dominant", "zone", "sites", "severity", "temporal", "descriptor", "position")
 
@@ -250,6 +251,8 @@ def clauses(sentence: str, lexicon: Lexicon) -> list[Clause]:
     if numbers:
         tags = with_years(with_ratios(tags, words, lexicon.cardiothoracic_ratio), words)
     kinds = {tag.kind for tag in tags}
+    if not kinds.isdisjoint(JOINING):
+        tags = with_shared_nouns(tags, words, lexicon)
     if not kinds.isdisjoint(CHANGING):
         tags = with_changes(tags, words, lexicon.composites)
     if may_answer(sentence, "side" in kinds, words):

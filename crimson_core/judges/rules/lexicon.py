@@ -154,10 +154,10 @@ class Lexicon:
 
     def tags(self, words: list[str]) -> list[Tag]:
         """The longest phrase at each place of a sentence, from left to right, once per meaning."""
-        tags = _tags(self.phrases, words)
+        tags = tags_of(self.phrases, words)
         if self.statements.keys().isdisjoint(words):  # of first words
             return tags
-        statements = _tags(self.statements, words)
+        statements = tags_of(self.statements, words)
         return sorted([*tags, *statements], key=START) if statements else tags
 
 
@@ -165,7 +165,7 @@ START = attrgetter("start")
 _tag = partial(tuple.__new__, Tag)  # without the arguments' names, and so in half the time
 
 
-def _tags(phrases: Phrases, words: Sequence[str]) -> list[Tag]:
+def tags_of(phrases: Phrases, words: Sequence[str]) -> list[Tag]:
     found: list[Tag] = []
     length = len(words)
     free = 0  # first position that no phrase covers
@@ -277,7 +277,7 @@ def _build() -> Lexicon:
         for form, terms in forms.items():
             for term in chain.from_iterable(map(_ways, terms)):
                 verb = term.startswith(("has ", "have "))  # "the heart has enlarged", but not "which increased from"
-                states = [tag for tag in _tags(phrases, _words(term)) if tag.kind == "states" and verb]
+                states = [tag for tag in tags_of(phrases, _words(term)) if tag.kind == "states" and verb]
                 add(term, "change", (value, form == "nouns"))
                 for state in states:
                     add(term, "states", state.value)
@@ -307,7 +307,7 @@ def _build() -> Lexicon:
             else:
                 for term in chain.from_iterable(map(_ways, terms)):
                     # lung volumes "are low" as well as tubes, and a hole lies "above the junction"
-                    held = _tags(phrases, _words(term)) if kind == "position" else ()
+                    held = tags_of(phrases, _words(term)) if kind == "position" else ()
                     telling = ("states",) if any(tag.kind == "beside" for tag in held) else ("states", "sites")
                     more = [(tag.kind, tag.value) for tag in held if tag.kind in telling]
                     for told in [(kind, value), *more]:
@@ -329,7 +329,7 @@ def _build() -> Lexicon:
                 continue  # read as a structure and its state, in whatever order they stand
             held = [
                 tag
-                for tag in _tags(phrases, within)
+                for tag in tags_of(phrases, within)
                 if tag.kind in ("side", "zone", "descriptor", "states", "position")
                 # the vein of a device's name is its way in, not where it ends
                 or (tag.kind == "sites" and not entry.get("device"))
@@ -397,7 +397,7 @@ def _words(term: str) -> tuple[str, ...]:
 
 def _parts(words: list[str], phrases: Phrases) -> tuple[str, str] | None:
     """The structure and the state that a term consists of, with nothing else that says anything; None of another term."""
-    tags = _tags(phrases, words)
+    tags = tags_of(phrases, words)
     anatomy, states, rest = _structure_and_rest(words, tags)
     if len({tag.start for tag in anatomy}) != 1 or len({tag.start for tag in states}) != 1 or rest:
         return None
@@ -426,7 +426,7 @@ def _composites(entries: dict[str, dict[str, Any]], phrases: Phrases) -> dict[tu
                 found.setdefault(parts, set()).add(key)
                 own.add((parts[0], key))
                 continue
-            anatomy, states, rest = _structure_and_rest(words, _tags(phrases, words))
+            anatomy, states, rest = _structure_and_rest(words, tags_of(phrases, words))
             head = named.get(rest)
             own |= {(tag.value, key) for tag in anatomy}
             if head and not states and len({tag.start for tag in anatomy}) == 1 and head in entry.get("broader", ()):
