@@ -433,12 +433,17 @@ def _list_before(found: list[Mention], cue: Tag, clause: Clause) -> list[Mention
     """The mention before a cue and those enumerated with it."""
     before = [m for m in found if m.end <= cue.start]
     enumerated = before[-1:]
+    # "effusion with atelectasis has resolved", but not "atelectasis with pneumonia excluded"
+    words = lexicon().words
+    of_all = not (words["copulas"] | words["having"]).isdisjoint(clause.words[cue.start - 1 : cue.start + 1])
+    of_all = of_all and words["relative"].isdisjoint(clause.words[cue.start - 2 : cue.start])
     for left, right in pairwise(before[::-1]):
         start = _first_word(left, right.end, clause)
         apart = clause.words[right.last : start]
         # "basal atelectasis, pneumonia excluded", but not "consolidation, large effusion or pneumothorax excluded"
         alone = bool(apart) and _APART.issuperset(apart) and not clause.of("alternative", right.end, cue.start)
-        if (alone and ("with" in apart or _is_plainly_told(right))) or not (
+        parted = alone and ("with" in apart or _is_plainly_told(right)) and not (of_all and "with" in apart)
+        if parted or not (
             clause.one_list(right.end, start) or _is_listed_with_its_place(right, start, cue, clause)
         ):
             break

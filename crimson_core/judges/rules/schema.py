@@ -148,6 +148,7 @@ class _Words(TypedDict):
     opening: Phrases
     staying: Phrases
     persisting: Phrases
+    relative: Phrases
     pointing: Phrases
     remaining: Phrases
     leading_on: Phrases
