@@ -1,15 +1,17 @@
 """The lexicon of the offline judge: loads `concepts/`, `language.yaml` and `rules.yaml`, and finds their phrases in words."""
 
 import hashlib
+import marshal
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from importlib.resources import files
-from itertools import chain, pairwise, product
-from operator import attrgetter
+from itertools import chain, groupby, pairwise, product
+from operator import attrgetter, itemgetter
 from pathlib import Path
+from sys import intern
 from typing import Any, NamedTuple
 
 from rapidfuzz import process
@@ -85,8 +87,8 @@ class Tag(NamedTuple):
 
 
 # A tree of words: word -> what the phrase means that ends there, as (kind, value) pairs, and the tree of the words that may
-# follow, or None.
-Phrases = dict[str, list[Any]]
+# follow, or None. What begins with a word is packed until a report holds the word, since one report needs little of it all.
+Phrases = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ class Lexicon:
         near_sites: Site -> those that are told for it of a device that does not lie there, and itself.
         phrases: All phrases, but for those of `statements`.
         statements: The same of the statements that rule a concept out; apart, since they hold other phrases.
+        known: All words of the phrases, and those that only look like one.
+        long_words: The long words of the phrases by their first letter.
         words: The words by which the code chooses between two readings, by the name of their list.
         units: Unit of length -> its millimetres.
     """
@@ -117,6 +121,8 @@ class Lexicon:
     broader: dict[str, frozenset[str]]
     phrases: Phrases
     statements: Phrases
+    known: frozenset[str]
+    long_words: dict[str, list[str]]
     words: dict[str, frozenset[str]]
     units: dict[str, float]
     skipped_sections: frozenset[str]
@@ -173,6 +179,8 @@ def tags_of(phrases: Phrases, words: Sequence[str]) -> list[Tag]:
         node = phrases.get(word)
         if node is None or position < free:
             continue
+        if type(node) is bytes:
+            node = phrases[word] = marshal.loads(node)
         meanings, longer = node
         end = offset = position + 1
         while longer and offset < length:
@@ -239,7 +247,11 @@ def lexicon() -> Lexicon:
 def _built() -> dict[str, Any]:
     """The lexicon as plain data."""
     made = _build()
-    return vars(made) | {"concepts": {key: vars(concept) for key, concept in made.concepts.items()}}
+    packed = {
+        name: {word: marshal.dumps(node) for word, node in tree.items()}
+        for name, tree in (("phrases", made.phrases), ("statements", made.statements))
+    }
+    return vars(made) | packed | {"concepts": {key: vars(concept) for key, concept in made.concepts.items()}}
 
 
 def _build() -> Lexicon:
@@ -254,6 +266,7 @@ def _build() -> Lexicon:
             add_way(way, kind, value, tree)
 
     def add_way(phrase: str, kind: str, value: Any, tree: Phrases) -> None:
+        meaning = intern(kind), intern(value) if type(value) is str else value  # words to compare are the same object
         *first, last = words_of(phrase)
         for word, _, _ in first:
             node = tree.setdefault(word, [(), None])
@@ -261,8 +274,8 @@ def _build() -> Lexicon:
                 node[1] = {}
             tree = node[1]
         node = tree.setdefault(last[0], [(), None])
-        if (kind, value) not in node[0]:
-            node[0] += ((kind, value),)
+        if meaning not in node[0]:
+            node[0] += (meaning,)
 
     for kind in _GROUPS:
         for value, terms in data[kind].items():
@@ -346,6 +359,7 @@ def _build() -> Lexicon:
         near[narrow].add(broad)
         near[broad].add(narrow)
     skipped = frozenset(data["skipped_sections"])
+    known = frozenset(_words_in(phrases))
     return Lexicon(
         version=data["version"],
         concepts=concepts,
@@ -356,6 +370,11 @@ def _build() -> Lexicon:
         broader={key: frozenset(others) for key, others in above.items()},
         phrases=phrases,
         statements=statements,
+        known=known.union(data["no_typing_errors"]),
+        long_words={
+            letter: list(words)
+            for letter, words in groupby(sorted(w for w in known if len(w) >= _SHORTEST_SWAPPED), itemgetter(0))
+        },
         words={name: frozenset(map(normalise, words)) for name, words in data["words"].items()},
         units={unit: float(millimetres) for millimetres, units in data["units"].items() for unit in units},
         skipped_sections=skipped,
@@ -384,6 +403,13 @@ def _ways(phrase: str) -> Iterator[str]:
     """All that a phrase with alternatives stands for: of "(should|must) be (considered|)" there are four."""
     parts = [part.split("|") for part in re.split(r"[()]", phrase)]
     yield from map("".join, product(*parts))
+
+
+def _words_in(tree: Phrases) -> Iterator[str]:
+    for word, (_, longer) in tree.items():
+        yield word
+        if longer:
+            yield from _words_in(longer)
 
 
 def _terms(entry: dict[str, Any]) -> Iterator[str]:
@@ -467,14 +493,14 @@ def report_words(text: str) -> tuple[list[str], list[tuple[int, int]]]:
         for position, match in enumerate(matches):
             if match[0] in _LETTERS:
                 words[position] = _side_of(match, text) or words[position]
-    if not _vocabulary()[0].issuperset(words):
+    if not lexicon().known.issuperset(words):
         _join(words, spans, raw)
     return words, spans
 
 
 def _join(words: list[str], spans: list[tuple[int, int]], raw: Sequence[str]) -> None:
     """Make one word of one that speech recognition has split: "pneumo thorax", "cardio megaly"."""
-    known = _vocabulary()[0]
+    known = lexicon().known
     for position in range(len(raw) - 2, -1, -1):
         if words[position] in known and words[position + 1] in known:
             continue
@@ -520,42 +546,25 @@ def _mended(word: str) -> str:
     if word[0].isdecimal():
         return _number(word)
     word = normalise(word)
-    known, by_letter = _vocabulary()
-    if len(word) < _SHORTEST_SWAPPED or word in known or not word.isalpha():
+    if len(word) < _SHORTEST_SWAPPED or word in lexicon().known or not word.isalpha():
         return word
     if len(word) < _SHORTEST_MENDED:
         swapped = (word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(1, len(word) - 1))
-        return next((other for other in swapped if other in by_letter.get(other[0], ())), word)
+        return next((other for other in swapped if other in lexicon().long_words.get(other[0], ())), word)
     same = _by_single_letters().get(_DOUBLED.sub(r"\1", word))
     if same:
         return same  # "efussion"
     errors = 1 if len(word) < _SHORTEST_MENDED_TWICE else 2
-    found = process.extractOne(word, by_letter.get(word[0], ()), scorer=OSA.distance, score_cutoff=errors)
+    found = process.extractOne(word, lexicon().long_words.get(word[0], ()), scorer=OSA.distance, score_cutoff=errors)
     if found is None or word.startswith(found[0]) or found[0].startswith(word):
         return word
     return found[0]
 
 
 @cache
-@compiled(reading_digest)
-def _vocabulary() -> tuple[frozenset[str], dict[str, list[str]]]:
-    """All words of the lexicon and those that only look like one; the long ones of the lexicon by their first letter."""
-    words: set[str] = set()
-    level = [lexicon().phrases]
-    while level:
-        words |= {word for tree in level for word in tree}
-        level = [longer for tree in level for _, longer in tree.values() if longer]
-    by_letter: dict[str, list[str]] = {}
-    for word in sorted(words):
-        if len(word) >= _SHORTEST_SWAPPED:
-            by_letter.setdefault(word[0], []).append(word)
-    return frozenset(words | set(_load("language.yaml")["no_typing_errors"])), by_letter
-
-
-@cache
 def _by_single_letters() -> dict[str, str]:
     """The long words of the lexicon by what is left of them without their doubled letters, which are the commonest errors."""
-    words = chain.from_iterable(_vocabulary()[1].values())
+    words = chain.from_iterable(lexicon().long_words.values())
     return {_DOUBLED.sub(r"\1", word): word for word in words if len(word) >= _SHORTEST_MENDED}
 
 
@@ -566,7 +575,7 @@ def is_known(word: str) -> bool:
 
 def known_words() -> frozenset[str]:
     """All words of the lexicon and those that only look like one."""
-    return _vocabulary()[0]
+    return lexicon().known
 
 
 @lru_cache(maxsize=20_000)
