@@ -172,6 +172,7 @@ _tag = partial(tuple.__new__, Tag)  # without the arguments' names, and so in ha
 
 
 def tags_of(phrases: Phrases, words: Sequence[str]) -> list[Tag]:
+    """The longest phrase of a tree at each place of some words, from left to right, once per meaning."""
     found: list[Tag] = []
     length = len(words)
     free = 0  # first position that no phrase covers
