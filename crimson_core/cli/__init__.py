@@ -1,16 +1,19 @@
 """The command line, `crimson`. This module imports little, so that what goes wrong from the start on is one line."""
 
 import errno
+import gc
 import os
 import sys
 
 from crimson_core.errors import CrimsonError
 
+_MANY_OBJECTS = 20_000  # to be made between two looks for garbage, of which importing and judging make next to none
 _BROKEN_PIPE, _INTERRUPTED = 128 + 13, 128 + 2  # the exit statuses of programs that SIGPIPE and SIGINT end
 
 
 def main() -> None:
     """Run the command line; an error that the user can fix is one line and exit status 2."""
+    gc.set_threshold(_MANY_OBJECTS)
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any, Literal, get_args
 
-import json_repair
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 Significance = Literal["urgent", "actionable_not_urgent", "not_actionable_not_urgent", "benign_expected"]
@@ -104,6 +103,8 @@ def parse_evaluation(text: str) -> tuple[Evaluation, list[str]]:
         # json-repair would close the open brackets, and the missing rest would count as left out: a wrong score.
         raise ValueError("the output ends before its JSON does")
     try:
+        import json_repair  # here, since most outputs need no repair
+
         mended: Any = json_repair.loads(text[text.index("{") :])
     except (RecursionError, ValueError):
         raise ValueError("the output holds JSON that cannot be mended") from None
