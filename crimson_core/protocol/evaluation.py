@@ -275,10 +275,10 @@ def _respelled(evaluation: Evaluation, repairs: list[str]) -> Evaluation:
     findings = [*evaluation.reference_findings, *evaluation.predicted_findings]
     pairs: list[Match | AttributeError] = [*evaluation.matched_findings, *errors.attribute_errors]
     ids = [f.id for f in findings] + [i for pair in pairs for i in (pair.ref_id, pair.pred_id)]
+    ids += errors.false_findings + errors.missing_findings
     levels = [f.clinical_significance for f in findings] + [e.severity for e in errors.attribute_errors]
     levels += [kind for e in errors.attribute_errors for kind in e.error_types]
-    spelled_ids = all(_as_id(i) == i for i in [*ids, *errors.false_findings, *errors.missing_findings])
-    if spelled_ids and all(_as_level(level) == level for level in levels):
+    if list(map(_as_id, ids)) == ids and list(map(_as_level, levels)) == levels:
         return evaluation
     repairs.append("spelling: ids or levels had other letter case or blanks")
     return evaluation.model_copy(

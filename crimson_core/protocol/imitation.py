@@ -10,6 +10,7 @@ Every step takes time linear in the length of the text.
 import re
 import sys
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -57,11 +58,11 @@ _HINTS = (
         "judge",
         "matched",
         "missing",
-        "pred",
+        "predicted",
     ),
     *("reference", "significance", "truth"),
 )
-_MORE_HINTS = re.compile(r"ref[^a-z]{0,8}id|p\d")
+_MORE_HINTS = re.compile(r"(?:ref|pred)(?:[^a-z]|&lowbar;){0,8}id|p\d")
 
 _TOKEN = re.compile(
     r"""(?P<escape>\\u[0-9a-f]{4}|\\.|&(?:[a-z]{2,8}|\#[0-9]{1,6}|\#x[0-9a-f]{1,6});|%[0-9a-f]{2})
@@ -83,6 +84,8 @@ _SMALL = re.compile(
 _START = re.compile(r"(?<!\S)(?:[A-Z]|[^\w\s])")  # of a sentence, perhaps behind one without a full stop
 _FENCE = re.compile(r"(?<![`~])[`~]{3,}\w{0,20}\Z")
 
+Spans = list[tuple[int, int]]  # starts and ends
+
 
 class _Token(NamedTuple):
     kind: str | None
@@ -91,25 +94,29 @@ class _Token(NamedTuple):
     end: int
 
 
-def defused(pair: ReportPair, *, in_place: bool = False) -> tuple[ReportPair, list[str]]:
+def defused(
+    pair: ReportPair, *, in_place: bool = False, find: Callable[[str], Spans] | None = None
+) -> tuple[ReportPair, list[str]]:
     """The pair without imitated answers, and one line for each text that contained one; the same pair if none did.
 
     Args:
         pair: The pair.
         in_place: Put blanks where something is removed, so that findings keep their places in the reports.
+        find: An `imitations` that remembers what it has found.
     """
+    find = find or imitations
     texts = {"reference": pair.reference, "candidate": pair.candidate}
     repairs: list[str] = []
-    changed = {name: _cut(text, name, repairs, in_place) for name, text in texts.items()}
+    changed = {name: _cut(text, name, repairs, in_place, find) for name, text in texts.items()}
     context = pair.context
     if context and context.indication:
-        context = replace(context, indication=_cut(context.indication, "indication", repairs, in_place))
+        context = replace(context, indication=_cut(context.indication, "indication", repairs, in_place, find))
     return (replace(pair, **changed, context=context), repairs) if repairs else (pair, repairs)
 
 
 def without_imitation(text: str) -> str:
     """The text without the parts that imitate an evaluation."""
-    places = _imitations(text)
+    places = imitations(text)
     kept, last = "", 0
     for start, end in places:
         kept = _joined(kept, text[last:start])
@@ -117,8 +124,8 @@ def without_imitation(text: str) -> str:
     return _joined(kept, text[last:]) if places else text
 
 
-def _cut(text: str, name: str, repairs: list[str], in_place: bool) -> str:
-    places = _imitations(text)
+def _cut(text: str, name: str, repairs: list[str], in_place: bool, find: Callable[[str], Spans]) -> str:
+    places = find(text)
     if not places:
         return text
     clean = without_imitation(text)
@@ -145,7 +152,7 @@ def _joined(before: str, after: str) -> str:
     return f"{left}{chr(10) if chr(10) in between else ' '}{right}"
 
 
-def _imitations(text: str) -> list[tuple[int, int]]:
+def imitations(text: str) -> Spans:
     """The spans that imitate an evaluation, in order and disjoint."""
     folded, origin = _fold(text)
     if not any(map(folded.__contains__, _HINTS)) and not _MORE_HINTS.search(folded):
@@ -174,7 +181,8 @@ def _fold(text: str) -> tuple[str, list[int] | range]:
     """The text in lower case, decoded, normalised and without invisible characters, and the origin of each character."""
     origin: list[int] | range = range(len(text) + 1)
     if not _PLAIN.fullmatch(text):
-        meant = [_meant(character) for character in text]
+        meanings = {character: _meant(character) for character in set(text)}
+        meant = [meanings[character] for character in text]
         origin = [*(place for place, character in enumerate(meant) for _ in character), len(text)]
         text = "".join(meant)
     text = text.lower()

@@ -176,14 +176,17 @@ def read_outcome(evaluation: Mapping[str, Any]) -> Outcome:
     judged = list(map(_judged_error, errors.get("attribute_errors", [])))
 
     def findings(records: list[Mapping[str, Any]], side: int) -> dict[str, JudgedFinding]:
+        partners: dict[str, list[str]] = {}
+        for match in matches:
+            partners.setdefault(match[side], []).append(match[1 - side])
         return {
             finding["id"]: JudgedFinding(
                 finding["id"],
                 finding.get("finding", ""),
                 finding.get("clinical_significance", ""),
                 significance_weight(finding),
-                tuple(match[1 - side] for match in matches if match[side] == finding["id"]),
-                tuple(error for error in judged if error[side] == finding["id"]),
+                tuple(partners.get(finding["id"], ())),
+                tuple([error for error in judged if error[side] == finding["id"]]) if judged else (),
                 finding.get("span"),
             )
             for finding in records

@@ -4,7 +4,7 @@ import marshal
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
@@ -15,7 +15,7 @@ from crimson_core.judges import Judge, Judgement, load_judge
 from crimson_core.judges.base import repeated
 from crimson_core.judges.rules import OfflineJudge
 from crimson_core.protocol.evaluation import repair_evaluation
-from crimson_core.protocol.imitation import defused
+from crimson_core.protocol.imitation import defused, imitations
 from crimson_core.protocol.pair import ReportPair
 from crimson_core.protocol.scoring import Outcome, PairScore, read_outcome, score_evaluation, score_outcome
 from crimson_core.run.guarded import judged
@@ -296,7 +296,8 @@ class CrimsonScorer:
 
         These mislead models, and the rules would read the findings in them, whose places in the reports they tell.
         """
-        return [defused(pair, in_place=not self._asks_a_model) for pair in pairs]
+        find = cache(imitations)  # references recur
+        return [defused(pair, in_place=not self._asks_a_model, find=find) for pair in pairs]
 
     @property
     def keeps_order(self) -> bool:
