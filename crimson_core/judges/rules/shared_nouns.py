@@ -1,6 +1,6 @@
 """Names that share a noun: "pleural and pericardial effusions" tells of a pleural effusion and of a pericardial one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from crimson_core.judges.rules.lexicon import Lexicon, Tag, tags_of
 
@@ -18,10 +18,12 @@ def with_shared_nouns(tags: list[Tag], words: Sequence[str], lexicon: Lexicon) -
     joints = {tag.end: tag for tag in tags if tag.kind in JOINING and words[tag.start] not in holding}
     if not joints:
         return tags
+    before = {tag.end: tag.start for tag in tags if tag.kind in _BEFORE_THE_NOUN}
+    telling = {tag.start for tag in tags if tag.kind in _TELLING}
     added: dict[int, Tag] = {}
     for tag in reversed(tags):  # from the right, since a third name joins the second: "hepatic, splenic and renal masses"
         if tag.kind in _NAMING and tag.start not in added:
-            added.update((name.start, name) for name in _names_before(tag, tags, words, joints, lexicon))
+            added.update((name.start, name) for name in _names_before(tag, words, joints, before, telling, lexicon))
     if not added:
         return tags
     covered = {place for name in added.values() for place in range(name.start, name.end)}
@@ -30,19 +32,31 @@ def with_shared_nouns(tags: list[Tag], words: Sequence[str], lexicon: Lexicon) -
 
 
 def _names_before(
-    named: Tag, tags: Sequence[Tag], words: Sequence[str], joints: dict[int, Tag], lexicon: Lexicon
+    named: Tag,
+    words: Sequence[str],
+    joints: Mapping[int, Tag],
+    before: Mapping[int, int],
+    telling: Set[int],
+    lexicon: Lexicon,
 ) -> Iterator[Tag]:
-    """The names before a finding, each joined to the next, that make another finding with its last words."""
+    """The names before a finding, each joined to the next, that make another finding with its last words.
+
+    Args:
+        named: The finding.
+        words: Of the sentence.
+        joints: Its conjunctions, by where they end.
+        before: Where phrases end that may stand before a noun -> where they begin.
+        telling: Where phrases begin that the name of another finding holds.
+        lexicon: Knows what names mean.
+    """
     if "of" in words[named.start : named.end]:
         return  # "calcification and unfolding of the aorta"
     begin = named.start
-    between = {tag.start: tag.end for tag in tags if tag.kind in _BEFORE_THE_NOUN and tag.end <= named.start}
-    ends = {end: start for start, end in between.items()}
-    while begin not in joints and begin in ends and named.start - begin < _LONGEST_SECOND:
-        begin = ends[begin]
+    while begin not in joints and begin in before and named.start - begin < _LONGEST_SECOND:
+        begin = before[begin]
     while joint := joints.get(begin):
         name = _name(joint.start, begin, named, words, lexicon)
-        if name is None or any(tag.kind in _TELLING and name.start <= tag.start < name.end for tag in tags):
+        if name is None or not telling.isdisjoint(range(name.start, name.end)):
             return
         yield name
         begin = name.start
