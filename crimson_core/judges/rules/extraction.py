@@ -382,7 +382,7 @@ def _read(
                 role = "explains"
             elif not told.names and last:
                 device = words.concepts[last.concepts[0]].device
-                more = told.more[device] if told.more and not _is_cut(report, start, bare) else None
+                more = told.more[device] if told.more and not _is_cut_off(report, start, bare) else None
                 since = current if len(found) > current else recent  # findings that "these" means
                 if told.none and (last.attributes.uncertain or asked):
                     role = "continues"
@@ -419,10 +419,12 @@ def _read(
     return Reading(report, found, recognised, parts)
 
 
-def _is_cut(report: str, start: int, sentence: str) -> bool:
-    """Whether a report stops within a sentence, as one does that a generator had no room for: "Mild", "New, bilateral"."""
-    ends = start + len(sentence) >= len(report.rstrip()) and sentence[-1].isalpha()
-    return ends and len(sentence.split()) <= _CUT and "." in report[:start]
+def _is_cut_off(report: str, start: int, sentence: str) -> bool:
+    """Whether a report stops within a sentence, as one does that a generator had no room for: "Mild", "There is an increase"."""
+    if start + len(sentence) < len(report.rstrip()) or not sentence[-1].isalpha():
+        return False
+    words = sentence.lower().split()
+    return "." in report[:start] and (len(words) <= _CUT or words[0] in lexicon().words["opening"])
 
 
 def _tells_the_rest(sentence: str) -> bool:

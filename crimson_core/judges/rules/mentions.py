@@ -86,9 +86,6 @@ def is_fragment(clause: Clause) -> bool:
     """Whether a sentence holds nothing but attributes: "Large.", "2 cm, left apex.", "Unchanged since last year."."""
     if clause.start or clause.end < len(clause.words) or clause.sentence.endswith(":"):
         return False
-    # what was cut off says nothing: "There is an increase"
-    if clause.sentence[-1].isalpha() and not lexicon().words["opening"].isdisjoint(clause.words):
-        return False
     told = not _TELLING.isdisjoint(clause.by_kind) or next(sizes_in(clause, 0, clause.end, 0), None)
     return bool(told) and clause.holds_only(*_OF_FRAGMENTS)
 
