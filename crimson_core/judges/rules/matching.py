@@ -112,12 +112,12 @@ def _is_denied(finding: ReportFinding, denied: ReportFinding) -> bool:
 
 def _goes_with(finding: ReportFinding, whole: ReportFinding, denied: Sequence[ReportFinding]) -> bool:
     """Whether a finding is a sign of another one, or a component of it that is in place; not if it is among what is `denied`."""
-    vague = lexicon().concepts[finding.concepts[0]].vague  # beside "the lungs are clear" a disease may show
-    if not vague and any(_is_denied(finding, other) and _meet(finding, other) for other in denied):
-        return False
-    return is_sign(finding, whole) or (
+    goes = is_sign(finding, whole) or (
         _belongs_to(finding, whole) and "bad" not in (position(finding), position(whole))
     )
+    if not goes or lexicon().concepts[finding.concepts[0]].vague:  # beside "the lungs are clear" a disease may show
+        return goes
+    return not any(_is_denied(finding, other) and _meet(finding, other) for other in denied)
 
 
 def _assign(scores: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
@@ -231,12 +231,15 @@ def _explained_by_one(
 
 def _explains_the_same(reference: ReportFinding, prediction: ReportFinding) -> bool:
     """Whether one report explains what the other one leaves at that: "hyperinflation compatible with asthma"."""
-    named = any(
-        lexicon().signs_of(explained.concepts).intersection(explained.signs).issuperset(plain.concepts)
-        for plain, explained in ((reference, prediction), (prediction, reference))
-    )
-    alike = not _of_other_age(reference, prediction, rules()["matching"]["other_age"])
-    return named and alike and _meet(reference, prediction)
+    if not (_is_its_sign(reference, prediction) or _is_its_sign(prediction, reference)):
+        return False
+    return not _of_other_age(reference, prediction, rules()["matching"]["other_age"]) and _meet(reference, prediction)
+
+
+def _is_its_sign(plain: ReportFinding, explained: ReportFinding) -> bool:
+    """Whether a finding is a sign of another one that its report tells with this sign."""
+    told = explained.signs
+    return bool(told) and lexicon().signs_of(explained.concepts).intersection(told).issuperset(plain.concepts)
 
 
 def interchangeable(reference: ReportFinding, prediction: ReportFinding) -> bool:
@@ -252,8 +255,8 @@ def interchangeable(reference: ReportFinding, prediction: ReportFinding) -> bool
 def _told_by_extent(one: str, other: str, reference: ReportFinding, prediction: ReportFinding) -> bool:
     """Whether one of two concepts is the other one seen from far: a side that is white, of a massive effusion."""
     pairs, from_rank = extents()
-    ranks = {(one, other): prediction, (other, one): reference}
-    return any((ranks[pair].attributes.severity or 0) >= from_rank for pair in ranks if pair in pairs)
+    seen = prediction if (one, other) in pairs else reference if (other, one) in pairs else None
+    return seen is not None and (seen.attributes.severity or 0) >= from_rank
 
 
 def _told_by_place(one: str, other: str, reference: ReportFinding, prediction: ReportFinding) -> bool:

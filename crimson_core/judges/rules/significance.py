@@ -44,6 +44,8 @@ class Graded(NamedTuple):
 
 
 _RANK = attrgetter("rank")
+_ENDS = re.compile(r"[.,;\n]")  # of what a denial in an indication is about
+_DENIAL = re.compile(r"\b(?:no|denies|without|not)\b", re.IGNORECASE)
 
 
 def significance(finding: ReportFinding, patient: Patient, beside: frozenset[str]) -> str:
@@ -126,8 +128,7 @@ def _mentioned(terms: Sequence[str], patient: Patient) -> bool:
 
 def _asserted(indication: str) -> str:
     """The words of an indication without what it denies ("Cough. No trauma.")."""
-    pieces = re.split(r"[.,;\n]", indication)
-    return " ".join(_padded(re.split(r"\b(?:no|denies|without|not)\b", piece, flags=re.I)[0]) for piece in pieces)
+    return " ".join(_padded(_DENIAL.split(piece, 1)[0]) for piece in _ENDS.split(indication))
 
 
 def _padded(text: str) -> str:
