@@ -1,6 +1,6 @@
 """What a clause names: findings by name, structures with their state, and words that take up what was named before."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from operator import attrgetter
 
@@ -14,7 +14,8 @@ _PLACE = attrgetter("start", "end")
 _BESIDE = frozenset(("anatomy", "states"))
 _TELLING_WHERE = frozenset(("side", "severity", "nearby"))
 _NEAR = 3  # words between "with" and a state
-_FARTHEST_PLACE = 8  # words behind "a second one", its size among them
+# Words before "a second one", and behind it with its size among them, in which its own degree and place stand.
+_FARTHEST_DEGREE, _FARTHEST_PLACE = 3, 8
 
 
 def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Mention]:
@@ -41,31 +42,9 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
         add_alike(found, clause, lexicon)
     if "states" in clause.by_kind:
         _add_bare_states(found, clause, lexicon)
-    for tag in clause.of("anaphor"):
-        # "a nodule in the right apex and a second one in the left base"
-        one_more = clause.words[tag.start] in lexicon.words["one_more"]
-        meant = max((m for m in found.values() if m.end <= tag.start), key=_PLACE, default=None) if one_more else None
-        if clause.words[tag.start] == "one" and clause.of("side", tag.start - 1, tag.start):
-            # "left effusion, the right one has gone"
-            same = max((m for m in found.values() if m.end < tag.start - 1), key=_PLACE, default=None)
-            if same is not None:
-                found[tag.start] = Mention(same.concepts, tag.start, tag.end, named_by=(tag,))
-                continue
-        before_it = meant.concepts if meant else before
-        if not before_it:
-            continue
-        # "a smaller one on the left", but not "one small nodule", "one of the ribs"
-        stands_alone = clause.ends(tag.end) or (
-            clause.of("joint", tag.end, tag.end + 1) and clause.words[tag.end] != "of"
-        )
-        stands_alone = stands_alone or clause.words[tag.start] in lexicon.words["pointing"]
-        if clause.words[tag.start] in lexicon.words["alike"]:
-            opens = tag.start == clause.start + 1 or any(t.end == tag.start - 1 for t in clause.of("conjunction"))
-            stands_alone = stands_alone and opens
-        if stands_alone and clause.modifiers(
-            max(clause.start, tag.start - 3), min(clause.end, tag.end + _FARTHEST_PLACE)
-        ):
-            found[tag.start] = Mention(before_it, tag.start, tag.end, named_by=(tag,))
+    for anaphor in clause.of("anaphor"):
+        if concepts := _stands_for(anaphor, found.values(), before, clause, lexicon):
+            found[anaphor.start] = Mention(concepts, anaphor.start, anaphor.end, named_by=(anaphor,))
     named = sorted(found.values(), key=_PLACE)
     if len(named) > 1 and "position" in clause.by_kind:
         named = [named[0], *(b for a, b in pairwise(named) if not _is_verb_of(a, b, clause))]
@@ -74,8 +53,47 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
         for mention in named:
             start = mention.start
             if not definite.isdisjoint((start - 2, start - 1, start)):
-                mention.taken_up = "other" not in clause.words[max(0, start - 2) : start]
+                mention.taken_up = lexicon.words["other"].isdisjoint(clause.words[max(0, start - 2) : start])
     return named
+
+
+def _stands_for(
+    anaphor: Tag, found: Collection[Mention], before: tuple[str, ...], clause: Clause, lexicon: Lexicon
+) -> tuple[str, ...]:
+    """The concepts that an anaphor stands for: those of a finding before it in its clause, or those named last `before`; () if for none."""
+    word = clause.words[anaphor.start]
+    if word in lexicon.words["one"] and clause.of("side", anaphor.start - 1, anaphor.start):
+        same = _last_named(found, anaphor.start - 2)
+        if same is not None:
+            return same.concepts  # "left effusion, the right one has gone"
+    if not _stands_alone(anaphor, clause, lexicon) or not _is_described(anaphor, clause):
+        return ()
+    # "a nodule in the right apex and a second one in the left base"
+    same = _last_named(found, anaphor.start) if word in lexicon.words["one_more"] else None
+    return same.concepts if same is not None else before
+
+
+def _last_named(found: Iterable[Mention], end: int) -> Mention | None:
+    return max((mention for mention in found if mention.end <= end), key=_PLACE, default=None)
+
+
+def _stands_alone(anaphor: Tag, clause: Clause, lexicon: Lexicon) -> bool:
+    """Whether an anaphor is no part of a longer name: "a smaller one on the left", but not "one small nodule", "one of the ribs"."""
+    word, end = clause.words[anaphor.start], anaphor.end
+    if word in lexicon.words["pointing"]:
+        return True
+    alone = clause.ends(end) or (bool(clause.of("joint", end, end + 1)) and clause.words[end] != "of")
+    if word not in lexicon.words["alike"]:
+        return alone
+    # "The same on the left", but not "the effusion is the same on the left"
+    opens = anaphor.start == clause.start + 1 or any(t.end == anaphor.start - 1 for t in clause.of("conjunction"))
+    return alone and opens
+
+
+def _is_described(anaphor: Tag, clause: Clause) -> bool:
+    """Whether a place, a degree or the like stands beside an anaphor, which alone says nothing."""
+    start, end = max(clause.start, anaphor.start - _FARTHEST_DEGREE), min(clause.end, anaphor.end + _FARTHEST_PLACE)
+    return bool(clause.modifiers(start, end))
 
 
 def _is_verb_of(subject: Mention, named: Mention, clause: Clause) -> bool:
@@ -194,7 +212,7 @@ def _joined_to(name: Mention, tag: Tag, clause: Clause, lexicon: Lexicon) -> boo
     if parting and tag.kind == "states":  # "the lead ends in the atrium and shows a fracture"
         verbs = {t.start for t in clause.of("showing", words.start, words.stop)}
         parting = [t for t in parting if t.end not in verbs]
-    if parting and all(clause.words[t.start] == "," for t in parting) and _stands_alone(parting[-1], tag, clause):
+    if parting and all(clause.words[t.start] == "," for t in parting) and _is_set_off(parting[-1], tag, clause):
         parting = []
     return not parting and not clause.has(words.start, words.stop, "alternative", "concept")
 
@@ -225,7 +243,7 @@ def _leads_to(tag: Tag, clause: Clause) -> set[str]:
     return {kind for kind in ("anatomy", "concept") if any(t.start == behind for t in clause.of(kind, behind))}
 
 
-def _stands_alone(comma: Tag, tag: Tag, clause: Clause) -> bool:
+def _is_set_off(comma: Tag, tag: Tag, clause: Clause) -> bool:
     """Whether a state, or at the end a place, is all that stands behind a comma.
 
     "Masses in both lungs, likely metastatic", "foreign body, right main bronchus".

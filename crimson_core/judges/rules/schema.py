@@ -113,6 +113,8 @@ class _Words(TypedDict):
     holding: Phrases
     measures: Phrases
     one_more: Phrases
+    one: Phrases
+    other: Phrases
     within: Phrases
     above: Phrases
     beyond: Phrases
