@@ -179,7 +179,7 @@ def _is_removed(mention: Mention, cue: Tag, found: list[Mention], clause: Clause
 
 def _is_advised(mention: Mention, cue: Tag, clause: Clause) -> bool:
     """Whether a device itself is advised, so that it is not there yet; not "repositioning of the tube is advised"."""
-    before = mention.start - (clause.words[mention.start - 1] in ("the", "this"))
+    before = mention.start - bool(clause.of("definite", mention.start - 1, mention.start))
     moved = before > clause.start and clause.words[before - 1] == "of"
     return _is_device(mention) and mention.end == cue.start and not moved
 
@@ -289,12 +289,12 @@ def _is_all_it_is(mention: Mention, harmless: Tag, clause: Clause) -> bool:
         return False
     linked = any(t.value in ("firm", "tentative") for t in clause.of("link", mention.end, harmless.start))
     # "the density is a vessel", "the apparent pneumothorax on the right is a skin fold"
-    said = harmless.start - (clause.words[harmless.start - 1] in ("a", "an", "the"))
+    said = harmless.start - (clause.words[harmless.start - 1] in lexicon().words["articles"])
     return linked or clause.copula(mention.last, said) or (concept.vague and clause.copula(mention.end, said))
 
 
 def _of_its_tip(clause: Clause, start: int, end: int) -> bool:
-    return bool(clause.of("course", start, end)) or "tip" in clause.words[start:end]
+    return bool(clause.of("course", start, end)) or not lexicon().words["tip"].isdisjoint(clause.words[start:end])
 
 
 def _is_moved(device: Mention, cue: Tag, found: list[Mention], clause: Clause) -> bool:
@@ -443,9 +443,7 @@ def _list_before(found: list[Mention], cue: Tag, clause: Clause) -> list[Mention
         # "basal atelectasis, pneumonia excluded", but not "consolidation, large effusion or pneumothorax excluded"
         alone = bool(apart) and _APART.issuperset(apart) and not clause.of("alternative", right.end, cue.start)
         parted = alone and ("with" in apart or _is_plainly_told(right)) and not (of_all and "with" in apart)
-        if parted or not (
-            clause.one_list(right.end, start) or _is_listed_with_its_place(right, start, cue, clause)
-        ):
+        if parted or not (clause.one_list(right.end, start) or _is_listed_with_its_place(right, start, cue, clause)):
             break
         enumerated.append(right)
     return enumerated

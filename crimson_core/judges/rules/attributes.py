@@ -14,12 +14,8 @@ _BOTH = frozenset(("left", "right"))
 _SIDES = {"left": frozenset(("left",)), "right": frozenset(("right",)), "both": _BOTH}
 _GRAVEST_CHANGE = ("new", "worse", "acute", "increased", "better", "old", "stable", None)
 _GRAVEST_POSITION = ("bad", "coiled", "moved", "good")
-_TIMES = frozenset({"x", "by"})
 _NEAR = 2  # words
 _SAME_SIZE = 0.1  # share by which a size may differ and still be the same
-_SPINE = {"c": "C", "t": "T", "d": "T", "l": "L"}
-_VERTEBRAE = {"cervical": "C", "thoracic": "T", "dorsal": "T", "lumbar": "L"}  # "the twelfth thoracic vertebra"
-_LEVELLED = frozenset(("rib", *_VERTEBRAE))
 _LEVELS = range(1, 13)
 _FROM_TO = re.compile(r"(?:st|nd|rd|th)?\s*(?:-|–|to|through|thru)\s*", re.IGNORECASE)
 
@@ -164,7 +160,7 @@ def attributes_of(
 
     `percent` tells whether a percentage is its degree.
     """
-    numbered = clause.has_numbers or not _LEVELLED.isdisjoint(clause.words)
+    numbered = clause.has_numbers or "rib" in clause.words or not lexicon().spine.keys().isdisjoint(clause.words)
     if not (tags or device or numbered):
         return NOTHING
     values: dict[str, list[Any]] = {}
@@ -213,7 +209,7 @@ def _in_lung(clause: Clause, start: int, end: int) -> bool:
 
 def _beside(clause: Clause, place: Tag) -> bool:
     """Whether a place is named only since something lies next to it."""
-    start = place.start - (clause.words[place.start - 1] in ("the", "a"))
+    start = place.start - (clause.words[place.start - 1] in lexicon().words["articles"])
     return any(tag.end == start for tag in clause.of("beside", clause.start, start))
 
 
@@ -242,7 +238,7 @@ _MADE_OF: dict[str, tuple[str, Callable[[Sequence[Any]], Any]]] = {
 def _by_percent(clause: Clause, start: int, end: int) -> int | None:
     """The rank of "10%"."""
     for place in range(start + 1, end) if clause.has_numbers else ():
-        if clause.words[place] in ("%", "percent") and clause.words[place - 1][0].isdecimal():
+        if clause.words[place] in lexicon().words["percent"] and clause.words[place - 1][0].isdecimal():
             share = float(clause.words[place - 1])
             return next((rank for upto, rank in lexicon().percent.items() if share <= upto), None)
     return None
@@ -287,14 +283,14 @@ def _places(tags: Sequence[Tag]) -> frozenset[tuple[str, str]]:
 
 def sizes_in(clause: Clause, start: int, end: int, named: int) -> Iterator[tuple[float, int, int]]:
     """Measurements in millimetres with their word positions: "5 mm", "3.2 x 2.1 cm"; not those of an earlier date."""
-    units, now = lexicon().units, lexicon().words["now"]
+    units, now, times = lexicon().units, lexicon().words["now"], lexicon().words["times"]
     for unit in range(start, end) if clause.has_numbers else ():
         if clause.words[unit] not in units:
             continue
         number = unit - 1
         before = clause.of("earlier", named, unit)
         first = number  # of "4.5 x 3 cm"
-        while first > start and clause.words[first - 1] in _TIMES:
+        while first > start and clause.words[first - 1] in times:
             first -= 2
         # "from 3.0 to 4.5 cm", "previously 2 cm, now 3 cm"
         again = before and (clause.words[first - 1] == "to" or not now.isdisjoint(clause.words[before[-1].end : first]))
@@ -302,7 +298,7 @@ def sizes_in(clause: Clause, start: int, end: int, named: int) -> Iterator[tuple
             continue
         while number >= start and clause.words[number][0].isdecimal():
             yield float(clause.words[number]) * units[clause.words[unit]], number, unit + 1
-            number -= 2 if number > start and clause.words[number - 1] in _TIMES else number + 1
+            number -= 2 if number > start and clause.words[number - 1] in times else number + 1
 
 
 def _above_carina(clause: Clause, start: int, end: int) -> float | None:
@@ -312,8 +308,9 @@ def _above_carina(clause: Clause, start: int, end: int) -> float | None:
         return None
     carina = carinas[0]
     beside = clause.words[max(start, carina.start - 4) : carina.start]
-    if clause.words[carina.end : carina.end + 1] == ["distance"]:  # "carina distance 4 cm"
-        beside = [*beside, "distance"]
+    beside += (
+        lexicon().words["distance"].intersection(clause.words[carina.end : carina.end + 1])
+    )  # "carina distance 4 cm"
     beyond, above = (not lexicon().words[kind].isdisjoint(beside) for kind in ("beyond", "above"))
     sign = -1.0 if beyond else 1.0 if above else 0.0
     if not sign:
@@ -355,17 +352,20 @@ def _ribs(clause: Clause, start: int, end: int) -> set[int]:
 def _vertebrae(clause: Clause, start: int, end: int) -> set[str]:
     found: set[str] = set()
     words = clause.words
+    spine, named = lexicon().spine, lexicon().words["vertebra"]
     for place in range(start, end - 1):
-        if words[place] in _VERTEBRAE:
+        region = spine.get(words[place])
+        if region is None:
+            continue
+        if words[place + 1] in named:  # "the twelfth thoracic vertebra"
             number = _level_at(clause, place - 1 - (words[place - 1] in ("st", "nd", "rd", "th")))
-            if number and words[place + 1] in ("vertebra", "vertebral"):
-                found.add(f"{_VERTEBRAE[words[place]]}{number}")
-        elif words[place] in _SPINE and words[place + 1].isdecimal() and _adjacent(clause, place):
+            found |= {f"{region}{number}"} if number else set()
+        elif words[place + 1].isdecimal() and _adjacent(clause, place):
             number = _level_at(clause, place + 1)
             behind = place + 2 + (words[place + 2 : place + 3] == ["/"])  # "T9/10", "T9-10"
             beside = clause.sentence[clause.spans[place + 1][1] :][:1] in ("/", "-", "–")
             more = _level_at(clause, behind) if beside and behind < end else None
-            found |= {f"{_SPINE[words[place]]}{level}" for level in (number, more) if level}
+            found |= {f"{region}{level}" for level in (number, more) if level}
     return found
 
 

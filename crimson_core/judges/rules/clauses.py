@@ -113,7 +113,9 @@ class Clause:
         """Whether only commas, conjunctions and modifiers stand between two word positions, or these and articles."""
         among = self.listing
         if articles:
-            among |= sum(1 << at - self.start for at in range(start, end) if self.words[at] in ("a", "an"))
+            among |= sum(
+                1 << at - self.start for at in range(start, end) if self.words[at] in lexicon().words["indefinite"]
+            )
         return self._all(among, start, end)
 
     def only(self, start: int, end: int, *kinds: str) -> bool:
@@ -365,7 +367,7 @@ def _main_clause(tags: list[Tag], words: list[str]) -> int | None:
     for comma, upto in pairwise([*commas, len(words)]):
         piece = words[comma + 1 : upto]
         subject = any_between(named, comma, upto) and piece[:1] and piece[0] not in verbs
-        if subject and any_between(named, 0, comma) and (piece[:2] == ["the", "one"] or not verbs.isdisjoint(piece)):
+        if subject and any_between(named, 0, comma) and (piece[1:2] == ["one"] or not verbs.isdisjoint(piece)):
             return comma
     return None
 

@@ -9,7 +9,6 @@ from crimson_core.judges.rules.attributes import NOTHING, SUSPECTED, Mention
 from crimson_core.judges.rules.clauses import MODIFIERS, Clause
 from crimson_core.judges.rules.lexicon import Lexicon, lexicon
 
-_IS_A = {(verb, article) for verb in ("is", "was") for article in ("a", "an")}
 _BETWEEN_SIGNS = ("conjunction", "alternative", "anatomy", "definite", "glue", "joint", *MODIFIERS)
 _AROUND = (
     "anatomy",
@@ -445,7 +444,12 @@ def _is_its_own(pair: _Pair) -> bool:
         return False
     bare = mention.end == mention.start + 1 and mention.concepts != pair.last.concepts
     parted = words[pair.last.end : mention.start][-2:]
-    return bare and not mention.attributes.sides and bool(parted) and parted[-1] in (",", "with", "its", "the")
+    return (
+        bare
+        and not mention.attributes.sides
+        and bool(parted)
+        and parted[-1] in {",", *pair.lexicon.words["of_a_device"]}
+    )
 
 
 def _add_kind(pair: _Pair) -> None:
@@ -554,7 +558,8 @@ def _link(left: Mention, right: Mention, clause: Clause, lexicon: Lexicon) -> st
     if clause.of("conjunction", left.end, right.start):
         return None
     named = clause.words[left.end : right.start]
-    if lexicon.concepts[left.concepts[0]].vague and tuple(named[-2:]) in _IS_A:
+    is_a = len(named) > 1 and named[-2] in lexicon.words["copulas"] and named[-1] in lexicon.words["indefinite"]
+    if is_a and lexicon.concepts[left.concepts[0]].vague:
         return "firm"  # "the opacity behind the heart is a hiatal hernia"
     said = clause.words_between(left.end, right.start) if left.end < right.start else 0
     between = said & ~clause.places(*_AROUND)
@@ -564,7 +569,7 @@ def _link(left: Mention, right: Mention, clause: Clause, lexicon: Lexicon) -> st
     # but not "ground glass superimposed on fibrosis"
     leads = (
         left.end < right.start
-        and "superimposed" not in named
+        and lexicon.words["on_another"].isdisjoint(named)
         and not between
         and not clause.has(left.end, right.start, "joint")
     )

@@ -110,6 +110,7 @@ class Lexicon:
         long_words: The long words of the phrases by their first letter.
         words: The words by which the code chooses between two readings, by the name of their list.
         units: Unit of length -> its millimetres.
+        spine: Name of a region of the spine -> its letter.
     """
 
     version: int
@@ -135,6 +136,7 @@ class Lexicon:
     bare_states: dict[str, str]
     naming_states: frozenset[str]
     device_damage: frozenset[str]
+    spine: dict[str, str]
     ordinals: dict[int, list[str]]
     elsewhere: frozenset[str]
     percent: dict[int, int]
@@ -388,6 +390,7 @@ def _build() -> Lexicon:
         bare_states=data["bare_states"],
         naming_states=frozenset(data["naming_states"]),
         device_damage=frozenset(data["device_damage"]),
+        spine={name: letter for letter, names in data["spine"].items() for name in names},
         ordinals=data["ordinals"],
         elsewhere=frozenset(data["elsewhere"]),
         percent=data["percent"],

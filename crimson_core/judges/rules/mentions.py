@@ -15,7 +15,6 @@ from crimson_core.judges.rules.naming import named
 _PLACE = attrgetter("start", "end")
 _EXPLAINING = frozenset(("similar", "link", "appearance", "pronoun"))
 _OPENING = frozenset(("pronoun", "position", "appearance"))
-_OF_BOTH = frozenset(("has", "have", "is", "are"))
 _OF_ONE = frozenset(("side", "zone", "sites", "severity", "descriptor"))
 _TELLING = _OF_ONE | {"temporal"}  # attributes that may stand by themselves
 _OF_FRAGMENTS = (*_TELLING, "dominant", "prior", "earlier", "extent", "glue", "joint", "definite", "conjunction")
@@ -103,12 +102,17 @@ def of_several(clause: Clause) -> bool:
 def taken_back(clause: Clause) -> bool:
     """Whether a clause says that what was named before is not there: "It has resolved", "Neither is present today"."""
     opening = [t for t in clause.of("pronoun") if t.start <= clause.start + 1]
-    if not opening or clause.of("course") or "tip" in clause.words[clause.start : clause.end]:
+    if (
+        not opening
+        or clause.of("course")
+        or not lexicon().words["tip"].isdisjoint(clause.words[clause.start : clause.end])
+    ):
         return False
     denied = [*clause.cues("negated_after")]
     # "Neither is present", "Both have resolved"
     denied += [t for t in clause.cues("negated_before") if t.start == opening[0].start or t.end == clause.end]
-    return bool(denied) and "lateral" not in clause.words[denied[0].end : clause.end]  # "not seen on the lateral view"
+    # "not seen on the lateral view" may be seen on another one
+    return bool(denied) and lexicon().words["views"].isdisjoint(clause.words[denied[0].end : clause.end])
 
 
 def answers_none(clause: Clause) -> bool:
@@ -143,7 +147,9 @@ def explanation(clause: Clause) -> bool | None:
     leading = [t for t in clause.of("link", clause.start, clause.start + _LEADING) if t.value in ("firm", "tentative")]
     if leading and clause.only(clause.start, leading[0].start, "definite", "glue"):
         opened = clause.words[clause.start : leading[0].end]
-        if "there" not in opened and opened[-1] not in ("a", "an", "the"):  # "There is likely a hernia" is a finding
+        if (
+            "there" not in opened and opened[-1] not in lexicon().words["articles"]
+        ):  # "There is likely a hernia" is a finding
             return leading[0].value == "tentative"  # "Suggestive of edema", "Features of emphysema"
     opening = any(t.start == clause.start for t in clause.of("definite"))
     nouns = [t for t in clause.of("appearance") if t.start <= clause.start + 2]
@@ -154,7 +160,7 @@ def explanation(clause: Clause) -> bool | None:
     if links:
         return links[0].value in ("tentative", "differential")
     told = pronouns and clause.words[pronouns[0].end : pronouns[0].end + 1]
-    return False if told and told[0] in ("is", "are") else None
+    return False if told and told[0] in lexicon().words["copulas"] else None
 
 
 def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
@@ -210,8 +216,10 @@ def _named_at(device: Mention) -> int:
 
 def _has_come(mention: Mention, clause: Clause) -> bool:
     """Whether a state is one that was not there before: "now filled with mucus", "has collapsed since the last film"."""
-    before = clause.words[mention.state[0] - 1]
-    return before == "now" or (before in ("has", "have") and "since" in clause.words[mention.state[1] : clause.end])
+    before, words = clause.words[mention.state[0] - 1], lexicon().words
+    return before in words["now"] or (
+        before in words["having"] and "since" in clause.words[mention.state[1] : clause.end]
+    )
 
 
 def _without_sides_of_veins(tags: list[Tag], mention: Mention, clause: Clause, end: int) -> list[Tag]:
@@ -264,7 +272,11 @@ def _without_counts(tags: list[Tag], device: bool, clause: Clause) -> list[Tag]:
             return False
         following = clause.words[side.end : side.end + 1]
         placed = device or bool(clause.of("joint", side.end, side.end + 1))
-        return following in (["a"], ["an"]) or (len(told) == _ONE_MORE and placed) or _pairs(side, clause)
+        return (
+            not lexicon().words["indefinite"].isdisjoint(following)
+            or (len(told) == _ONE_MORE and placed)
+            or _pairs(side, clause)
+        )
 
     return [t for t in tags if not counts(t)]
 
@@ -399,7 +411,8 @@ def _split_sides(mention: Mention, clause: Clause) -> Iterable[Mention]:
                 parts = [attributes_of(half, clause, mention.start, mention.end, mention.end, False) for half in halves]
                 # "both effusions have grown, moderate on the right and small on the left"
                 change = [t for half in halves for t in half if t.kind == "temporal"]
-                of_both = all(clause.words[t.start] in _OF_BOTH for t in change)
+                verbs = lexicon().words["having"] | lexicon().words["copulas"]
+                of_both = all(clause.words[t.start] in verbs for t in change)
                 return [replace(mention, attributes=_own(mention.attributes, part, of_both)) for part in parts]
     return [mention]
 

@@ -123,6 +123,15 @@ class _Words(TypedDict):
     ways_in: Phrases
     giving_reasons: Phrases
     by_way_of: Phrases
+    articles: Phrases
+    indefinite: Phrases
+    vertebra: Phrases
+    distance: Phrases
+    times: Phrases
+    percent: Phrases
+    views: Phrases
+    on_another: Phrases
+    of_a_device: Phrases
     tip: Phrases
     now: Phrases
     comparing: Phrases
@@ -217,6 +226,7 @@ class LanguageFile(TypedDict):
     prior: Phrases
     cardiothoracic_ratio: Annotated[int, Field(ge=1, le=100)]
     percent: dict[Annotated[int, Field(ge=1, le=100)], Rank]
+    spine: dict[Literal["C", "T", "L"], Phrases]
     ordinals: dict[Annotated[int, Field(ge=1, le=12)], Phrases]
     device_damage: Ids
     sites: dict[str, Phrases]
