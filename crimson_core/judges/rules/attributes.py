@@ -73,6 +73,11 @@ class Attributes(NamedTuple):
         )
 
 
+def meet(one: frozenset[str], other: frozenset[str], within: bool = False) -> bool:
+    """Whether two sets of places can be the same: one is unsaid, or they share a place (or one lies within the other)."""
+    return not one or not other or ((one <= other or other <= one) if within else bool(one & other))
+
+
 def _last_none(value: float | None) -> tuple[bool, float]:
     return value is None, value or 0.0
 

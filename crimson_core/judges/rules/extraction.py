@@ -4,14 +4,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from operator import attrgetter, itemgetter
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import NamedTuple
 
-from crimson_core.judges.rules.attributes import NOTHING, SUSPECTED, Attributes, Mention, ReportFinding
+from crimson_core.judges.rules.attributes import NOTHING, SUSPECTED, Attributes, Mention, ReportFinding, meet
 from crimson_core.judges.rules.clauses import Clause, clauses
 from crimson_core.judges.rules.histories import reports_in_histories
 from crimson_core.judges.rules.joining import explains, made_of, side_of_heading
-from crimson_core.judges.rules.lexicon import Lexicon, Tag, interchangeable_pairs, lexicon
+from crimson_core.judges.rules.lexicon import Lexicon, Tag, lexicon
 from crimson_core.judges.rules.mentions import (
     answers_none,
     continuation,
@@ -23,10 +23,9 @@ from crimson_core.judges.rules.mentions import (
     taken_back,
     tells_something,
 )
+from crimson_core.judges.rules.repeats import each_once
 from crimson_core.judges.rules.sentences import EMPTY_LINE, Section, has_findings_section, sections
 
-_ANY_DEVICE = "device"
-_ANY_OPERATION = "postsurgical_change"
 # Phrases of the lexicon in each character of a report: English ones on chest radiographs hold three times as many.
 _LEAST_PHRASES = 0.045
 _SHORT = 40  # characters; "Lymphangioleiomyomatosis." is one phrase and no other language
@@ -130,8 +129,7 @@ class Reading(NamedTuple):
 
         A finding that the report tells twice, as findings and impression do, comes once.
         """
-        found = _without_repeats([finding for finding in self.told if finding.present], lexicon())
-        return _with_worse_side(_without_headings(found, self.report))
+        return each_once([finding for finding in self.told if finding.present], self.report)
 
     def denied(self) -> list[ReportFinding]:
         """What the report says to be absent."""
@@ -146,38 +144,6 @@ def extract_findings(report: str, name_of: NameOf = no_name) -> list[ReportFindi
         name_of: Gives the concept of a clause that names none of the lexicon, or None.
     """
     return reading_of(report, name_of).findings()
-
-
-def _without_headings(found: list[ReportFinding], report: str) -> list[ReportFinding]:
-    """Without "support devices" and "lines and tubes" where the report names them one by one, and "postoperative change" so."""
-    if any(f.concepts == (_ANY_OPERATION,) for f in found):
-        distances = lexicon().distances
-        told = any((f.concepts[0], _ANY_OPERATION) in distances and f.concepts != (_ANY_OPERATION,) for f in found)
-        found = [f for f in found if not (told and f.concepts == (_ANY_OPERATION,) and not f.attributes.sides)]
-    if all(f.concepts != (_ANY_DEVICE,) for f in found):
-        return found
-    concepts = lexicon().concepts
-    named = any(concepts[f.concepts[0]].device and f.concepts != (_ANY_DEVICE,) for f in found)
-    return [
-        f
-        for f in found
-        if not (named and f.concepts == (_ANY_DEVICE,) and report[f.start : f.end].lower().endswith("s"))
-    ]
-
-
-def _with_worse_side(found: list[ReportFinding]) -> list[ReportFinding]:
-    """With the side that is worse, where the degrees of a left and a right finding are neighbours and no error by themselves."""
-    sides: dict[tuple[str, ...], dict[str, int]] = {}
-    for place, finding in enumerate(found):
-        if len(finding.attributes.sides) == 1 and finding.attributes.severity:
-            sides.setdefault(finding.concepts, {})[next(iter(finding.attributes.sides))] = place
-    for places in sides.values():
-        degrees = {side: found[place].attributes.severity or 0 for side, place in places.items()}
-        if len(degrees) == 2 and abs(degrees["left"] - degrees["right"]) == 1:
-            worse = max(degrees, key=degrees.__getitem__)
-            for place in places.values():
-                found[place] = found[place]._replace(attributes=found[place].attributes._replace(dominant=worse))
-    return found
 
 
 def unnamed_clauses(report: str) -> list[str]:
@@ -498,7 +464,7 @@ def _meant(told: Told, found: Sequence[ReportFinding], recent: int, words: Lexic
     diagnoses = told.findings
     meant = None
     for place in range(len(found) - 1, recent - 1, -1):
-        there = _meet(diagnoses[0].attributes.sides, found[place].attributes.sides)
+        there = meet(diagnoses[0].attributes.sides, found[place].attributes.sides)
         near = not (told.implied or akin) or words.akin(diagnoses[0].concepts, found[place].concepts)
         if found[place].present and there and near and _explains(diagnoses, found[place], words):
             if words.related(diagnoses[0].concepts, found[place].concepts):
@@ -520,7 +486,7 @@ def _with_signs(
         if place != meant
         and found[place].present
         and words.related(diagnosis.concepts, found[place].concepts)
-        and _meet(diagnosis.attributes.sides, found[place].attributes.sides)
+        and meet(diagnosis.attributes.sides, found[place].attributes.sides)
     ]
     concepts = tuple(concept for place in signs for concept in found[place].concepts)
     whole = diagnosis._replace(signs=(*diagnosis.signs, *concepts)) if signs else diagnosis
@@ -543,127 +509,4 @@ def _explained(last: ReportFinding, diagnoses: list[ReportFinding], tentative: b
     )
 
 
-def _without_repeats(found: list[ReportFinding], words: Lexicon) -> list[ReportFinding]:
-    """Each finding once. What is one does not depend on the order of the sentences, but for "the opacity" and the like."""
-    if _all_apart(found, words):
-        return sorted(found, key=_PLACE)
-    kept: list[ReportFinding] = []
-    places: dict[str, set[int]] = {}  # concept -> where in `kept` findings of it stand
-    named = sorted((f for f in found if not f.taken_up), key=lambda f: _narrowest_first(f, words))
-    for finding in [*named, *(f for f in found if f.taken_up)]:
-        near = [places.keys() & words.near[concept] for concept in finding.concepts]
-        candidates = sorted({place for concepts in near for concept in concepts for place in places[concept]})
-        same = next((place for place in candidates if _same_finding(kept[place], finding, words)), None)
-        if same is None and finding.taken_up:  # the last one before it that it can mean
-            before = [p for p in candidates if kept[p].start < finding.start and _can_mean(finding, kept[p], words)]
-            same = max(before, key=lambda p: kept[p].start, default=None)
-        if same is None:
-            same = len(kept)
-            kept.append(finding)
-        else:
-            first, other = sorted((kept[same], finding), key=lambda f: f.start)
-            told = first.attributes.with_those_of(other.attributes)
-            unsure = next((f for f in (first, other) if f.appearance), None)
-            if unsure and any(set(f.concepts) <= set(unsure.appearance) for f in (first, other)):
-                # "cardiomegaly, perhaps a pericardial effusion", and in the impression "cardiomegaly"
-                names, told = unsure.concepts, told._replace(uncertain=unsure.attributes.uncertain)
-            else:
-                names = _narrower(kept[same].concepts, finding.concepts, words)
-                if first.concepts != other.concepts:
-                    # of "Suspected abscess. Thick-walled cavity." the abscess is suspected
-                    meant = first if first.concepts == names else other
-                    told = told._replace(uncertain=meant.attributes.uncertain)
-            kept[same] = first._replace(
-                concepts=names,
-                signs=(*first.signs, *other.signs, *(c for f in (first, other) for c in f.concepts if c not in names)),
-                attributes=told,
-                appearance=first.appearance + other.appearance,
-                told_at=first.told_at + other.told_at,
-            )
-        for concept in kept[same].concepts:
-            places.setdefault(concept, set()).add(same)
-    return sorted(kept, key=_PLACE)
-
-
-_PLACE = attrgetter("start", "end")
 _SKIPPED = itemgetter(3)  # of a `Section`
-
-
-def _all_apart(found: list[ReportFinding], words: Lexicon) -> bool:
-    """Whether no two findings have concepts of which one could be the other."""
-    seen: set[str] = set()
-    for finding in found:
-        for concept in finding.concepts:
-            if not words.near[concept].isdisjoint(seen):
-                return False
-        seen.update(finding.concepts)
-    return True
-
-
-def _narrowest_first(finding: ReportFinding, words: Lexicon) -> tuple[Any, ...]:
-    told = finding.attributes
-    return (
-        min(words.depths[concept] for concept in finding.concepts),
-        sorted(finding.concepts),
-        sorted(told.sides),
-        sorted(told.zones),
-        sorted(told.sites),
-        told.severity or 0,
-        str(told.temporal),
-        told.sizes_mm,
-    )
-
-
-def _same_finding(earlier: ReportFinding, later: ReportFinding, words: Lexicon) -> bool:
-    one, other = earlier.attributes, later.attributes
-    if set(earlier.concepts) & set(later.concepts):
-        if words.concepts[earlier.concepts[0]].device:
-            return _meet(one.sides, other.sides)
-        return (
-            _meet(one.sides, other.sides, within=True)
-            and _meet(one.zones, other.zones)
-            and _meet(one.sites, other.sites)
-        )
-    if not words.related(earlier.diagnoses, later.diagnoses):
-        return False
-    if any(words.concepts[concept].apart for concept in (*earlier.diagnoses, *later.diagnoses)):
-        return any(words.concepts[f.concepts[0]].vague for f in (earlier, later) if not f.appearance)
-    # The impression names the disease ("pneumonia") that the findings describe ("airspace opacity"), at the same place or at none.
-    if _names_the_disease(later, earlier, words) or _names_the_disease(earlier, later, words):
-        return True
-    if not one.sides or one.sides != other.sides:
-        return False
-    # "Opacity at the right base. Right pneumonia."
-    pairs = ((a, b) for a in earlier.concepts for b in later.concepts)
-    loose = not (one.zones and other.zones) and not interchangeable_pairs().isdisjoint(pairs)
-    return loose or one.zones == other.zones or bool(one.zones & other.zones)
-
-
-def _names_the_disease(disease: ReportFinding, appearance: ReportFinding, words: Lexicon) -> bool:
-    """Whether one finding says without a place of its own what another one is: "Right basal opacity. Pneumonia."."""
-    told = disease.attributes
-    if told.sides or told.zones or told.sites or not appearance.attributes.sides:
-        return False
-    kind, vague = (words.concepts[finding.concepts[0]].vague for finding in (disease, appearance))
-    narrower = any((a, b) in words.distances for a in disease.concepts for b in appearance.concepts)
-    return narrower and not kind and (vague or told.uncertain)
-
-
-def _meet(one: frozenset[str], other: frozenset[str], within: bool = False) -> bool:
-    """Whether two sets of places can be the same: one is unsaid, or they share a place (or one lies within the other)."""
-    return not one or not other or ((one <= other or other <= one) if within else bool(one & other))
-
-
-def _can_mean(later: ReportFinding, earlier: ReportFinding, words: Lexicon) -> bool:
-    """Whether a finding that takes up an earlier one names it again, by a looser name ("the opacity", "the nodules", "the tube")."""
-    broader = any((a, b) in words.distances for a in earlier.concepts for b in later.concepts)
-    told, place = later.attributes, earlier.attributes
-    here = told.sides and told.sides == place.sides and told.zones <= place.zones
-    return broader and bool(here or not (told.sides or told.zones) or not (place.sides or place.zones))
-
-
-def _narrower(some: tuple[str, ...], others: tuple[str, ...], words: Lexicon) -> tuple[str, ...]:
-    """Of two names of one finding the one that says more."""
-    if set(some) & set(others):
-        return some if len(some) <= len(others) else others
-    return others if any((b, a) in words.distances for a in some for b in others) else some

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from crimson_core.judges.rules.attributes import NOTHING, SUSPECTED, Mention
+from crimson_core.judges.rules.attributes import NOTHING, SUSPECTED, Mention, meet
 from crimson_core.judges.rules.clauses import MODIFIERS, Clause
 from crimson_core.judges.rules.lexicon import Lexicon, lexicon
 
@@ -500,8 +500,7 @@ def _at_the_place_of(last: Mention, mention: Mention, link: str | None, clause: 
 
 
 def _may_be_at_one_place(left: Mention, right: Mention) -> bool:
-    one, other = left.attributes.sides, right.attributes.sides
-    return not one or not other or bool(one & other)
+    return meet(left.attributes.sides, right.attributes.sides)
 
 
 def _is_said_to_be(link: str, appearance: Mention, lexicon: Lexicon) -> bool:

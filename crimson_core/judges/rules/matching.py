@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from crimson_core.judges.rules.assignment import best_assignment
-from crimson_core.judges.rules.attributes import Attributes, ReportFinding
+from crimson_core.judges.rules.attributes import Attributes, ReportFinding, meet
 from crimson_core.judges.rules.devices import position
 from crimson_core.judges.rules.lexicon import extents, interchangeable_pairs, lexicon, places, rules
 
@@ -80,16 +80,15 @@ def in_parts(references: Sequence[ReportFinding], predictions: Sequence[ReportFi
 
 def _at(finding: ReportFinding, concept: str, whole: ReportFinding) -> bool:
     named = all(told == concept or (told, concept) in interchangeable_pairs() for told in finding.concepts)
-    return named and _meet(finding, whole)
+    return named and _at_one_side(finding, whole)
 
 
-def _meet(finding: ReportFinding, other: ReportFinding) -> bool:
+def _at_one_side(finding: ReportFinding, other: ReportFinding) -> bool:
     """Whether two findings can be at one side."""
     concepts = lexicon().concepts
     if concepts[finding.concepts[0]].directed != concepts[other.concepts[0]].directed:
         return True  # of a "left tension pneumothorax with shift to the right" each side means something else
-    one, theirs = finding.attributes.sides, other.attributes.sides
-    return not one or not theirs or bool(one & theirs)
+    return meet(finding.attributes.sides, other.attributes.sides)
 
 
 def is_sign(finding: ReportFinding, explained: ReportFinding) -> bool:
@@ -101,7 +100,7 @@ def is_sign(finding: ReportFinding, explained: ReportFinding) -> bool:
     pairs = interchangeable_pairs()
     signs = known | told
     named = all(c in signs or any((c, sign) in pairs for sign in told) for c in finding.concepts)
-    return named and _meet(finding, explained) and not zone_gap(finding.attributes, explained.attributes)
+    return named and _at_one_side(finding, explained) and not zone_gap(finding.attributes, explained.attributes)
 
 
 def _is_denied(finding: ReportFinding, denied: ReportFinding) -> bool:
@@ -117,7 +116,7 @@ def _goes_with(finding: ReportFinding, whole: ReportFinding, denied: Sequence[Re
     )
     if not goes or lexicon().concepts[finding.concepts[0]].vague:  # beside "the lungs are clear" a disease may show
         return goes
-    return not any(_is_denied(finding, other) and _meet(finding, other) for other in denied)
+    return not any(_is_denied(finding, other) and _at_one_side(finding, other) for other in denied)
 
 
 def _assign(scores: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
@@ -233,7 +232,9 @@ def _explains_the_same(reference: ReportFinding, prediction: ReportFinding) -> b
     """Whether one report explains what the other one leaves at that: "hyperinflation compatible with asthma"."""
     if not (_is_its_sign(reference, prediction) or _is_its_sign(prediction, reference)):
         return False
-    return not _of_other_age(reference, prediction, rules()["matching"]["other_age"]) and _meet(reference, prediction)
+    return not _of_other_age(reference, prediction, rules()["matching"]["other_age"]) and _at_one_side(
+        reference, prediction
+    )
 
 
 def _is_its_sign(plain: ReportFinding, explained: ReportFinding) -> bool:
