@@ -53,6 +53,11 @@ class Attributes(NamedTuple):
     position: str | None = None
     uncertain: bool = False
 
+    @property
+    def placed(self) -> bool:
+        """Whether a side or a zone is told."""
+        return bool(self.sides or self.zones)
+
     def with_those_of(self, other: "Attributes") -> "Attributes":
         """What two mentions of a finding say together, whichever stands first; where they differ, the graver one counts."""
         return Attributes(

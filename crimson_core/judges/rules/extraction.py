@@ -10,7 +10,7 @@ from typing import NamedTuple
 from crimson_core.judges.rules.attributes import NOTHING, SUSPECTED, Attributes, Mention, ReportFinding, meet
 from crimson_core.judges.rules.clauses import Clause, clauses
 from crimson_core.judges.rules.histories import reports_in_histories
-from crimson_core.judges.rules.joining import explains, made_of, side_of_heading
+from crimson_core.judges.rules.joining import explains, made_of
 from crimson_core.judges.rules.lexicon import Lexicon, Tag, lexicon
 from crimson_core.judges.rules.mentions import (
     answers_none,
@@ -25,6 +25,7 @@ from crimson_core.judges.rules.mentions import (
 )
 from crimson_core.judges.rules.repeats import each_once
 from crimson_core.judges.rules.sentences import EMPTY_LINE, Section, has_findings_section, sections
+from crimson_core.judges.rules.sharing import side_of_heading
 
 # Phrases of the lexicon in each character of a report: English ones on chest radiographs hold three times as many.
 _LEAST_PHRASES = 0.045

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import NamedTuple
 
 from crimson_core.judges.rules.attributes import NOTHING, SUSPECTED, Mention, meet
-from crimson_core.judges.rules.clauses import MODIFIERS, Clause
+from crimson_core.judges.rules.clauses import Clause
 from crimson_core.judges.rules.lexicon import Lexicon, lexicon
+from crimson_core.judges.rules.sharing import BETWEEN_SIGNS
 
-_BETWEEN_SIGNS = ("conjunction", "alternative", "anatomy", "definite", "glue", "joint", *MODIFIERS)
 _AROUND = (
     "anatomy",
     "side",
@@ -23,144 +22,11 @@ _AROUND = (
     "joint",
     "definite",
 )
-_PLACE_WORDS = 4  # "on the far left"
-_HEADING = 6  # words: "Fractures (all left):"
-_NOUN_ENDS = frozenset(("of", "in"))
-
-
-def share(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
-    """Carry what an enumeration shares to each of its findings.
-
-    A location: "left effusion and atelectasis", "effusion and atelectasis at the left base". A change: "new opacity and
-    effusion", "cardiomegaly and effusion are unchanged". A position: "the tube and the line are in standard position".
-    """
-    if all(mention.attributes is NOTHING for mention in found):
-        return
-    fronted = _is_fronted(found[0], clause)
-    heading, colon = side_of_heading(clause)
-    leading = None  # a change that stands before a list as a noun: "worsening of the effusions and the edema"
-    for left, right in pairwise(found):
-        same_state = right.state != (0, 0) and right.state in (left.state, (left.start, left.end))
-        if same_state:
-            told = right.attributes  # "healed fractures of the clavicle and the scapula"
-            right.attributes = told._replace(temporal=told.temporal or left.attributes.temporal)
-            if _directed(left, lexicon) and _directed(right, lexicon) and not _placed(left):
-                # "the trachea and the heart are displaced to the left"
-                left.attributes = left.attributes._replace(sides=told.sides)
-        headed = heading and right.start >= colon and (same_state or found[0].start >= colon)
-        if headed and not right.attributes.sides and _placed_alike(left, right):
-            right.attributes = right.attributes._replace(sides=heading)
-        listed = left.start != right.start and clause.one_list(left.end, right.start)
-        nouns = [
-            t
-            for t in clause.of("temporal", left.first, left.start)
-            if clause.words[t.end - 1] in _NOUN_ENDS or clause.set_off(t.end)  # "New: nodule and fracture"
-        ]
-        leading = (nouns[-1].value if nouns else leading) if listed else None
-        if leading and not right.attributes.temporal:
-            right.attributes = right.attributes._replace(temporal=leading)
-        within = not lexicon.words["within"].isdisjoint(clause.words[left.end : left.end + 1])
-        if within and _placed(right) and not _placed(left):
-            left.attributes = left.attributes._replace(sides=right.attributes.sides, zones=right.attributes.zones)
-        if within and not left.attributes.temporal and clause.of("temporal", right.end, right.last):
-            # "plugging in a wide bronchus, worse than before" tells of the plugging
-            left.attributes = left.attributes._replace(temporal=right.attributes.temporal)
-            right.attributes = right.attributes._replace(temporal=None)
-        if left.start == right.start:
-            continue
-        there = _lies_there(left, right, clause) or (fronted and clause.one_list(left.end, right.start, articles=True))
-        there = there and _placed_alike(left, right)
-        if there and left.attributes.sides and not _placed(right):
-            right.attributes = right.attributes._replace(sides=left.attributes.sides)
-        pushed = _directed(right, lexicon) and not _directed(left, lexicon) and clause.one_list(left.last, right.start)
-        if pushed and not right.attributes.temporal:  # "white-out, new, with shift": the shift came with it
-            right.attributes = right.attributes._replace(temporal=left.attributes.temporal)
-        if not clause.one_list(left.end, right.start):
-            continue
-        bare = not clause.modifiers(left.end, right.start)
-        change = left.attributes.temporal
-        if bare and change and not right.attributes.temporal and clause.of("temporal", left.first, left.start):
-            right.attributes = right.attributes._replace(temporal=change)
-        if not _placed_alike(left, right):
-            continue
-        one, other = left.attributes, right.attributes
-        if one.sides and left.first < left.start and not other.sides and (bare or other.zones):
-            right.attributes = other._replace(sides=one.sides, zones=other.zones or one.zones)
-        elif one.sides and not other.sides and not other.zones and "with" in clause.words[left.end : right.start]:
-            right.attributes = other._replace(sides=one.sides)
-        elif (
-            _placed(right)
-            and right.last > right.end
-            and not _placed(left)
-            and not _explains_another(left, found, clause)
-        ):
-            left.attributes = one._replace(sides=other.sides, zones=other.zones)
-    change = place = None  # told after the list, so of all that stands in it
-    for later, earlier in pairwise(found[::-1]):
-        if later.start == earlier.start or not clause.one_list(earlier.end, later.start):
-            change = place = None
-            continue
-        told = later.attributes
-        change = told.temporal if clause.of("temporal", later.end, later.last) else change
-        place = told.position if clause.of("position", later.end, later.last) else place
-        own = earlier.attributes
-        where = place if lexicon.concepts[earlier.concepts[0]].device else None
-        if (change and not own.temporal) or (where and not own.position):
-            earlier.attributes = own._replace(temporal=own.temporal or change, position=own.position or where)
-
-
-def _directed(mention: Mention, lexicon: Lexicon) -> bool:
-    return lexicon.concepts[mention.concepts[0]].directed
-
-
-def _explains_another(mention: Mention, found: Sequence[Mention], clause: Clause) -> bool:
-    """Whether a finding is what one before it is, which has its own place: "left opacity, suspicious for pneumonia, and a right nodule"."""
-    before = max((m for m in found if m.end <= mention.start), key=lambda m: m.end, default=None)
-    if before is None or not _placed(before):
-        return False
-    linked = clause.of("link", before.end, mention.start)
-    return bool(linked) or any(before.end <= cue.start < mention.start for cue in clause.cues("uncertain_before"))
-
-
-def _is_fronted(first: Mention, clause: Clause) -> bool:
-    """Whether a place stands before all that is there: "On the left there is a nodule and an effusion"."""
-    begins = clause.of("joint", clause.start, clause.start + 1)
-    return bool(begins and clause.of("side", clause.start, clause.start + _PLACE_WORDS)) and first.start > clause.start
-
-
-def side_of_heading(clause: Clause) -> tuple[frozenset[str], int]:
-    """The side that stands before a colon, and the word behind the colon: "Right base: opacity and a small amount of fluid"."""
-    sides = clause.of("side", clause.start, clause.start + _HEADING) if ":" in clause.sentence else []
-    if not sides:
-        return frozenset(), 0
-    ends = range(sides[0].end, min(clause.end, clause.start + _HEADING) + 1)
-    colon = next((at for at in ends if ":" in clause.sign(at)), 0)
-    told = {t.value for t in sides if t.end <= colon}
-    return (frozenset(told) if len(told) == 1 and "both" not in told else frozenset()), colon
-
-
-def _lies_there(left: Mention, right: Mention, clause: Clause) -> bool:
-    """Whether a finding is said to be where the one before it is: "RUL consolidation containing a cavity"."""
-    joints = [clause.words[t.start] for t in clause.of("conjunction", left.end, right.start)]
-    inside = not lexicon().words["holding"].isdisjoint({*joints} - {"with"})
-    if joints == ["with"] and clause.only(left.end, right.start, *_BETWEEN_SIGNS):
-        return True  # "effusion on the right with atelectasis"
-    return inside or clause.has(left.end, right.start, "nearby")
-
-
-def _placed_alike(left: Mention, right: Mention) -> bool:
-    """Whether sides mean the same for two findings."""
-    concepts = [lexicon().concepts[m.concepts[0]] for m in (left, right)]
-    return all(concept.sided and not concept.directed for concept in concepts)
 
 
 def _within(outer: Mention, inner: Mention) -> bool:
     """Whether a place lies at the side of another one that names no zone."""
     return outer.attributes.sides == inner.attributes.sides and not outer.attributes.zones
-
-
-def _placed(mention: Mention) -> bool:
-    return bool(mention.attributes.sides or mention.attributes.zones)
 
 
 class _Pair(NamedTuple):
@@ -283,7 +149,7 @@ def _shows(pair: _Pair) -> bool:
     if not told or not caused and mention.attributes.temporal not in (None, last.attributes.temporal):
         return False
     one, other = last.attributes.zones, mention.attributes.zones
-    alike = (not _placed(last) or not other or one == other) and _may_be_at_one_place(last, mention)
+    alike = (not last.attributes.placed or not other or one == other) and _may_be_at_one_place(last, mention)
     return alike and _shows_by(last.concepts, mention.concepts, pair.lexicon)
 
 
@@ -295,7 +161,7 @@ def _add_sign(pair: _Pair) -> None:
         return
     told = last.attributes
     told = told._replace(temporal=told.temporal or mention.attributes.temporal)
-    if not _placed(last) and pair.lexicon.concepts[last.concepts[0]].sided:
+    if not last.attributes.placed and pair.lexicon.concepts[last.concepts[0]].sided:
         where = mention.attributes
         told = told._replace(sides=where.sides, zones=where.zones, places=where.places)
     signs = (*merged.signs, *mention.concepts)
@@ -305,7 +171,11 @@ def _add_sign(pair: _Pair) -> None:
 def _shows_more(pair: _Pair) -> bool:
     """As in "Opacity in the right lower zone with air bronchograms", which are told of no other place."""
     last, mention = pair.last, pair.mention
-    if "with" not in pair.clause.words[last.end : mention.start] or _placed(mention) or mention.attributes.severity:
+    if (
+        "with" not in pair.clause.words[last.end : mention.start]
+        or mention.attributes.placed
+        or mention.attributes.severity
+    ):
         return False
     if last.appearance or not pair.lexicon.concepts[last.concepts[0]].vague:
         return False
@@ -347,7 +217,9 @@ def _is_named(pair: _Pair) -> bool:
     last, mention, clause = pair.last, pair.mention, pair.clause
     ends = mention is pair.found[-1] and not mention.attributes.severity
     vague = pair.lexicon.concepts[last.concepts[0]].vague
-    here = not _placed(mention) or (vague and _within(last, mention))  # "right heart border lost, RML collapse"
+    here = not mention.attributes.placed or (
+        vague and _within(last, mention)
+    )  # "right heart border lost, RML collapse"
     if last.appearance or not here or not (ends or vague):
         return False
     if mention.attributes.temporal or clause.words[mention.first - 1] != "," or mention.first < last.end:
@@ -360,7 +232,12 @@ def _is_named(pair: _Pair) -> bool:
 def _is_said_to_sum_up(pair: _Pair) -> bool:
     """As in "Granular lungs with air bronchograms: respiratory distress syndrome"."""
     last, mention, clause = pair.last, pair.mention, pair.clause
-    if last.appearance or _placed(mention) or mention is not pair.found[-1] or not _set_off(last, mention, clause):
+    if (
+        last.appearance
+        or mention.attributes.placed
+        or mention is not pair.found[-1]
+        or not _set_off(last, mention, clause)
+    ):
         return False
     return mention.concepts != last.concepts and _shows_by(mention.concepts, last.concepts, pair.lexicon)
 
@@ -485,7 +362,7 @@ def _set_off(left: Mention, right: Mention, clause: Clause) -> bool:
 def _at_the_place_of(last: Mention, mention: Mention, link: str | None, clause: Clause) -> Mention:
     """A diagnosis beside another one, at the place of the appearance that both explain: "density at the left base, likely A and B"."""
     beside = (last.appearance or last.signs) and _bare(last, mention, clause)
-    if _placed(mention) or not (beside or link in ("firm", "tentative", "differential")):
+    if mention.attributes.placed or not (beside or link in ("firm", "tentative", "differential")):
         return mention
     if lexicon().concepts[last.concepts[0]].directed:
         return mention
@@ -582,7 +459,7 @@ def _same_appearance(earlier: Mention, last: Mention, pair: _Pair) -> bool:
         lexicon.concepts[m.concepts[0]].vague or lexicon.shows_by(diagnosis, m.concepts) for m in (earlier, last)
     )
     here = earlier.presence == "present" and _may_be_at_one_place(earlier, last)
-    return signs and here and pair.clause.only(earlier.end, last.start, *_BETWEEN_SIGNS)
+    return signs and here and pair.clause.only(earlier.end, last.start, *BETWEEN_SIGNS)
 
 
 def _explained(appearance: Mention, diagnosis: Mention, tentative: bool) -> Mention:

@@ -8,9 +8,10 @@ from operator import attrgetter
 from crimson_core.judges.rules.assertion import DECIDING_BEHIND, decide_presence
 from crimson_core.judges.rules.attributes import Attributes, Mention, attributes_of, sizes_in
 from crimson_core.judges.rules.clauses import Clause
-from crimson_core.judges.rules.joining import joined, share
+from crimson_core.judges.rules.joining import joined
 from crimson_core.judges.rules.lexicon import Concept, Lexicon, Tag, lexicon
 from crimson_core.judges.rules.naming import named
+from crimson_core.judges.rules.sharing import share
 
 _PLACE = attrgetter("start", "end")
 _EXPLAINING = frozenset(("similar", "link", "appearance", "pronoun"))
@@ -34,7 +35,7 @@ def mentions(clause: Clause, lexicon: Lexicon, before: tuple[str, ...] = ()) -> 
     decide_presence(found, clause)
     if len(found) == 1:
         return found
-    share(found, clause, lexicon)
+    share(found, clause)
     return joined(found, clause, lexicon)
 
 
