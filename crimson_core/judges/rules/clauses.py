@@ -249,6 +249,11 @@ def clauses(sentence: str, lexicon: Lexicon) -> list[Clause]:
     if not words:  # "[ ]"
         return []
     tags = lexicon.tags(words)
+    if "," in words and (place := _told_in_between(tags, words)):  # read behind what it interrupts
+        first, last = place
+        words = [*words[:first], *words[last:], *words[first:last]]
+        spans = [*spans[:first], *spans[last:], *spans[first:last]]
+        tags = lexicon.tags(words)
     numbers = _DIGIT.search(sentence) is not None
     if numbers:
         tags = with_years(with_ratios(tags, words, lexicon.cardiothoracic_ratio), words)
@@ -275,6 +280,16 @@ def clauses(sentence: str, lexicon: Lexicon) -> list[Clause]:
         if inside:
             found.append(Clause(words, spans, start, end, inside, lead, numbers, sentence))
     return found
+
+
+def _told_in_between(tags: list[Tag], words: list[str]) -> tuple[int, int] | None:
+    """The first insertion that tells a finding of its own: "the heart, although hidden by the effusion, is large"."""
+    concepts = [tag.start for tag in tags if tag.kind == "concept"]
+    opening = lexicon().words["subordinating"] | lexicon().words["relative"]
+    for start, end in insertions(words, 0, len(words)) if concepts else ():
+        if words[start + 1] in opening and any_between(concepts, start, end):
+            return start, end - 1
+    return None
 
 
 _PLACE = frozenset(

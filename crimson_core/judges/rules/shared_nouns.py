@@ -8,12 +8,8 @@ _LONGEST_FIRST = 3  # words of a name without its noun: "chest wall"
 _LONGEST_SECOND = 4  # words between the conjunction and the noun: "left anterior chest wall"
 JOINING = frozenset(("conjunction", "alternative"))
 _NAMING = frozenset(("concept", "states", "anatomy"))
-_TELLING = (
-    "concept",
-    "states",
-    "descriptor",
-    "temporal",
-)  # which a name shares without a noun: "calcified hilar nodes"
+# What two names share without a noun: "calcified hilar and mediastinal nodes".
+_TELLING = ("concept", "states", "descriptor", "temporal")
 _BEFORE_THE_NOUN = frozenset(("anatomy", "sites", "side", "severity"))
 
 
@@ -26,9 +22,8 @@ def with_shared_nouns(tags: list[Tag], words: Sequence[str], lexicon: Lexicon) -
     before = {tag.end: tag.start for tag in tags if tag.kind in _BEFORE_THE_NOUN}
     telling = {tag.start for tag in tags if tag.kind in _TELLING}
     added: dict[int, Tag] = {}
-    for tag in reversed(
-        tags
-    ):  # from the right, since a third name joins the second: "hepatic, splenic and renal masses"
+    # from the right, since a third name joins the second: "hepatic, splenic and renal masses"
+    for tag in reversed(tags):
         if tag.kind in _NAMING and tag.start not in added:
             added.update((name.start, name) for name in _names_before(tag, words, joints, before, telling, lexicon))
     if not added:
