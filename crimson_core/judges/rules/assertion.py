@@ -242,7 +242,8 @@ def _decide_by_statements(found: list[Mention], clause: Clause) -> None:
             # "volumes are low normal"
             if mention.end == normal.start and clause.words[mention.end - 1] in lexicon().words["low_or_high"]:
                 _decide(mention, "absent", normal)
-    for elsewhere in clause.of("elsewhere")[:1]:
+    occasions = {tag.end for tag in clause.of("earlier")}  # "chest before hip replacement: nodule"
+    for elsewhere in [tag for tag in clause.of("elsewhere") if tag.start not in occasions][:1]:
         for mention in found:
             leads = mention.end <= elsewhere.start and _is_device(mention)
             if not leads:  # "the tip of the PICC points toward the elbow"

@@ -76,7 +76,12 @@ def _places_a_finding(structure: Tag, state: Tag, scene: _Scene) -> bool:
 
 def _is_heading(structure: Tag, state: Tag, scene: _Scene) -> bool:
     """Whether a structure stands over a finding that a state describes: "Mediastinum: bulky adenopathy"."""
-    return state.end in scene.found and structure.end <= state.start and scene.clause.set_off(structure.end)
+    if structure.end > state.start or not scene.clause.set_off(structure.end):
+        return False
+    named = state.end
+    while scene.clause.of("side", named, named + 1):
+        named += 1
+    return named in scene.found
 
 
 def _precedes_a_degree(structure: Tag, state: Tag, scene: _Scene) -> bool:
