@@ -16,6 +16,7 @@ from crimson_core.judges.rules.mentions import (
     answers_none,
     continuation,
     explanation,
+    is_under_a_structure,
     mention_of,
     mentions,
     of_several,
@@ -244,7 +245,8 @@ def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...
         ]
     )
     kept = detailed or "anaphor" in clause.by_kind or _wants_a_structure(clause, named)
-    explains_it = bool(told) and not [f for f in told if not f.present]  # what is denied explains nothing
+    # What is denied explains nothing, nor does "Mediastinum: likely goiter" a mass of the lungs.
+    explains_it = bool(told) and not [f for f in told if not f.present] and not is_under_a_structure(clause)
     tentative = explanation(clause) if explains_it else None
     hedged = explains_it and tentative is None and told[0].attributes.uncertain
     implied = hedged and all(f.attributes == SUSPECTED for f in told)

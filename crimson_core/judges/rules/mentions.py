@@ -19,6 +19,7 @@ _OPENING = frozenset(("pronoun", "position", "appearance"))
 _OF_ONE = frozenset(("side", "zone", "sites", "severity", "descriptor"))
 _TELLING = _OF_ONE | {"temporal"}  # attributes that may stand by themselves
 _OF_FRAGMENTS = (*_TELLING, "dominant", "prior", "earlier", "extent", "glue", "joint", "definite", "conjunction")
+_HEADING = 4  # words: "heart and great vessels:"
 _LEADING = 6  # words of a link that opens a clause
 _HUGE = 5  # rank of severity
 _ONE_MORE = 2  # sides, "both" and another one
@@ -120,6 +121,13 @@ def answers_none(clause: Clause) -> bool:
     """Whether a clause may answer a question with none: "? Pneumothorax. None seen."."""
     denied = any(clause.words[t.start] in lexicon().words["none"] for t in clause.cues("negated_after"))
     return denied and not (clause.of("side") or clause.of("zone"))
+
+
+def is_under_a_structure(clause: Clause) -> bool:
+    """Whether a structure stands before a clause as its heading: "Mediastinum: likely goiter"."""
+    if ":" not in clause.sentence:
+        return False
+    return any(clause.set_off(tag.end) for tag in clause.of("anatomy", clause.start, clause.start + _HEADING))
 
 
 def states_told(clause: Clause) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ _NAMING = ("concept", "normal_of", "states", "anaphor")
 _PLACE = attrgetter("start", "end")
 _BESIDE = frozenset(("anatomy", "states"))
 _TELLING_WHERE = frozenset(("side", "severity", "nearby"))
+_BEFORE_A_BARE_STATE = ("glue", "severity", "extent", "side", "beside", "pronoun")  # "alongside it a little fluid"
 _NEAR = 3  # words between "with" and a state
 # Words before "a second one", and behind it with its size among them, in which its own degree and place stand.
 _FARTHEST_DEGREE, _FARTHEST_PLACE = 3, 8
@@ -117,7 +118,7 @@ def _add_bare_states(found: dict[int, Mention], clause: Clause, lexicon: Lexicon
         if state.start in taken or clause.has(first, last, "anatomy"):
             continue
         start = state.start
-        while start > first and clause.has(start - 1, start, "glue", "severity", "extent", "side"):
+        while start > first and clause.has(start - 1, start, *_BEFORE_A_BARE_STATE):
             start -= 1
         # nothing that holds it, or does something to it, stands before
         held = first > clause.start and clause.words[first - 1] in lexicon.words["holding"]
