@@ -17,15 +17,16 @@ def position(finding: ReportFinding) -> str | None:
     levels = {site for site in told.sites if site[-1].isdecimal()} if concept.tip_levels else None
     if levels:
         return "good" if levels & concept.tip_levels else "bad"
-    if told.position == "coiled":
+    said = None if concept.looped and told.position == "coiled" else told.position
+    if said == "coiled":
         return "good" if "stomach" in told.sites & concept.tip_normal else "bad"
-    if told.position == "bad":
+    if said == "bad":
         return "bad"
     if told.above_carina_mm is not None and concept.tip_above_carina_mm:
         low, high = concept.tip_above_carina_mm
         return "good" if low <= told.above_carina_mm <= high else "bad"
-    if told.sites & concept.tip_normal or told.position == "good":  # "CVC right IJ, good position"
+    if told.sites & concept.tip_normal or said == "good":  # "CVC right IJ, good position"
         return "good"
     if told.sites & concept.tip_misplaced:
         return "bad"
-    return "bad" if told.position == "moved" else told.position
+    return "bad" if said == "moved" else said

@@ -69,6 +69,7 @@ class Concept:
     belongs_to: frozenset[str]
     tip_normal: frozenset[str]
     tip_misplaced: frozenset[str]
+    looped: bool
     once_old: str | None
     one_sided: str | None
     apart: bool
@@ -669,6 +670,7 @@ def _concept(key: str, entry: dict[str, Any]) -> Concept:
         parts=tuple(entry.get("parts", ())),
         belongs_to=frozenset(entry.get("belongs_to", ())),
         reported=entry.get("reported", True),
+        looped=entry.get("looped", False),
         tip_normal=frozenset(entry.get("tip_normal", ())),
         tip_misplaced=frozenset(entry.get("tip_misplaced", ())),
         once_old=entry.get("once_old"),

@@ -73,6 +73,7 @@ class ConceptEntry(TypedDict):
     device: NotRequired[bool]
     tip_normal: NotRequired[Ids]
     tip_misplaced: NotRequired[Ids]
+    looped: NotRequired[bool]
     once_old: NotRequired[str]
     one_sided: NotRequired[str]
     apart: NotRequired[bool]
@@ -365,6 +366,7 @@ class _AttributeErrors(TypedDict):
             "near_level",
             "other_compartment",
             "other_organ",
+            "other_nodes",
             "far_level",
             "device_tip",
             "other_misplacement",
