@@ -24,7 +24,7 @@ from crimson_core.judges.rules.mentions import (
     taken_back,
     tells_something,
 )
-from crimson_core.judges.rules.repeats import each_once
+from crimson_core.judges.rules.repeats import each_once, lies_elsewhere
 from crimson_core.judges.rules.sentences import EMPTY_LINE, Section, has_findings_section, sections
 from crimson_core.judges.rules.sharing import side_of_heading
 
@@ -497,6 +497,8 @@ def _with_signs(
 
 
 def _explains(diagnoses: Sequence[ReportFinding], last: ReportFinding, words: Lexicon) -> bool:
+    if lies_elsewhere(diagnoses[0], last, words):
+        return False
     return all(d.present for d in diagnoses) and explains(diagnoses[0].concepts, last.concepts, words)
 
 

@@ -9,6 +9,7 @@ from crimson_core.judges.rules.lexicon import Lexicon, interchangeable_pairs, le
 
 _ANY_DEVICE = "device"
 _ANY_OPERATION = "postsurgical_change"
+_IN_A_LOBE = ("part", "lobe")
 _PLACE = attrgetter("start", "end")
 
 
@@ -139,10 +140,18 @@ def _same_finding(earlier: ReportFinding, later: ReportFinding, words: Lexicon) 
     return loose or one.zones == other.zones or bool(one.zones & other.zones)
 
 
+def lies_elsewhere(disease: ReportFinding, appearance: ReportFinding, words: Lexicon) -> bool:
+    """Whether a disease never lies in the lobe of what it is said to be: "A mass in the left lower lobe. Likely goiter."."""
+    in_a_lobe = _IN_A_LOBE in appearance.attributes.descriptors
+    return in_a_lobe and any(not words.broader[concept].isdisjoint(words.not_in_lobes) for concept in disease.concepts)
+
+
 def _names_the_disease(disease: ReportFinding, appearance: ReportFinding, words: Lexicon) -> bool:
     """Whether one finding says without a place of its own what another one is: "Right basal opacity. Pneumonia."."""
     told = disease.attributes
     if told.sides or told.zones or told.sites or not appearance.attributes.sides:
+        return False
+    if lies_elsewhere(disease, appearance, words):
         return False
     kind, vague = (words.concepts[finding.concepts[0]].vague for finding in (disease, appearance))
     narrower = any((a, b) in words.distances for a in disease.concepts for b in appearance.concepts)

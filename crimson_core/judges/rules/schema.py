@@ -174,6 +174,7 @@ class LanguageFile(TypedDict):
     anatomy: dict[str, Phrases]
     states: dict[str, Phrases]
     growing_states: Ids
+    not_in_lobes: Ids
     bare_states: dict[str, str]
     naming_states: Ids
     joint: Phrases
@@ -585,6 +586,7 @@ def _unknown(files: Files) -> Iterator[str]:
     for field, known, kind in (
         ("device_damage", ids, "concept"),
         ("growing_states", states, "state"),
+        ("not_in_lobes", ids, "concept"),
         ("naming_states", states, "state"),
         ("bare_states", states, "state"),
     ):
