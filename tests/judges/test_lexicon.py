@@ -43,7 +43,10 @@ def test_explanations_call_a_finding_by_its_usual_name():
         for key, entry in lexicon.concept_entries().items()
         if "|" in entry["terms"][0] or stems(key).isdisjoint(stems(entry["terms"][0]))
     }
-    assert odd == {"dish": "diffuse idiopathic skeletal hyperostosis"}
+    assert odd == {
+        "cpam": "congenital pulmonary airway malformation",
+        "dish": "diffuse idiopathic skeletal hyperostosis",
+    }
 
 
 def rule(**changed):
