@@ -1,49 +1,33 @@
 """A report's text -> its findings, each with its attributes and its place in the text."""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from operator import itemgetter
 from typing import NamedTuple
 
 from crimson_core.judges.rules.attributes import NOTHING, SUSPECTED, Attributes, Mention, ReportFinding, meet
-from crimson_core.judges.rules.clauses import Clause, clauses
+from crimson_core.judges.rules.clause_reading import (
+    ClauseReading,
+    NameOf,
+    ReadSentence,
+    in_context,
+    no_name,
+    read_sentence,
+)
+from crimson_core.judges.rules.clauses import Clause
+from crimson_core.judges.rules.continuations import Continuation
 from crimson_core.judges.rules.histories import reports_in_histories
 from crimson_core.judges.rules.joining import explains, made_of
-from crimson_core.judges.rules.lexicon import Lexicon, Tag, lexicon
-from crimson_core.judges.rules.mentions import (
-    answers_none,
-    continuation,
-    explanation,
-    is_under_a_structure,
-    mention_of,
-    mentions,
-    of_several,
-    states_told,
-    taken_back,
-    tells_something,
-)
+from crimson_core.judges.rules.lexicon import Lexicon, lexicon
 from crimson_core.judges.rules.repeats import each_once, lies_elsewhere
 from crimson_core.judges.rules.sentences import EMPTY_LINE, Section, has_findings_section, sections
-from crimson_core.judges.rules.sharing import side_of_heading
 
 # Phrases of the lexicon in each character of a report: English ones on chest radiographs hold three times as many.
 _LEAST_PHRASES = 0.045
 _SHORT = 40  # characters; "Lymphangioleiomyomatosis." is one phrase and no other language
-# Kinds of phrases that say something where no finding is named: "Normal chest", "No acute disease", "Unchanged".
-_STATEMENTS = frozenset(("normal", "assertion", "temporal", "states", "appearance"))
-_OF_HEADINGS = frozenset(("anatomy", "sites", "zone", "conjunction", "alternative", "glue"))
-_LONGEST_HEADING = 4  # words
 _HEADING_LINE = re.compile(r":\**\s*(?:\n|$)")
 _CUT = 2  # words
-_FARTHEST_NOUN = 4  # words that a place may take behind its side
-NameOf = Callable[[str], str | None]
-
-
-def no_name(clause: str) -> None:
-    """What names no clause."""
-    return
 
 
 class ClauseRead(NamedTuple):
@@ -60,54 +44,6 @@ class ClauseRead(NamedTuple):
     clause: Clause
     named: Sequence[Mention]
     role: str | None
-
-
-class Told(NamedTuple):
-    """What a clause tells, whatever stands around it.
-
-    Attributes:
-        findings: What it says to be present or absent; places are characters of its sentence.
-        names: Whether it names a finding at all.
-        tentative: Whether it explains the finding before it, and tentatively; see `explanation`.
-        implied: It does so only if it names a kind of that finding: "Patchy opacity. Pneumonia is suspected."
-        more: What it says about a finding before it that is no device, and about a device, where it names none.
-        several: It says that of all that the sentence before names.
-        nearby: It says that what it names lies where the finding before it lies.
-        states_told: The states that it tells of what was named before.
-        none: It answers a question with none, if one was asked.
-        taken_back: It says that what was named before is not there.
-        only_explains: What it names says something only if it explains the finding before it: "though infection is not excluded".
-        exception: It takes back a denial: "no effusion except for a trace on the left".
-        phrases: How many phrases of the lexicon it holds.
-        states: Whether it says something that may stand without a finding.
-        clause: The clause, where it takes up what was named before or says the state of what is not named, or somebody asks;
-            else None.
-        heading: The structures that it names and nothing else, as a heading over a list does.
-        side: The side that stands before its colon, as a heading over what follows: "Right lung: clear".
-        named: The findings as `mentions` gives them, for whoever asks.
-    """
-
-    findings: tuple[ReportFinding, ...]
-    names: bool
-    tentative: bool | None
-    implied: bool
-    more: tuple[Attributes | None, Attributes | None] | None
-    several: bool
-    nearby: bool
-    states_told: tuple[str, ...]
-    none: bool
-    taken_back: bool
-    only_explains: bool
-    exception: bool
-    phrases: int
-    states: bool
-    clause: Clause | None
-    named: Sequence[Mention]
-    heading: tuple[str, ...]
-    side: frozenset[str]
-
-
-ReadSentence = Callable[[str], Sequence[Told]]
 
 
 class Reading(NamedTuple):
@@ -198,104 +134,6 @@ def reading_of(
     return _read(report, name_of, parts, steps, read) if kept else reading
 
 
-def read_sentence(sentence: str, name_of: NameOf = no_name, detailed: bool = False) -> tuple[Told, ...]:
-    """What the clauses of a sentence tell.
-
-    Args:
-        sentence: Its text.
-        name_of: Gives the concept of a clause that names none of the lexicon, or None.
-        detailed: Keep the clauses and how they were read.
-    """
-    return tuple([_told(clause, sentence, name_of, (), detailed) for clause in clauses(sentence, lexicon())])
-
-
-def _end_of_quote(mention: Mention, clause: Clause) -> int:
-    """Where to stop a quote that would end in an adjective: "in the left [anterior chest wall]"."""
-    last = mention.last
-    if last not in [tag.end for tag in mention.told_by if tag.kind in ("side", "zone")]:
-        return last
-    upto = min(clause.end, last + _FARTHEST_NOUN)
-    nouns = [
-        t for t in clause.of("anatomy", last, upto) if not clause.has(last, t.start, "joint", "conjunction", "glue")
-    ]
-    return max((t.end for t in nouns), default=last)
-
-
-def _told(clause: Clause, sentence: str, name_of: NameOf, before: tuple[str, ...], detailed: bool) -> Told:
-    """What a clause tells; `before` are the concepts that were named last."""
-    words = lexicon()
-    named = mentions(clause, words, before)
-    if not named and name_of is not no_name and tells_something(clause):
-        text = sentence[clause.spans[clause.start][0] : clause.spans[clause.end - 1][1]]
-        named = mention_of(clause, name_of(text), words)
-    told = tuple(
-        [
-            ReportFinding(
-                m.concepts,
-                m.attributes,
-                clause.spans[m.first][0],
-                clause.spans[(_end_of_quote(m, clause) if m.told_by else m.last) - 1][1],
-                m.appearance,
-                m.presence == "present",
-                m.taken_up,
-                m.signs,
-            )
-            for m in named
-            if m.presence != "unsaid" and words.concepts[m.concepts[0]].reported
-        ]
-    )
-    kept = detailed or "anaphor" in clause.by_kind or _wants_a_structure(clause, named)
-    # What is denied explains nothing, nor does "Mediastinum: likely goiter" a mass of the lungs.
-    explains_it = bool(told) and not [f for f in told if not f.present] and not is_under_a_structure(clause)
-    tentative = explanation(clause) if explains_it else None
-    hedged = explains_it and tentative is None and told[0].attributes.uncertain
-    implied = hedged and all(f.attributes == SUSPECTED for f in told)
-    more = None if named else continuation(clause)
-    return Told(
-        told,
-        bool(named),
-        implied or tentative,
-        implied,
-        more,
-        (more is not None or tentative is not None) and of_several(clause),
-        bool(named) and "nearby" in clause.by_kind,
-        states_told(clause) if more is not None else (),
-        not named and "negated_after" in clause.by_cue and answers_none(clause),
-        more is not None and taken_back(clause),
-        clause.lead == "concession" and bool(clause.cues("not_excluded_after")),
-        clause.lead == "exception",
-        len(clause.tags),
-        "elsewhere" not in clause.by_kind and not _STATEMENTS.isdisjoint(clause.by_kind),
-        clause if kept else None,
-        named if kept else (),
-        _heading(clause) if "anatomy" in clause.by_kind else (),
-        _heading_side(clause, named) if ":" in sentence else frozenset(),
-    )
-
-
-def _wants_a_structure(clause: Clause, named: Sequence[Mention]) -> bool:
-    return not named and "states" in clause.by_kind and "anatomy" not in clause.by_kind
-
-
-def _heading(clause: Clause) -> tuple[str, ...]:
-    """The structures of a line such as "Heart and mediastinum:" that says nothing of them."""
-    kinds = clause.by_kind.keys()
-    if not kinds <= _OF_HEADINGS or clause.end - clause.start > _LONGEST_HEADING:
-        return ()
-    return tuple(tag.value for tag in clause.of("anatomy"))
-
-
-def _heading_side(clause: Clause, named: Sequence[Mention]) -> frozenset[str]:
-    side, colon = side_of_heading(clause)
-    return side if side and all(mention.start >= colon for mention in named) else frozenset()
-
-
-def _under(heading: Sequence[str], clause: Clause) -> Clause:
-    """A clause with the structures of the heading above it before its first word: "Heart", and below it "- Enlarged"."""
-    structures = [Tag(clause.start, clause.start, "anatomy", structure) for structure in heading]
-    return replace(clause, tags=[*structures, *clause.tags])
-
-
 def _read(
     report: str, name_of: NameOf, parts: Sequence[Section], steps: list[ClauseRead] | None, read: ReadSentence
 ) -> Reading:
@@ -328,52 +166,34 @@ def _read(
         earlier, recent, current = recent, current, len(found)
         for told in read(bare):
             last = found[-1] if len(found) > recent else None
-            if told.clause and last and "anaphor" in told.clause.by_kind:
-                told = _told(told.clause, bare, name_of, last.concepts, True)
-                for gone in told.findings:  # "Bilateral effusions. That on the right has resolved."
-                    if not gone.present and gone.concepts == last.concepts and gone.attributes.sides:
-                        found[-1] = _without(found[-1], gone.attributes.sides)
-            elif told.clause and heading and _wants_a_structure(told.clause, told.named):
-                told = _told(_under(heading, told.clause), bare, name_of, (), True)
-            heading, side = told.heading or heading, told.side or side
+            if told.clause:
+                takes_up = "anaphor" in told.clause.by_kind
+                told = in_context(told, bare, last, heading, name_of)
+                if last and takes_up:
+                    found[-1] = _without_gone(last, told.findings)
+            heading, side = told.heading or heading, told.heading_side or side
             role = None
-            meant = None
-            if told.tentative is not None and last:
-                # "Together these suggest lung cancer"
-                meant = _meant(told, found, earlier if told.several else recent, words)
-                if meant is None and not told.implied:
-                    # "Aspiration is the likely cause" may be said of any finding before that is akin to it
-                    meant = _meant(told, found, 0, words, akin=True)
-            if told.tentative is not None and meant is not None:
-                found[meant] = _explained(found[meant], _moved(told.findings, start), told.tentative)
-                first = min(recent, meant)
-                found[first:] = _with_signs(found, first, meant, told.tentative, words)
+            meant = _explained_by(told, found, earlier if told.of_all else recent) if told.explains and last else None
+            if meant is not None:
+                found[meant] = _explained(found[meant], _moved(told.findings, start), told.explains != "firmly")
+                if told.explains == "firmly":
+                    first = min(recent, meant)
+                    found[first:] = _without_signs(found, first, meant)
                 role = "explains"
-            elif not told.names and last:
-                device = words.concepts[last.concepts[0]].device
-                more = told.more[device] if told.more and not _is_cut_off(report, start, bare) else None
+            elif last and told.continuation:
                 since = current if len(found) > current else recent  # findings that "these" means
-                if told.none and (last.attributes.uncertain or asked):
+                cut_off = _is_cut_off(report, start, bare)
+                continued = _continued(found[since:], told.continuation, told.of_all, asked, cut_off)
+                if continued is not None:
+                    found[since:] = continued
                     role = "continues"
-                    found[-1] = last._replace(present=False)
-                elif more and told.taken_back:
-                    role = "continues"
-                    since = since if told.several else len(found) - 1
-                    found[since:] = [_without(finding, more.sides) for finding in found[since:]]
-                elif more and (told.exception or last.present):
-                    role = "continues"
-                    if told.several and not told.exception:
-                        found[since:-1] = [_changed_alike(finding, more) for finding in found[since:-1]]
-                    attributes = last.attributes.with_those_of(more)
-                    concepts = _in_state(last.concepts, told.states_told, words)
-                    found[-1] = last._replace(concepts=concepts, attributes=attributes, present=True)
-            elif told.findings and not told.only_explains:
+            elif told.findings and not told.concedes:
                 named = [_beside(f, last) for f in told.findings] if told.nearby and last else told.findings
                 found += _moved([_on_side(f, side) for f in named] if side else named, start)
-            phrases += told.phrases
-            states = states or told.states
+            phrases += told.n_phrases
+            states = states or told.makes_statement
             if steps is not None and told.clause:
-                steps.append(ClauseRead(start, told.clause, told.named, role))
+                steps.append(ClauseRead(start, told.clause, told.mentions, role))
         if side and ":" in bare and not _HEADING_LINE.search(bare):
             side = frozenset()
         if asking and not (bare.endswith("?") or bare.startswith("?")):
@@ -386,6 +206,53 @@ def _read(
     known = phrases >= _LEAST_PHRASES * length
     recognised = (known or length < _SHORT) and bool(found or states) or not report.strip()
     return Reading(report, found, recognised, parts)
+
+
+def _explained_by(told: ClauseReading, found: Sequence[ReportFinding], recent: int) -> int | None:
+    """Which finding a clause explains: one of the sentence before, whose findings begin at `recent`, or any that is akin to it.
+
+    "Aspiration is the likely cause" may be said of any finding before.
+    """
+    meant = _meant(told, found, recent)
+    if meant is None and told.explains != "suspected":
+        return _meant(told, found, 0, akin=True)
+    return meant
+
+
+def _continued(
+    findings: Sequence[ReportFinding], told: Continuation, of_all: bool, asked: bool, cut_off: bool
+) -> list[ReportFinding] | None:
+    """The findings that a clause may speak of with what it says of the last one, or `of_all`; None where it says nothing.
+
+    Args:
+        findings: Those of the sentence before, or of this one.
+        told: What it says.
+        of_all: Whether that is said of all.
+        asked: Whether the sentence before asks.
+        cut_off: Whether the report ends within the clause.
+    """
+    *others, last = findings
+    if told.answers_none and (asked or last.attributes.uncertain):
+        return [*others, last._replace(present=False)]
+    more = told.of_device if lexicon().concepts[last.concepts[0]].device else told.attributes
+    if more is None or cut_off:
+        return None
+    if told.gone:
+        return [*([_without(one, more.sides) for one in others] if of_all else others), _without(last, more.sides)]
+    if not (told.exception or last.present):
+        return None
+    if of_all and not told.exception:
+        others = [_changed_alike(one, more) for one in others]
+    concepts = _in_state(last.concepts, told.states, lexicon())
+    return [*others, last._replace(concepts=concepts, attributes=last.attributes.with_those_of(more), present=True)]
+
+
+def _without_gone(last: ReportFinding, findings: Sequence[ReportFinding]) -> ReportFinding:
+    """A finding without the sides at which it has gone: "Bilateral effusions. That on the right has resolved."."""
+    for gone in findings:
+        if not gone.present and gone.concepts == last.concepts and gone.attributes.sides:
+            last = _without(last, gone.attributes.sides)
+    return last
 
 
 def _is_cut_off(report: str, start: int, sentence: str) -> bool:
@@ -458,17 +325,18 @@ def _moved(findings: Sequence[ReportFinding], by: int) -> list[ReportFinding]:
     ]
 
 
-def _meant(told: Told, found: Sequence[ReportFinding], recent: int, words: Lexicon, akin: bool = False) -> int | None:
-    """Which finding of the sentence before a clause explains, at the side that it names.
+def _meant(told: ClauseReading, found: Sequence[ReportFinding], recent: int, akin: bool = False) -> int | None:
+    """Which finding from `recent` on a clause explains, at the side that it names; with `akin` only one of the same kind.
 
     It is the last one of which the diagnosis is a kind ("effusion and consolidation; empyema is suspected"), else the last that
     it can explain.
     """
-    diagnoses = told.findings
+    diagnoses, words = told.findings, lexicon()
+    akin = akin or told.explains == "suspected"
     meant = None
     for place in range(len(found) - 1, recent - 1, -1):
         there = meet(diagnoses[0].attributes.sides, found[place].attributes.sides)
-        near = not (told.implied or akin) or words.akin(diagnoses[0].concepts, found[place].concepts)
+        near = not akin or words.akin(diagnoses[0].concepts, found[place].concepts)
         if found[place].present and there and near and _explains(diagnoses, found[place], words):
             if words.related(diagnoses[0].concepts, found[place].concepts):
                 return place
@@ -476,13 +344,9 @@ def _meant(told: Told, found: Sequence[ReportFinding], recent: int, words: Lexic
     return meant
 
 
-def _with_signs(
-    found: Sequence[ReportFinding], recent: int, meant: int, tentative: bool, words: Lexicon
-) -> list[ReportFinding]:
-    """The findings of the sentence before, less the other signs of what a definite diagnosis explains."""
-    diagnosis = found[meant]
-    if tentative:
-        return list(found[recent:])
+def _without_signs(found: Sequence[ReportFinding], recent: int, meant: int) -> list[ReportFinding]:
+    """The findings from `recent` on, less the other signs of the one that was explained, which becomes the one that shows by them."""
+    diagnosis, words = found[meant], lexicon()
     signs = [
         place
         for place in range(recent, len(found))

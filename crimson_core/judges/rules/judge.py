@@ -15,7 +15,8 @@ from crimson_core.judges.rules.attribute_errors import (
     denied_signs,
 )
 from crimson_core.judges.rules.attributes import ReportFinding
-from crimson_core.judges.rules.extraction import NameOf, ReadSentence, no_name, read_sentence, reading_of
+from crimson_core.judges.rules.clause_reading import NameOf, ReadSentence, no_name, read_sentence
+from crimson_core.judges.rules.extraction import reading_of
 from crimson_core.judges.rules.legible import legible
 from crimson_core.judges.rules.lexicon import lexicon, reading_digest, rules
 from crimson_core.judges.rules.matching import in_parts, is_sign, match_findings

@@ -14,13 +14,6 @@ from crimson_core.judges.rules.naming import named
 from crimson_core.judges.rules.sharing import share
 
 _PLACE = attrgetter("start", "end")
-_EXPLAINING = frozenset(("similar", "link", "appearance", "pronoun"))
-_OPENING = frozenset(("pronoun", "position", "appearance"))
-_OF_ONE = frozenset(("side", "zone", "sites", "severity", "descriptor"))
-_TELLING = _OF_ONE | {"temporal"}  # attributes that may stand by themselves
-_OF_FRAGMENTS = (*_TELLING, "dominant", "prior", "earlier", "extent", "glue", "joint", "definite", "conjunction")
-_HEADING = 4  # words: "heart and great vessels:"
-_LEADING = 6  # words of a link that opens a clause
 _HUGE = 5  # rank of severity
 _ONE_MORE = 2  # sides, "both" and another one
 
@@ -55,121 +48,6 @@ def mention_of(clause: Clause, concept: str | None, lexicon: Lexicon) -> list[Me
     _assign_attributes([mention], clause, lexicon)
     decide_presence([mention], clause)
     return [mention]
-
-
-def continuation(clause: Clause) -> tuple[Attributes | None, Attributes | None] | None:
-    """What a clause that names no finding says about the one named before: "It measures 8 mm", "Withdraw by 2 cm".
-
-    Returns:
-        What it says if that is no device, and if it is one; None if the clause says nothing about it.
-    """
-    if clause.lead != "exception" and not _opens_as_more(clause) and not is_fragment(clause):
-        return None
-    start, end = clause.start, clause.end
-    tags = clause.modifiers(start, end)
-    # "Its tip runs up the right jugular vein": not the side where it was put in
-    of_device = [t for t in tags if t.kind != "side"] if clause.of("course") else tags
-    return (
-        attributes_of(tags, clause, start, end, start, False),
-        attributes_of(of_device, clause, start, end, start, True),
-    )
-
-
-def _opens_as_more(clause: Clause) -> bool:
-    """Whether a clause begins with what takes up something: "It", "Withdraw", "The findings"."""
-    if _OPENING.isdisjoint(clause.by_kind):
-        return False
-    opening = (*clause.of("pronoun"), *clause.of("position"), *_overall(clause))
-    return any(t.start <= clause.start + 1 for t in opening)
-
-
-def is_fragment(clause: Clause) -> bool:
-    """Whether a sentence holds nothing but attributes: "Large.", "2 cm, left apex.", "Unchanged since last year."."""
-    if clause.start or clause.end < len(clause.words) or clause.sentence.endswith(":"):
-        return False
-    told = not _TELLING.isdisjoint(clause.by_kind) or next(sizes_in(clause, 0, clause.end, 0), None)
-    return bool(told) and clause.holds_only(*_OF_FRAGMENTS)
-
-
-def of_several(clause: Clause) -> bool:
-    """Whether a clause that goes on speaks of all that was named before: "These are unchanged", "Worse."."""
-    if is_fragment(clause) and clause.by_kind.keys().isdisjoint(_OF_ONE):
-        return True
-    pronouns = [t for t in clause.of("pronoun") if t.start <= clause.start + 1]
-    return bool(_overall(clause)) or any(
-        not lexicon().words["all_of_them"].isdisjoint(clause.words[t.start : t.end]) for t in pronouns
-    )
-
-
-def taken_back(clause: Clause) -> bool:
-    """Whether a clause says that what was named before is not there: "It has resolved", "Neither is present today"."""
-    opening = [t for t in clause.of("pronoun") if t.start <= clause.start + 1]
-    if (
-        not opening
-        or clause.of("course")
-        or not lexicon().words["tip"].isdisjoint(clause.words[clause.start : clause.end])
-    ):
-        return False
-    denied = [*clause.cues("negated_after")]
-    # "Neither is present", "Both have resolved"
-    denied += [t for t in clause.cues("negated_before") if t.start == opening[0].start or t.end == clause.end]
-    # "not seen on the lateral view" may be seen on another one
-    return bool(denied) and lexicon().words["views"].isdisjoint(clause.words[denied[0].end : clause.end])
-
-
-def answers_none(clause: Clause) -> bool:
-    """Whether a clause may answer a question with none: "? Pneumothorax. None seen."."""
-    denied = any(clause.words[t.start] in lexicon().words["none"] for t in clause.cues("negated_after"))
-    return denied and not (clause.of("side") or clause.of("zone"))
-
-
-def is_under_a_structure(clause: Clause) -> bool:
-    """Whether a structure stands before a clause as its heading: "Mediastinum: likely goiter"."""
-    if ":" not in clause.sentence:
-        return False
-    return any(clause.set_off(tag.end) for tag in clause.of("anatomy", clause.start, clause.start + _HEADING))
-
-
-def states_told(clause: Clause) -> tuple[str, ...]:
-    """The states that a clause tells of what was named before: "It has cavitated"."""
-    if clause.cues("negated_before") or clause.cues("negated_after"):
-        return ()
-    return tuple(t.value for t in clause.of("states"))
-
-
-def _overall(clause: Clause) -> list[Tag]:
-    """The opening of "The findings have worsened"."""
-    return [t for t in clause.of("appearance") if t.start <= clause.start + 1] if "temporal" in clause.by_kind else []
-
-
-def explanation(clause: Clause) -> bool | None:
-    """Whether a clause tells what the finding before it is, and tentatively; None if it does not.
-
-    "The appearance suggests pneumonia", "This is consistent with edema", "It is stable scarring".
-    """
-    if not (clause.by_cue or not _EXPLAINING.isdisjoint(clause.by_kind)):
-        return None
-    if clause.of("similar") or clause.cues("not_excluded_after"):
-        return True
-    if any(t.value == "differential" and t.start <= clause.start + 2 for t in clause.of("link")):
-        return True
-    leading = [t for t in clause.of("link", clause.start, clause.start + _LEADING) if t.value in ("firm", "tentative")]
-    if leading and clause.only(clause.start, leading[0].start, "definite", "glue"):
-        opened = clause.words[clause.start : leading[0].end]
-        if (
-            "there" not in opened and opened[-1] not in lexicon().words["articles"]
-        ):  # "There is likely a hernia" is a finding
-            return leading[0].value == "tentative"  # "Suggestive of edema", "Features of emphysema"
-    opening = any(t.start == clause.start for t in clause.of("definite"))
-    nouns = [t for t in clause.of("appearance") if t.start <= clause.start + 2]
-    pronouns = [t for t in clause.of("pronoun") if t.start == clause.start]
-    if not (nouns and (opening or nouns[0].start == clause.start)) and not pronouns:
-        return None
-    links = [t for t in clause.of("link") if t.start >= (nouns or pronouns)[0].end and t.value != "direct"]
-    if links:
-        return links[0].value in ("tentative", "differential")
-    told = pronouns and clause.words[pronouns[0].end : pronouns[0].end + 1]
-    return False if told and told[0] in lexicon().words["copulas"] else None
 
 
 def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -> None:
