@@ -26,7 +26,7 @@ from crimson_core.protocol.pair import ReportPair
 
 # What is remembered, only while a call or a run lasts, since it is patient data: reports, since candidates of several systems come with
 # the same reference, and sentences, since most of those that radiologists and models write have been written before.
-_REPORTS = 64
+_REPORTS = 1_024  # of two kilobytes each, beside their texts
 _SENTENCES = 16_384  # of a kilobyte or two each
 
 
