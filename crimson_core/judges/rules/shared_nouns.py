@@ -25,7 +25,8 @@ def with_shared_nouns(tags: list[Tag], words: Sequence[str], lexicon: Lexicon) -
     # from the right, since a third name joins the second: "hepatic, splenic and renal masses"
     for tag in reversed(tags):
         if tag.kind in _NAMING and tag.start not in added:
-            added.update((name.start, name) for name in _names_before(tag, words, joints, before, telling, lexicon))
+            for name in _names_before(tag, words, joints, before, telling, lexicon):
+                added[name.start] = name
     if not added:
         return tags
     covered = {place for name in added.values() for place in range(name.start, name.end)}
@@ -56,18 +57,19 @@ def _names_before(
     begin = named.start
     while begin not in joints and begin in before and named.start - begin < _LONGEST_SECOND:
         begin = before[begin]
-    while joint := joints.get(begin):
-        name = _name(joint.start, begin, named, words, lexicon)
+    while (joint := joints.get(begin)) and joint.start - 1 not in telling:
+        first = max(at for at in (0, joint.start - _LONGEST_FIRST, *joints) if at <= joint.start)
+        name = _name(first, joint.start, begin, named, words, lexicon)
         if name is None or not telling.isdisjoint(range(name.start, name.end)):
             return
         yield name
         begin = name.start
 
 
-def _name(end: int, begin: int, named: Tag, words: Sequence[str], lexicon: Lexicon) -> Tag | None:
+def _name(first: int, end: int, begin: int, named: Tag, words: Sequence[str], lexicon: Lexicon) -> Tag | None:
     """What the words before a conjunction name with the noun of the name behind it."""
     kind = "anatomy" if named.kind == "anatomy" else "concept"
-    for start in range(max(0, end - _LONGEST_FIRST), end):
+    for start in range(first, end) if begin + 1 < named.end else ():
         for noun in range(begin + 1, named.end):
             value = _meaning([*words[start:end], *words[noun : named.end]], kind, lexicon)
             if value and value != named.value:
@@ -77,6 +79,8 @@ def _name(end: int, begin: int, named: Tag, words: Sequence[str], lexicon: Lexic
 
 def _meaning(name: list[str], kind: str, lexicon: Lexicon) -> str | None:
     """The structure or the finding that a name tells as a whole, also as a structure with its state: "mediastinal" + "air"."""
+    if name[0] not in lexicon.phrases:
+        return None
     tags = tags_of(lexicon.phrases, name)
     whole = next((tag.value for tag in tags if tag.kind == kind and tag.end - tag.start == len(name)), None)
     if whole or kind == "anatomy":
