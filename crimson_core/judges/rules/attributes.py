@@ -189,7 +189,8 @@ def attributes_of(
     levels = _levels(clause, start, end) if numbered else None
     if levels:
         told["sites"] = told.get("sites", frozenset()) | levels
-    if device and "sites" not in told and _in_lung(clause, named, end):
+    # "passes down the trachea into the right lower lobe"
+    if device and told.get("sites", _ON_THE_WAY) <= _ON_THE_WAY and _in_lung(clause, named, end):
         told["sites"] = frozenset(("in_lung",))
     above_carina = _above_carina(clause, named, end) if device else None
     if above_carina is not None:
@@ -226,6 +227,8 @@ def _beside(clause: Clause, place: Tag) -> bool:
 def _gravest_position(told: Sequence[str]) -> str | None:
     return next((value for value in _GRAVEST_POSITION if value in told), None)
 
+
+_ON_THE_WAY = frozenset(("trachea",))  # to the lung
 
 # Kind of modifier -> the attribute that it tells, and what its values come to.
 _MADE_OF: dict[str, tuple[str, Callable[[Sequence[Any]], Any]]] = {
