@@ -282,6 +282,7 @@ def _build() -> Lexicon:
         if meaning not in node[0]:
             node[0] += (meaning,)
 
+    having = tuple(f"{verb} " for verb in data["words"]["having"])
     for kind in _GROUPS:
         for value, terms in data[kind].items():
             for term in terms:
@@ -292,13 +293,12 @@ def _build() -> Lexicon:
         for term in data[kind]:
             add(term, kind, None)
     for value, forms in data["change"].items():
-        for form, terms in forms.items():
-            for term in chain.from_iterable(map(_ways, terms)):
-                verb = term.startswith(("has ", "have "))  # "the heart has enlarged", but not "which increased from"
-                states = [tag for tag in tags_of(phrases, _words(term)) if tag.kind == "states" and verb]
-                add(term, "change", (value, form == "nouns"))
-                for state in states:
-                    add(term, "states", state.value)
+        for noun, term in _words_of_change(forms, data["words"]):
+            verb = term.startswith(having)  # "the heart has enlarged", but not "which increased from"
+            states = [tag for tag in tags_of(phrases, _words(term)) if tag.kind == "states" and verb]
+            add(term, "change", (value, noun))
+            for state in states:
+                add(term, "states", state.value)
     for more in data["asymmetry"]:
         for side, other in (("left", "right"), ("right", "left")):
             for phrase in (
@@ -404,6 +404,18 @@ def _build() -> Lexicon:
             for site in data["sites"]
         },
     )
+
+
+def _words_of_change(forms: dict[str, list[str]], words: dict[str, list[str]]) -> Iterator[tuple[bool, str]]:
+    """All words of a change, each with whether it is a noun; of verbs also those behind "has" and the like."""
+    for form, terms in forms.items():
+        before = ["", *words["amid"], *(words["amid_perfect"] if form == "perfect" else ())]
+        for term in chain.from_iterable(map(_ways, terms)):
+            if form != "perfect":
+                yield form == "nouns", term
+            if form in ("verbs", "perfect"):
+                for having, amid in product(words["having"], before):
+                    yield False, f"{having} {amid} {term}"
 
 
 def _ways(phrase: str) -> Iterator[str]:

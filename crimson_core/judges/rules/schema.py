@@ -93,6 +93,8 @@ class ConceptEntry(TypedDict):
 @with_config(_EXACT)
 class _ChangeForms(TypedDict):
     words: Phrases
+    verbs: NotRequired[Phrases]
+    perfect: NotRequired[Phrases]
     nouns: NotRequired[Phrases]
 
 
@@ -111,6 +113,8 @@ class _Modifiers(TypedDict):
 class _Words(TypedDict):
     copulas: Phrases
     having: Phrases
+    amid: Phrases
+    amid_perfect: Phrases
     holding: Phrases
     measures: Phrases
     one_more: Phrases
