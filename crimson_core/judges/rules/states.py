@@ -65,8 +65,17 @@ def _follows_a_copula(state: Tag, scene: _Scene) -> bool:
     But not "the heart is enlarged with unfolding of the aorta", nor "again noted is enlargement of the heart".
     """
     clause, start = scene.clause, max(scene.clause.start, state.start - 3)
+    if any(_is_predicate_of(mention, state, scene) for mention in scene.found.values()):
+        return True
     told = not scene.lexicon.words["copulas"].isdisjoint(clause.words[start : state.start])
     return told and not clause.of("states", start, state.start) and any(t.end <= state.start for t in scene.structures)
+
+
+def _is_predicate_of(named: Mention, state: Tag, scene: _Scene) -> bool:
+    """Whether a verb tells a state of a finding: "the effusion is big and shifts the mediastinum"."""
+    between = scene.clause.words[named.end : state.start]
+    words = scene.lexicon.words
+    return bool(between) and between[0] in words["copulas"] and words["leading_on"].issuperset(between[1:])
 
 
 def _places_a_finding(structure: Tag, state: Tag, scene: _Scene) -> bool:
