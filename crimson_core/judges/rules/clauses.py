@@ -65,6 +65,7 @@ class Clause:
     _modifiers: list[Tag] = field(init=False)
     _listing: int | None = field(init=False, default=None)
     _transparent: int | None = field(init=False, default=None)
+    _saying_nothing: int | None = field(init=False, default=None)
     _joints: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -124,12 +125,17 @@ class Clause:
 
     def joined(self, start: int, end: int, *kinds: str) -> bool:
         """Whether only words that part no structure from its state, and phrases of some kinds, stand between two positions."""
+        if end <= start:
+            return True
         if self._transparent is None:
             cues = self.bits([tag for value in _CUES_WITHIN for tag in self.cues(value)]) if self.by_cue else 0
-            self._transparent = (
-                cues | self.places(*_TRANSPARENT) | self._numbers() | self._leading_on() | self._inserted()
-            )
-        return self._all(self._transparent | self.places(*kinds), start, end)
+            self._transparent = cues | self.places(*_TRANSPARENT)
+        left = self.words_between(start, end) & ~(self._transparent | self.places(*kinds))
+        if not left:
+            return True
+        if self._saying_nothing is None:
+            self._saying_nothing = self._numbers() | self._leading_on() | self._inserted()
+        return not left & ~self._saying_nothing
 
     def holds_only(self, *kinds: str) -> bool:
         """Whether it holds nothing but phrases of some kinds, numbers, dates and words that say nothing."""

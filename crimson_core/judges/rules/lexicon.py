@@ -181,8 +181,7 @@ def tags_of(phrases: Phrases, words: Sequence[str]) -> list[Tag]:
     length = len(words)
     free = 0  # first position that no phrase covers
     for position, word in enumerate(words):
-        node = phrases.get(word)
-        if node is None or position < free:
+        if position < free or (node := phrases.get(word)) is None:
             continue
         if type(node) is bytes:
             node = phrases[word] = marshal.loads(node)
