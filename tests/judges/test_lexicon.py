@@ -49,6 +49,26 @@ def test_explanations_call_a_finding_by_its_usual_name():
     }
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("edemma", "edema"),
+        ("accute", "acute"),
+        ("efusion", "effusion"),
+        ("pnuemonia", "pneumonia"),
+        ("cardiomegoly", "cardiomegaly"),
+        ("calibre", "caliber"),
+        ("tunnelled", "tunneled"),
+        # other words
+        ("later", "later"),
+        ("filed", "filed"),
+        ("dysphasia", "dysphasia"),
+    ],
+)
+def test_typing_errors_are_mended_in_words_of_the_lexicon_and_no_others(written, read):
+    assert lexicon.report_words(written)[0] == [read]
+
+
 def rule(**changed):
     return {"why": "so it is", "concepts": ["opacity"], "set": "urgent"} | changed
 

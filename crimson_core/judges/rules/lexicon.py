@@ -486,7 +486,7 @@ _GROUP, _SPAN = re.Match.group, re.Match.span
 _SHORTEST_MENDED, _SHORTEST_MENDED_TWICE = 7, 12
 _SHORTEST_JOINED = 9
 _DOUBLED = re.compile(r"([a-z])\1")
-_SHORTEST_SWAPPED = 5  # letters in the wrong order make no other word
+_SHORTEST_SWAPPED = 5  # letters in the wrong order, or one twice or once, make no other word
 _LONGEST_NUMBER = 9  # characters
 _APOSTROPHES, _T = frozenset("'’`"), frozenset("tT")
 _LETTERS = {"R": "right", "L": "left", "r": "right", "l": "left"}
@@ -559,19 +559,20 @@ def forget_words() -> None:
 def _mended(word: str) -> str:
     """A number or a normalised word; one that is no word of the lexicon but nearly one, as that word.
 
-    Only long words are mended, whose first letter is right, and never by an ending alone: "resolve" is not "resolved".
+    A letter that stands twice or once, or two in the wrong order, are mended in words of five letters or more; other errors only in
+    long words, whose first letter is right, and never by an ending alone: "resolve" is not "resolved".
     """
     if word[0].isdecimal():
         return _number(word)
     word = normalise(word)
     if len(word) < _SHORTEST_SWAPPED or word in lexicon().known or not word.isalpha():
         return word
-    if len(word) < _SHORTEST_MENDED:
-        swapped = (word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(1, len(word) - 1))
-        return next((other for other in swapped if other in lexicon().long_words.get(other[0], ())), word)
     same = _by_single_letters().get(_DOUBLED.sub(r"\1", word))
     if same:
         return same  # "efussion"
+    if len(word) < _SHORTEST_MENDED:
+        swapped = (word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(1, len(word) - 1))
+        return next((other for other in swapped if other in lexicon().long_words.get(other[0], ())), word)
     errors = 1 if len(word) < _SHORTEST_MENDED_TWICE else 2
     found = process.extractOne(word, lexicon().long_words.get(word[0], ()), scorer=OSA.distance, score_cutoff=errors)
     if found is None or word.startswith(found[0]) or found[0].startswith(word):
@@ -583,7 +584,7 @@ def _mended(word: str) -> str:
 def _by_single_letters() -> dict[str, str]:
     """The long words of the lexicon by what is left of them without their doubled letters, which are the commonest errors."""
     words = chain.from_iterable(lexicon().long_words.values())
-    return {_DOUBLED.sub(r"\1", word): word for word in words if len(word) >= _SHORTEST_MENDED}
+    return {_DOUBLED.sub(r"\1", word): word for word in words}
 
 
 def is_known(word: str) -> bool:
