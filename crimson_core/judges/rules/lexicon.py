@@ -134,6 +134,7 @@ class Lexicon:
     preliminary_sections: frozenset[str]
     final_sections: frozenset[str]
     growing_states: frozenset[str]
+    malignant_fluids: frozenset[str]
     not_in_lobes: frozenset[str]
     bare_states: dict[str, str]
     naming_states: frozenset[str]
@@ -388,6 +389,7 @@ def _build() -> Lexicon:
         preliminary_sections=frozenset(data["preliminary_sections"]),
         final_sections=frozenset(data["final_sections"]),
         growing_states=frozenset(data["growing_states"]),
+        malignant_fluids=frozenset(data["malignant_fluids"]),
         not_in_lobes=frozenset(data["not_in_lobes"]),
         bare_states=data["bare_states"],
         naming_states=frozenset(data["naming_states"]),

@@ -198,6 +198,8 @@ def _border(left: Mention, right: Mention, clause: Clause) -> int:
     "shift to the left: collapse of the lung".
     """
     position = right.start
+    if _acts(right, clause):
+        return position
     while position > left.end and not _parts(position, left, clause):
         if clause.is_joint(position - 1) and not _measures(position - 1, clause):
             break
@@ -205,6 +207,17 @@ def _border(left: Mention, right: Mention, clause: Clause) -> int:
     if position > left.end and clause.words[position - 1] == ",":
         position = _before_its_place(position, left, clause)
     return max(position, left.end)
+
+
+def _acts(named: Mention, clause: Clause) -> bool:
+    """Whether a name begins with what the finding before it does: "mass in the right upper lobe deviating the trachea"."""
+    first, before = clause.words[named.start], clause.words[named.start - 1 : named.start]
+    verb = first.endswith("ing") or not lexicon().words["relative"].isdisjoint(before)
+    return (
+        verb
+        and named.end - named.start > 1
+        and any(t.kind == "states" and t.start == named.start for t in named.named_by)
+    )
 
 
 def _measures(place: int, clause: Clause) -> bool:

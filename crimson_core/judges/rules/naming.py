@@ -47,6 +47,8 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
         if concepts := _stands_for(anaphor, found.values(), before, clause, lexicon):
             found[anaphor.start] = Mention(concepts, anaphor.start, anaphor.end, named_by=(anaphor,))
     named = sorted(found.values(), key=_PLACE)
+    if len(named) > 1 and not lexicon.words["malignant"].isdisjoint(clause.words):
+        named = [*(a for a, b in pairwise(named) if not _is_its_adjective(a, b, clause, lexicon)), named[-1]]
     if len(named) > 1 and "position" in clause.by_kind:
         named = [named[0], *(b for a, b in pairwise(named) if not _is_verb_of(a, b, clause))]
     if "definite" in clause.by_kind:
@@ -56,6 +58,13 @@ def named(clause: Clause, lexicon: Lexicon, before: tuple[str, ...]) -> list[Men
             if not definite.isdisjoint((start - 2, start - 1, start)):
                 mention.taken_up = lexicon.words["other"].isdisjoint(clause.words[max(0, start - 2) : start])
     return named
+
+
+def _is_its_adjective(word: Mention, named: Mention, clause: Clause, lexicon: Lexicon) -> bool:
+    """Whether a word says of which kind the finding behind it is: "malignant right pleural effusion"."""
+    alone = lexicon.words["malignant"].issuperset(clause.words[word.start : word.end])
+    fluid = not lexicon.broader[named.concepts[0]].isdisjoint(lexicon.malignant_fluids)
+    return alone and fluid and clause.only(word.end, named.start, "side", "anatomy", "severity")
 
 
 def _stands_for(

@@ -164,6 +164,7 @@ class _Words(TypedDict):
     opening: Phrases
     staying: Phrases
     persisting: Phrases
+    malignant: Phrases
     relative: Phrases
     pointing: Phrases
     remaining: Phrases
@@ -178,6 +179,7 @@ class LanguageFile(TypedDict):
     anatomy: dict[str, Phrases]
     states: dict[str, Phrases]
     growing_states: Ids
+    malignant_fluids: Ids
     not_in_lobes: Ids
     bare_states: dict[str, str]
     naming_states: Ids
@@ -590,6 +592,7 @@ def _unknown(files: Files) -> Iterator[str]:
     for field, known, kind in (
         ("device_damage", ids, "concept"),
         ("growing_states", states, "state"),
+        ("malignant_fluids", ids, "concept"),
         ("not_in_lobes", ids, "concept"),
         ("naming_states", states, "state"),
         ("bare_states", states, "state"),

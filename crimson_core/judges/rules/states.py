@@ -135,8 +135,18 @@ def _shares_a_noun(structure: Tag, state: Tag, scene: _Scene) -> bool:
     return named in scene.found and scene.clause.words[named].endswith(_ADJECTIVE)
 
 
+def _is_what_a_finding_hides(structure: Tag, state: Tag, scene: _Scene) -> bool:
+    """Whether a finding before does this to the structure, and is all there is: "consolidation obscuring the heart border"."""
+    if structure.start < state.end or not scene.clause.words[state.end - 1].endswith("ing"):
+        return False
+    made = scene.lexicon.composites[structure.value, state.value]
+    before = (mention for mention in scene.found.values() if mention.end <= state.start)
+    return any(made in scene.lexicon.broader[mention.concepts[0]] for mention in before)
+
+
 # Each asks whether a structure that could have a state has not this one.
 _NOT_OF_IT = (
+    _is_what_a_finding_hides,
     _places_a_finding,
     _is_heading,
     _precedes_a_degree,
