@@ -285,8 +285,14 @@ def other_diagnosis(reference: ReportFinding, prediction: ReportFinding) -> bool
 
 def compares_sides(reference: ReportFinding, prediction: ReportFinding) -> bool:
     """Whether left, right and zones mean something for both findings."""
-    concepts = lexicon().concepts
-    return concepts[reference.concepts[0]].sided and concepts[prediction.concepts[0]].sided
+    return _has_a_side(reference) and _has_a_side(prediction)
+
+
+def _has_a_side(finding: ReportFinding) -> bool:
+    """Whether left and right mean something; of a tube of the midline they do where it lies in a lung or its pleura."""
+    if lexicon().concepts[finding.concepts[0]].sided:
+        return True
+    return position(finding) == "bad" and not finding.attributes.sites.isdisjoint(rules()["matching"]["paired_sites"])
 
 
 def zone_gap(one: Attributes, other: Attributes) -> int:

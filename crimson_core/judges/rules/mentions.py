@@ -54,7 +54,7 @@ def _assign_attributes(found: list[Mention], clause: Clause, lexicon: Lexicon) -
     borders = [clause.start, *[_border(left, right, clause) for left, right in pairwise(found)], clause.end]
     for mention, (start, end) in zip(found, pairwise(borders), strict=True):
         concept = lexicon.concepts[mention.concepts[0]]
-        tags = [t for t in clause.modifiers(start, end) if _belongs(t, mention, concept.device, clause, start, end)]
+        tags = [t for t in clause.modifiers(start, end) if _belongs(t, mention, concept, clause, start, end)]
         if tags:
             tags = _meant(tags, mention, concept, clause, end)
         named = _named_at(mention) if concept.device else mention.end
@@ -245,8 +245,9 @@ def _parts(position: int, left: Mention, clause: Clause) -> bool:
     )
 
 
-def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: int, end: int) -> bool:
+def _belongs(tag: Tag, mention: Mention, concept: Concept, clause: Clause, start: int, end: int) -> bool:
     """Whether a modifier in a mention's words is about it."""
+    device = concept.device
     if mention.state[0] <= tag.start and tag.end <= mention.state[1] and tag.kind == "severity":
         return bool(tag.value == _HUGE)  # "the heart is slightly large"
     if tag.value == "coiled" and mention.start <= tag.start and tag.end <= mention.end:
@@ -257,12 +258,12 @@ def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: in
         return False  # "small effusion, previously large"
     if device and tag.kind in ("sites", "zone") and (tag.kind == "zone" or tag.start < _named_at(mention)):
         # before its name stands the way it was put in, but "left mainstem intubation" is out of place there
-        return tag.kind == "sites" and bool(clause.of("position", tag.start, tag.end))
+        return tag.kind == "sites" and (_is_placing(tag, clause) or bool(clause.of("position", tag.start, tag.end)))
     if device and tag.kind == "sites" and _leads_in(tag, clause):
         return False
     if device and tag.kind not in ("position", "temporal", "sites"):
         # What follows the tip, the end or the course of a device tells where it lies, not where it was put in.
-        return tag.start < mention.end or not clause.of("course", mention.end, tag.start)
+        return not concept.sided or tag.start < mention.end or not clause.of("course", mention.end, tag.start)
     if tag.start >= mention.end:  # "in the right lung, not in the left"
         denied = (cue for cue in clause.cues("negated_before") if mention.end <= cue.start < tag.start)
         if not all(clause.of("clause_end", cue.end, tag.start) for cue in denied):
@@ -274,6 +275,11 @@ def _belongs(tag: Tag, mention: Mention, device: bool, clause: Clause, start: in
     # "left lung clear, right effusion": what is said to be normal has its own place
     piece = _piece(tag.start, clause, start, end)
     return mention.start in piece or not any(t.start in piece for t in clause.by_kind["normal"])
+
+
+def _is_placing(site: Tag, clause: Clause) -> bool:
+    """Whether a place before a device tells where it lies: "azygos malposition of the line"."""
+    return not lexicon().words["placing"].isdisjoint(clause.words[site.end : site.end + 1])
 
 
 def _tells_on(side: Tag, mention: Mention, clause: Clause, start: int, end: int) -> bool:

@@ -126,6 +126,7 @@ class _Words(TypedDict):
     barely: Phrases
     toward: Phrases
     ways_in: Phrases
+    placing: Phrases
     giving_reasons: Phrases
     by_way_of: Phrases
     articles: Phrases
@@ -283,6 +284,7 @@ class _Matching(TypedDict):
     one_side_of_two: Share
     zone_gap: dict[Literal[0, 1, 2], Share]
     other_site: Share
+    paired_sites: Ids
     severity_step: Share
     detail: Share
     threshold: Share
