@@ -103,7 +103,8 @@ def _device_tip(reference: ReportFinding, prediction: ReportFinding, rule: dict[
     elif lexicon().concepts[reference.concepts[0]].device:
         ours, theirs = (_sites(finding.attributes) for finding in (reference, prediction))
         near = lexicon().near_sites
-        if ours and theirs and all(theirs.isdisjoint(near.get(site, {site})) for site in ours):
+        alike = all(map(_is_level, ours)) == all(map(_is_level, theirs))  # a vertebra tells nothing of a vessel
+        if ours and theirs and alike and all(theirs.isdisjoint(near.get(site, {site})) for site in ours):
             what = f"The reference says {_listed(ours)}, the candidate {_listed(theirs)}"
             yield _error("location", rule["other_misplacement" if one == "bad" else "device_tip"], what)
 
