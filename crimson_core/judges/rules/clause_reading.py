@@ -1,4 +1,4 @@
-"""A clause -> what it tells, whatever stands around it: the findings that it names, and what it says of those before it."""
+"""A clause -> what it tells, whatever stands around it: the findings that it names, and what it says of others."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -83,7 +83,7 @@ def read_sentence(sentence: str, name_of: NameOf = no_name, detailed: bool = Fal
 def in_context(
     reading: ClauseReading, sentence: str, last: ReportFinding | None, heading: Sequence[str], name_of: NameOf
 ) -> ClauseReading:
-    """What a clause tells where it takes up the `last` finding ("that on the right"), or the structures of a `heading` over it."""
+    """What a clause tells where it takes up the `last` finding ("that on the right") or the structures of a `heading`."""
     clause = reading.clause
     if clause is None:
         return reading

@@ -1,4 +1,4 @@
-"""What takes long to make of the files of this folder, kept between runs where Python keeps its compiled code.
+"""A cache on disk for what takes long to make of the files of this folder, where Python keeps its compiled code.
 
 It is as much to be trusted as that code: who can write there can change what we do anyway. It is kept as data (`marshal`), which
 runs nothing when it is read, under the digest of all that it is made of. Where Python may not write compiled code, nor do we.

@@ -1,4 +1,4 @@
-"""What a clause says of the findings that were named before it: more about them, what they are, or that they are gone."""
+"""What a clause says of the findings named before it: more about them, what they are, or that they are gone."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -44,7 +44,7 @@ class Continuation(NamedTuple):
 
 
 def continuation(clause: Clause) -> Continuation | None:
-    """What a clause that names no finding says of those before it: "It measures 8 mm", "Withdraw by 2 cm"; None if nothing."""
+    """What a clause that names no finding says of those before it: "It measures 8 mm"; None if nothing."""
     answers = "negated_after" in clause.by_cue and _answers_none(clause)
     exception = clause.lead == "exception"
     if not exception and not _opens_as_more(clause) and not _is_fragment(clause):

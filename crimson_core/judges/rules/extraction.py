@@ -209,7 +209,7 @@ def _read(
 
 
 def _explained_by(told: ClauseReading, found: Sequence[ReportFinding], recent: int) -> int | None:
-    """Which finding a clause explains: one of the sentence before, whose findings begin at `recent`, or any that is akin to it.
+    """Which finding a clause explains: one from `recent` on, of the sentence before, or any that is akin to it.
 
     "Aspiration is the likely cause" may be said of any finding before.
     """
@@ -222,7 +222,7 @@ def _explained_by(told: ClauseReading, found: Sequence[ReportFinding], recent: i
 def _continued(
     findings: Sequence[ReportFinding], told: Continuation, of_all: bool, asked: bool, cut_off: bool
 ) -> list[ReportFinding] | None:
-    """The findings that a clause may speak of with what it says of the last one, or `of_all`; None where it says nothing.
+    """The findings that a clause may speak of, with what it says of the last one or `of_all`; None if it says nothing.
 
     Args:
         findings: Those of the sentence before, or of this one.
@@ -256,7 +256,7 @@ def _without_gone(last: ReportFinding, findings: Sequence[ReportFinding]) -> Rep
 
 
 def _is_cut_off(report: str, start: int, sentence: str) -> bool:
-    """Whether a report stops within a sentence, as one does that a generator had no room for: "Mild", "There is an increase"."""
+    """Whether a report stops within a sentence, as one does that a generator had no room for: "There is an increase"."""
     if start + len(sentence) < len(report.rstrip()) or not sentence[-1].isalpha():
         return False
     words = sentence.lower().split()
@@ -345,7 +345,7 @@ def _meant(told: ClauseReading, found: Sequence[ReportFinding], recent: int, aki
 
 
 def _without_signs(found: Sequence[ReportFinding], recent: int, meant: int) -> list[ReportFinding]:
-    """The findings from `recent` on, less the other signs of the one that was explained, which becomes the one that shows by them."""
+    """The findings from `recent` on, where the other signs of the one that is `meant` become signs of it."""
     diagnosis, words = found[meant], lexicon()
     signs = [
         place

@@ -1,4 +1,4 @@
-"""Reports that stand under the heading of a history, a technique or the like, where a generator or a form has put them."""
+"""Which text under the heading of a history, a technique or the like is a report, where a generator or a form has put one."""
 
 from collections.abc import Callable, Sequence
 from itertools import groupby

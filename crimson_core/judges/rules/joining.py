@@ -1,4 +1,4 @@
-"""What belongs together of a clause's findings: an appearance with its explanation, a disease with its signs, alternatives."""
+"""Which mentions of a clause are one finding: an appearance with its explanation, a disease with its signs, alternatives."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A report's text as a reader sees it, where it was copied out of a PDF file or a web page or written with decimal commas."""
+"""A report's text as a reader sees it: without what a PDF file, a web page or a form puts into words and numbers."""
 
 import re
 import unicodedata

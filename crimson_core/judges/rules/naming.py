@@ -1,4 +1,4 @@
-"""What a clause names: findings by name, structures with their state, and words that take up what was named before."""
+"""What a clause names: findings by name, structures with a state, and what "the other one" and the like stand for."""
 
 from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
@@ -70,7 +70,7 @@ def _is_its_adjective(word: Mention, named: Mention, clause: Clause, lexicon: Le
 def _stands_for(
     anaphor: Tag, found: Collection[Mention], before: tuple[str, ...], clause: Clause, lexicon: Lexicon
 ) -> tuple[str, ...]:
-    """The concepts that an anaphor stands for: those of a finding before it in its clause, or those named last `before`; () if for none."""
+    """The concepts that an anaphor stands for: those of a finding in its clause, or those named last `before`; () if none."""
     word = clause.words[anaphor.start]
     if word in lexicon.words["one"] and clause.of("side", anaphor.start - 1, anaphor.start):
         same = _last_named(found, anaphor.start - 2)
@@ -88,7 +88,7 @@ def _last_named(found: Iterable[Mention], end: int) -> Mention | None:
 
 
 def _stands_alone(anaphor: Tag, clause: Clause, lexicon: Lexicon) -> bool:
-    """Whether an anaphor is no part of a longer name: "a smaller one on the left", but not "one small nodule", "one of the ribs"."""
+    """Whether an anaphor is no part of a longer name: "a smaller one on the left", but not "one small nodule"."""
     word, end = clause.words[anaphor.start], anaphor.end
     if word in lexicon.words["pointing"]:
         return True

@@ -1,4 +1,4 @@
-"""The findings of a report, each once: what its findings, its impression and a summary such as "support devices" tell again."""
+"""The findings of a report, each once: an impression or a summary ("support devices") tells some of them again."""
 
 from collections.abc import Sequence
 from operator import attrgetter
@@ -14,7 +14,7 @@ _PLACE = attrgetter("start", "end")
 
 
 def each_once(told: Sequence[ReportFinding], report: str) -> list[ReportFinding]:
-    """The findings that a report tells, in the order in which they first stand in it; one that it tells twice comes once."""
+    """The findings that a report tells, in the order in which they first stand in it, each once."""
     return _with_worse_side(_without_summaries(_without_repeats(told, lexicon()), report))
 
 

@@ -1,4 +1,4 @@
-"""What the findings of an enumeration share: a place, a change or a position that is told once for several of them."""
+"""What the findings of an enumeration share: a place, a change or a position that is told once for several."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -55,7 +55,7 @@ def _share_with_state(left: Mention, right: Mention) -> None:
 
 
 def _change_before_list(left: Mention, right: Mention, before: str | None, clause: Clause) -> str | None:
-    """The change that is told as a noun, or over a colon, before a list that goes on to the right finding; `before` so far."""
+    """The change that is told as a noun, or before a colon, in front of a list that goes on; `before` so far."""
     if left.start == right.start or not clause.one_list(left.end, right.start):
         return None
     nouns = [
