@@ -125,7 +125,7 @@ def _place(
             what = f"The reference says {_listed(one.zones)} zone, the candidate {_listed(other.zones)}"
             yield _error("location", rule["far_zone" if gap > 1 else "near_zone"], what)
     if one.sites and other.sites and not lexicon().concepts[references[0].concepts[0]].device:
-        for named in ("other_compartment", "other_organ", "other_nodes"):
+        for named in ("other_compartment", "other_station", "other_organ", "other_nodes"):
             ours, theirs = (place.sites.intersection(rule[named]["sites"]) for place in (one, other))
             if ours and theirs and ours.isdisjoint(theirs):
                 what = f"The reference says {_listed(ours)}, the candidate {_listed(theirs)}"

@@ -281,6 +281,15 @@ def _add_alternative(pair: _Pair) -> None:
     pair.joined[-1] = _merged(pair.last, pair.mention, concepts, not alike)
 
 
+def _is_apposition(pair: _Pair) -> bool:
+    """As in "The bronchus contains a foreign body, a tooth", the looser name at the end."""
+    last, mention = pair.last, pair.mention
+    if pair.clause.words[last.end : mention.start] not in ([",", "a"], [",", "an"]) or mention.attributes != NOTHING:
+        return False
+    looser = any((a, b) in pair.lexicon.distances for a in last.concepts for b in mention.concepts)
+    return looser and mention is pair.found[-1]
+
+
 def _names_again(pair: _Pair) -> bool:
     """As in "Pneumothorax with mediastinal shift, concerning for tension pneumothorax"."""
     mention = pair.mention
@@ -346,6 +355,7 @@ _WAYS: tuple[tuple[Callable[[_Pair], bool], Callable[[_Pair], None]], ...] = (
     (_shows_more, _specify),
     (_is_left_open, _leave_open),
     (_goes_on, _add_alternative),
+    (_is_apposition, _add_kind),
     (_names_again, _rename),
     (_is_alternative, _add_alternative),
 )

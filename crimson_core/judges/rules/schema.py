@@ -374,6 +374,7 @@ class _AttributeErrors(TypedDict):
             "near_zone",
             "near_level",
             "other_compartment",
+            "other_station",
             "other_organ",
             "other_nodes",
             "far_level",
