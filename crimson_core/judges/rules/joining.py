@@ -226,7 +226,9 @@ def _is_named(pair: _Pair) -> bool:
         return False
     kinds = (pair.lexicon.distances, pair.lexicon.composites)  # "lytic lesion of a rib, metastasis"
     pairs = [(a, b) for a in mention.concepts for b in last.concepts if a != b]
-    return any((a, b) in kinds[0] or (b, a) in kinds[1] for a, b in pairs)
+    # "cavity at the apex, tuberculosis"
+    shown = vague and not pair.lexicon.signs_of(mention.concepts).isdisjoint(last.concepts)
+    return shown or any((a, b) in kinds[0] or (b, a) in kinds[1] for a, b in pairs)
 
 
 def _is_said_to_sum_up(pair: _Pair) -> bool:

@@ -103,6 +103,11 @@ def _is_of_the_item_before(structure: Tag, state: Tag, scene: _Scene) -> bool:
     return state.end in scene.found and bool(scene.clause.of("conjunction", structure.end, state.start))
 
 
+def _is_of_what_is_shown(structure: Tag, state: Tag, scene: _Scene) -> bool:
+    """Whether a state describes the finding that a structure holds: "both lungs contain calcified metastases"."""
+    return state.end in scene.found and bool(scene.clause.of("showing", structure.end, state.start))
+
+
 def _is_of_a_device(structure: Tag, state: Tag, scene: _Scene) -> bool:
     """Whether a state behind a structure describes a device: "dehiscence of the sternum with fractured and displaced wires"."""
     behind, clause = state.end, scene.clause
@@ -151,6 +156,7 @@ _NOT_OF_IT = (
     _is_heading,
     _precedes_a_degree,
     _is_of_the_item_before,
+    _is_of_what_is_shown,
     _has_its_own,
     _is_of_a_device,
     _shares_a_noun,
@@ -218,6 +224,8 @@ def _name_more_exactly(named: Mention, structure: Tag, state: Tag, scene: _Scene
     others = any((structure.value, t.value) in lexicon.composites for t in clause.of("states", words.start, words.stop))
     parted = any(not _joins_numbers(t, clause) for t in clause.of("conjunction", words.start, words.stop))
     apart = parted and (structure.end <= state.start or others)
+    # "opacity of the left hemithorax from collapse of the upper lobe"
+    apart = apart or (structure.end <= state.start and "from" in clause.words[words.start : words.stop])
     if named.concepts == (concept,) and structure.end == named.start:
         named.start = structure.start  # "pleural effusion" is quoted whole
     elif named.concepts[0] in lexicon.concepts[concept].broader and not apart:
