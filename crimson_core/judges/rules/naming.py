@@ -160,7 +160,10 @@ def _narrow(found: dict[int, Mention], clause: Clause, lexicon: Lexicon) -> set[
             or clause.has(max(clause.start, t.start - _NEAR), t.start, "showing")  # "displays an air crescent"
             or lexicon.words["within"].intersection(clause.words[t.end : t.end + 1])  # "cavitation in a nodule"
         )
-        and any(lexicon.composites.get((t.value, other.concepts[0])) == m.concepts[0] for other in found.values())
+        and any(
+            other is not m and lexicon.composites.get((t.value, other.concepts[0])) == m.concepts[0]
+            for other in found.values()
+        )
     }
     beside = [t for t in around if t.start not in taken or t.start in damage]
     for mention in list(found.values()) if beside else ():
