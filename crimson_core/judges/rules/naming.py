@@ -214,6 +214,8 @@ def _joined_to(name: Mention, tag: Tag, clause: Clause, lexicon: Lexicon) -> boo
         return False
     if _is_lacking(name, tag, clause):
         return False
+    if tag.kind == "anatomy" and name.end <= tag.start and _has_a_state(tag, name.end, clause, lexicon):
+        return False  # "mass displacing the trachea"
     if tag.end <= name.start and clause.has(words.start, words.stop, "anatomy"):
         return _is_shared(name, tag, clause, lexicon)
     leads = _leads_to(tag, clause)
@@ -228,6 +230,12 @@ def _joined_to(name: Mention, tag: Tag, clause: Clause, lexicon: Lexicon) -> boo
     if parting and all(clause.words[t.start] == "," for t in parting) and _is_set_off(parting[-1], tag, clause):
         parting = []
     return not parting and not clause.has(words.start, words.stop, "alternative", "concept")
+
+
+def _has_a_state(structure: Tag, start: int, clause: Clause, lexicon: Lexicon) -> bool:
+    """Whether what stands between a word and a structure is the structure's state."""
+    between = clause.of("states", start, structure.start)
+    return any((structure.value, state.value) in lexicon.composites for state in between)
 
 
 def _is_lacking(name: Mention, tag: Tag, clause: Clause) -> bool:
