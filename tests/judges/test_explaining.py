@@ -38,7 +38,7 @@ def test_the_cue_that_decides_is_told(report, concept, presence, cue, effect, en
 
 def test_an_unrecognised_report_may_have_findings():
     first = "Unrecognised: hardly a word of this report is known, so that {} may be missing."
-    latin = "Gallia est omnis divisa in partes tres, quarum unam incolunt Belgae, aliam Aquitani, tertiam Celtae."
+    latin = "Arma virumque cano, Troiae qui primus ab oris Italiam fato profugus Laviniaque venit litora."
     told = explanation_text(explain(f"Pleural plaques. {latin}"))
     assert told.startswith(first.format("further findings")) and "P1" in told
     assert explanation_text(explain(latin)).startswith(first.format("its findings"))
