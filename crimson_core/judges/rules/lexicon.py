@@ -335,6 +335,9 @@ def _build() -> Lexicon:
         tuple(composite.split()): key for key, entry in entries.items() for composite in entry.get("composites", ())
     }
     derived = _composites(entries, phrases)
+    for pair in data["not_composites"]:
+        structure, state = pair.split()
+        derived.pop((structure, state), None)
     composites = {parts: key for parts, key in derived.items() if parts not in composites} | composites
     named = {_words(term): key for key, entry in entries.items() for term in _terms(entry)}
     # Last, since a term may hold modifiers ("apical scarring"), and what these say must not get lost with the longer phrase.

@@ -182,6 +182,7 @@ class LanguageFile(TypedDict):
     growing_states: Ids
     malignant_fluids: Ids
     not_in_lobes: Ids
+    not_composites: Phrases
     bare_states: dict[str, str]
     naming_states: Ids
     joint: Phrases
@@ -601,6 +602,10 @@ def _unknown(files: Files) -> Iterator[str]:
         ("bare_states", states, "state"),
     ):
         yield from (f"{LANGUAGE}: {field}: {one} is no {kind}" for one in language[field] if one not in known)
+    for pair in language["not_composites"]:
+        of, what = pair.split()
+        if of not in structures or what not in states | ids:
+            yield f"{LANGUAGE}: not_composites: {pair} is no structure and a state of it"
     for place, group in enumerate(language["near_sites"]):
         yield from (f"{LANGUAGE}: near_sites.{place}: {one} is not known" for one in group if one not in sites)
     skipped = language["skipped_sections"]
