@@ -27,6 +27,9 @@ def mentions(clause: Clause, lexicon: Lexicon, before: tuple[str, ...] = ()) -> 
     if len(clause.by_kind.get("side", ())) > 1:
         found = [part for mention in found for part in _split_sides(mention, clause)]
     decide_presence(found, clause)
+    if len(clause.by_kind.get("side", ())) > 1:
+        ends = [*(mention.first for mention in found[1:]), clause.end]
+        found = [part for mention, end in zip(found, ends, strict=True) for part in _gone_on_one_side(mention, end, clause)]
     if len(found) == 1:
         return found
     share(found, clause)
@@ -320,6 +323,26 @@ def _split_sides(mention: Mention, clause: Clause) -> Iterable[Mention]:
                 verbs = lexicon().words["having"] | lexicon().words["copulas"]
                 of_both = all(clause.words[t.start] in verbs for t in change)
                 return [replace(mention, attributes=_own(mention.attributes, part, of_both)) for part in parts]
+    return [mention]
+
+
+def _gone_on_one_side(mention: Mention, end: int, clause: Clause) -> Iterable[Mention]:
+    """Two findings of "the effusion has cleared on the left but persists on the right", "none on the right, small on the left"."""
+    cue = mention.decided_by[-1][1] if mention.presence == "absent" and mention.decided_by else None
+    sides = [t for t in clause.of("side", mention.start, end) if t.value != "both"] if cue else []
+    if cue is None or cue.kind != "assertion" or len(sides) != 2 or sides[0].value == sides[1].value:
+        return [mention]
+    between = sides[0].end - 1, sides[1].end
+    for joint in (*clause.of("conjunction", *between), *clause.of("clause_end", *between)):
+        halves = (mention.start, joint.start), (joint.end, end)
+        gone = int(cue.start >= joint.start)  # the half that denies it
+        told = [t for t in clause.modifiers(*halves[1 - gone]) if t.kind in ("severity", "temporal")]
+        parted = [t for t in sides if halves[0][0] <= t.start < halves[0][1]] == sides[:1] and sides[1].start >= joint.end
+        if told and parted:
+            here = attributes_of([*told, sides[1 - gone]], clause, mention.start, mention.end, mention.end, False)
+            there = replace(mention, attributes=mention.attributes._replace(sides=frozenset((sides[gone].value,))))
+            still = replace(mention, attributes=here, presence="present", decided_by=(), told_by=(*told, sides[1 - gone]))
+            return [still, there] if gone else [there, still]
     return [mention]
 
 
