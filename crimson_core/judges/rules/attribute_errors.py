@@ -212,7 +212,7 @@ def _severity(reference: ReportFinding, prediction: ReportFinding, rule: dict[st
 
 
 def _measurement(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:
-    yield from _distance(reference, prediction, rule["device"])
+    yield from _distance(reference, prediction, rule)
     if not reference.attributes.sizes_mm:
         return
     size = reference.attributes.sizes_mm[0]
@@ -238,9 +238,11 @@ def _measurement(reference: ReportFinding, prediction: ReportFinding, rule: dict
 
 def _distance(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:
     one, other = reference.attributes.above_carina_mm, prediction.attributes.above_carina_mm
-    if one is not None and other is not None and abs(one - other) > rule["margin_mm"]:
+    if one is not None and other is not None and abs(one - other) > rule["device"]["margin_mm"]:
         what = f"The reference puts the tip {one:g} mm above the carina, the candidate {other:g} mm"
-        yield _error("measurement", rule, what)
+        low, high = lexicon().concepts[reference.concepts[0]].tip_above_carina_mm or (min(one, other), max(one, other))
+        opposite = min(one, other) < low and max(one, other) > high
+        yield _error("measurement", rule["device_opposite" if opposite else "device"], what)
 
 
 def _descriptor(reference: ReportFinding, prediction: ReportFinding, rule: dict[str, Any]) -> Iterator[Discrepancy]:

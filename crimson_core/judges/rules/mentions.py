@@ -15,6 +15,7 @@ from crimson_core.judges.rules.sharing import share
 
 _PLACE = attrgetter("start", "end")
 _HUGE = 5  # rank of severity
+_OF_POSITION = frozenset(("sites", "position"))
 _ONE_MORE = 2  # sides, "both" and another one
 
 
@@ -88,7 +89,19 @@ def _meant(tags: list[Tag], mention: Mention, concept: Concept, clause: Clause, 
     elif concept.device:
         tags = _without_sides_of_veins(tags, mention, clause, end)
         tags = _without_its_way(tags, concept, mention, clause, end)
+        tags = _without_where_it_was(tags, mention, clause, end)
     return _without_counts(tags, concept.device, clause)
+
+
+def _without_where_it_was(tags: list[Tag], mention: Mention, clause: Clause, end: int) -> list[Tag]:
+    """Without the place before a "now" that another place follows: "the tube, which was in the stomach, is now in the bronchus"."""
+    words = lexicon().words
+    now = next((place for place in range(mention.end, end) if clause.words[place] in words["now"]), None)
+    if now is None or words["once"].isdisjoint(clause.words[mention.end : now]):
+        return tags  # "the lead has slipped and now lies in the atrium"
+    if not any(t.kind in _OF_POSITION and t.start > now for t in tags):
+        return tags
+    return [t for t in tags if t.kind not in _OF_POSITION or t.start > now or t.start < mention.end]
 
 
 def _is_of_the_past(mention: Mention, clause: Clause, lexicon: Lexicon) -> bool:

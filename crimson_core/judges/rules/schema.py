@@ -140,6 +140,7 @@ class _Words(TypedDict):
     of_a_device: Phrases
     tip: Phrases
     now: Phrases
+    once: Phrases
     comparing: Phrases
     more: Phrases
     less: Phrases
@@ -317,6 +318,7 @@ class _Measurement(TypedDict):
     negligible: _Graded
     left_out: _Graded
     device: _DeviceMeasurement
+    device_opposite: _Graded
 
 
 @with_config(_EXACT)
