@@ -170,7 +170,8 @@ def attributes_of(
 
     `percent` tells whether a percentage is its degree.
     """
-    numbered = clause.has_numbers or "rib" in clause.words or not lexicon().spine.keys().isdisjoint(clause.words)
+    words = clause.words[start:end]
+    numbered = clause.has_numbers or "rib" in words or not lexicon().spine.keys().isdisjoint(words)
     if not (tags or device or numbered):
         return NOTHING
     values: dict[str, list[Any]] = {}

@@ -30,7 +30,9 @@ def mentions(clause: Clause, lexicon: Lexicon, before: tuple[str, ...] = ()) -> 
     decide_presence(found, clause)
     if len(clause.by_kind.get("side", ())) > 1:
         ends = [*(mention.first for mention in found[1:]), clause.end]
-        found = [part for mention, end in zip(found, ends, strict=True) for part in _gone_on_one_side(mention, end, clause)]
+        found = [
+            part for mention, end in zip(found, ends, strict=True) for part in _gone_on_one_side(mention, end, clause)
+        ]
     if len(found) == 1:
         return found
     share(found, clause)
@@ -350,11 +352,15 @@ def _gone_on_one_side(mention: Mention, end: int, clause: Clause) -> Iterable[Me
         halves = (mention.start, joint.start), (joint.end, end)
         gone = int(cue.start >= joint.start)  # the half that denies it
         told = [t for t in clause.modifiers(*halves[1 - gone]) if t.kind in ("severity", "temporal")]
-        parted = [t for t in sides if halves[0][0] <= t.start < halves[0][1]] == sides[:1] and sides[1].start >= joint.end
+        parted = [t for t in sides if halves[0][0] <= t.start < halves[0][1]] == sides[:1] and sides[
+            1
+        ].start >= joint.end
         if told and parted:
             here = attributes_of([*told, sides[1 - gone]], clause, mention.start, mention.end, mention.end, False)
             there = replace(mention, attributes=mention.attributes._replace(sides=frozenset((sides[gone].value,))))
-            still = replace(mention, attributes=here, presence="present", decided_by=(), told_by=(*told, sides[1 - gone]))
+            still = replace(
+                mention, attributes=here, presence="present", decided_by=(), told_by=(*told, sides[1 - gone])
+            )
             return [still, there] if gone else [there, still]
     return [mention]
 

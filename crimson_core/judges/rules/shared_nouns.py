@@ -58,7 +58,8 @@ def _names_before(
     while begin not in joints and begin in before and named.start - begin < _LONGEST_SECOND:
         begin = before[begin]
     while (joint := joints.get(begin)) and joint.start - 1 not in telling:
-        first = max(at for at in (0, joint.start - _LONGEST_FIRST, *joints) if at <= joint.start)
+        farthest = max(0, joint.start - _LONGEST_FIRST)
+        first = next((at for at in range(joint.start, farthest, -1) if at in joints), farthest)
         name = _name(first, joint.start, begin, named, words, lexicon)
         if name is None or not telling.isdisjoint(range(name.start, name.end)):
             return
