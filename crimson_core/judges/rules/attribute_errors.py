@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from crimson_core.judges.rules.attributes import Attributes, ReportFinding
+from crimson_core.judges.rules.attributes import Attributes, ReportFinding, meet
 from crimson_core.judges.rules.devices import position
 from crimson_core.judges.rules.lexicon import lexicon, rules
 from crimson_core.judges.rules.matching import (
@@ -68,14 +68,12 @@ def denied_signs(
             # to "pneumonia" and "no consolidation" the name of the disease says enough
             named = words.concepts[sign].vague and any((c, sign) in words.distances for c in finding.concepts)
             # what a report tells here and denies there, the other one may deny as well
-            if not named and _has(sign, [f for f in others if _may_meet(f, finding)]) and not _has(sign, own):
+            if (
+                not named
+                and _has(sign, [f for f in others if meet(f.attributes.sides, finding.attributes.sides)])
+                and not _has(sign, own)
+            ):
                 yield _error("descriptor", rule, f"The {who} denies {words.concepts[sign].name}")
-
-
-def _may_meet(one: ReportFinding, other: ReportFinding) -> bool:
-    """Whether two findings may lie on the same side: "no mass on the left" says nothing of one on the right."""
-    sides = (one.attributes.sides, other.attributes.sides)
-    return not all(sides) or any("both" in told for told in sides) or not sides[0].isdisjoint(sides[1])
 
 
 def _has(concept: str, findings: Sequence[ReportFinding]) -> bool:

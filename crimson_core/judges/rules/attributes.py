@@ -322,9 +322,8 @@ def _above_carina(clause: Clause, start: int, end: int) -> float | None:
         return None
     carina = carinas[0]
     beside = clause.words[max(start, carina.start - 4) : carina.start]
-    beside += (
-        lexicon().words["distance"].intersection(clause.words[carina.end : carina.end + 1])
-    )  # "carina distance 4 cm"
+    # "carina distance 4 cm"
+    beside += lexicon().words["distance"].intersection(clause.words[carina.end : carina.end + 1])
     beyond, above = (not lexicon().words[kind].isdisjoint(beside) for kind in ("beyond", "above"))
     sign = -1.0 if beyond else 1.0 if above else 0.0
     if not sign:

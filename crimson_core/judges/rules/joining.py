@@ -217,9 +217,8 @@ def _is_named(pair: _Pair) -> bool:
     last, mention, clause = pair.last, pair.mention, pair.clause
     ends = mention is pair.found[-1] and not mention.attributes.severity
     vague = pair.lexicon.concepts[last.concepts[0]].vague
-    here = not mention.attributes.placed or (
-        vague and _within(last, mention)
-    )  # "right heart border lost, RML collapse"
+    # "right heart border lost, RML collapse"
+    here = not mention.attributes.placed or (vague and _within(last, mention))
     if last.appearance or not here or not (ends or vague):
         return False
     if mention.attributes.temporal or clause.words[mention.first - 1] != "," or mention.first < last.end:
