@@ -7,7 +7,7 @@ import sys
 
 from crimson_core.errors import CrimsonError
 
-_MANY_OBJECTS = 20_000  # to be made between two looks for garbage, of which importing and judging make next to none
+_MANY_OBJECTS = 20_000  # are made before Python looks for garbage again; importing and judging leave almost none
 _BROKEN_PIPE, _INTERRUPTED = 128 + 13, 128 + 2  # the exit statuses of programs that SIGPIPE and SIGINT end
 
 

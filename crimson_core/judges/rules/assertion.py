@@ -434,6 +434,8 @@ def _list_before(found: list[Mention], cue: Tag, clause: Clause) -> list[Mention
     """The mention before a cue and those enumerated with it."""
     before = [m for m in found if m.end <= cue.start]
     enumerated = before[-1:]
+    if len(before) < 2:
+        return enumerated
     # "effusion with atelectasis has resolved", but not "atelectasis with pneumonia excluded"
     words = lexicon().words
     of_all = not (words["copulas"] | words["having"]).isdisjoint(clause.words[cue.start - 1 : cue.start + 1])

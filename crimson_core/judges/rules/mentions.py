@@ -25,10 +25,11 @@ def mentions(clause: Clause, lexicon: Lexicon, before: tuple[str, ...] = ()) -> 
     if not found:
         return []
     _assign_attributes(found, clause, lexicon)
-    if len(clause.by_kind.get("side", ())) > 1:
+    two_sided = len(clause.by_kind.get("side", ())) > 1
+    if two_sided:
         found = [part for mention in found for part in _split_sides(mention, clause)]
     decide_presence(found, clause)
-    if len(clause.by_kind.get("side", ())) > 1:
+    if two_sided:
         ends = [*(mention.first for mention in found[1:]), clause.end]
         found = [
             part for mention, end in zip(found, ends, strict=True) for part in _gone_on_one_side(mention, end, clause)
@@ -347,20 +348,16 @@ def _gone_on_one_side(mention: Mention, end: int, clause: Clause) -> Iterable[Me
     sides = [t for t in clause.of("side", mention.start, end) if t.value != "both"] if cue else []
     if cue is None or cue.kind != "assertion" or len(sides) != 2 or sides[0].value == sides[1].value:
         return [mention]
-    between = sides[0].end - 1, sides[1].end
+    between = sides[0].end, sides[1].start
     for joint in (*clause.of("conjunction", *between), *clause.of("clause_end", *between)):
         halves = (mention.start, joint.start), (joint.end, end)
         gone = int(cue.start >= joint.start)  # the half that denies it
         told = [t for t in clause.modifiers(*halves[1 - gone]) if t.kind in ("severity", "temporal")]
-        parted = [t for t in sides if halves[0][0] <= t.start < halves[0][1]] == sides[:1] and sides[
-            1
-        ].start >= joint.end
-        if told and parted:
-            here = attributes_of([*told, sides[1 - gone]], clause, mention.start, mention.end, mention.end, False)
+        if told:
+            told.append(sides[1 - gone])
+            here = attributes_of(told, clause, mention.start, mention.end, mention.end, False)
             there = replace(mention, attributes=mention.attributes._replace(sides=frozenset((sides[gone].value,))))
-            still = replace(
-                mention, attributes=here, presence="present", decided_by=(), told_by=(*told, sides[1 - gone])
-            )
+            still = replace(mention, attributes=here, presence="present", decided_by=(), told_by=tuple(told))
             return [still, there] if gone else [there, still]
     return [mention]
 

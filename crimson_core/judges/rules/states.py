@@ -141,7 +141,7 @@ def _shares_a_noun(structure: Tag, state: Tag, scene: _Scene) -> bool:
 
 
 def _is_what_a_finding_hides(structure: Tag, state: Tag, scene: _Scene) -> bool:
-    """Whether a finding before does this to the structure, and is all there is: "consolidation obscuring the heart border"."""
+    """Whether a state only says what a finding before it hides: "consolidation obscuring the heart border"."""
     if structure.start < state.end or not scene.clause.words[state.end - 1].endswith("ing"):
         return False
     made = scene.lexicon.composites[structure.value, state.value]
